@@ -1,0 +1,94 @@
+//! The one error type of the library.
+//!
+//! Every variant says what was expected, what came, and which file, flag or parameter is meant, in one line.
+
+use std::path::{Path, PathBuf};
+
+/// Result of the library's fallible functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong through input from outside.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A parameter, flag or configuration field is outside its range.
+    #[error("{parameter} = {value}: expected {expected}")]
+    Parameter {
+        /// Name of the parameter, flag or configuration field.
+        parameter: String,
+        /// The value that came.
+        value: String,
+        /// The range or the set of values that would have been accepted.
+        expected: String,
+    },
+    /// Two things that must fit each other do not.
+    #[error("{what}: expected {expected}, found {found}")]
+    Shape {
+        /// What has the wrong shape, with the file where there is one.
+        what: String,
+        /// The shape that would have fitted.
+        expected: String,
+        /// The shape that came.
+        found: String,
+    },
+    /// The operating system refused to read or write a file or folder.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted: "read", "write", "create folder".
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A file's content is not what its format or its use demands.
+    #[error("{}: {reason}", path.display())]
+    Format {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was expected and what came.
+        reason: String,
+    },
+    /// A data source that has to be downloaded could not be.
+    #[error("{0}")]
+    Download(String),
+    /// A device that is unknown, not compiled in, or not usable on this machine.
+    #[error("device {name:?}: {reason}")]
+    Device {
+        /// The name that was asked for.
+        name: String,
+        /// Why it cannot be had, and what can.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// A [`Error::Parameter`].
+    pub fn parameter(parameter: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Parameter { parameter: parameter.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// A [`Error::Shape`].
+    pub fn shape(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
+        Self::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() }
+    }
+
+    /// A [`Error::Io`] for reading `path`; made to be used with `map_err`.
+    pub fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { action: "read", path: path.into(), source }
+    }
+
+    /// A [`Error::Io`] for writing `path`; made to be used with `map_err`.
+    pub fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { action: "write", path: path.into(), source }
+    }
+
+    /// A [`Error::Format`].
+    pub fn format(path: &Path, reason: impl Into<String>) -> Self {
+        Self::Format { path: path.into(), reason: reason.into() }
+    }
+
+    /// Whether the way the program was called is at fault (exit code 2) rather than a file or the machine (exit code 1).
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Parameter { .. } | Self::Device { .. })
+    }
+}

@@ -1,0 +1,64 @@
+//! Writing files so that a kill, a full disk or a second reader never meets half a file.
+
+use crate::error::{Error, Result};
+use std::fs;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+/// Writes a file whole or not at all.
+///
+/// `fill` writes into a temporary file beside `path`, which is then flushed to disk and renamed over `path`; on any error
+/// the temporary file is removed and an existing `path` stays as it was. Parent folders are created.
+///
+/// # Errors
+/// [`Error::Io`] with `path`, whatever step failed; errors of `fill` pass through.
+pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>) -> Result<()>) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    create_folder(folder)?;
+    let mut temporary = tempfile::Builder::new();
+    temporary.prefix(".mlcsc-").suffix(".part");
+    // The permissions that a plain create would give; the crate's own default is readable by the owner alone.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        temporary.permissions(fs::Permissions::from_mode(0o666));
+    }
+    let temporary = temporary.tempfile_in(folder).map_err(Error::write(path))?;
+    {
+        let mut writer = BufWriter::new(temporary.as_file());
+        fill(&mut writer)?;
+        writer.flush().map_err(Error::write(path))?;
+    }
+    temporary.as_file().sync_all().map_err(Error::write(path))?;
+    temporary.persist(path).map_err(|error| Error::Io { action: "write", path: path.into(), source: error.error })?;
+    Ok(())
+}
+
+/// [`write_atomically`] for content that is already in memory.
+pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomically(path, |writer| writer.write_all(bytes).map_err(Error::write(path)))
+}
+
+/// Creates a folder and its parents; one that exists is fine.
+///
+/// # Errors
+/// [`Error::Io`] with the folder's path.
+pub fn create_folder(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create folder", path: folder.into(), source })
+}
+
+/// Opens a file for reading and says how long it is, so that no header has to be trusted.
+///
+/// # Errors
+/// [`Error::Io`]; a folder is refused with [`Error::Format`].
+pub fn open_with_length(path: &Path) -> Result<(fs::File, u64)> {
+    let file = fs::File::open(path).map_err(Error::read(path))?;
+    let metadata = file.metadata().map_err(Error::read(path))?;
+    if metadata.is_dir() {
+        return Err(Error::format(path, "expected a file, found a folder"));
+    }
+    Ok((file, metadata.len()))
+}
