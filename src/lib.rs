@@ -1,4 +1,10 @@
+//! Multi-Layer Convolutional Sparse Coding on [burn](https://burn.dev).
+
 pub mod data;
+pub mod device;
 pub mod error;
 pub mod files;
 pub mod model;
+pub mod pursuit;
+
+pub use error::{Error, Result};

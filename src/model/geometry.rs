@@ -1,12 +1,21 @@
-//! All shape arithmetic of the crate.
+//! All shape arithmetic of the crate: kernels, strides, paddings, code sizes, effective kernels, operation counts.
+//!
+//! Layer indices in messages and pictures are 1-based, as in the paper.
 
+use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// Shape of one signal: channels × height × width.
+/// Largest number of values that any tensor described by a configuration may have (2³⁰: 4 GiB of `f32`).
+///
+/// A configuration comes from a file; this keeps a mistyped number from becoming an allocation.
+pub const MAX_TENSOR_LEN: usize = 1 << 30;
+
+/// Shape of one signal or of one code: channels × height × width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SignalShape {
-    /// Number of channels (1 for grey images).
+    /// Number of channels (1 for grey images, the number of atoms for codes).
     pub channels: usize,
     /// Rows.
     pub height: usize,
@@ -29,10 +38,423 @@ impl SignalShape {
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// The dimensions of a tensor of `count` such signals: `[count, channels, height, width]`.
+    pub const fn batched(&self, count: usize) -> [usize; 4] {
+        [count, self.channels, self.height, self.width]
+    }
+
+    /// Whether the signal is a single position (every code value has its own whole-signal atom).
+    pub const fn is_single_position(&self) -> bool {
+        self.height == 1 && self.width == 1
+    }
 }
 
 impl fmt::Display for SignalShape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}x{}x{}", self.channels, self.height, self.width)
+    }
+}
+
+impl std::str::FromStr for SignalShape {
+    type Err = String;
+
+    /// Parses `CxHxW`, as `1x28x28`.
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let extents: Vec<usize> = text
+            .split('x')
+            .map(|part| {
+                part.trim().parse().map_err(|_| format!("expected CHANNELSxHEIGHTxWIDTH, as 1x28x28, found {text:?}"))
+            })
+            .collect::<std::result::Result<_, _>>()?;
+        match extents[..] {
+            [channels, height, width] if channels > 0 && height > 0 && width > 0 => {
+                Ok(Self { channels, height, width })
+            }
+            _ => Err(format!("expected three positive numbers CHANNELSxHEIGHTxWIDTH, as 1x28x28, found {text:?}")),
+        }
+    }
+}
+
+/// A pair (vertical, horizontal), written in configuration files as one number where both agree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "PairText", into = "PairText")]
+pub struct Pair(pub [usize; 2]);
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum PairText {
+    Both(usize),
+    Each([usize; 2]),
+}
+
+impl From<PairText> for Pair {
+    fn from(text: PairText) -> Self {
+        match text {
+            PairText::Both(value) => Self([value; 2]),
+            PairText::Each(values) => Self(values),
+        }
+    }
+}
+
+impl From<Pair> for PairText {
+    fn from(pair: Pair) -> Self {
+        if pair.0[0] == pair.0[1] { Self::Both(pair.0[0]) } else { Self::Each(pair.0) }
+    }
+}
+
+impl From<usize> for Pair {
+    fn from(value: usize) -> Self {
+        Self([value; 2])
+    }
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.0[0], self.0[1])
+    }
+}
+
+/// One convolutional dictionary: number of atoms, kernel, stride, padding.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerShape {
+    /// Number of atoms (filters) m_i, at least 1.
+    pub atoms: usize,
+    /// Kernel height and width, at least 1.
+    pub kernel: Pair,
+    /// Vertical and horizontal stride, at least 1.
+    #[serde(default = "one")]
+    pub stride: Pair,
+    /// Zero padding of the analysis (equally: rows and columns cropped from the synthesis), less than the kernel.
+    #[serde(default = "zero")]
+    pub padding: Pair,
+}
+
+fn one() -> Pair {
+    Pair([1, 1])
+}
+
+fn zero() -> Pair {
+    Pair([0, 0])
+}
+
+impl LayerShape {
+    /// A layer without padding.
+    pub fn new(atoms: usize, kernel: impl Into<Pair>, stride: impl Into<Pair>) -> Self {
+        Self { atoms, kernel: kernel.into(), stride: stride.into(), padding: zero() }
+    }
+
+    /// With that padding.
+    pub fn with_padding(mut self, padding: impl Into<Pair>) -> Self {
+        self.padding = padding.into();
+        self
+    }
+
+    fn check(&self, layer: usize) -> Result<()> {
+        let field = |name: &str| format!("layers[{layer}].{name}");
+        if self.atoms == 0 {
+            return Err(Error::parameter(field("atoms"), self.atoms, "at least 1"));
+        }
+        for axis in 0..2 {
+            if self.kernel.0[axis] == 0 {
+                return Err(Error::parameter(field("kernel"), self.kernel, "at least 1 in both directions"));
+            }
+            if self.stride.0[axis] == 0 {
+                return Err(Error::parameter(field("stride"), self.stride, "at least 1 in both directions"));
+            }
+            if self.padding.0[axis] >= self.kernel.0[axis] {
+                return Err(Error::parameter(
+                    field("padding"),
+                    self.padding,
+                    format!("less than the kernel {}", self.kernel),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One layer between its signal γ_{i−1} and its code γ_i, with everything that both directions need.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerGeometry {
+    /// Shape of γ_{i−1}.
+    pub signal: SignalShape,
+    /// Shape of γ_i.
+    pub code: SignalShape,
+    /// Kernel height and width.
+    pub kernel: [usize; 2],
+    /// Stride.
+    pub stride: [usize; 2],
+    /// Padding.
+    pub padding: [usize; 2],
+    /// Rows and columns of the signal that the strides don't reach; the synthesis leaves them zero.
+    pub output_padding: [usize; 2],
+}
+
+impl LayerGeometry {
+    fn new(layer: usize, shape: &LayerShape, signal: SignalShape) -> Result<Self> {
+        shape.check(layer)?;
+        let extents = [signal.height, signal.width];
+        let mut code = [0; 2];
+        let mut output_padding = [0; 2];
+        for axis in 0..2 {
+            let (kernel, stride, padding) = (shape.kernel.0[axis], shape.stride.0[axis], shape.padding.0[axis]);
+            let room = (extents[axis] + 2 * padding).checked_sub(kernel).ok_or_else(|| {
+                let input = if layer == 1 { "signal".into() } else { format!("code of layer {}", layer - 1) };
+                Error::shape(
+                    format!("kernel of layer {layer}"),
+                    format!(
+                        "at most {}x{} (its input, the {input}, with padding)",
+                        extents[0] + 2 * shape.padding.0[0],
+                        extents[1] + 2 * shape.padding.0[1]
+                    ),
+                    shape.kernel,
+                )
+            })?;
+            code[axis] = room / stride + 1;
+            output_padding[axis] = room % stride;
+        }
+        let geometry = Self {
+            signal,
+            code: SignalShape::new(shape.atoms, code[0], code[1]),
+            kernel: shape.kernel.0,
+            stride: shape.stride.0,
+            padding: shape.padding.0,
+            output_padding,
+        };
+        for (what, extents) in [
+            ("code", [1, geometry.code.channels, geometry.code.height, geometry.code.width]),
+            ("filters", geometry.filter_dims()),
+        ] {
+            checked_len(&extents).ok_or_else(|| {
+                Error::parameter(
+                    format!("size of the {what} of layer {layer}"),
+                    format!("{extents:?}"),
+                    format!("at most {MAX_TENSOR_LEN} values"),
+                )
+            })?;
+        }
+        Ok(geometry)
+    }
+
+    /// Dimensions of the filter tensor W_i: `[m_i, m_{i−1}, kernel height, kernel width]`.
+    pub fn filter_dims(&self) -> [usize; 4] {
+        [self.code.channels, self.signal.channels, self.kernel[0], self.kernel[1]]
+    }
+
+    /// Number of values of one atom.
+    pub fn atom_len(&self) -> usize {
+        self.signal.channels * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Whether the code is one position whose atoms cover the whole signal, so that the layer is a plain matrix.
+    pub fn is_matrix(&self) -> bool {
+        self.code.is_single_position()
+            && self.padding == [0, 0]
+            && self.kernel == [self.signal.height, self.signal.width]
+    }
+
+    /// Multiplications of one synthesis (equally: one analysis) of one signal.
+    pub fn multiplications(&self) -> u64 {
+        self.code.len() as u64 * self.atom_len() as u64
+    }
+}
+
+/// Product of extents, unless it exceeds [`MAX_TENSOR_LEN`].
+pub fn checked_len(extents: &[usize]) -> Option<usize> {
+    extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent)).filter(|&len| len <= MAX_TENSOR_LEN)
+}
+
+/// Kernel and stride of an effective dictionary D^(i) = D_1 … D_i.
+///
+/// k^(i) = k^(i−1) + (k_i − 1)·s^(i−1) and s^(i) = s^(i−1)·s_i (paper, section on the multi-layer model).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EffectiveShape {
+    /// Number of atoms m_i.
+    pub atoms: usize,
+    /// Channels of the signal.
+    pub channels: usize,
+    /// Kernel height and width in samples of the signal.
+    pub kernel: [usize; 2],
+    /// Stride in samples of the signal.
+    pub stride: [usize; 2],
+}
+
+/// The shapes of a whole cascade on signals of one size.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Geometry {
+    layers: Vec<LayerGeometry>,
+}
+
+impl Geometry {
+    /// Follows a signal through the layers.
+    ///
+    /// # Errors
+    /// No layer; a zero among the extents; a kernel larger than its (padded) input; sizes beyond [`MAX_TENSOR_LEN`].
+    pub fn new(signal: SignalShape, layers: &[LayerShape]) -> Result<Self> {
+        if layers.is_empty() {
+            return Err(Error::parameter("layers", "[]", "at least one layer"));
+        }
+        if signal.is_empty() || checked_len(&signal.batched(1)).is_none() {
+            return Err(Error::parameter(
+                "signal shape",
+                signal,
+                format!("positive extents and at most {MAX_TENSOR_LEN} values"),
+            ));
+        }
+        let mut input = signal;
+        let mut geometries = Vec::with_capacity(layers.len());
+        for (index, layer) in layers.iter().enumerate() {
+            let geometry = LayerGeometry::new(index + 1, layer, input)?;
+            input = geometry.code;
+            geometries.push(geometry);
+        }
+        Ok(Self { layers: geometries })
+    }
+
+    /// The layers, from the signal's side to the deepest.
+    pub fn layers(&self) -> &[LayerGeometry] {
+        &self.layers
+    }
+
+    /// Number of layers L.
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Shape of the signal.
+    pub fn signal(&self) -> SignalShape {
+        self.layers[0].signal
+    }
+
+    /// Shape of the deepest code γ_L.
+    pub fn code(&self) -> SignalShape {
+        self.layers[self.depth() - 1].code
+    }
+
+    /// Kernel and stride of D^(i) for `depth` = i in 1..=L.
+    ///
+    /// # Panics
+    /// If `depth` is 0 or larger than the number of layers.
+    pub fn effective(&self, depth: usize) -> EffectiveShape {
+        effective_shape(
+            self.layers[..depth].iter().map(|layer| (layer.code.channels, layer.kernel, layer.stride)),
+            self.signal().channels,
+        )
+    }
+
+    /// Whether D^(L) is exactly one convolution with the effective filters, at the borders too.
+    ///
+    /// Padding of the first layer crops signals, which an effective filter's padding does as well. Padding of a deeper layer
+    /// crops an intermediate code, so that atoms at the border differ from those inside.
+    pub fn effective_is_convolution(&self) -> bool {
+        self.layers[1..].iter().all(|layer| layer.padding == [0, 0])
+    }
+
+    /// D^(L) as one layer: the geometry of the convolution with the effective filters.
+    ///
+    /// `None` where [`Self::effective_is_convolution`] does not hold.
+    pub fn effective_layer(&self) -> Option<LayerGeometry> {
+        if !self.effective_is_convolution() {
+            return None;
+        }
+        let effective = self.effective(self.depth());
+        let (signal, code, padding) = (self.signal(), self.code(), self.layers[0].padding);
+        let extents = [signal.height, signal.width];
+        let positions = [code.height, code.width];
+        let output_padding = std::array::from_fn(|axis| {
+            extents[axis] + 2 * padding[axis] - effective.kernel[axis] - (positions[axis] - 1) * effective.stride[axis]
+        });
+        Some(LayerGeometry {
+            signal,
+            code,
+            kernel: effective.kernel,
+            stride: effective.stride,
+            padding,
+            output_padding,
+        })
+    }
+}
+
+/// Kernel and stride after a chain of layers given as (atoms, kernel, stride), over `channels` channels.
+fn effective_shape(layers: impl Iterator<Item = (usize, [usize; 2], [usize; 2])>, channels: usize) -> EffectiveShape {
+    let start = EffectiveShape { atoms: channels, channels, kernel: [1, 1], stride: [1, 1] };
+    layers.fold(start, |below, (atoms, kernel, stride)| EffectiveShape {
+        atoms,
+        channels,
+        kernel: std::array::from_fn(|axis| below.kernel[axis] + (kernel[axis] - 1) * below.stride[axis]),
+        stride: std::array::from_fn(|axis| below.stride[axis] * stride[axis]),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mnist() -> Vec<LayerShape> {
+        vec![LayerShape::new(32, 7, 2), LayerShape::new(128, 5, 1), LayerShape::new(1024, 7, 1)]
+    }
+
+    #[test]
+    fn the_papers_geometry() {
+        let geometry = Geometry::new(SignalShape::new(1, 28, 28), &mnist()).unwrap();
+        let codes: Vec<String> = geometry.layers().iter().map(|layer| layer.code.to_string()).collect();
+        assert_eq!(codes, ["32x11x11", "128x7x7", "1024x1x1"]);
+        // 28 = (11 − 1)·2 + 7 + 1: one row and one column are out of the strides' reach.
+        assert_eq!(geometry.layers()[0].output_padding, [1, 1]);
+        assert_eq!(geometry.effective(2).kernel, [15, 15]);
+        assert_eq!(geometry.effective(3).kernel, [27, 27]);
+        assert_eq!(geometry.effective(3).stride, [2, 2]);
+        assert_eq!(geometry.effective_layer().unwrap().output_padding, [1, 1]);
+        assert!(geometry.layers()[2].is_matrix());
+    }
+
+    #[test]
+    fn rectangles_and_paddings() {
+        let layers = [
+            LayerShape::new(4, Pair([3, 5]), Pair([2, 3])).with_padding(Pair([1, 2])),
+            LayerShape::new(6, Pair([2, 3]), 1),
+        ];
+        let geometry = Geometry::new(SignalShape::new(3, 10, 17), &layers).unwrap();
+        assert_eq!(geometry.layers()[0].code, SignalShape::new(4, 5, 6));
+        assert_eq!(geometry.code(), SignalShape::new(6, 4, 4));
+        assert_eq!(geometry.effective(2), EffectiveShape { atoms: 6, channels: 3, kernel: [5, 11], stride: [2, 3] });
+        let effective = geometry.effective_layer().unwrap();
+        for axis in 0..2 {
+            let extent = [10, 17][axis];
+            let code = [4, 4][axis];
+            let covered = (code - 1) * effective.stride[axis] + effective.kernel[axis] + effective.output_padding[axis];
+            assert_eq!(covered, extent + 2 * effective.padding[axis]);
+        }
+    }
+
+    #[test]
+    fn mistakes_name_the_layer() {
+        let too_large = Geometry::new(SignalShape::new(1, 8, 8), &[LayerShape::new(4, 3, 2), LayerShape::new(4, 5, 1)]);
+        let message = too_large.unwrap_err().to_string();
+        assert!(message.contains("kernel of layer 2") && message.contains("5x5"), "{message}");
+        for (layer, word) in [
+            (LayerShape::new(0, 3, 1), "atoms"),
+            (LayerShape::new(4, 0, 1), "kernel"),
+            (LayerShape::new(4, 3, 0), "stride"),
+            (LayerShape::new(4, 3, 1).with_padding(3), "padding"),
+            (LayerShape::new(usize::MAX / 2, 3, 1), "layer 1"),
+        ] {
+            let message = Geometry::new(SignalShape::new(1, 8, 8), &[layer]).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+        assert!(Geometry::new(SignalShape::new(1, 8, 8), &[]).is_err());
+        assert!(Geometry::new(SignalShape::new(0, 8, 8), &mnist()).is_err());
+    }
+
+    #[test]
+    fn pairs_in_configurations() {
+        let layer: LayerShape = serde_json::from_str(r#"{"atoms": 3, "kernel": [5, 7], "stride": 2}"#).unwrap();
+        assert_eq!(layer, LayerShape::new(3, Pair([5, 7]), 2));
+        assert_eq!(serde_json::to_string(&layer).unwrap(), r#"{"atoms":3,"kernel":[5,7],"stride":2,"padding":0}"#);
+        assert!(serde_json::from_str::<LayerShape>(r#"{"atoms": 3, "kernel": 5, "strides": 2}"#).is_err());
+        assert_eq!("1x28x28".parse(), Ok(SignalShape::new(1, 28, 28)));
+        assert!("28x28".parse::<SignalShape>().is_err());
     }
 }

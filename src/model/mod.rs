@@ -1,1 +1,155 @@
+//! The Multi-Layer Convolutional Sparse Coding model: dictionaries, their cascade, the effective dictionary.
+//!
+//! A signal is x = D_1 γ_1 with γ_1 = D_2 γ_2, …, γ_{L−1} = D_L γ_L and every γ_i sparse, hence x = D^(L) γ_L with the
+//! *effective dictionary* D^(L) = D_1 D_2 … D_L (J. Sulam, V. Papyan, Y. Romano, M. Elad, "Multi-Layer Convolutional Sparse
+//! Modeling: Pursuit and Dictionary Learning", IEEE Trans. Signal Processing 66(15), 2018).
+
+pub mod config;
+pub mod dictionary;
+pub mod file;
 pub mod geometry;
+pub mod normalization;
+pub mod operator;
+pub mod preset;
+pub mod spectrum;
+
+pub use config::ModelConfig;
+pub use dictionary::Dictionary;
+pub use operator::{Application, Operator};
+
+use crate::error::{Error, Result};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use geometry::{LayerGeometry, SignalShape};
+
+/// An ML-CSC model: the dictionaries D_1 … D_L.
+#[derive(Module, Debug)]
+pub struct Mlcsc {
+    /// The dictionaries, D_1 first.
+    pub layers: Vec<Dictionary>,
+    #[module(skip)]
+    config: ModelConfig,
+}
+
+impl ModelConfig {
+    /// A model whose filters are all zero, to be filled by learning or loading.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::geometry`].
+    pub fn init(&self, device: &Device) -> Result<Mlcsc> {
+        let geometry = self.geometry()?;
+        let layers = geometry.layers().iter().map(|layer| Dictionary::zeros(layer, device)).collect();
+        Ok(Mlcsc { layers, config: self.clone() })
+    }
+}
+
+impl Mlcsc {
+    /// A model with these filters W_1 … W_L.
+    ///
+    /// # Shapes
+    /// - filters: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`.
+    ///
+    /// # Errors
+    /// A number or a shape of filters that does not fit `config`; a `config` that does not fit itself.
+    pub fn from_filters(config: ModelConfig, filters: Vec<Tensor<4>>) -> Result<Self> {
+        let geometry = config.geometry()?;
+        if filters.len() != geometry.depth() {
+            return Err(Error::shape("filters of a model", format!("{} layers", geometry.depth()), filters.len()));
+        }
+        let layers = geometry
+            .layers()
+            .iter()
+            .zip(&config.layers)
+            .zip(filters)
+            .enumerate()
+            .map(|(index, ((layer, shape), filters))| {
+                if filters.dims() != layer.filter_dims() {
+                    return Err(Error::shape(
+                        format!("filters of layer {}", index + 1),
+                        format!("{:?}", layer.filter_dims()),
+                        format!("{:?}", filters.dims()),
+                    ));
+                }
+                Ok(Dictionary::from_filters(filters, shape))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self { layers, config })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// Number of layers L.
+    pub fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The device that holds the filters.
+    pub fn device(&self) -> Device {
+        self.layers[0].filters.val().device()
+    }
+
+    /// The filters W_1 … W_L.
+    ///
+    /// # Shapes
+    /// - out: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`.
+    pub fn filters(&self) -> Vec<Tensor<4>> {
+        self.layers.iter().map(|layer| layer.filters.val()).collect()
+    }
+
+    /// The filters of the effective dictionary D^(i), with `depth` = i in 1..=L: what one coefficient of γ_i paints into the
+    /// signal, borders aside.
+    ///
+    /// They are the filters of D_i sent through D_{i−1} … D_1 as if each were a code.
+    ///
+    /// # Shapes
+    /// - out: `[m_i, channels of the signal, k^(i) height, k^(i) width]`.
+    ///
+    /// # Panics
+    /// If `depth` is 0 or larger than the number of layers.
+    pub fn effective_filters(&self, depth: usize) -> Tensor<4> {
+        effective_filters(&self.filters()[..depth], &self.strides()[..depth])
+    }
+
+    /// The strides of all layers.
+    pub(crate) fn strides(&self) -> Vec<[usize; 2]> {
+        self.layers.iter().map(Dictionary::stride).collect()
+    }
+
+    /// The model on signals of that shape, ready to synthesise and analyse.
+    ///
+    /// # Errors
+    /// Signals that the model cannot take; a way of application that this geometry does not admit.
+    pub fn operator(&self, signal: SignalShape, application: Application) -> Result<Operator> {
+        Operator::new(self, self.config.geometry_on(signal)?, application)
+    }
+}
+
+/// Geometry of layer i = `depth` when the filters of the layer above are its codes: nothing is cropped.
+pub(crate) fn filters_as_codes(above: [usize; 4], filters: [usize; 4], stride: [usize; 2]) -> LayerGeometry {
+    let [_, _, code_height, code_width] = above;
+    let [atoms, channels, kernel_height, kernel_width] = filters;
+    LayerGeometry {
+        signal: SignalShape::new(
+            channels,
+            (code_height - 1) * stride[0] + kernel_height,
+            (code_width - 1) * stride[1] + kernel_width,
+        ),
+        code: SignalShape::new(atoms, code_height, code_width),
+        kernel: [kernel_height, kernel_width],
+        stride,
+        padding: [0, 0],
+        output_padding: [0, 0],
+    }
+}
+
+/// Filters of D_1 … D_i for the filters W_1 … W_i and their strides; see [`Mlcsc::effective_filters`].
+pub(crate) fn effective_filters(filters: &[Tensor<4>], strides: &[[usize; 2]]) -> Tensor<4> {
+    let (deepest, below) = filters.split_last().expect("a model has at least one layer");
+    below.iter().zip(strides).rev().fold(deepest.clone(), |codes, (filters, &stride)| {
+        let geometry = filters_as_codes(codes.dims(), filters.dims(), stride);
+        dictionary::synthesize(codes, filters.clone(), &geometry)
+    })
+}

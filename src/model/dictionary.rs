@@ -1,0 +1,124 @@
+//! One convolutional dictionary D_i: synthesis, analysis, and the gradient with respect to its filters.
+
+use super::geometry::{LayerGeometry, LayerShape};
+use burn::module::{Module, Param};
+use burn::tensor::module::{conv_transpose2d, conv2d, conv2d_weight_backward};
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
+use burn::tensor::{Device, Tensor};
+
+/// A convolutional dictionary: one filter tensor W_i that serves the synthesis D_i and the analysis D_iᵀ.
+///
+/// With W_i of shape `[m_i, m_{i−1}, k_h, k_w]` the synthesis is a transposed convolution and the analysis a convolution with
+/// the same stride and padding, so that 〈D γ, r〉 = 〈γ, Dᵀ r〉 exactly (PAPER §1: the model).
+#[derive(Module, Debug)]
+pub struct Dictionary {
+    /// The filters W_i, `[atoms, channels of the signal, kernel height, kernel width]`.
+    pub filters: Param<Tensor<4>>,
+    stride: [usize; 2],
+    padding: [usize; 2],
+}
+
+impl Dictionary {
+    /// A dictionary with these filters.
+    ///
+    /// # Shapes
+    /// - filters: `[atoms, channels of the signal, kernel height, kernel width]`.
+    pub fn from_filters(filters: Tensor<4>, shape: &LayerShape) -> Self {
+        Self { filters: Param::from_tensor(filters), stride: shape.stride.0, padding: shape.padding.0 }
+    }
+
+    /// A dictionary of zeros, to be filled.
+    pub(super) fn zeros(geometry: &LayerGeometry, device: &Device) -> Self {
+        Self {
+            filters: Param::from_tensor(Tensor::zeros(geometry.filter_dims(), device)),
+            stride: geometry.stride,
+            padding: geometry.padding,
+        }
+    }
+
+    /// Synthesis γ_{i−1} = D_i γ_i.
+    ///
+    /// # Shapes
+    /// - codes: `[n, atoms, code height, code width]` as `geometry.code`.
+    /// - out: `[n, channels, height, width]` as `geometry.signal`.
+    pub fn synthesize(&self, codes: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
+        synthesize(codes, self.filters.val(), geometry)
+    }
+
+    /// Analysis β_i = D_iᵀ γ_{i−1}, the adjoint of [`Self::synthesize`].
+    ///
+    /// # Shapes
+    /// - signals: `[n, channels, height, width]` as `geometry.signal`.
+    /// - out: `[n, atoms, code height, code width]` as `geometry.code`.
+    pub fn analyze(&self, signals: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
+        analyze(signals, self.filters.val(), geometry)
+    }
+
+    /// Euclidean norm of every atom, `[atoms]`.
+    pub fn atom_norms(&self) -> Tensor<1> {
+        atom_norms(self.filters.val())
+    }
+
+    /// Vertical and horizontal stride.
+    pub fn stride(&self) -> [usize; 2] {
+        self.stride
+    }
+
+    /// Zero padding of the analysis.
+    pub fn padding(&self) -> [usize; 2] {
+        self.padding
+    }
+}
+
+/// D γ for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::synthesize`].
+pub(crate) fn synthesize(codes: Tensor<4>, filters: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
+    let count = codes.dims()[0];
+    if geometry.is_matrix() {
+        // A code of one position: one matrix product, several times faster than the convolution it is.
+        let [atoms, channels, height, width] = filters.dims();
+        let matrix = filters.reshape([atoms, channels * height * width]);
+        return codes.reshape([count, atoms]).matmul(matrix).reshape(geometry.signal.batched(count));
+    }
+    let options = ConvTransposeOptions::new(geometry.stride, geometry.padding, geometry.output_padding, [1, 1], 1);
+    conv_transpose2d(codes, filters, None, options)
+}
+
+/// Dᵀ x for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::analyze`].
+pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
+    let count = signals.dims()[0];
+    if geometry.is_matrix() {
+        let [atoms, channels, height, width] = filters.dims();
+        let matrix = filters.reshape([atoms, channels * height * width]);
+        return signals
+            .reshape([count, channels * height * width])
+            .matmul(matrix.transpose())
+            .reshape(geometry.code.batched(count));
+    }
+    conv2d(signals, filters, None, ConvOptions::new(geometry.stride, geometry.padding, [1, 1], 1))
+}
+
+/// Gradient of Σ〈r, D γ〉 with respect to the filters of D: the correlation of residual and code.
+///
+/// # Shapes
+/// - residuals: `[n, channels, height, width]`; codes: `[n, atoms, code height, code width]`; filters and out:
+///   `[atoms, channels, kernel height, kernel width]`.
+pub(crate) fn filter_gradient(
+    residuals: Tensor<4>,
+    codes: Tensor<4>,
+    filters: Tensor<4>,
+    geometry: &LayerGeometry,
+) -> Tensor<4> {
+    let dims = filters.dims();
+    let count = codes.dims()[0];
+    if geometry.is_matrix() {
+        let residuals = residuals.reshape([count, geometry.signal.len()]);
+        return codes.reshape([count, dims[0]]).transpose().matmul(residuals).reshape(dims);
+    }
+    conv2d_weight_backward(residuals, filters, codes, ConvOptions::new(geometry.stride, geometry.padding, [1, 1], 1))
+}
+
+/// Euclidean norm over everything but the first dimension, `[atoms]`.
+pub(crate) fn atom_norms(filters: Tensor<4>) -> Tensor<1> {
+    let [atoms, channels, height, width] = filters.dims();
+    filters.reshape([atoms, channels * height * width]).square().sum_dim(1).sqrt().reshape([atoms])
+}

@@ -1,0 +1,115 @@
+//! A model is one safetensors file: the filters as `layers.0.filters`, `layers.1.filters`, …, the configuration as JSON in the
+//! metadata under the key `mlcsc`.
+
+use super::{Mlcsc, ModelConfig};
+use crate::error::{Error, Result};
+use crate::files;
+use burn::tensor::Device;
+use burn_store::{ModuleSnapshot, SafetensorsStore};
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::io::Read;
+use std::path::Path;
+
+/// Key of our metadata: a single one, because the order of several would differ from run to run and with it the file.
+const METADATA_KEY: &str = "mlcsc";
+
+/// How a model's codes are meant to be computed, as far as training knows; the defaults of later coding.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodingDefaults {
+    /// Weight λ of the ℓ1 norm that the dictionaries were learned with.
+    pub lambda: Option<f32>,
+    /// Whether γ_L was kept non-negative.
+    #[serde(default)]
+    pub nonnegative: bool,
+}
+
+/// What stands in a model file's metadata.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    format_version: u32,
+    model: ModelConfig,
+    #[serde(default)]
+    coding: CodingDefaults,
+}
+
+/// The version that this code writes and reads.
+const FORMAT_VERSION: u32 = 1;
+
+impl Mlcsc {
+    /// The model file's bytes.
+    ///
+    /// # Errors
+    /// None that a valid model can cause.
+    pub fn to_bytes(&self, coding: CodingDefaults) -> Result<Vec<u8>> {
+        let metadata = Metadata { format_version: FORMAT_VERSION, model: self.config().clone(), coding };
+        let metadata =
+            serde_json::to_string(&metadata).map_err(|error| Error::format(Path::new("model"), error.to_string()))?;
+        let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata(METADATA_KEY, metadata);
+        let saved = self.save_into(&mut store).and_then(|()| store.get_bytes());
+        saved.map_err(|error| Error::format(Path::new("model"), error.to_string()))
+    }
+
+    /// Writes the model as one safetensors file, whole or not at all.
+    ///
+    /// # Errors
+    /// A path that cannot be written, a full disk.
+    pub fn save(&self, path: &Path, coding: CodingDefaults) -> Result<()> {
+        files::write_bytes(path, &self.to_bytes(coding)?)
+    }
+
+    /// Reads a model file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is no safetensors file, is none of ours, whose configuration does not fit itself or its
+    /// filters, or whose filters are not finite.
+    pub fn load(path: &Path, device: &Device) -> Result<(Self, CodingDefaults)> {
+        let (mut file, length) = files::open_with_length(path)?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(length).read_to_end(&mut bytes).map_err(Error::read(path))?;
+        let (metadata, config) = check(path, &bytes)?;
+        let mut model = config.init(device).map_err(|error| Error::format(path, error.to_string()))?;
+        let mut store = SafetensorsStore::from_bytes(Some(bytes));
+        model.load_from(&mut store).map_err(|error| Error::format(path, error.to_string()))?;
+        for (index, filters) in model.filters().into_iter().enumerate() {
+            if !filters.is_finite().all().into_scalar::<bool>() {
+                return Err(Error::format(path, format!("filters of layer {} hold NaN or infinite values", index + 1)));
+            }
+        }
+        Ok((model, metadata.coding))
+    }
+}
+
+/// Checks header, metadata and the shape of every tensor against each other and against the file's length.
+fn check(path: &Path, bytes: &[u8]) -> Result<(Metadata, ModelConfig)> {
+    let broken = |reason: String| Error::format(path, format!("expected an mlcsc model (safetensors), found {reason}"));
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| broken(format!("a broken header: {error}")))?;
+    let tensors = SafeTensors::deserialize(bytes).map_err(|error| broken(format!("broken content: {error}")))?;
+    let metadata = header
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get(METADATA_KEY))
+        .ok_or_else(|| broken("a safetensors file without mlcsc's metadata".into()))?;
+    let metadata: Metadata =
+        serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
+    if metadata.format_version != FORMAT_VERSION {
+        return Err(broken(format!("format version {}; this program reads {FORMAT_VERSION}", metadata.format_version)));
+    }
+    let config = metadata.model.clone();
+    let geometry = config.geometry().map_err(|error| broken(error.to_string()))?;
+    for (index, layer) in geometry.layers().iter().enumerate() {
+        let name = format!("layers.{index}.filters");
+        let tensor = tensors.tensor(&name).map_err(|_| broken(format!("no tensor {name}")))?;
+        if tensor.shape() != layer.filter_dims() || tensor.dtype() != Dtype::F32 {
+            return Err(broken(format!(
+                "{name} of shape {:?} and type {:?} where its configuration says {:?} and F32",
+                tensor.shape(),
+                tensor.dtype(),
+                layer.filter_dims()
+            )));
+        }
+    }
+    Ok((metadata, config))
+}

@@ -1,0 +1,65 @@
+//! What is done to signals before they are coded, and undone in what comes out.
+
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+/// A named normalisation of each signal, stored in the model. Off by default.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Normalization {
+    /// Signals are coded as they come.
+    #[default]
+    None,
+    /// The mean over all values of a signal is subtracted.
+    Center,
+    /// The mean is subtracted and the rest divided by its standard deviation (at least 0.01).
+    Contrast,
+}
+
+/// Smallest standard deviation that [`Normalization::Contrast`] divides by: flat signals stay flat.
+const MIN_DEVIATION: f32 = 1e-2;
+
+/// Per-signal offset and scale that undo a normalisation.
+#[derive(Debug, Clone)]
+pub struct Undo(Option<(Tensor<4>, Option<Tensor<4>>)>);
+
+impl Normalization {
+    /// Normalises signals and returns what undoes it.
+    ///
+    /// # Shapes
+    /// - signals: `[n, channels, height, width]`, the same out.
+    pub fn apply(self, signals: Tensor<4>) -> (Tensor<4>, Undo) {
+        if self == Self::None {
+            return (signals, Undo(None));
+        }
+        let mean = mean_per_signal(signals.clone());
+        let centred = signals - mean.clone();
+        match self {
+            Self::Contrast => {
+                let deviation = mean_per_signal(centred.clone().square()).sqrt().clamp_min(MIN_DEVIATION);
+                (centred / deviation.clone(), Undo(Some((mean, Some(deviation)))))
+            }
+            _ => (centred, Undo(Some((mean, None)))),
+        }
+    }
+}
+
+impl Undo {
+    /// Brings signals (or their reconstructions) back to the scale in which they came.
+    ///
+    /// # Shapes
+    /// - signals: as they were given to [`Normalization::apply`].
+    pub fn undo(&self, signals: Tensor<4>) -> Tensor<4> {
+        match &self.0 {
+            None => signals,
+            Some((mean, None)) => signals + mean.clone(),
+            Some((mean, Some(deviation))) => signals * deviation.clone() + mean.clone(),
+        }
+    }
+}
+
+/// Mean of each signal, `[n, 1, 1, 1]`.
+fn mean_per_signal(signals: Tensor<4>) -> Tensor<4> {
+    let [count, channels, height, width] = signals.dims();
+    signals.reshape([count, channels * height * width]).mean_dim(1).reshape([count, 1, 1, 1])
+}

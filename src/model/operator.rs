@@ -1,0 +1,385 @@
+//! The effective dictionary D^(L) as a linear operator, and the ways to apply it.
+//!
+//! The same operator can be applied as the cascade of L convolutions, as one convolution with the effective filters, as one
+//! dense matrix, or, inside a gradient, through the Gram matrix. All give the same numbers; which is cheapest depends on
+//! the geometry, is decided by counting, and can be overridden.
+
+use super::dictionary;
+use super::geometry::{Geometry, LayerGeometry, MAX_TENSOR_LEN, SignalShape};
+use super::{Mlcsc, effective_filters, spectrum};
+use crate::error::{Error, Result};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::sync::OnceLock;
+
+/// A way to apply D^(L).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Application {
+    /// Whichever costs least on the geometry at hand; see [`Costs`].
+    #[default]
+    Auto,
+    /// D_1 D_2 … D_L, one convolution after the other.
+    Cascade,
+    /// One convolution with the effective filters.
+    Filters,
+    /// One dense matrix.
+    Matrix,
+    /// The dense matrix, and its Gram matrix in gradients.
+    Gram,
+}
+
+impl Application {
+    /// Every way, with the name that flags and files use.
+    pub const ALL: [(Self, &'static str); 5] = [
+        (Self::Auto, "auto"),
+        (Self::Cascade, "cascade"),
+        (Self::Filters, "filters"),
+        (Self::Matrix, "matrix"),
+        (Self::Gram, "gram"),
+    ];
+}
+
+impl fmt::Display for Application {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, name) = Self::ALL.iter().find(|(way, _)| way == self).expect("every way has a name");
+        f.pad(name)
+    }
+}
+
+impl std::str::FromStr for Application {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        Self::ALL.iter().find(|(_, name)| *name == text).map(|(way, _)| *way).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            format!("expected one of {}, found {text:?}", names.join(", "))
+        })
+    }
+}
+
+/// How many times dearer a multiplication inside a convolution is than one inside a large matrix product.
+///
+/// burn's CPU convolutions (im2col, col2im) reach 15–30 GFLOP/s where its matrix product reaches 400 on the same two cores.
+const CONVOLUTION_PENALTY: u64 = 16;
+
+/// Largest dense matrix that [`Application::Auto`] builds (2²⁶ values: 256 MiB).
+const MAX_AUTO_MATRIX: usize = 1 << 26;
+
+/// Multiplications of one pursuit iteration (one synthesis and one analysis) for one signal, for every way that the geometry
+/// admits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Costs {
+    /// The cascade of convolutions.
+    pub cascade: u64,
+    /// The effective filters; `None` where padding inside the cascade makes D^(L) differ from one convolution.
+    pub filters: Option<u64>,
+    /// The dense matrix; `None` where it would exceed 2³⁰ values.
+    pub matrix: Option<u64>,
+    /// The Gram matrix; `None` where it would exceed 2³⁰ values.
+    pub gram: Option<u64>,
+}
+
+impl Costs {
+    /// Counts for a geometry.
+    pub fn new(geometry: &Geometry) -> Self {
+        let (code, signal) = (geometry.code().len(), geometry.signal().len());
+        let dense = |rows: usize, columns: usize| {
+            rows.checked_mul(columns).filter(|&len| len <= MAX_TENSOR_LEN).map(|len| len as u64)
+        };
+        let matrix = dense(code, signal);
+        Self {
+            cascade: geometry.layers().iter().map(|layer| 2 * layer.multiplications()).sum(),
+            filters: geometry.effective_layer().map(|layer| 2 * layer.multiplications()),
+            matrix: matrix.map(|len| 2 * len),
+            gram: matrix.and_then(|_| dense(code, code)),
+        }
+    }
+
+    /// Multiplications of one way; `None` where it is not possible.
+    pub fn of(&self, application: Application) -> Option<u64> {
+        match application {
+            Application::Auto => None,
+            Application::Cascade => Some(self.cascade),
+            Application::Filters => self.filters,
+            Application::Matrix => self.matrix,
+            Application::Gram => self.gram,
+        }
+    }
+}
+
+/// The cheapest way on a geometry: fewest multiplications, those inside convolutions weighted by what they cost more, dense
+/// matrices only up to 2²⁶ values.
+pub fn cheapest(geometry: &Geometry) -> Application {
+    let costs = Costs::new(geometry);
+    let convolution =
+        |layer: &LayerGeometry| 2 * layer.multiplications() * if layer.is_matrix() { 1 } else { CONVOLUTION_PENALTY };
+    let (code, signal) = (geometry.code().len(), geometry.signal().len());
+    let fits = |rows: usize, columns: usize| rows.saturating_mul(columns) <= MAX_AUTO_MATRIX;
+    let candidates = [
+        (Application::Gram, costs.gram.filter(|_| fits(code, code) && fits(code, signal))),
+        (Application::Matrix, costs.matrix.filter(|_| fits(code, signal))),
+        (Application::Filters, geometry.effective_layer().as_ref().map(convolution)),
+        (Application::Cascade, Some(geometry.layers().iter().map(convolution).sum())),
+    ];
+    let cheapest =
+        candidates.into_iter().filter_map(|(way, cost)| cost.map(|cost| (way, cost))).min_by_key(|&(_, cost)| cost);
+    cheapest.map_or(Application::Cascade, |(way, _)| way)
+}
+
+/// D^(L) of a model on signals of one shape.
+///
+/// Codes and signals are tensors of one row per signal in the pursuits (`[n, code values]`, `[n, signal values]`) and of four
+/// dimensions at the doors; both are the same numbers in the same order.
+#[derive(Debug)]
+pub struct Operator {
+    geometry: Geometry,
+    application: Application,
+    filters: Vec<Tensor<4>>,
+    strides: Vec<[usize; 2]>,
+    effective: OnceLock<Tensor<4>>,
+    matrix: OnceLock<DenseMatrix>,
+    gram: OnceLock<Tensor<2>>,
+    squared_norm: OnceLock<f64>,
+}
+
+/// The matrix both ways round, each contiguous: a product with a transposed view costs three times as much.
+#[derive(Debug)]
+struct DenseMatrix {
+    /// `[code values, signal values]`: row j is the effective atom of code value j.
+    atoms: Tensor<2>,
+    /// `[signal values, code values]`.
+    transposed: Tensor<2>,
+}
+
+impl Operator {
+    pub(super) fn new(model: &Mlcsc, geometry: Geometry, application: Application) -> Result<Self> {
+        Self::from_filters(model.filters(), model.strides(), geometry, application)
+    }
+
+    fn from_filters(
+        filters: Vec<Tensor<4>>,
+        strides: Vec<[usize; 2]>,
+        geometry: Geometry,
+        application: Application,
+    ) -> Result<Self> {
+        let application = if application == Application::Auto { cheapest(&geometry) } else { application };
+        if Costs::new(&geometry).of(application).is_none() {
+            let expected = match application {
+                Application::Filters => "a way that allows padding in a layer after the first (cascade, matrix, gram)",
+                _ => "a way that needs no dense matrix of more than 2^30 values (cascade, filters)",
+            };
+            return Err(Error::parameter("application", application, expected));
+        }
+        Ok(Self {
+            geometry,
+            application,
+            filters,
+            strides,
+            effective: OnceLock::new(),
+            matrix: OnceLock::new(),
+            gram: OnceLock::new(),
+            squared_norm: OnceLock::new(),
+        })
+    }
+
+    /// The shapes of all layers on these signals.
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The way in which D^(L) is applied; never [`Application::Auto`].
+    pub fn application(&self) -> Application {
+        self.application
+    }
+
+    /// Shape of the signals.
+    pub fn signal(&self) -> SignalShape {
+        self.geometry.signal()
+    }
+
+    /// Shape of the deepest codes γ_L.
+    pub fn code(&self) -> SignalShape {
+        self.geometry.code()
+    }
+
+    /// The device of the filters.
+    pub fn device(&self) -> Device {
+        self.filters[0].device()
+    }
+
+    /// Filters of D^(L), `[m_L, channels, k^(L) height, k^(L) width]`.
+    pub fn effective_filters(&self) -> Tensor<4> {
+        self.effective.get_or_init(|| effective_filters(&self.filters, &self.strides)).clone()
+    }
+
+    /// D^(L)ᵀ as a matrix whose row j is the effective atom of code value j, cropped to the signal as it is there.
+    ///
+    /// # Shapes
+    /// - out: `[code values, signal values]`.
+    pub fn atoms(&self) -> Tensor<2> {
+        self.dense().atoms.clone()
+    }
+
+    /// The Gram matrix D^(L)ᵀ D^(L), `[code values, code values]`.
+    pub fn gram(&self) -> Tensor<2> {
+        self.gram
+            .get_or_init(|| {
+                let dense = self.dense();
+                dense.atoms.clone().matmul(dense.transposed.clone())
+            })
+            .clone()
+    }
+
+    /// An upper bound of ‖D^(L)‖², certified (see [`spectrum`]), so that 1/bound is a safe step.
+    pub fn squared_norm_bound(&self) -> f64 {
+        *self.squared_norm.get_or_init(|| spectrum::squared_norm_bound(self))
+    }
+
+    pub(super) fn layer_filters(&self) -> &[Tensor<4>] {
+        &self.filters
+    }
+
+    /// Signals x = D^(L) γ.
+    ///
+    /// # Shapes
+    /// - codes: `[n, code values]`; out: `[n, signal values]`.
+    pub fn synthesize_rows(&self, codes: Tensor<2>) -> Tensor<2> {
+        match self.application {
+            Application::Matrix | Application::Gram => codes.matmul(self.dense().atoms.clone()),
+            _ => self.flat(self.synthesize(self.code_shaped(codes))),
+        }
+    }
+
+    /// Correlations β = D^(L)ᵀ x.
+    ///
+    /// # Shapes
+    /// - signals: `[n, signal values]`; out: `[n, code values]`.
+    pub fn analyze_rows(&self, signals: Tensor<2>) -> Tensor<2> {
+        match self.application {
+            Application::Matrix | Application::Gram => signals.matmul(self.dense().transposed.clone()),
+            _ => self.flat(self.analyze(self.signal_shaped(signals))),
+        }
+    }
+
+    /// D^(L)ᵀ D^(L) γ: one product where the Gram matrix is used, else a synthesis and an analysis.
+    ///
+    /// # Shapes
+    /// - codes and out: `[n, code values]`.
+    pub fn gram_rows(&self, codes: Tensor<2>) -> Tensor<2> {
+        match self.application {
+            // The Gram matrix is symmetric: no transposed copy is needed.
+            Application::Gram => codes.matmul(self.gram()),
+            _ => self.analyze_rows(self.synthesize_rows(codes)),
+        }
+    }
+
+    /// Signals x = D^(L) γ.
+    ///
+    /// # Shapes
+    /// - codes: `[n, m_L, h_L, w_L]`; out: `[n, channels, height, width]`.
+    pub fn synthesize(&self, codes: Tensor<4>) -> Tensor<4> {
+        match (self.application, self.geometry.effective_layer()) {
+            (Application::Matrix | Application::Gram, _) => self.signal_shaped(self.synthesize_rows(self.flat(codes))),
+            (Application::Filters, Some(layer)) => dictionary::synthesize(codes, self.effective_filters(), &layer),
+            _ => self.through_layers(codes),
+        }
+    }
+
+    /// Correlations β = D^(L)ᵀ x.
+    ///
+    /// # Shapes
+    /// - signals: `[n, channels, height, width]`; out: `[n, m_L, h_L, w_L]`.
+    pub fn analyze(&self, signals: Tensor<4>) -> Tensor<4> {
+        match (self.application, self.geometry.effective_layer()) {
+            (Application::Matrix | Application::Gram, _) => self.code_shaped(self.analyze_rows(self.flat(signals))),
+            (Application::Filters, Some(layer)) => dictionary::analyze(signals, self.effective_filters(), &layer),
+            _ => self
+                .filters
+                .iter()
+                .zip(self.geometry.layers())
+                .fold(signals, |below, (filters, layer)| dictionary::analyze(below, filters.clone(), layer)),
+        }
+    }
+
+    /// All representations that γ_L determines: γ_1 … γ_L with γ_{i−1} = D_i γ_i.
+    ///
+    /// # Shapes
+    /// - codes: γ_L as `[n, m_L, h_L, w_L]`; out: L tensors, γ_i as `[n, m_i, h_i, w_i]`.
+    pub fn propagate(&self, codes: Tensor<4>) -> Vec<Tensor<4>> {
+        let mut representations = vec![codes];
+        for (filters, layer) in self.filters.iter().zip(self.geometry.layers()).skip(1).rev() {
+            let above = representations[representations.len() - 1].clone();
+            representations.push(dictionary::synthesize(above, filters.clone(), layer));
+        }
+        representations.reverse();
+        representations
+    }
+
+    /// Rows of signals as images.
+    pub fn signal_shaped(&self, rows: Tensor<2>) -> Tensor<4> {
+        let count = rows.dims()[0];
+        rows.reshape(self.signal().batched(count))
+    }
+
+    /// Rows of codes as maps.
+    pub fn code_shaped(&self, rows: Tensor<2>) -> Tensor<4> {
+        let count = rows.dims()[0];
+        rows.reshape(self.code().batched(count))
+    }
+
+    /// Images or maps as rows.
+    pub fn flat(&self, maps: Tensor<4>) -> Tensor<2> {
+        let [count, channels, height, width] = maps.dims();
+        maps.reshape([count, channels * height * width])
+    }
+
+    fn through_layers(&self, codes: Tensor<4>) -> Tensor<4> {
+        self.filters
+            .iter()
+            .zip(self.geometry.layers())
+            .rev()
+            .fold(codes, |above, (filters, layer)| dictionary::synthesize(above, filters.clone(), layer))
+    }
+
+    fn dense(&self) -> &DenseMatrix {
+        self.matrix.get_or_init(|| {
+            let atoms = self.atoms_by_impulses();
+            let transposed = contiguous_transpose(atoms.clone());
+            DenseMatrix { atoms, transposed }
+        })
+    }
+
+    /// The atoms, read off by sending every unit impulse through the cascade, a few at a time to bound memory.
+    fn atoms_by_impulses(&self) -> Tensor<2> {
+        let (code, signal) = (self.code(), self.signal());
+        if code.is_single_position()
+            && self.geometry.effective_is_convolution()
+            && self.geometry.layers()[0].padding == [0, 0]
+        {
+            // Every filter is a whole atom: embed it in the signal.
+            let filters = self.effective_filters();
+            let [atoms, channels, height, width] = filters.dims();
+            let canvas = Tensor::zeros(signal.batched(atoms), &self.device());
+            return self.flat(canvas.slice_assign([0..atoms, 0..channels, 0..height, 0..width], filters));
+        }
+        let widest =
+            self.geometry.layers().iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
+        let chunk = (MAX_AUTO_MATRIX / 4 / widest).clamp(1, code.len());
+        let identity = |start: usize, end: usize| {
+            let values: Vec<f32> =
+                (start..end).flat_map(|row| (0..code.len()).map(move |column| f32::from(row == column))).collect();
+            Tensor::<1>::from_floats(values.as_slice(), &self.device()).reshape(code.batched(end - start))
+        };
+        let starts = (0..code.len()).step_by(chunk);
+        let rows = starts.map(|start| self.flat(self.through_layers(identity(start, (start + chunk).min(code.len())))));
+        Tensor::cat(rows.collect(), 0)
+    }
+}
+
+/// The transpose as a tensor of its own.
+fn contiguous_transpose(matrix: Tensor<2>) -> Tensor<2> {
+    // Adding zero copies the transposed view into its own memory on every backend.
+    matrix.transpose() + 0.0
+}

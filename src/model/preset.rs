@@ -1,0 +1,65 @@
+//! Named geometries.
+
+use super::config::ModelConfig;
+use super::geometry::{LayerShape, SignalShape};
+use super::normalization::Normalization;
+use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+/// A named geometry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Preset {
+    /// Three small layers for 28×28 digits: 16 filters 7×7 at stride 2, 48 of 5×5, 256 whole-image atoms.
+    Small,
+    /// The paper's three layers for MNIST: 32 filters 7×7 at stride 2, 128 of 5×5×32, 1024 of 7×7×128, so that γ_3 is
+    /// 1024×1×1 (section on MNIST dictionaries).
+    Mnist,
+    /// Three layers of local atoms for natural images, trained on 32×32 patches and applied to images of any size:
+    /// 24 filters 8×8 at stride 2, 48 of 3×3, 96 of 3×3 (16×16 pixels in all).
+    Natural,
+}
+
+impl Preset {
+    /// Every preset with its name.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Small, "small"), (Self::Mnist, "mnist"), (Self::Natural, "natural")];
+
+    /// The preset of that name.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn named(name: &str) -> Result<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(preset, _)| *preset).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            Error::parameter("preset", format!("{name:?}"), format!("one of {}", names.join(", ")))
+        })
+    }
+
+    /// The preset's name.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(preset, _)| *preset == self).map_or("", |(_, name)| name)
+    }
+
+    /// The geometry.
+    pub fn model(self) -> ModelConfig {
+        let digits = SignalShape::new(1, 28, 28);
+        match self {
+            Self::Small => ModelConfig::new(
+                digits,
+                vec![LayerShape::new(16, 7, 2), LayerShape::new(48, 5, 1), LayerShape::new(256, 7, 1)],
+            ),
+            Self::Mnist => ModelConfig::new(
+                digits,
+                vec![LayerShape::new(32, 7, 2), LayerShape::new(128, 5, 1), LayerShape::new(1024, 7, 1)],
+            ),
+            Self::Natural => ModelConfig {
+                normalization: Normalization::Center,
+                ..ModelConfig::new(
+                    SignalShape::new(1, 32, 32),
+                    vec![LayerShape::new(24, 8, 2), LayerShape::new(48, 3, 1), LayerShape::new(96, 3, 1)],
+                )
+            },
+        }
+    }
+}
