@@ -4,7 +4,9 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod learn;
 pub mod model;
 pub mod pursuit;
+pub mod theory;
 
 pub use error::{Error, Result};

@@ -118,6 +118,23 @@ impl Mlcsc {
         self.layers.iter().map(Dictionary::stride).collect()
     }
 
+    /// Stride of the effective dictionary D^(i), `depth` = i in 1..=L.
+    pub(crate) fn effective_stride(&self, depth: usize) -> [usize; 2] {
+        self.strides()[..depth].iter().fold([1, 1], |product, stride| [product[0] * stride[0], product[1] * stride[1]])
+    }
+
+    /// The first `depth` layers alone, on signals of another shape.
+    ///
+    /// # Errors
+    /// A depth outside 1..=L; a shape that the kernels don't fit.
+    pub fn truncated(&self, depth: usize, signal: SignalShape) -> Result<Self> {
+        if depth == 0 || depth > self.depth() {
+            return Err(Error::parameter("depth", depth, format!("1 to {}", self.depth())));
+        }
+        let config = ModelConfig { signal, layers: self.config.layers[..depth].to_vec(), ..self.config.clone() };
+        Self::from_filters(config, self.filters()[..depth].to_vec())
+    }
+
     /// The model on signals of that shape, ready to synthesise and analyse.
     ///
     /// # Errors

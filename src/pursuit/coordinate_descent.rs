@@ -85,7 +85,10 @@ impl Pursuit for CoordinateDescent {
             .zip(signals.par_chunks_exact(dense.signal_len))
             .zip(&lambda)
             .map(|(((code, correlations), signal), &lambda)| {
-                let (code_found, report) = self.pursue_one(&dense, signal, correlations, lambda);
+                let (code_found, report) = pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || self.pursue_one(&dense, signal, correlations, lambda),
+                );
                 code.copy_from_slice(&code_found);
                 report
             })
@@ -96,6 +99,7 @@ impl Pursuit for CoordinateDescent {
 }
 
 impl CoordinateDescent {
+    #[inline(always)]
     fn pursue_one(&self, dense: &Dense, signal: &[f32], correlations: &[f32], lambda: f32) -> (Vec<f32>, SignalReport) {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config.basis;
         let mut code = vec![0.0f32; dense.code_len];
@@ -143,7 +147,7 @@ impl CoordinateDescent {
 
 impl Dense {
     /// Minimises the objective exactly over one coefficient. Returns a bound on what that gained: ½ G_jj δ².
-    #[inline]
+    #[inline(always)]
     fn minimize(&self, atom: usize, code: &mut [f32], correlations: &mut [f32], lambda: f32, nonnegative: bool) -> f32 {
         let row = &self.gram[atom * self.code_len..][..self.code_len];
         let energy = row[atom];
@@ -164,6 +168,7 @@ impl Dense {
     }
 
     /// Dᵀy − Gγ from scratch.
+    #[inline(always)]
     fn refresh(&self, correlations: &[f32], code: &[f32], out: &mut [f32]) {
         out.copy_from_slice(correlations);
         for (atom, &value) in code.iter().enumerate().filter(|(_, value)| **value != 0.0) {
@@ -175,6 +180,7 @@ impl Dense {
     }
 
     /// Objective and gap from the residual itself, and the number of non-zeros.
+    #[inline(always)]
     fn certify(
         &self,
         signal: &[f32],
@@ -201,6 +207,7 @@ impl Dense {
 }
 
 /// Largest correlation: in magnitude, or positive only.
+#[inline(always)]
 fn largest(correlations: &[f32], nonnegative: bool) -> f32 {
     correlations.iter().map(|&value| if nonnegative { value } else { value.abs() }).fold(0.0, f32::max)
 }

@@ -6,6 +6,7 @@
 
 pub mod coordinate_descent;
 pub mod duality;
+pub mod greedy;
 pub mod proximal_gradient;
 pub mod threshold;
 

@@ -1,0 +1,3 @@
+//! When the model's guarantees hold: pure functions of a model and of codes.
+
+pub mod coherence;
