@@ -166,8 +166,7 @@ impl Sampler<'_> {
             let wanted = (count - found.len() / windows_of.atom_len()).min(CHUNK);
             // Where a window is the whole signal every sample is as good as another; where it is a part, dull ones abound.
             let candidates = if windows_of.code.is_single_position() { wanted } else { wanted * CANDIDATES };
-            let indices: Vec<usize> =
-                (0..wanted).map(|_| generator.random_range(0..self.source.len())).collect();
+            let indices: Vec<usize> = (0..wanted).map(|_| generator.random_range(0..self.source.len())).collect();
             let mut signals = vec![0.0; wanted * len];
             self.source.read(&indices, &mut signals)?;
             let tensor = TensorData::new(signals, self.source.shape().batched(wanted));

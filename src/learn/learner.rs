@@ -18,9 +18,6 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
 use std::time::Instant;
 
-/// A signal uses an atom from this mean number of non-zeros per signal on; below it, an atom counts as dead in training.
-const DEAD_USAGE: f64 = 1e-5;
-
 /// Dictionaries under training, with everything that the next step depends on.
 #[derive(Debug, Clone)]
 pub struct Learner {
@@ -29,8 +26,8 @@ pub struct Learner {
     pub(super) cascade: Cascade,
     pub(super) statistics: Option<Statistics>,
     pub(super) velocity: Vec<HostFilters>,
-    /// Non-zeros of every deepest atom since the last search for dead ones.
-    pub(super) usage: Vec<f64>,
+    /// Steps since every deepest atom was last used by a code.
+    pub(super) idle: Vec<u32>,
     /// Steps done.
     pub(super) step: usize,
     steps_per_epoch: usize,
@@ -93,7 +90,7 @@ impl Learner {
             UpdateRule::Pursuit => Vec::new(),
         };
         Ok(Self {
-            usage: vec![0.0; geometry.code().channels],
+            idle: vec![0; geometry.code().channels],
             steps_per_epoch: source.len().div_ceil(config.learning.batch_size),
             config: config.clone(),
             geometry,
@@ -157,7 +154,9 @@ impl Learner {
         let (batch, mut sums) = self.code(&operator, source, &order[within * learning.batch_size..end])?;
         let Batch { signals, pursued, .. } = &batch;
         let codes: Vec<f32> = pursued.codes.clone().into_data().iter::<f32>().collect();
-        self.usage.iter_mut().zip(sums.usage()).for_each(|(count, used)| *count += used);
+        for (idle, used) in self.idle.iter_mut().zip(sums.usage()) {
+            *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
+        }
         match &mut self.statistics {
             Some(statistics) => {
                 let values: Vec<f32> = signals.clone().into_data().iter::<f32>().collect();
@@ -186,11 +185,12 @@ impl Learner {
         Ok(sums)
     }
 
-    /// Codes held-out signals with the dictionaries as they are, in batches; `progress` is told the part that is done.
+    /// Codes held-out signals with the dictionaries as they are, in batches. `progress` is told the part that is done and ends it,
+    /// with `None`, by `false`.
     ///
     /// # Errors
     /// Signals that cannot be read.
-    pub fn evaluate(&self, source: &dyn Source, mut progress: impl FnMut(f32)) -> Result<Summary> {
+    pub fn evaluate(&self, source: &dyn Source, mut progress: impl FnMut(f32) -> bool) -> Result<Option<Summary>> {
         let operator = operator(&self.cascade, &self.device)?;
         let mut total: Option<BatchSums> = None;
         let batch = self.config.learning.batch_size;
@@ -203,10 +203,12 @@ impl Learner {
                 Some(total) => total.add(&sums),
                 None => total = Some(sums),
             }
-            progress((start + indices.len()) as f32 / source.len() as f32);
+            if !progress((start + indices.len()) as f32 / source.len() as f32) {
+                return Ok(None);
+            }
         }
         let total = total.ok_or_else(|| Error::shape("held-out signals", "at least one", 0))?;
-        Ok(total.summary())
+        Ok(Some(total.summary()))
     }
 
     /// What can be said of the dictionaries alone; the coherences, which take a moment, only if asked for.
@@ -235,11 +237,8 @@ impl Learner {
             nonnegative: learning.nonnegative,
         };
         let lambda = self.lambda();
-        let pursued = Algorithm::Auto.init(&pursuit, operator)?.pursue(
-            operator,
-            signals.clone(),
-            &Lambda::Absolute(lambda),
-        )?;
+        let pursued =
+            Algorithm::Auto.init(&pursuit, operator)?.pursue(operator, signals.clone(), &Lambda::Absolute(lambda))?;
         let sums = BatchSums::new(&self.cascade, &self.geometry, &signals, &pursued, &undo, lambda);
         Ok((Batch { signals, pursued }, sums))
     }
@@ -260,19 +259,24 @@ impl Learner {
             .collect()
     }
 
+    /// Atoms of the deepest layer that no code has used for as long as it takes to be taken for dead.
+    pub fn dead_atoms(&self) -> Vec<usize> {
+        let steps = self.config.learning.reseed_every.min(self.steps_per_epoch) as u32;
+        (0..self.idle.len()).filter(|&atom| self.idle[atom] >= steps).collect()
+    }
+
     /// Atoms of the deepest layer that no code used start again from what the present dictionaries explain worst.
     fn reseed(&mut self, operator: &Operator, batch: &Batch, codes: &[f32]) {
         let learning = &self.config.learning;
-        let signals_seen = (learning.reseed_every * learning.batch_size) as f64;
-        let dead: Vec<usize> =
-            (0..self.usage.len()).filter(|&atom| self.usage[atom] <= DEAD_USAGE * signals_seen).collect();
-        self.usage.fill(0.0);
+        let dead = self.dead_atoms();
         if dead.is_empty() {
             return;
         }
         let windows_of = self.geometry.windows(self.geometry.depth());
-        let residuals: Vec<f32> =
-            (batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone())).into_data().iter::<f32>().collect();
+        let residuals: Vec<f32> = (batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()))
+            .into_data()
+            .iter::<f32>()
+            .collect();
         let signals: Vec<f32> = batch.signals.clone().into_data().iter::<f32>().collect();
         let len = windows_of.signal.len();
         let (rows, columns) = (windows_of.code.height, windows_of.code.width);
@@ -298,6 +302,7 @@ impl Learner {
             places[..count].iter().map(|&(_, signal, position)| (&signals[signal * len..][..len], position)),
         );
         let update = SurrogateUpdate::new(learning, learning.nonzeros(&self.geometry), &self.device);
+        dead[..count].iter().for_each(|&atom| self.idle[atom] = 0);
         if let Some(statistics) = &mut self.statistics {
             statistics.forget(&dead[..count]);
         }

@@ -225,9 +225,7 @@ impl Dictionaries {
         let of_effective = || {
             let layers = layers.clone();
             layers
-                .map(|layer| {
-                    mutual_coherence(cascade.effective(layer).to_tensor(device), &geometry.windows(layer + 1))
-                })
+                .map(|layer| mutual_coherence(cascade.effective(layer).to_tensor(device), &geometry.windows(layer + 1)))
                 .collect()
         };
         Self {

@@ -186,19 +186,16 @@ impl Statistics {
             let product = matrix(second.to_vec(), rows, count).matmul(matrix(filters.values().to_vec(), count, len));
             return product.into_data().iter::<f32>().collect();
         }
-        let second = Tensor::<3>::from_data(
-            TensorData::new(second.to_vec(), [rows, vertical * horizontal, count]),
-            device,
-        );
+        let second =
+            Tensor::<3>::from_data(TensorData::new(second.to_vec(), [rows, vertical * horizontal, count]), device);
         let filters = filters.to_tensor(device);
         let mut out = Tensor::<4>::zeros([rows, channels, height, width], device);
         let stride = self.geometry.stride;
         for shift in 0..vertical * horizontal {
             // Signed move of the filters in samples: d_k(· + δs).
             let steps = [shift / horizontal, shift % horizontal];
-            let moves: [isize; 2] = std::array::from_fn(|axis| {
-                (steps[axis] as isize - self.reach[axis] as isize) * stride[axis] as isize
-            });
+            let moves: [isize; 2] =
+                std::array::from_fn(|axis| (steps[axis] as isize - self.reach[axis] as isize) * stride[axis] as isize);
             let extent = [height, width];
             let target: [std::ops::Range<usize>; 2] = std::array::from_fn(|axis| {
                 let size = extent[axis] - moves[axis].unsigned_abs();

@@ -270,4 +270,3 @@ pub(super) fn windows<'a>(
     }
     targets
 }
-

@@ -103,7 +103,8 @@ mod tests {
     fn matches_inner_products_of_shifted_atoms() {
         let device = crate::device::named(None).unwrap();
         let (dims, stride) = ([3usize, 2, 3, 5], [2usize, 2]);
-        let values: Vec<f32> = (0..dims.iter().product::<usize>()).map(|i| ((i * 37 % 23) as f32) / 23.0 - 0.4).collect();
+        let values: Vec<f32> =
+            (0..dims.iter().product::<usize>()).map(|i| ((i * 37 % 23) as f32) / 23.0 - 0.4).collect();
         let filters = Tensor::<4>::from_data(TensorData::new(values.clone(), dims), &device);
         let table = CorrelationTable::new(&filters, stride, [3, 4]);
         let at = |atom: usize, channel: usize, row: isize, column: isize| {

@@ -120,8 +120,7 @@ impl<'a> SubspacePursuit<'a> {
 /// Least squares on some of the rows of a Gram matrix.
 #[inline(always)]
 fn project(gram: &[f64], correlations: &[f64], size: usize, support: Vec<usize>) -> Projection {
-    let mut matrix: Vec<f64> =
-        support.iter().flat_map(|&i| support.iter().map(move |&j| gram[i * size + j])).collect();
+    let mut matrix: Vec<f64> = support.iter().flat_map(|&i| support.iter().map(move |&j| gram[i * size + j])).collect();
     let mut coefficients: Vec<f64> = support.iter().map(|&index| correlations[index]).collect();
     solve_normal_equations(&mut matrix, &mut coefficients);
     let explained = support.iter().zip(&coefficients).map(|(&index, value)| correlations[index] * value).sum();
