@@ -3,6 +3,7 @@
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod learn;
 pub mod model;
