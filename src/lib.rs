@@ -1,5 +1,6 @@
 //! Multi-Layer Convolutional Sparse Coding on [burn](https://burn.dev).
 
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
