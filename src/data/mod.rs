@@ -3,10 +3,25 @@
 //! Everything that can be read is a [`Source`]: a number of signals of one shape, read by index into a caller's buffer, so
 //! that nothing but raw bytes is ever held for the whole set.
 
-use crate::error::Result;
-use crate::model::geometry::{Pair, SignalShape};
+mod idx;
+mod images;
+mod mnist;
+pub mod npy;
+mod pictures;
+
+use crate::error::{Error, Result};
+use crate::model::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
+use pictures::Collection;
 use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 use std::sync::Arc;
+
+/// Most signals that are drawn and most patches that are cut (2²⁴).
+///
+/// A configuration comes from a file; this keeps a mistyped number from becoming an allocation.
+pub const MAX_DRAWN: usize = 1 << 24;
 
 /// A set of signals of one shape, read by index.
 pub trait Source: Send + Sync {
@@ -49,16 +64,18 @@ pub struct DataConfig {
     /// or of a `.npy` array.
     #[serde(default = "default_source")]
     pub source: String,
-    /// Signals to draw for `digits`, at least 2. Default 12,000. Of every six one is held out.
+    /// Signals to draw for `digits`, from 2 to [`MAX_DRAWN`]. Default 12,000. Of every six one is held out. Ignored by other
+    /// sources.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub count: Option<usize>,
-    /// Height and width of random patches to cut from images or arrays instead of using them whole. Default: whole.
+    /// Height and width of random patches to cut from the signals instead of using them whole, at least 1. Default: whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patch: Option<Pair>,
-    /// Number of random patches, at least 1. Default 20,000. Ignored without `patch`.
+    /// Number of random patches, from 1 to [`MAX_DRAWN`]. Default 20,000. Ignored without `patch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patches: Option<usize>,
     /// Whether colour images are turned grey. Default: they stay as they are; grey ones among colour ones become colour.
+    /// Transparency is dropped. Ignored by other sources.
     #[serde(default)]
     pub grey: bool,
     /// Part of the signals, in [0, 1), that is held out where a source does not come with a test set. Default 0.1, at least
@@ -115,4 +132,172 @@ pub struct Dataset {
     pub all: Arc<dyn Source>,
     /// Whether the source itself says what its test set is (MNIST, `digits`), rather than a part being cut off.
     pub has_test_set: bool,
+}
+
+impl Dataset {
+    /// The signals of one part.
+    pub fn split(&self, split: Split) -> &Arc<dyn Source> {
+        match split {
+            Split::Train => &self.train,
+            Split::Test => &self.test,
+            Split::All => &self.all,
+        }
+    }
+}
+
+impl DataConfig {
+    /// Checks the ranges of the numbers; whether there is such a source is [`open`]'s to say.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] with the field's name.
+    pub fn check(&self) -> Result<()> {
+        if let Some(count) = self.count.filter(|count| !(2..=MAX_DRAWN).contains(count)) {
+            return Err(Error::parameter("count", count, format!("a number from 2 to {MAX_DRAWN}")));
+        }
+        if let Some(patches) = self.patches.filter(|patches| !(1..=MAX_DRAWN).contains(patches)) {
+            return Err(Error::parameter("patches", patches, format!("a number from 1 to {MAX_DRAWN}")));
+        }
+        if let Some(patch) = self.patch.filter(|patch| patch.0.contains(&0) || checked_len(&patch.0).is_none()) {
+            let expected = format!("at least 1 in both directions and at most {MAX_TENSOR_LEN} pixels");
+            return Err(Error::parameter("patch", patch, expected));
+        }
+        if !(0.0..1.0).contains(&self.held_out) {
+            return Err(Error::parameter("held_out", self.held_out, "a number of at least 0 and less than 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Opens what a configuration names and divides it into signals to learn from and held-out ones.
+///
+/// | source | signals | test set |
+/// |---|---|---|
+/// | `digits` | drawn by the generator, 1x28x28 | every sixth |
+/// | `mnist` | 60,000 and 10,000 of 1x28x28, downloaded once to the user's cache folder | MNIST's own |
+/// | folder with `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` | those images; `.gz` and `.idx3` are fine | the second file |
+/// | IDX file of unsigned bytes `[count, height, width]`, gzipped or not | its images | a random part |
+/// | folder of PNG, JPEG or PNM files (its subfolders are not read) | its images in the order of their names | a random part |
+/// | PNG, JPEG or PNM file | one image | the same |
+/// | `.npy` array `[count, height, width]` or `[count, channels, height, width]` | its values as they are | a random part |
+///
+/// Files are recognised by their content, those in a folder of images by their ending. A file named `digits` or `mnist`
+/// is reached as `./digits`. With [`DataConfig::patch`] the signals are patches of all that: held-out ones are cut from
+/// held-out signals, unless there is only one.
+///
+/// # Errors
+/// [`Error::Parameter`] for a field out of range or a source that does not exist; [`Error::Io`]; [`Error::Format`] and
+/// [`Error::Shape`] for files that are damaged, not of the kinds above, or of several shapes; [`Error::Download`].
+pub fn open(config: &DataConfig) -> Result<Dataset> {
+    config.check()?;
+    let collection = match config.source.as_str() {
+        "mnist" => mnist::open()?,
+        path => open_path(Path::new(path), config)?,
+    };
+    collection.into_dataset(config)
+}
+
+fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let expected = "`digits`, `mnist` or the path of a file or folder; there is no such path";
+            return Err(Error::parameter("source", format!("{:?}", config.source), expected));
+        }
+        Err(error) => return Err(Error::read(path)(error)),
+    };
+    if metadata.is_dir() {
+        return open_folder(path, config);
+    }
+    // A pipe would be waited for, a device might never end.
+    if !metadata.is_file() {
+        return Err(Error::format(path, "expected a file or a folder, found something else"));
+    }
+    let mut start = Vec::new();
+    fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(Error::read(path))?;
+    if start.is_empty() {
+        return Err(Error::format(path, "expected signals, found an empty file"));
+    }
+    if start.starts_with(&npy::NPY_MAGIC) {
+        Ok(Collection::of(npy::Signals::open(path)?))
+    } else if start.starts_with(&idx::GZIP_MAGIC) || start.starts_with(&idx::IDX_MAGIC[..2]) {
+        Ok(Collection::of(idx::Idx::open(path)?))
+    } else if images::format_of(&start).is_some() {
+        Ok(Collection::of(images::Images::open_file(path, config.grey)?))
+    } else {
+        let expected = "expected an IDX file (gzipped or not), a PNG, JPEG or PNM image, or a .npy array";
+        let found = format!("found a file that begins with {:02x?}", &start[..start.len().min(4)]);
+        Err(Error::format(path, format!("{expected}, {found}")))
+    }
+}
+
+fn open_folder(folder: &Path, config: &DataConfig) -> Result<Collection> {
+    if let Some(collection) = idx::Folder::find(folder).open()? {
+        return Ok(collection);
+    }
+    match images::Images::open_folder(folder, config.grey)? {
+        Some(images) => Ok(Collection::of(images)),
+        None => Err(Error::format(
+            folder,
+            "expected PNG, JPEG or PNM images, or train-images-idx3-ubyte and t10k-images-idx3-ubyte, found neither",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(config: DataConfig) -> String {
+        let message = open(&config).err().unwrap().to_string();
+        assert!(!message.contains('\n'), "{message}");
+        message
+    }
+
+    #[test]
+    fn ranges_name_the_field() {
+        let default = DataConfig::default;
+        for (config, field) in [
+            (DataConfig { count: Some(1), ..default() }, "count = 1:"),
+            (DataConfig { count: Some(usize::MAX), ..default() }, "count = "),
+            (DataConfig { patches: Some(0), ..default() }, "patches = 0:"),
+            (DataConfig { patches: Some(usize::MAX), ..default() }, "patches = "),
+            (DataConfig { patch: Some(Pair([0, 3])), ..default() }, "patch = 0x3:"),
+            (DataConfig { patch: Some(Pair([usize::MAX, 3])), ..default() }, "patch = "),
+            (DataConfig { held_out: 1.0, ..default() }, "held_out = 1:"),
+            (DataConfig { held_out: -0.1, ..default() }, "held_out = -0.1:"),
+            (DataConfig { held_out: f32::NAN, ..default() }, "held_out = NaN:"),
+        ] {
+            let message = message(config);
+            assert!(message.starts_with(field), "{message}");
+        }
+    }
+
+    #[test]
+    fn sources_that_are_none() {
+        let source = |source: &str| DataConfig { source: source.into(), ..DataConfig::default() };
+        for name in ["digit", "", "no/such/path"] {
+            let message = message(source(name));
+            for part in ["`digits`", "`mnist`", "no such path", &format!("{name:?}")] {
+                assert!(message.contains(part), "{message}");
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap();
+        assert!(message(source(path)).contains("found neither"));
+        let file = folder.path().join("notes");
+        fs::write(&file, "abc").unwrap();
+        assert!(message(source(file.to_str().unwrap())).contains("begins with [61, 62, 63]"));
+        #[cfg(unix)]
+        assert!(message(source("/dev/zero")).contains("found something else"));
+    }
+
+    #[test]
+    fn parts_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("images");
+        fs::write(&path, idx::tests::idx(&[10, 1, 1], &[0; 10])).unwrap();
+        let data = open(&DataConfig { source: path.to_str().unwrap().into(), ..DataConfig::default() }).unwrap();
+        let len = |split| data.split(split).len();
+        assert_eq!((len(Split::Train), len(Split::Test), len(Split::All)), (9, 1, 10));
+    }
 }

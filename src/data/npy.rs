@@ -1,0 +1,499 @@
+//! NumPy's `.npy` files: arrays of signals that stay on disk, and small arrays read whole.
+//!
+//! The header is parsed here rather than by a library, because it is not to be trusted: its extents are multiplied with
+//! care and compared with the length of the file before anything is sized by them.
+
+use super::pictures::{Pictures, Window};
+use crate::error::{Error, Result};
+use crate::files::open_with_length;
+use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape};
+use memmap2::Mmap;
+use std::path::{Path, PathBuf};
+
+/// First bytes of a `.npy` file.
+pub(super) const NPY_MAGIC: [u8; 6] = *b"\x93NUMPY";
+
+/// An array read whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Array {
+    /// Extents, slowest first; empty for a single number.
+    pub shape: Vec<usize>,
+    /// Values in C order (the last index runs fastest), whatever the order in the file.
+    pub values: Vec<f32>,
+}
+
+impl Array {
+    /// Checks that every value is finite; `path` is named if one is not.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the position of the first value that is infinite or not a number.
+    pub fn check_finite(&self, path: &Path) -> Result<()> {
+        match self.values.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let mut rest = at;
+                let mut index: Vec<usize> = Vec::with_capacity(self.shape.len());
+                for &extent in self.shape.iter().rev() {
+                    index.push(rest % extent);
+                    rest /= extent;
+                }
+                index.reverse();
+                Err(Error::format(path, format!("expected finite values, found {} at {index:?}", self.values[at])))
+            }
+        }
+    }
+}
+
+/// Reads a whole `.npy` array of any rank, of at most [`MAX_TENSOR_LEN`] values.
+///
+/// Elements may be `f32`, `f64`, `bool` or integers of 8 to 64 bits, signed or not, in either byte order, in C or Fortran
+/// order. They are rounded to `f32`; values need not be finite ([`Array::check_finite`]).
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for another element type, an extent of zero, or a file whose length is not what its
+/// header says.
+pub fn read_array(path: &Path) -> Result<Array> {
+    let file = File::open(path)?;
+    let len = file.extents.iter().product();
+    if len > MAX_TENSOR_LEN {
+        return Err(Error::format(path, format!("expected at most {MAX_TENSOR_LEN} values, found {len}")));
+    }
+    let mut values = vec![0.0; len];
+    file.read_block(&vec![0; file.extents.len()], &file.extents, &mut values);
+    Ok(Array { shape: file.extents, values })
+}
+
+/// Type and byte order of the elements.
+#[derive(Debug, Clone, Copy)]
+struct Element {
+    /// `b` for bool, `i`, `u` or `f`, as in NumPy's type strings.
+    kind: u8,
+    /// Bytes per element.
+    size: usize,
+    big_endian: bool,
+}
+
+impl Element {
+    /// Parses NumPy's type string, as `<f4`.
+    fn parse(text: &str) -> Option<Self> {
+        let [order, kind, size] = text.as_bytes() else { return None };
+        let size = usize::from(size.checked_sub(b'0')?);
+        let known = matches!((kind, size), (b'b', 1) | (b'i' | b'u', 1 | 2 | 4 | 8) | (b'f', 4 | 8));
+        let big_endian = match order {
+            b'<' => false,
+            b'>' => true,
+            b'|' if size == 1 => false,
+            b'=' => cfg!(target_endian = "big"),
+            _ => return None,
+        };
+        known.then_some(Self { kind: *kind, size, big_endian })
+    }
+
+    /// Converts elements that lie `step` bytes apart, the first at the start of `bytes`.
+    fn convert(self, bytes: &[u8], step: usize, out: &mut [f32]) {
+        macro_rules! convert {
+            ($type:ty) => {
+                match self.big_endian {
+                    false => gather(bytes, step, out, |element| <$type>::from_le_bytes(element) as f32),
+                    true => gather(bytes, step, out, |element| <$type>::from_be_bytes(element) as f32),
+                }
+            };
+        }
+        match (self.kind, self.size) {
+            (b'b', _) => gather(bytes, step, out, |[element]| f32::from(u8::from(element != 0))),
+            (b'u', 1) => convert!(u8),
+            (b'u', 2) => convert!(u16),
+            (b'u', 4) => convert!(u32),
+            (b'u', _) => convert!(u64),
+            (b'i', 1) => convert!(i8),
+            (b'i', 2) => convert!(i16),
+            (b'i', 4) => convert!(i32),
+            (b'i', _) => convert!(i64),
+            (_, 4) => convert!(f32),
+            _ => convert!(f64),
+        }
+    }
+}
+
+fn gather<const SIZE: usize>(bytes: &[u8], step: usize, out: &mut [f32], convert: impl Fn([u8; SIZE]) -> f32) {
+    for (at, out) in out.iter_mut().enumerate() {
+        let mut element = [0; SIZE];
+        element.copy_from_slice(&bytes[at * step..][..SIZE]);
+        *out = convert(element);
+    }
+}
+
+/// A mapped file whose header agrees with its length.
+struct File {
+    map: Mmap,
+    /// Where the elements begin.
+    offset: usize,
+    element: Element,
+    extents: Vec<usize>,
+    /// Bytes from one element to the next along each axis.
+    steps: Vec<usize>,
+}
+
+impl File {
+    fn open(path: &Path) -> Result<Self> {
+        let (file, len) = open_with_length(path)?;
+        if len < 10 {
+            return Err(Error::format(
+                path,
+                format!("expected a .npy array, found {len} bytes, too few for its header"),
+            ));
+        }
+        // SAFETY: a map is undefined behaviour only if the file is changed while it is read, which no reader of a file that
+        // somebody else owns can rule out; after this function the bytes are used as numbers alone.
+        let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
+        let (offset, header) = split_header(&map).map_err(|reason| Error::format(path, reason))?;
+        let Header { element, fortran_order, extents } =
+            Header::parse(header).map_err(|reason| Error::format(path, reason))?;
+        let shown = format!("{extents:?}");
+        if extents.contains(&0) {
+            return Err(Error::format(path, format!("expected positive extents, found shape {shown}")));
+        }
+        let bytes = extents.iter().try_fold(element.size as u64, |bytes, &extent| bytes.checked_mul(extent));
+        let found = (map.len() - offset) as u64;
+        if bytes != Some(found) {
+            let expected = bytes.map_or("far more".to_string(), |bytes| bytes.to_string());
+            let reason =
+                format!("expected {expected} bytes of values, as its header says (shape {shown}), found {found}");
+            return Err(Error::format(path, reason));
+        }
+        // The file is as long as their product, so each of them fits.
+        let extents: Vec<usize> = extents.iter().map(|&extent| extent as usize).collect();
+        let mut steps = vec![0; extents.len()];
+        let mut step = element.size;
+        for at in 0..extents.len() {
+            let axis = if fortran_order { at } else { extents.len() - 1 - at };
+            steps[axis] = step;
+            step *= extents[axis];
+        }
+        Ok(Self { offset, element, extents, steps, map })
+    }
+
+    /// Copies the block of `extents` that begins at `start` into `out`, in C order.
+    fn read_block(&self, start: &[usize], extents: &[usize], out: &mut [f32]) {
+        let base = start.iter().zip(&self.steps).map(|(index, step)| index * step).sum::<usize>() + self.offset;
+        self.read_axis(base, 0, extents, out);
+    }
+
+    fn read_axis(&self, base: usize, axis: usize, extents: &[usize], out: &mut [f32]) {
+        if extents.len() - axis <= 1 {
+            let step = self.steps.last().copied().unwrap_or(self.element.size);
+            return self.element.convert(&self.map[base..], step, out);
+        }
+        let part = out.len() / extents[axis];
+        for (index, out) in out.chunks_exact_mut(part).enumerate() {
+            self.read_axis(base + index * self.steps[axis], axis + 1, extents, out);
+        }
+    }
+}
+
+/// Where the values begin, and the header's text.
+fn split_header(bytes: &[u8]) -> Result<(usize, &str), String> {
+    if !bytes.starts_with(&NPY_MAGIC) {
+        return Err(format!("expected a .npy array, found a file that begins with {:02x?}", &bytes[..4]));
+    }
+    let start = match bytes[6] {
+        1 => 10,
+        2 | 3 => 12,
+        version => return Err(format!("expected a .npy file of version 1 to 3, found version {version}")),
+    };
+    let length = bytes.get(8..start).unwrap_or_default();
+    let length = length.iter().rev().fold(0u64, |value, &byte| (value << 8) | u64::from(byte));
+    let end = start as u64 + length;
+    if end > bytes.len() as u64 {
+        return Err(format!("expected a header that ends at byte {end}, found {} bytes in all", bytes.len()));
+    }
+    let end = end as usize;
+    let header = bytes.get(start..end).and_then(|header| std::str::from_utf8(header).ok());
+    header.map(|header| (end, header)).ok_or_else(|| "expected a .npy header of text, found other bytes".into())
+}
+
+/// What a header says.
+struct Header {
+    element: Element,
+    fortran_order: bool,
+    extents: Vec<u64>,
+}
+
+impl Header {
+    /// Parses a Python dictionary with the keys `descr`, `fortran_order` and `shape`.
+    fn parse(text: &str) -> Result<Self, String> {
+        let value = |key: &str| {
+            let missing = || format!("expected a .npy header with the key {key:?}, found none");
+            let after = |quote: char| text.split_once(&format!("{quote}{key}{quote}")).map(|(_, rest)| rest);
+            let rest = after('\'').or_else(|| after('"')).ok_or_else(missing)?;
+            rest.trim_start().strip_prefix(':').map(str::trim_start).ok_or_else(missing)
+        };
+        let types = "elements of type f4, f8, bool or integers of 1 to 8 bytes";
+        let description = value("descr")?;
+        let quoted = description.strip_prefix(['\'', '"']).and_then(|rest| rest.split(['\'', '"']).next());
+        let name = quoted.ok_or_else(|| format!("expected {types}, found a structured type"))?;
+        let element = Element::parse(name)
+            .ok_or_else(|| format!("expected {types}, found {:?}", name.chars().take(20).collect::<String>()))?;
+        let order = value("fortran_order")?;
+        let fortran_order = match (order.starts_with("True"), order.starts_with("False")) {
+            (true, _) => true,
+            (_, true) => false,
+            _ => return Err("expected True or False as fortran_order".into()),
+        };
+        let shape = value("shape")?.strip_prefix('(').and_then(|rest| rest.split_once(')')).map(|(shape, _)| shape);
+        let shape = shape.ok_or("expected a tuple as shape")?;
+        let extents: Vec<&str> = shape.split(',').map(str::trim).filter(|extent| !extent.is_empty()).collect();
+        // NumPy's own limit; also keeps the recursion over the axes shallow.
+        if extents.len() > 64 {
+            return Err(format!("expected at most 64 extents, found {}", extents.len()));
+        }
+        let extents = extents.iter().map(|extent| extent.parse::<u64>()).collect::<Result<_, _>>();
+        let extents = extents.map_err(|_| {
+            format!("expected a shape of whole numbers, found ({})", shape.chars().take(60).collect::<String>())
+        })?;
+        Ok(Self { element, fortran_order, extents })
+    }
+}
+
+/// An array of signals `[count, height, width]` or `[count, channels, height, width]`.
+pub(super) struct Signals {
+    path: PathBuf,
+    file: File,
+    count: usize,
+    shape: SignalShape,
+}
+
+impl Signals {
+    pub fn open(path: &Path) -> Result<Self> {
+        let file = File::open(path)?;
+        let (count, shape) = match file.extents[..] {
+            [count, height, width] => (count, SignalShape::new(1, height, width)),
+            [count, channels, height, width] => (count, SignalShape::new(channels, height, width)),
+            _ => {
+                return Err(Error::shape(
+                    path.display().to_string(),
+                    "an array [count, height, width] or [count, channels, height, width]",
+                    format!("shape {:?}", file.extents),
+                ));
+            }
+        };
+        if shape.len() > MAX_TENSOR_LEN {
+            return Err(Error::shape(
+                path.display().to_string(),
+                format!("signals of at most {MAX_TENSOR_LEN} values"),
+                shape,
+            ));
+        }
+        Ok(Self { path: path.into(), file, count, shape })
+    }
+}
+
+impl Pictures for Signals {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn shape(&self, _index: usize) -> SignalShape {
+        self.shape
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("signal {index} of {}", self.path.display())
+    }
+
+    fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
+        let start = [index, 0, window.top, window.left];
+        let extents = [1, self.shape.channels, window.height, window.width];
+        match self.file.extents.len() {
+            3 => self.file.read_block(&[start[0], start[2], start[3]], &[extents[0], extents[2], extents[3]], out),
+            _ => self.file.read_block(&start, &extents, out),
+        }
+        match out.iter().find(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(value) => {
+                let found = format!("expected finite values in single precision, found {value} in signal {index}");
+                Err(Error::format(&self.path, found))
+            }
+        }
+    }
+
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DataConfig, Dataset, open};
+    use npyz::WriterBuilder;
+
+    /// A version 1 file with that header text.
+    fn npy(header: &str, values: &[u8]) -> Vec<u8> {
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((header.len() as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        bytes.extend(values);
+        bytes
+    }
+
+    /// A file written by another implementation of the format.
+    fn write<T: npyz::AutoSerialize + Copy>(path: &Path, shape: &[u64], order: npyz::Order, values: &[T]) {
+        let mut file = std::fs::File::create(path).unwrap();
+        let options = npyz::WriteOptions::new().default_dtype().shape(shape).order(order).writer(&mut file);
+        let mut writer = options.begin_nd().unwrap();
+        writer.extend(values.iter().copied()).unwrap();
+        writer.finish().unwrap();
+    }
+
+    fn open_path(path: &Path) -> Result<Dataset> {
+        open(&DataConfig { source: path.to_str().unwrap().into(), ..DataConfig::default() })
+    }
+
+    #[test]
+    fn every_element_type_in_both_orders() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        macro_rules! check {
+            ($($type:ty),*) => {$(
+                let values: Vec<$type> = (0..24u8).map(|value| value as $type).collect();
+                write(&path, &[2, 3, 4], npyz::Order::C, &values);
+                let array = read_array(&path).unwrap();
+                assert_eq!(array.shape, [2, 3, 4]);
+                assert_eq!(array.values, (0..24u8).map(f32::from).collect::<Vec<_>>());
+                write(&path, &[2, 3, 4], npyz::Order::Fortran, &values);
+                let array = read_array(&path).unwrap();
+                let expected = |i, j, k| (i + 2 * j + 6 * k) as f32;
+                let expected: Vec<f32> =
+                    (0..24).map(|at| expected(at / 12, at / 4 % 3, at % 4)).collect();
+                assert_eq!(array.values, expected);
+            )*};
+        }
+        check!(u8, u16, u32, u64, i8, i16, i32, i64, f32, f64);
+        write(&path, &[3], npyz::Order::C, &[true, false, true]);
+        assert_eq!(read_array(&path).unwrap().values, [1.0, 0.0, 1.0]);
+        write(&path, &[2], npyz::Order::C, &[-3i16, 1.5 as i16]);
+        assert_eq!(read_array(&path).unwrap().values, [-3.0, 1.0]);
+        write::<f64>(&path, &[], npyz::Order::C, &[0.1]);
+        assert_eq!(read_array(&path).unwrap(), Array { shape: vec![], values: vec![0.1] });
+    }
+
+    #[test]
+    fn big_endian_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        let values: Vec<u8> = [1.5f32, -2.0].iter().flat_map(|value| value.to_be_bytes()).collect();
+        std::fs::write(&path, npy("{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }\n", &values)).unwrap();
+        assert_eq!(read_array(&path).unwrap().values, [1.5, -2.0]);
+        let values: Vec<u8> = [258i64, -7].iter().flat_map(|value| value.to_be_bytes()).collect();
+        std::fs::write(&path, npy("{\"shape\":(2,),\"descr\":\">i8\",\"fortran_order\":True}", &values)).unwrap();
+        assert_eq!(read_array(&path).unwrap().values, [258.0, -7.0]);
+    }
+
+    #[test]
+    fn signals_of_three_and_four_extents() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        // In Fortran order the first index runs fastest: value = n + 5·(c + 2·(h + 3·w)).
+        let values: Vec<f64> = (0..5 * 2 * 3 * 4).map(f64::from).collect();
+        write(&path, &[5, 2, 3, 4], npyz::Order::Fortran, &values);
+        let data = open_path(&path).unwrap();
+        assert_eq!(data.all.shape(), SignalShape::new(2, 3, 4));
+        let mut out = [0.0; 48];
+        data.all.read(&[3, 1], &mut out).unwrap();
+        for (at, &value) in out.iter().enumerate() {
+            let (n, c, h, w) = ([3, 1][at / 24], at / 12 % 2, at / 4 % 3, at % 4);
+            assert_eq!(value, (n + 5 * (c + 2 * (h + 3 * w))) as f32);
+        }
+        write(&path, &[5, 6, 4], npyz::Order::C, &values);
+        let data = open_path(&path).unwrap();
+        assert_eq!(data.all.shape(), SignalShape::new(1, 6, 4));
+        let mut out = [0.0; 24];
+        data.all.read(&[2], &mut out).unwrap();
+        assert_eq!(out[..3], [48.0, 49.0, 50.0]);
+        write(&path, &[10, 12], npyz::Order::C, &values);
+        let message = open_path(&path).err().unwrap().to_string();
+        assert!(message.contains("[count, height, width]") && message.contains("[10, 12]"), "{message}");
+    }
+
+    #[test]
+    fn patches_of_an_array() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        let values: Vec<i32> = (0..4 * 2 * 10 * 10).collect();
+        write(&path, &[4, 2, 10, 10], npyz::Order::C, &values);
+        let config = DataConfig {
+            source: path.to_str().unwrap().into(),
+            patch: Some(crate::model::geometry::Pair([3, 5])),
+            patches: Some(50),
+            ..DataConfig::default()
+        };
+        let data = open(&config).unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.all.shape()), (45, 5, SignalShape::new(2, 3, 5)));
+        let mut out = [0.0; 30];
+        data.train.read(&[7], &mut out).unwrap();
+        for (at, &value) in out.iter().enumerate() {
+            assert_eq!(value, out[0] + (100 * (at / 15) + 10 * (at / 5 % 3) + at % 5) as f32);
+        }
+    }
+
+    #[test]
+    fn values_that_are_not_finite() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        let mut values = [0.0f64; 12];
+        values[10] = 1e300;
+        write(&path, &[3, 2, 2], npyz::Order::C, &values);
+        let data = open_path(&path).unwrap();
+        let mut out = [0.0; 4];
+        data.all.read(&[1], &mut out).unwrap();
+        let message = data.all.read(&[2], &mut out).unwrap_err().to_string();
+        assert!(message.contains("found inf in signal 2"), "{message}");
+        let message = read_array(&path).unwrap().check_finite(&path).unwrap_err().to_string();
+        assert!(message.contains("found inf at [2, 1, 0]"), "{message}");
+        write(&path, &[3, 2, 2], npyz::Order::C, &[1.0f32; 12]);
+        read_array(&path).unwrap().check_finite(&path).unwrap();
+    }
+
+    #[test]
+    fn damaged_files_are_refused_in_one_line() {
+        let header =
+            |descr: &str, shape: &str| format!("{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}");
+        let good = header("'<f4'", "(1, 2, 2)");
+        let largest = u64::MAX;
+        let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
+            ("empty.npy", vec![], &["empty"]),
+            ("tiny.npy", b"\x93NUMPY\x01".to_vec(), &["7 bytes"]),
+            ("short.npy", npy(&good, &[0; 15]), &["expected 16 bytes", "[1, 2, 2]", "found 15"]),
+            ("long.npy", npy(&good, &[0; 17]), &["expected 16 bytes", "found 17"]),
+            ("none.npy", npy(&header("'<f4'", "(0, 2, 2)"), &[]), &["positive extents", "[0, 2, 2]"]),
+            ("large.npy", npy(&header("'<f8'", &format!("({largest}, {largest}, 3)")), &[0; 16]), &["far more"]),
+            ("larger.npy", npy(&header("'<f8'", "(99999999999999999999,)"), &[0; 16]), &["whole numbers"]),
+            ("negative.npy", npy(&header("'<f8'", "(-1, 2)"), &[0; 16]), &["whole numbers", "-1, 2"]),
+            ("deep.npy", npy(&header("'<f8'", &format!("({})", "1,".repeat(9000))), &[0; 8]), &["at most 64"]),
+            ("brackets.npy", npy(&format!("{{'descr': {}", "(".repeat(60_000)), &[0; 8]), &["structured"]),
+            ("complex.npy", npy(&header("'<c8'", "(1, 2, 2)"), &[0; 32]), &["elements of type", "<c8"]),
+            ("half.npy", npy(&header("'<f2'", "(1, 2, 2)"), &[0; 8]), &["elements of type", "<f2"]),
+            ("object.npy", npy(&header("'|O'", "(1, 2, 2)"), &[0; 8]), &["elements of type", "|O"]),
+            ("fields.npy", npy(&header("[('a', '<f4')]", "(1, 2, 2)"), &[0; 16]), &["structured"]),
+            ("keys.npy", npy("{'descr': '<f4', 'shape': (1, 2, 2)}", &[0; 16]), &["fortran_order"]),
+            ("version.npy", b"\x93NUMPY\x09\x00\x00\x00\x00\x00".to_vec(), &["version 9"]),
+            ("header.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}".to_vec(), &["ends at byte 4294967307", "14 bytes"]),
+            ("header-cut.npy", b"\x93NUMPY\x02\x00\xff\xff".to_vec(), &["10 bytes in all"]),
+            ("bytes.npy", [&npy("", &[])[..8], &[2, 0, 0xff, 0xfe]].concat(), &["header of text"]),
+        ];
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes, parts) in cases {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let message = open_path(&path).err().unwrap_or_else(|| panic!("{name}")).to_string();
+            assert!(!message.contains('\n'), "{message}");
+            for part in parts.iter().chain(&[path.to_str().unwrap()]) {
+                assert!(message.contains(part), "{name}: {message}");
+            }
+        }
+        let path = folder.path().join("text.npy");
+        std::fs::write(&path, "something else").unwrap();
+        assert!(read_array(&path).unwrap_err().to_string().contains("expected a .npy array"));
+    }
+}

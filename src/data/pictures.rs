@@ -1,0 +1,441 @@
+//! What every kind of input boils down to: pictures that can be read whole or by window, and the two ways to make signals
+//! of them, whole or as random patches.
+
+use super::{DataConfig, Dataset, Source};
+use crate::error::{Error, Result};
+use crate::model::geometry::SignalShape;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use std::sync::Arc;
+
+/// Patches that are cut where the configuration does not say how many.
+const DEFAULT_PATCHES: usize = 20_000;
+/// Streams of the seed that draw the split and the patches; the digits use streams from 0 up and from 2⁶³ up.
+const SPLIT_STREAM: u64 = u64::MAX;
+const PATCH_STREAM: u64 = u64::MAX - 1;
+
+/// A rectangle of a picture, in pixels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Window {
+    pub top: usize,
+    pub left: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+/// Pictures, read by index and window; of one or of several shapes.
+pub(super) trait Pictures: Send + Sync {
+    /// Number of pictures, at least 1.
+    fn count(&self) -> usize;
+
+    /// Shape of one picture.
+    fn shape(&self, index: usize) -> SignalShape;
+
+    /// What one picture is called in messages.
+    fn name(&self, index: usize) -> String;
+
+    /// Reads a window of all channels into `out`, laid out as `[channels, window.height, window.width]`.
+    ///
+    /// Index and window are in range and `out` has the right length.
+    fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()>;
+
+    /// Class labels, one per picture.
+    fn labels(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// The whole set's name for messages.
+    fn describe(&self) -> String;
+}
+
+/// Pictures and, where the input itself says so, which of them are the test set (sorted indices, neither none nor all).
+pub(super) struct Collection {
+    pub pictures: Arc<dyn Pictures>,
+    pub test: Option<Vec<usize>>,
+}
+
+impl Collection {
+    /// Pictures without a test set of their own.
+    pub fn of(pictures: impl Pictures + 'static) -> Self {
+        Self { pictures: Arc::new(pictures), test: None }
+    }
+
+    /// Training pictures followed by a test set.
+    pub fn with_test_set(train: Arc<dyn Pictures>, test: Arc<dyn Pictures>) -> Self {
+        let indices = (train.count()..train.count() + test.count()).collect();
+        Self { pictures: Arc::new(Joined::new(train, test)), test: Some(indices) }
+    }
+
+    /// Makes signals of the pictures and says which are held out.
+    pub fn into_dataset(self, config: &DataConfig) -> Result<Dataset> {
+        let Self { pictures, test } = self;
+        let has_test_set = test.is_some();
+        let count = pictures.count();
+        let test = test.unwrap_or_else(|| held_out(count, config));
+        // A single picture cannot be divided: it is everything.
+        let train = if count == 1 { vec![0] } else { complement(count, &test) };
+        let test = if count == 1 { vec![0] } else { test };
+        let (train, test, all): (Arc<dyn Source>, Arc<dyn Source>, Arc<dyn Source>) = match config.patch {
+            None => {
+                let shape = common_shape(&*pictures)?;
+                let whole = |indices: Vec<usize>| Arc::new(Whole::new(pictures.clone(), shape, indices));
+                let all = if has_test_set { [&train[..], &test].concat() } else { (0..count).collect() };
+                (whole(train), whole(test), whole(all))
+            }
+            Some(patch) => {
+                let total = config.patches.unwrap_or(DEFAULT_PATCHES);
+                let shape = SignalShape::new(pictures.shape(0).channels, patch.0[0], patch.0[1]);
+                check_patch(&*pictures, shape)?;
+                let held_out = held_out_count(total, config.held_out);
+                let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+                random.set_stream(PATCH_STREAM);
+                let train = draw_places(&*pictures, &train, shape, total - held_out, &mut random);
+                let test = match held_out {
+                    0 => train.clone(),
+                    _ => draw_places(&*pictures, &test, shape, held_out, &mut random),
+                };
+                let all = if held_out == 0 { train.clone() } else { [&train[..], &test].concat() };
+                let patches = |places| Arc::new(Patches { pictures: pictures.clone(), shape, places });
+                (patches(train), patches(test), patches(all))
+            }
+        };
+        Ok(Dataset { train, test, all, has_test_set })
+    }
+}
+
+/// How many of `count` signals are held out: the nearest to the fraction that leaves both parts with one signal at least.
+fn held_out_count(count: usize, fraction: f32) -> usize {
+    let wanted = (count as f64 * f64::from(fraction)).round() as usize;
+    if count < 2 { 0 } else { wanted.clamp(1, count - 1) }
+}
+
+/// A random subset of the indices, sorted: every subset of that size is equally likely.
+fn held_out(count: usize, config: &DataConfig) -> Vec<usize> {
+    let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+    random.set_stream(SPLIT_STREAM);
+    let mut wanted = held_out_count(count, config.held_out) as u64;
+    let mut chosen = Vec::with_capacity(wanted as usize);
+    for index in 0..count {
+        if random.random_range(0..(count - index) as u64) < wanted {
+            chosen.push(index);
+            wanted -= 1;
+        }
+    }
+    chosen
+}
+
+/// The indices below `count` that are not among the sorted `excluded`.
+fn complement(count: usize, excluded: &[usize]) -> Vec<usize> {
+    let mut excluded = excluded.iter().peekable();
+    (0..count).filter(|index| excluded.next_if_eq(&index).is_none()).collect()
+}
+
+/// The one shape of all pictures.
+fn common_shape(pictures: &dyn Pictures) -> Result<SignalShape> {
+    let shape = pictures.shape(0);
+    match (1..pictures.count()).find(|&index| pictures.shape(index) != shape) {
+        None => Ok(shape),
+        Some(other) => Err(Error::shape(
+            pictures.describe(),
+            "signals of one shape (set `patch` to cut patches of one shape from them)",
+            format!("{} {shape} and {} {}", pictures.name(0), pictures.name(other), pictures.shape(other)),
+        )),
+    }
+}
+
+fn check_patch(pictures: &dyn Pictures, patch: SignalShape) -> Result<()> {
+    for index in 0..pictures.count() {
+        let shape = pictures.shape(index);
+        if patch.height > shape.height || patch.width > shape.width {
+            return Err(Error::parameter(
+                "patch",
+                format!("{}x{}", patch.height, patch.width),
+                format!(
+                    "at most the size of every picture; {} is {}x{}",
+                    pictures.name(index),
+                    shape.height,
+                    shape.width
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Two sets of pictures, one after the other.
+struct Joined {
+    first: Arc<dyn Pictures>,
+    second: Arc<dyn Pictures>,
+    labels: Option<Vec<u8>>,
+}
+
+impl Joined {
+    fn new(first: Arc<dyn Pictures>, second: Arc<dyn Pictures>) -> Self {
+        let labels = first.labels().zip(second.labels()).map(|(first, second)| [first, second].concat());
+        Self { first, second, labels }
+    }
+
+    fn locate(&self, index: usize) -> (&dyn Pictures, usize) {
+        match index.checked_sub(self.first.count()) {
+            None => (&*self.first, index),
+            Some(index) => (&*self.second, index),
+        }
+    }
+}
+
+impl Pictures for Joined {
+    fn count(&self) -> usize {
+        self.first.count() + self.second.count()
+    }
+
+    fn shape(&self, index: usize) -> SignalShape {
+        let (pictures, index) = self.locate(index);
+        pictures.shape(index)
+    }
+
+    fn name(&self, index: usize) -> String {
+        let (pictures, index) = self.locate(index);
+        pictures.name(index)
+    }
+
+    fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
+        let (pictures, index) = self.locate(index);
+        pictures.read(index, window, out)
+    }
+
+    fn labels(&self) -> Option<&[u8]> {
+        self.labels.as_deref()
+    }
+
+    fn describe(&self) -> String {
+        format!("{} and {}", self.first.describe(), self.second.describe())
+    }
+}
+
+/// Some of the pictures, each a signal.
+struct Whole {
+    pictures: Arc<dyn Pictures>,
+    shape: SignalShape,
+    indices: Vec<usize>,
+    labels: Option<Vec<u8>>,
+}
+
+impl Whole {
+    fn new(pictures: Arc<dyn Pictures>, shape: SignalShape, indices: Vec<usize>) -> Self {
+        let labels = pictures.labels().map(|labels| indices.iter().map(|&index| labels[index]).collect());
+        Self { pictures, shape, indices, labels }
+    }
+}
+
+impl Source for Whole {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn shape(&self) -> SignalShape {
+        self.shape
+    }
+
+    fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
+        let window = Window { top: 0, left: 0, height: self.shape.height, width: self.shape.width };
+        read_each(indices, self.shape, out, |index, out| self.pictures.read(self.indices[index], window, out))
+    }
+
+    fn labels(&self) -> Option<&[u8]> {
+        self.labels.as_deref()
+    }
+
+    fn describe(&self) -> String {
+        self.pictures.describe()
+    }
+}
+
+/// Where a patch is cut.
+#[derive(Clone, Copy)]
+struct Place {
+    picture: u32,
+    top: u32,
+    left: u32,
+}
+
+/// Draws a picture uniformly among `chosen`, then a place uniformly in it.
+fn draw_places(
+    pictures: &dyn Pictures,
+    chosen: &[usize],
+    patch: SignalShape,
+    count: usize,
+    random: &mut ChaCha8Rng,
+) -> Vec<Place> {
+    // Drawn as u64, because ranges of usize give other numbers on 32-bit machines.
+    let mut below = |bound: usize| random.random_range(0..bound as u64) as usize;
+    (0..count)
+        .map(|_| {
+            let picture = chosen[below(chosen.len())];
+            let shape = pictures.shape(picture);
+            let top = below(shape.height - patch.height + 1);
+            let left = below(shape.width - patch.width + 1);
+            Place { picture: picture as u32, top: top as u32, left: left as u32 }
+        })
+        .collect()
+}
+
+/// Rectangles cut from pictures, each a signal.
+struct Patches {
+    pictures: Arc<dyn Pictures>,
+    shape: SignalShape,
+    places: Vec<Place>,
+}
+
+impl Source for Patches {
+    fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    fn shape(&self) -> SignalShape {
+        self.shape
+    }
+
+    fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
+        read_each(indices, self.shape, out, |index, out| {
+            let Place { picture, top, left } = self.places[index];
+            let (top, left) = (top as usize, left as usize);
+            let window = Window { top, left, height: self.shape.height, width: self.shape.width };
+            self.pictures.read(picture as usize, window, out)
+        })
+    }
+
+    fn describe(&self) -> String {
+        format!("{}x{} patches of {}", self.shape.height, self.shape.width, self.pictures.describe())
+    }
+}
+
+/// Reads signals into their places of `out`, over the cores.
+fn read_each(
+    indices: &[usize],
+    shape: SignalShape,
+    out: &mut [f32],
+    read: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
+) -> Result<()> {
+    assert_eq!(out.len(), indices.len() * shape.len(), "{} signals of {shape}", indices.len());
+    // Signals are small: a handful at a time is worth handing to another core.
+    out.par_chunks_mut(shape.len()).zip(indices).with_min_len(8).try_for_each(|(out, &index)| read(index, out))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures whose pixel is 10,000·picture + 100·row + column.
+    struct Ramps(Vec<[usize; 2]>);
+
+    impl Pictures for Ramps {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+        fn shape(&self, index: usize) -> SignalShape {
+            SignalShape::new(1, self.0[index][0], self.0[index][1])
+        }
+        fn name(&self, index: usize) -> String {
+            format!("ramp {index}")
+        }
+        fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
+            for (at, out) in out.iter_mut().enumerate() {
+                let (row, column) = (window.top + at / window.width, window.left + at % window.width);
+                *out = (10_000 * index + 100 * row + column) as f32;
+            }
+            Ok(())
+        }
+        fn describe(&self) -> String {
+            "ramps".into()
+        }
+    }
+
+    fn all_of(source: &dyn Source) -> Vec<f32> {
+        let indices: Vec<usize> = (0..source.len()).collect();
+        let mut out = vec![0.0; source.len() * source.shape().len()];
+        source.read(&indices, &mut out).unwrap();
+        out
+    }
+
+    #[test]
+    fn a_random_part_is_held_out() {
+        let config = DataConfig { held_out: 0.2, seed: 3, ..DataConfig::default() };
+        let data = Collection::of(Ramps(vec![[1, 1]; 50])).into_dataset(&config).unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.all.len()), (40, 10, 50));
+        assert!(!data.has_test_set);
+        let (train, test, all) = (all_of(&*data.train), all_of(&*data.test), all_of(&*data.all));
+        assert!(train.is_sorted() && test.is_sorted() && all.is_sorted());
+        let mut union = [train, test.clone()].concat();
+        union.sort_by(f32::total_cmp);
+        assert_eq!(union, all);
+        let again = Collection::of(Ramps(vec![[1, 1]; 50])).into_dataset(&config).unwrap();
+        assert_eq!(all_of(&*again.test), test);
+        let other = DataConfig { seed: 4, ..config };
+        let other = Collection::of(Ramps(vec![[1, 1]; 50])).into_dataset(&other).unwrap();
+        assert_ne!(all_of(&*other.test), test);
+    }
+
+    #[test]
+    fn both_parts_have_a_signal() {
+        for (count, fraction, train, test) in [(1, 0.1, 1, 1), (2, 0.0, 1, 1), (2, 0.99, 1, 1), (3, 0.9, 1, 2)] {
+            let config = DataConfig { held_out: fraction, ..DataConfig::default() };
+            let data = Collection::of(Ramps(vec![[2, 3]; count])).into_dataset(&config).unwrap();
+            assert_eq!((data.train.len(), data.test.len(), data.all.len()), (train, test, count));
+        }
+    }
+
+    #[test]
+    fn patches_are_cut_at_places_of_the_right_pictures() {
+        let sizes = vec![[5, 4], [3, 9], [6, 6], [3, 4]];
+        let config = DataConfig {
+            patch: Some(crate::model::geometry::Pair([3, 4])),
+            patches: Some(400),
+            held_out: 0.25,
+            ..DataConfig::default()
+        };
+        let data = Collection::of(Ramps(sizes.clone())).into_dataset(&config).unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.all.len()), (300, 100, 400));
+        let pictures = |source: &dyn Source| {
+            let values = all_of(source);
+            let mut seen = std::collections::BTreeSet::new();
+            for patch in values.chunks(12) {
+                let corner = patch[0] as usize;
+                let (picture, top, left) = (corner / 10_000, corner / 100 % 100, corner % 100);
+                assert!(top + 3 <= sizes[picture][0] && left + 4 <= sizes[picture][1]);
+                for (at, &value) in patch.iter().enumerate() {
+                    assert_eq!(value as usize, corner + 100 * (at / 4) + at % 4);
+                }
+                seen.insert(picture);
+            }
+            seen
+        };
+        let (train, test) = (pictures(&*data.train), pictures(&*data.test));
+        assert_eq!((train.len(), test.len()), (3, 1));
+        assert!(train.is_disjoint(&test));
+        assert_eq!([all_of(&*data.train), all_of(&*data.test)].concat(), all_of(&*data.all));
+    }
+
+    #[test]
+    fn patches_of_a_single_picture() {
+        let patch = Some(crate::model::geometry::Pair([2, 2]));
+        let config = DataConfig { patch, patches: Some(10), ..DataConfig::default() };
+        let data = Collection::of(Ramps(vec![[4, 4]])).into_dataset(&config).unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.all.len()), (9, 1, 10));
+        let config = DataConfig { patches: Some(1), ..config };
+        let data = Collection::of(Ramps(vec![[4, 4]])).into_dataset(&config).unwrap();
+        assert_eq!((data.train.len(), data.test.len(), data.all.len()), (1, 1, 1));
+        let config = DataConfig { patch: Some(5.into()), ..config };
+        let message = Collection::of(Ramps(vec![[4, 4]])).into_dataset(&config).err().unwrap().to_string();
+        assert!(message.contains("patch = 5x5") && message.contains("ramp 0 is 4x4"), "{message}");
+    }
+
+    #[test]
+    fn several_shapes_need_patches() {
+        let config = DataConfig::default();
+        let message = Collection::of(Ramps(vec![[4, 4], [4, 5]])).into_dataset(&config).err().unwrap().to_string();
+        for part in ["ramp 0 1x4x4", "ramp 1 1x4x5", "`patch`"] {
+            assert!(message.contains(part), "{message}");
+        }
+    }
+}
