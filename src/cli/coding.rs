@@ -1,9 +1,10 @@
 //! Coding a set of signals batch by batch, with the flags that say how: what `encode` and `reconstruct` share.
 
 use super::data::Signals;
+use super::interrupt;
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
-use super::{interrupt, shim};
+use crate::data::npy;
 use crate::error::{Error, Result};
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::{Geometry, SignalShape};
@@ -119,7 +120,7 @@ impl CodingArgs {
 
 /// One λ for each of `signals` signals.
 fn read_lambda(path: &Path, signals: usize) -> Result<Vec<f32>> {
-    let array = shim::read_array(path)?;
+    let array = npy::read_array(path)?;
     if array.shape != [signals] {
         let expected = format!("[{signals}], one λ for each signal");
         return Err(Error::shape(format!("--lambda-file {}", path.display()), expected, format!("{:?}", array.shape)));

@@ -47,17 +47,18 @@ impl DataArgs {
     /// # Errors
     /// Numbers out of range.
     pub fn apply(&self, mut config: DataConfig) -> Result<DataConfig> {
-        for (flag, value) in [("--count", self.count), ("--patches", self.patches)] {
-            if value == Some(0) {
-                return Err(Error::parameter(flag, 0, "at least 1"));
-            }
-        }
         config.source = self.source.clone().unwrap_or(config.source);
         config.count = self.count.or(config.count);
         config.patch = self.patch.or(config.patch);
         config.patches = self.patches.or(config.patches);
         config.grey |= self.grey;
         config.seed = self.data_seed.unwrap_or(config.seed);
+        config.check().map_err(|error| match error {
+            Error::Parameter { parameter, value, expected } => {
+                Error::parameter(format!("--{parameter}"), value, expected)
+            }
+            other => other,
+        })?;
         Ok(config)
     }
 }
@@ -121,10 +122,11 @@ impl SelectionArgs {
     pub fn select(&self, data: &Dataset) -> Result<Signals> {
         self.check()?;
         let part = self.split.unwrap_or(if data.has_test_set { Part::Test } else { Part::All });
-        let (source, part) = match Split::from(part) {
-            Split::Train => (&data.train, "train"),
-            Split::Test => (&data.test, "test"),
-            Split::All => (&data.all, "all"),
+        let source = data.split(part.into());
+        let part = match part {
+            Part::Train => "train",
+            Part::Test => "test",
+            Part::All => "all",
         };
         if source.is_empty() {
             let expected = format!("a part of {} that has signals", source.describe());

@@ -2,7 +2,8 @@
 
 use super::coding::{Coder, CodingArgs};
 use super::data::{DataArgs, SelectionArgs};
-use super::{DeviceArgs, output, shim};
+use super::{DeviceArgs, output};
+use crate::data;
 use crate::error::Result;
 use crate::export::CodesWriter;
 use crate::export::codes::CodesFormat;
@@ -37,11 +38,11 @@ impl EncodeArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.coding.check()?;
         self.selection.check()?;
-        let data = self.data.config()?;
+        let config = self.data.config()?;
         CodesFormat::of(&self.out, "--out")?;
         files::check_writable(&self.out)?;
         let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
-        let signals = self.selection.select(&shim::open(&data)?)?;
+        let signals = self.selection.select(&data::open(&config)?)?;
         let settings = self.coding.settings(defaults, signals.len())?;
         let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
 

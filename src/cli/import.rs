@@ -2,7 +2,8 @@
 
 use super::data::{pair, pair_or_zero};
 use super::output::{Summary, grouped};
-use super::{DeviceArgs, output, shim};
+use super::{DeviceArgs, output};
+use crate::data::npy;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::file::CodingDefaults;
@@ -83,7 +84,7 @@ impl ImportArgs {
         let mut filters = Vec::new();
         let mut channels = self.input_shape.channels;
         for ((path, stride), padding) in self.filters.iter().zip(strides).zip(paddings) {
-            let array = shim::read_array(path)?;
+            let array = npy::read_array(path)?;
             let &[atoms, below, height, width] = array.shape.as_slice() else {
                 let expected = "[atoms, channels, height, width]";
                 return Err(Error::shape(

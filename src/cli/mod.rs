@@ -13,7 +13,6 @@ pub mod interrupt;
 pub mod output;
 pub mod progress;
 mod reconstruct;
-mod shim;
 
 use crate::device;
 use crate::error::{Error, Result};

@@ -4,7 +4,8 @@ use super::coding::{self, Coder, CodingArgs, PURSUIT_FLAGS};
 use super::data::{DataArgs, SelectionArgs};
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
-use super::{DeviceArgs, interrupt, output, shim};
+use super::{DeviceArgs, interrupt, output};
+use crate::data;
 use crate::error::{Error, Result};
 use crate::export::quality::Quality;
 use crate::export::{CodesReader, arrays, mosaic};
@@ -73,7 +74,7 @@ impl ReconstructArgs {
     }
 
     fn from_signals(&self, model: Mlcsc, defaults: CodingDefaults) -> Result<()> {
-        let signals = self.selection.select(&shim::open(&self.data.config()?)?)?;
+        let signals = self.selection.select(&data::open(&self.data.config()?)?)?;
         let settings = self.coding.settings(defaults, signals.len())?;
         let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
         let mut quality = Quality::new(signals.shape().len());
