@@ -51,6 +51,9 @@ pub enum Error {
     /// A data source that has to be downloaded could not be.
     #[error("{0}")]
     Download(String),
+    /// The user ended the program before it was done.
+    #[error("interrupted: {0}")]
+    Interrupted(String),
     /// A device that is unknown, not compiled in, or not usable on this machine.
     #[error("device {name:?}: {reason}")]
     Device {

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fs;
-use std::io::{BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 /// Writes a file whole or not at all.
@@ -13,10 +13,7 @@ use std::path::Path;
 /// # Errors
 /// [`Error::Io`] with `path`, whatever step failed; errors of `fill` pass through.
 pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>) -> Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = parent(path);
     create_folder(folder)?;
     let mut temporary = tempfile::Builder::new();
     temporary.prefix(".mlcsc-").suffix(".part");
@@ -40,6 +37,46 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>
 /// [`write_atomically`] for content that is already in memory.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomically(path, |writer| writer.write_all(bytes).map_err(Error::write(path)))
+}
+
+/// The folder that a file lies in or would lie in.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Finds out whether a file could be written, without leaving anything behind, so that hours of work don't end at a mistyped
+/// path.
+///
+/// # Errors
+/// [`Error::Io`] with `path`: a folder of that name, a parent that is a file, missing permissions, a read-only disk.
+pub fn check_writable(path: &Path) -> Result<()> {
+    if path.is_dir() {
+        return Err(Error::write(path)(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
+    }
+    check_parent(path, parent(path))
+}
+
+/// [`check_writable`] for a folder that files will be written into; it may or may not exist.
+///
+/// # Errors
+/// As [`check_writable`].
+pub fn check_writable_folder(folder: &Path) -> Result<()> {
+    check_parent(folder, folder)
+}
+
+/// Whether files can be made in the closest ancestor of `folder` that exists.
+fn check_parent(path: &Path, folder: &Path) -> Result<()> {
+    let mut ancestors =
+        folder.ancestors().map(|ancestor| if ancestor.as_os_str().is_empty() { Path::new(".") } else { ancestor });
+    let existing = ancestors.find(|ancestor| ancestor.exists()).unwrap_or(Path::new("."));
+    if !existing.is_dir() {
+        let reason = format!("{} is not a folder", existing.display());
+        return Err(Error::write(path)(io::Error::new(io::ErrorKind::NotADirectory, reason)));
+    }
+    tempfile::tempfile_in(existing).map(drop).map_err(Error::write(path))
 }
 
 /// Creates a folder and its parents; one that exists is fine.

@@ -1,8 +1,10 @@
 //! Multi-Layer Convolutional Sparse Coding on [burn](https://burn.dev).
 
+pub mod cli;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod learn;
 pub mod model;

@@ -23,7 +23,6 @@ use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// One line of `metrics.jsonl`.
@@ -195,7 +194,7 @@ impl Run {
     ///
     /// # Errors
     /// Signals that cannot be read; files that cannot be written, in which case the last checkpoint is still there.
-    pub fn train(&mut self, data: &Dataset, stop: &AtomicBool, observer: &mut dyn Observer) -> Result<Outcome> {
+    pub fn train(&mut self, data: &Dataset, stop: &dyn Fn() -> bool, observer: &mut dyn Observer) -> Result<Outcome> {
         let path = self.folder.join(METRICS);
         let mut metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::write(&path))?;
         let mut saved = Instant::now();
@@ -215,7 +214,7 @@ impl Run {
             if learner.steps_done() >= learner.steps() {
                 return Ok(Outcome::Finished);
             }
-            if stop.load(Ordering::Relaxed) {
+            if stop() {
                 self.save_checkpoint()?;
                 return Ok(Outcome::Interrupted);
             }
@@ -243,13 +242,13 @@ impl Run {
     fn finish_epoch(
         &mut self,
         data: &Dataset,
-        stop: &AtomicBool,
+        stop: &dyn Fn() -> bool,
         observer: &mut dyn Observer,
         metrics: &mut File,
     ) -> Result<bool> {
         let test = self.learner.evaluate(&*data.test, |part| {
             observer.evaluating(part);
-            !stop.load(Ordering::Relaxed)
+            !stop()
         })?;
         let (Some(test), Some(sums)) = (test, self.epoch.take()) else { return Ok(false) };
         let learner = &self.learner;

@@ -1,0 +1,212 @@
+//! Flags that say what signals to read.
+
+use super::output;
+use crate::data::{DataConfig, Dataset, Source, Split};
+use crate::error::{Error, Result};
+use crate::model::geometry::{Pair, SignalShape};
+use clap::{Args, ValueEnum};
+use std::sync::Arc;
+
+/// What to read.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Signals")]
+pub struct DataArgs {
+    /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image, of a folder of images or of
+    /// a .npy array
+    #[arg(long = "data", value_name = "SRC")]
+    pub source: Option<String>,
+    /// Signals to draw for `digits`
+    #[arg(long, value_name = "N")]
+    pub count: Option<usize>,
+    /// Cut random patches of this size instead of taking images whole
+    #[arg(long, value_name = "HxW|N", value_parser = pair)]
+    pub patch: Option<Pair>,
+    /// Number of random patches
+    #[arg(long, value_name = "N", requires = "patch")]
+    pub patches: Option<usize>,
+    /// Turn colour images grey
+    #[arg(long)]
+    pub grey: bool,
+    /// Seed of the generator, of the patches and of the split
+    #[arg(long, value_name = "SEED")]
+    pub data_seed: Option<u64>,
+}
+
+impl DataArgs {
+    /// The configuration, for a source that must have been named.
+    ///
+    /// # Errors
+    /// No source; numbers out of range.
+    pub fn config(&self) -> Result<DataConfig> {
+        let source = self.source.clone().ok_or_else(|| Error::parameter("--data", "nothing", "a source of signals"))?;
+        Ok(DataConfig { source, ..self.apply(DataConfig::default())? })
+    }
+
+    /// `config` with what the flags say put over it.
+    ///
+    /// # Errors
+    /// Numbers out of range.
+    pub fn apply(&self, mut config: DataConfig) -> Result<DataConfig> {
+        config.source = self.source.clone().unwrap_or(config.source);
+        config.count = self.count.or(config.count);
+        config.patch = self.patch.or(config.patch);
+        config.patches = self.patches.or(config.patches);
+        config.grey |= self.grey;
+        config.seed = self.data_seed.unwrap_or(config.seed);
+        config.check().map_err(|error| match error {
+            Error::Parameter { parameter, value, expected } => {
+                Error::parameter(format!("--{parameter}"), value, expected)
+            }
+            other => other,
+        })?;
+        Ok(config)
+    }
+}
+
+/// Which of the signals to take.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Signals")]
+pub struct SelectionArgs {
+    /// Part of the signals. Default: test where the source comes with a test set, else all
+    #[arg(long, value_enum)]
+    pub split: Option<Part>,
+    /// Take the first N signals only
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// A part of a data set, as flags name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Signals to learn from
+    Train,
+    /// Held-out signals
+    Test,
+    /// Both
+    All,
+}
+
+impl From<Part> for Split {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Train => Self::Train,
+            Part::Test => Self::Test,
+            Part::All => Self::All,
+        }
+    }
+}
+
+/// Signals to run through, in order.
+pub struct Signals {
+    source: Arc<dyn Source>,
+    count: usize,
+    part: &'static str,
+}
+
+impl SelectionArgs {
+    /// Checks the numbers.
+    ///
+    /// # Errors
+    /// A limit of 0.
+    pub fn check(&self) -> Result<()> {
+        if self.limit == Some(0) {
+            return Err(Error::parameter("--limit", 0, "at least 1"));
+        }
+        Ok(())
+    }
+
+    /// The signals chosen from a data set.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; a part without signals.
+    pub fn select(&self, data: &Dataset) -> Result<Signals> {
+        self.check()?;
+        let part = self.split.unwrap_or(if data.has_test_set { Part::Test } else { Part::All });
+        let source = data.split(part.into());
+        let part = match part {
+            Part::Train => "train",
+            Part::Test => "test",
+            Part::All => "all",
+        };
+        if source.is_empty() {
+            let expected = format!("a part of {} that has signals", source.describe());
+            return Err(Error::parameter("--split", part, expected));
+        }
+        let count = self.limit.unwrap_or(usize::MAX).min(source.len());
+        Ok(Signals { source: source.clone(), count, part })
+    }
+}
+
+impl Signals {
+    /// Number of signals.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there is no signal; there always is one.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Shape of every signal.
+    pub fn shape(&self) -> SignalShape {
+        self.source.shape()
+    }
+
+    /// Where they come from.
+    pub fn source(&self) -> String {
+        self.source.describe()
+    }
+
+    /// For summaries: number, source and part.
+    pub fn describe(&self) -> String {
+        let part = if self.part == "all" { String::new() } else { format!(", {}", self.part) };
+        format!("{} ({}{part})", output::counted(self.count, "signal"), self.source.describe())
+    }
+
+    /// Reads `count` signals from `start` on, as `[count, channels, height, width]`.
+    ///
+    /// # Errors
+    /// As [`Source::read`].
+    pub fn read(&self, start: usize, count: usize) -> Result<Vec<f32>> {
+        let indices: Vec<usize> = (start..start + count).collect();
+        let mut values = vec![0.0; count * self.shape().len()];
+        self.source.read(&indices, &mut values)?;
+        Ok(values)
+    }
+}
+
+/// Parses `HxW` or one number for both; extents of at least 1.
+pub fn pair(text: &str) -> std::result::Result<Pair, String> {
+    positive_pair(text, 1)
+}
+
+/// As [`pair`], 0 allowed.
+pub fn pair_or_zero(text: &str) -> std::result::Result<Pair, String> {
+    positive_pair(text, 0)
+}
+
+fn positive_pair(text: &str, least: usize) -> std::result::Result<Pair, String> {
+    let extents: Option<Vec<usize>> =
+        text.split('x').map(|part| part.trim().parse().ok().filter(|&extent| extent >= least)).collect();
+    match extents.as_deref() {
+        Some(&[both]) => Ok(Pair([both; 2])),
+        Some(&[vertical, horizontal]) => Ok(Pair([vertical, horizontal])),
+        _ => Err(format!("expected a number of at least {least}, or two as 3x5")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs() {
+        assert_eq!(pair("8"), Ok(Pair([8, 8])));
+        assert_eq!(pair("3x5"), Ok(Pair([3, 5])));
+        assert_eq!(pair_or_zero("0"), Ok(Pair([0, 0])));
+        for wrong in ["0", "3x", "x", "3x4x5", "-1", "a", ""] {
+            assert!(pair(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `mlcsc encode`: signals to codes.
+
+use super::coding::{Coder, CodingArgs};
+use super::data::{DataArgs, SelectionArgs};
+use super::{DeviceArgs, output};
+use crate::data;
+use crate::error::Result;
+use crate::export::CodesWriter;
+use crate::export::codes::CodesFormat;
+use crate::files;
+use crate::model::Mlcsc;
+use clap::Args;
+use std::path::PathBuf;
+
+/// Code signals with a model and write γ_1 … γ_L
+#[derive(Debug, Args)]
+pub(super) struct EncodeArgs {
+    /// Model file
+    #[arg(long, value_name = "M.safetensors")]
+    model: PathBuf,
+    /// File for the codes; .npz is compressed
+    #[arg(long, value_name = "F.safetensors|F.npz")]
+    out: PathBuf,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    #[command(flatten)]
+    coding: CodingArgs,
+}
+
+impl EncodeArgs {
+    pub(super) fn run(&self) -> Result<()> {
+        self.coding.check()?;
+        self.selection.check()?;
+        let config = self.data.config()?;
+        CodesFormat::of(&self.out, "--out")?;
+        files::check_writable(&self.out)?;
+        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let signals = self.selection.select(&data::open(&config)?)?;
+        let settings = self.coding.settings(defaults, signals.len())?;
+        let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
+
+        let layers = coder.operator().geometry().layers();
+        let shapes: Vec<_> = layers.iter().map(|layer| layer.code).collect();
+        let mut writer = CodesWriter::create(&self.out, signals.shape(), &shapes, signals.len())?;
+        let coded = coder.run(&signals, |batch| writer.append(&coder.operator().propagate(batch.codes)))?;
+        writer.finish(&coded.reports, &coder.describe(&signals.source()))?;
+
+        if self.json {
+            let mut document = coder.json(&coded, &self.device.name());
+            document["out"] = self.out.display().to_string().into();
+            return output::print_json(&document);
+        }
+        let mut summary = coder.summary(&coded, &signals, &self.device.name());
+        let shapes = shapes.iter().enumerate().map(|(index, shape)| format!("γ_{} {shape}", index + 1));
+        summary.row("codes", shapes.collect::<Vec<_>>().join(", "));
+        summary.row("written", self.out.display());
+        output::print(&summary.text())
+    }
+}

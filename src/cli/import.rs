@@ -1,0 +1,144 @@
+//! `mlcsc import`: a model from dictionaries that were learned elsewhere.
+
+use super::data::{pair, pair_or_zero};
+use super::output::{Summary, grouped};
+use super::{DeviceArgs, output};
+use crate::data::npy;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::file::CodingDefaults;
+use crate::model::geometry::{LayerShape, Pair, SignalShape};
+use crate::model::normalization::Normalization;
+use crate::model::{Mlcsc, ModelConfig};
+use crate::pursuit::Lambda;
+use burn::tensor::{Tensor, TensorData};
+use clap::{Args, ValueEnum};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Make a model of dictionaries that were learned elsewhere; filters are kept as they are
+#[derive(Debug, Args)]
+pub(super) struct ImportArgs {
+    /// Filters of D_1 … D_L, [atoms, channels, height, width] each
+    #[arg(long, value_name = "W.npy", required = true, num_args = 1..)]
+    filters: Vec<PathBuf>,
+    /// Stride of each layer, as 2,1,1 or 2x1,1,1. Default: 1
+    #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = pair)]
+    strides: Vec<Pair>,
+    /// Zero padding of each layer. Default: 0
+    #[arg(long, value_name = "P,…", value_delimiter = ',', value_parser = pair_or_zero)]
+    paddings: Vec<Pair>,
+    /// Shape of the signals
+    #[arg(long, value_name = "CxHxW")]
+    input_shape: SignalShape,
+    /// What is done to signals before they are coded
+    #[arg(long, value_enum, default_value = "none")]
+    normalization: NormalizationName,
+    /// λ that later coding takes unless told otherwise. Default: 0.1 of each signal's λ_max
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    lambda: Option<f32>,
+    /// Later coding keeps γ_L ≥ 0 unless told otherwise
+    #[arg(long)]
+    nonnegative: bool,
+    /// Model file
+    #[arg(long, value_name = "M.safetensors")]
+    out: PathBuf,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// A normalisation, as flags name it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum NormalizationName {
+    /// Signals as they come
+    None,
+    /// Each signal's mean is subtracted
+    Center,
+    /// … and the rest divided by its standard deviation
+    Contrast,
+}
+
+impl From<NormalizationName> for Normalization {
+    fn from(name: NormalizationName) -> Self {
+        match name {
+            NormalizationName::None => Self::None,
+            NormalizationName::Center => Self::Center,
+            NormalizationName::Contrast => Self::Contrast,
+        }
+    }
+}
+
+impl ImportArgs {
+    pub(super) fn run(&self) -> Result<()> {
+        if let Some(lambda) = self.lambda {
+            Lambda::Absolute(lambda).check()?;
+        }
+        let strides = per_layer("--strides", &self.strides, self.filters.len(), 1)?;
+        let paddings = per_layer("--paddings", &self.paddings, self.filters.len(), 0)?;
+        files::check_writable(&self.out)?;
+        let device = self.device.open()?;
+        let mut layers = Vec::new();
+        let mut filters = Vec::new();
+        let mut channels = self.input_shape.channels;
+        for ((path, stride), padding) in self.filters.iter().zip(strides).zip(paddings) {
+            let array = npy::read_array(path)?;
+            let &[atoms, below, height, width] = array.shape.as_slice() else {
+                let expected = "[atoms, channels, height, width]";
+                return Err(Error::shape(
+                    format!("filters of {}", path.display()),
+                    expected,
+                    format!("{:?}", array.shape),
+                ));
+            };
+            if below != channels {
+                let expected = format!("{channels} channels, as many as its input has");
+                return Err(Error::shape(format!("filters of {}", path.display()), expected, below));
+            }
+            if let Some(value) = array.values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::format(path, format!("expected finite values, found {value}")));
+            }
+            channels = atoms;
+            layers.push(LayerShape::new(atoms, Pair([height, width]), stride).with_padding(padding));
+            filters.push(Tensor::from_data(TensorData::new(array.values, [atoms, below, height, width]), &device));
+        }
+        let config =
+            ModelConfig { normalization: self.normalization.into(), ..ModelConfig::new(self.input_shape, layers) };
+        let model = Mlcsc::from_filters(config, filters)?;
+        model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative })?;
+
+        let geometry = model.config().geometry()?;
+        let parameters: usize =
+            geometry.layers().iter().map(|layer| layer.filter_dims().iter().product::<usize>()).sum();
+        if self.json {
+            let codes: Vec<String> = geometry.layers().iter().map(|layer| layer.code.to_string()).collect();
+            return output::print_json(&json!({
+                "out": self.out.display().to_string(),
+                "signal": self.input_shape.to_string(),
+                "codes": codes,
+                "parameters": parameters,
+            }));
+        }
+        let mut summary = Summary::new(format!("imported a model of {}", output::counted(model.depth(), "layer")));
+        summary.row("signal", self.input_shape);
+        for (index, layer) in geometry.layers().iter().enumerate() {
+            summary.row(format!("γ_{}", index + 1), layer.code);
+        }
+        summary.row("parameters", grouped(parameters as u64)).row("written", self.out.display());
+        output::print(&summary.text())
+    }
+}
+
+/// One value for each layer: the given ones, or the default for all.
+fn per_layer(flag: &str, given: &[Pair], layers: usize, default: usize) -> Result<Vec<Pair>> {
+    if given.is_empty() {
+        return Ok(vec![default.into(); layers]);
+    }
+    if given.len() != layers {
+        let expected = format!("{layers}, one for each file of --filters");
+        return Err(Error::parameter(flag, format!("{} values", given.len()), expected));
+    }
+    Ok(given.to_vec())
+}

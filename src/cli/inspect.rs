@@ -1,0 +1,183 @@
+//! `mlcsc inspect`: what is in a model.
+
+use super::DeviceArgs;
+use super::coding;
+use super::output::{self, Summary, grouped, number};
+use crate::error::Result;
+use crate::model::geometry::{Geometry, LayerGeometry, SignalShape};
+use crate::model::operator::Costs;
+use crate::model::{Application, Mlcsc};
+use crate::theory::coherence::mutual_coherence;
+use burn::tensor::Tensor;
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Show a model's geometry, its filters in numbers, and how it is applied
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// Model file
+    #[arg(long, value_name = "M.safetensors")]
+    model: PathBuf,
+    /// Shape of the signals that the model is to be applied to. Default: the model's
+    #[arg(long, value_name = "CxHxW")]
+    input_shape: Option<SignalShape>,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// A dictionary in numbers.
+#[derive(Serialize)]
+struct Filters {
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    /// Fraction of filter values that are zero.
+    sparsity: f64,
+    min_norm: f32,
+    max_norm: f32,
+    coherence: f32,
+}
+
+impl Filters {
+    fn new(filters: Tensor<4>, geometry: &LayerGeometry) -> Self {
+        let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt();
+        let values = filters.clone().into_data();
+        let zeros = values.iter::<f32>().filter(|&value| value == 0.0).count();
+        Self {
+            kernel: geometry.kernel,
+            stride: geometry.stride,
+            sparsity: zeros as f64 / values.num_elements() as f64,
+            min_norm: norms.clone().min().into_scalar(),
+            max_norm: norms.max().into_scalar(),
+            coherence: mutual_coherence(filters, geometry),
+        }
+    }
+}
+
+impl InspectArgs {
+    pub(super) fn run(&self) -> Result<()> {
+        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let config = model.config();
+        let signal = self.input_shape.unwrap_or(config.signal);
+        let operator = coding::operator(&model, signal, "--input-shape", Application::Auto)?;
+        let geometry = operator.geometry();
+        let layers = geometry.layers();
+        let filters = model.filters();
+        let own: Vec<Filters> =
+            filters.iter().zip(layers).map(|(filters, layer)| Filters::new(filters.clone(), layer)).collect();
+        let effective: Vec<Filters> = (1..=model.depth())
+            .map(|depth| Filters::new(model.effective_filters(depth), &effective_layer(geometry, depth)))
+            .collect();
+        let parameters: usize = filters.iter().map(|filters| filters.dims().iter().product::<usize>()).sum();
+        // The bound that first-order pursuits would step with.
+        let bound = operator.squared_norm_bound();
+        let costs = Costs::new(geometry);
+
+        if self.json {
+            let layers: Vec<_> = layers
+                .iter()
+                .zip(own.iter().zip(&effective))
+                .map(|(layer, (own, effective))| {
+                    json!({
+                        "atoms": layer.code.channels,
+                        "padding": layer.padding,
+                        "code": layer.code.to_string(),
+                        "filters": own,
+                        "effective": effective,
+                    })
+                })
+                .collect();
+            return output::print_json(&json!({
+                "model": self.model.display().to_string(),
+                "signal": signal.to_string(),
+                "normalization": config.normalization,
+                "parameters": parameters,
+                "layers": layers,
+                "squared_norm_bound": bound,
+                "multiplications": costs,
+                "application": operator.application(),
+                "coding": defaults,
+            }));
+        }
+        let pair = |[vertical, horizontal]: [usize; 2]| {
+            if vertical == horizontal { vertical.to_string() } else { format!("{vertical}x{horizontal}") }
+        };
+        let cells = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<String>>();
+        let mut shapes = vec![cells(&["layer", "atoms", "kernel", "stride", "padding", "code", "parameters", "zeros"])];
+        let mut numbers = vec![cells(&["dictionary", "kernel", "stride", "norms", "coherence"])];
+        for (index, (layer, own)) in layers.iter().zip(&own).enumerate() {
+            shapes.push(vec![
+                (index + 1).to_string(),
+                layer.code.channels.to_string(),
+                pair(layer.kernel),
+                pair(layer.stride),
+                pair(layer.padding),
+                layer.code.to_string(),
+                grouped(layer.filter_dims().iter().product::<usize>() as u64),
+                format!("{:.1}%", 100.0 * own.sparsity),
+            ]);
+        }
+        let own = own.iter().enumerate().map(|(index, filters)| (format!("D_{}", index + 1), filters));
+        let effective =
+            effective.iter().enumerate().skip(1).map(|(index, filters)| (format!("D^({})", index + 1), filters));
+        for (name, filters) in own.chain(effective) {
+            let norms = [filters.min_norm, filters.max_norm].map(|norm| number(norm.into()));
+            numbers.push(vec![
+                name,
+                pair(filters.kernel),
+                pair(filters.stride),
+                if norms[0] == norms[1] { norms[0].clone() } else { norms.join(" to ") },
+                number(filters.coherence.into()),
+            ]);
+        }
+        let ways = [Application::Cascade, Application::Filters, Application::Matrix, Application::Gram].map(|way| {
+            let chosen = if way == operator.application() { "  ← auto" } else { "" };
+            let count = costs.of(way).map_or("not possible".into(), grouped);
+            vec![way.to_string(), format!("{count}{chosen}")]
+        });
+        let mut summary =
+            Summary::new(format!("{}: {} on {signal}", self.model.display(), output::counted(model.depth(), "layer")));
+        summary
+            .row("parameters", grouped(parameters as u64))
+            .row("normalisation", format!("{:?}", config.normalization).to_lowercase())
+            .row("λ", defaults.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
+            .row("sign of γ_L", if defaults.nonnegative { "non-negative" } else { "both" })
+            .row(format!("‖D^({})‖²", model.depth()), format!("at most {}", number(bound)));
+        let mut costs = Summary::new("multiplications of one pursuit iteration, for one signal");
+        let width = ways
+            .iter()
+            .map(|way| way[1].find(' ').map_or(way[1].len(), |end| if way[1].starts_with("not") { 0 } else { end }))
+            .max()
+            .unwrap_or(0);
+        for way in &ways {
+            let (count, rest) = way[1]
+                .split_once("  ")
+                .map_or((way[1].as_str(), String::new()), |(count, rest)| (count, format!("  {rest}")));
+            costs.row(way[0].clone(), format!("{count:>width$}{rest}"));
+        }
+        output::print(&format!(
+            "{}\n\n{}\n\n{}\n\n{}",
+            summary.text(),
+            output::table(&shapes),
+            output::table(&numbers),
+            costs.text()
+        ))
+    }
+}
+
+/// D^(i) as a layer; where padding crops inside the cascade, of the atoms that it leaves whole.
+fn effective_layer(geometry: &Geometry, depth: usize) -> LayerGeometry {
+    let effective = geometry.effective(depth);
+    LayerGeometry {
+        signal: geometry.signal(),
+        code: geometry.layers()[depth - 1].code,
+        kernel: effective.kernel,
+        stride: effective.stride,
+        padding: [0, 0],
+        output_padding: [0, 0],
+    }
+}

@@ -1,0 +1,140 @@
+//! The command line: one file a subcommand, no mathematics in it.
+//!
+//! Results go to stdout, as aligned text or, with `--json`, as one JSON document; everything else goes to stderr. Errors take
+//! one or two lines. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.
+
+pub mod coding;
+pub mod data;
+mod encode;
+mod export;
+mod import;
+mod inspect;
+pub mod interrupt;
+pub mod output;
+pub mod progress;
+mod reconstruct;
+
+use crate::device;
+use crate::error::{Error, Result};
+use burn::tensor::Device;
+use clap::{Args, Parser, Subcommand};
+use std::process::ExitCode;
+use std::sync::LazyLock;
+
+/// Multi-Layer Convolutional Sparse Coding: nested sparse representations of signals.
+#[derive(Debug, Parser)]
+#[command(name = "mlcsc", version = version(), propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Encode(encode::EncodeArgs),
+    Reconstruct(reconstruct::ReconstructArgs),
+    Inspect(inspect::InspectArgs),
+    Export(export::ExportArgs),
+    Import(import::ImportArgs),
+}
+
+impl Command {
+    fn run(&self) -> Result<()> {
+        match self {
+            Self::Encode(args) => args.run(),
+            Self::Reconstruct(args) => args.run(),
+            Self::Inspect(args) => args.run(),
+            Self::Export(args) => args.run(),
+            Self::Import(args) => args.run(),
+        }
+    }
+}
+
+/// The program: parses the command line, runs the command, prints its error.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match cli.command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // One line whatever a file's name or a library's message holds.
+            let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+            output::complain(&format!("error: {message}"));
+            match error {
+                Error::Interrupted(_) => ExitCode::from(130),
+                error if error.is_usage() => ExitCode::from(2),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// Help and version as they are; clap's errors in two lines: what is wrong, and a hint.
+fn usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        // A closed pipe is no failure.
+        let _ = error.print();
+        return ExitCode::from(error.exit_code() as u8);
+    }
+    let text = error.render().to_string();
+    let paragraphs: Vec<String> =
+        text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let tip = paragraphs.iter().skip(1).find(|paragraph| paragraph.starts_with("tip:"));
+    let hint = tip.map_or("For more information, try '--help'.", String::as_str);
+    output::complain(&format!("{}\n  {hint}", paragraphs[0]));
+    ExitCode::from(2)
+}
+
+/// Version and compiled-in devices.
+fn version() -> &'static str {
+    static VERSION: LazyLock<String> = LazyLock::new(|| {
+        let devices = match device::available() {
+            devices if devices.is_empty() => "none".into(),
+            devices => devices.join(", "),
+        };
+        format!("{} (devices: {devices})", env!("CARGO_PKG_VERSION"))
+    });
+    VERSION.as_str()
+}
+
+/// The flag that chooses the device.
+#[derive(Debug, Clone, Args)]
+pub struct DeviceArgs {
+    /// Device to compute on, one of those that `mlcsc --version` lists. Default: BURN_DEVICE, else the first of them
+    #[arg(long = "device", value_name = "NAME")]
+    name: Option<String>,
+}
+
+impl DeviceArgs {
+    /// The device.
+    ///
+    /// # Errors
+    /// As [`device::named`].
+    pub fn open(&self) -> Result<Device> {
+        device::named(self.name.as_deref())
+    }
+
+    /// The name of the device that [`Self::open`] opens.
+    pub fn name(&self) -> String {
+        let variable = || std::env::var(device::VARIABLE).ok().filter(|name| !name.is_empty());
+        let first = || device::available().first().map(|&name| name.to_owned());
+        self.name.clone().or_else(variable).or_else(first).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

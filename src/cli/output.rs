@@ -1,0 +1,132 @@
+//! What goes to stdout and stderr.
+
+use crate::error::{Error, Result};
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Prints to stdout. A reader that closed its end of the pipe has read what it wanted: no error.
+///
+/// # Errors
+/// A full disk behind stdout.
+pub fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::write(Path::new("stdout"))(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints one JSON document to stdout.
+///
+/// # Errors
+/// As [`print`].
+pub fn print_json(document: &serde_json::Value) -> Result<()> {
+    print(&format!("{document:#}"))
+}
+
+/// Prints a line to stderr; there is nobody to tell if that fails.
+pub fn complain(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// A heading with aligned pairs of names and values below it.
+#[derive(Debug, Default)]
+pub struct Summary {
+    heading: String,
+    rows: Vec<(String, String)>,
+}
+
+impl Summary {
+    /// With that heading.
+    pub fn new(heading: impl Into<String>) -> Self {
+        Self { heading: heading.into(), rows: Vec::new() }
+    }
+
+    /// Adds a line.
+    pub fn row(&mut self, name: impl Into<String>, value: impl ToString) -> &mut Self {
+        self.rows.push((name.into(), value.to_string()));
+        self
+    }
+
+    /// The text, without a line break at its end.
+    pub fn text(&self) -> String {
+        let width = self.rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        self.rows.iter().fold(self.heading.clone(), |mut text, (name, value)| {
+            // Writing into a string cannot fail.
+            let _ = write!(text, "\n  {name:<width$}  {value}");
+            text
+        })
+    }
+}
+
+/// Rows of cells as aligned columns, the first row being the heading; numbers and their headings to the right.
+pub fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let cell = |row: &Vec<String>, column: usize| row.get(column).cloned().unwrap_or_default();
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().map(|row| cell(row, column).chars().count()).max().unwrap_or(0))
+        .collect();
+    let lines = rows.iter().map(|row| {
+        let cells = (0..columns).map(|column| {
+            let (cell, width) = (cell(row, column), widths[column]);
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        format!("  {}", cells.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// A number with four significant digits, in powers of ten where that is shorter.
+pub fn number(value: f64) -> String {
+    let magnitude = value.abs();
+    if value == 0.0 {
+        "0".into()
+    } else if !(1e-3..1e5).contains(&magnitude) {
+        format!("{value:.2e}")
+    } else {
+        let decimals = (3 - magnitude.log10().floor() as i32).max(0) as usize;
+        let text = format!("{value:.decimals$}");
+        if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    }
+}
+
+/// A whole number with commas between thousands.
+pub fn grouped(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A number and its noun: `1 signal`, `2 signals`.
+pub fn counted(count: usize, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(count as u64), if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_short() {
+        let texts = [0.0, 1.0, 0.1, 12.3456, 1234.56, 99_999.0, 123_456.0, 1e-5, -0.25].map(number);
+        assert_eq!(texts, ["0", "1", "0.1", "12.35", "1235", "99999", "1.23e5", "1.00e-5", "-0.25"]);
+        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([counted(1, "signal"), counted(2, "signal")], ["1 signal", "2 signals"]);
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut summary = Summary::new("heading");
+        summary.row("a", 1).row("λ of it", "x");
+        assert_eq!(summary.text(), "heading\n  a        1\n  λ of it  x");
+        let rows = [vec!["layer".into(), "μ".into()], vec!["1".into(), "0.25".into()]];
+        assert_eq!(table(&rows), "  layer     μ\n  1      0.25");
+    }
+}

@@ -1,0 +1,10 @@
+//! What leaves the program besides models: pictures of filters, arrays for other programs, codes.
+
+pub mod arrays;
+pub mod codes;
+pub mod model;
+pub mod mosaic;
+pub mod quality;
+
+pub use codes::{CodesReader, CodesWriter};
+pub use model::export_model;

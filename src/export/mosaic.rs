@@ -1,0 +1,231 @@
+//! Pictures of filters and of batches of images: a near-square grid of tiles with thin lines between them.
+
+use crate::error::{Error, Result};
+use crate::files;
+use burn::tensor::Tensor;
+use image::{ImageFormat, Rgb, RgbImage};
+use std::io::Cursor;
+use std::path::Path;
+
+/// What a tile's colours mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scaling {
+    /// 0 is mid-grey and the tile's own largest magnitude black or white.
+    Symmetric,
+    /// 0 is black and 1 is white.
+    Unit,
+}
+
+/// Side that tiles are enlarged to, where the mosaic stays below [`LARGEST_SIDE`].
+const LEGIBLE_TILE: usize = 48;
+
+/// Side, in pixels, up to which tiles are enlarged.
+const LARGEST_SIDE: usize = 2048;
+
+/// Side, in pixels, beyond which tiles are left out.
+const LAST_SIDE: usize = 1 << 14;
+
+/// Colour of the lines and of empty places.
+const LINE: Rgb<u8> = Rgb([255; 3]);
+
+/// A mosaic of filters, each scaled by its own largest magnitude with mid-grey for 0.
+///
+/// Filters over three channels are shown in colour, those over any other number with their channels side by side. With
+/// `order` the filters of these indices are shown, in that order; indices that are none are passed over.
+///
+/// # Shapes
+/// - filters: `[atoms, channels, height, width]`.
+pub fn filters(filters: Tensor<4>, order: Option<&[usize]>) -> RgbImage {
+    draw(filters, order, Scaling::Symmetric)
+}
+
+/// A mosaic of images with values in [0, 1]; others are clipped.
+///
+/// # Shapes
+/// - images: `[n, channels, height, width]`.
+pub fn images(images: Tensor<4>) -> RgbImage {
+    draw(images, None, Scaling::Unit)
+}
+
+/// One image with values in [0, 1] as a PNG: grey for one channel, colour for three.
+///
+/// # Errors
+/// Another number of channels; a path that cannot be written.
+///
+/// # Panics
+/// If `values` is not `[channels, height, width]`.
+pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[f32]) -> Result<()> {
+    assert_eq!(values.len(), channels * height * width, "values of one image");
+    let plane = height * width;
+    let byte = |index: usize| to_byte(values[index]);
+    let (bytes, colour) = match channels {
+        1 => ((0..plane).map(byte).collect::<Vec<u8>>(), image::ExtendedColorType::L8),
+        3 => {
+            let pixels = (0..plane).flat_map(|pixel| (0..3).map(move |channel| channel * plane + pixel));
+            (pixels.map(byte).collect(), image::ExtendedColorType::Rgb8)
+        }
+        other => return Err(Error::shape("image to write as PNG", "1 or 3 channels", other)),
+    };
+    let mut png = Cursor::new(Vec::new());
+    let encoder = image::codecs::png::PngEncoder::new(&mut png);
+    image::ImageEncoder::write_image(encoder, &bytes, width as u32, height as u32, colour)
+        .map_err(|error| Error::format(path, error.to_string()))?;
+    files::write_bytes(path, png.get_ref())
+}
+
+/// Writes a mosaic as PNG, whole or not at all.
+///
+/// # Errors
+/// A path that cannot be written, a full disk.
+pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
+    let mut png = Cursor::new(Vec::new());
+    // Mosaics of one channel are grey: a third of the bytes.
+    let grey = image.pixels().all(|pixel| pixel.0[0] == pixel.0[1] && pixel.0[1] == pixel.0[2]);
+    let written = if grey {
+        image::DynamicImage::ImageRgb8(image.clone()).into_luma8().write_to(&mut png, ImageFormat::Png)
+    } else {
+        image.write_to(&mut png, ImageFormat::Png)
+    };
+    written.map_err(|error| Error::format(path, error.to_string()))?;
+    files::write_bytes(path, png.get_ref())
+}
+
+fn draw(tiles: Tensor<4>, order: Option<&[usize]>, scaling: Scaling) -> RgbImage {
+    let [count, channels, height, width] = tiles.dims();
+    let values: Vec<f32> = tiles.into_data().iter::<f32>().collect();
+    let panels = if channels == 3 { 1 } else { channels };
+    let tile = [height, width * panels];
+    let shown: Vec<usize> = match order {
+        Some(order) => order.iter().copied().filter(|&index| index < count).collect(),
+        None => (0..count).collect(),
+    };
+    let grid = Grid::new(shown.len(), tile);
+    let [mosaic_height, mosaic_width] = grid.pixels();
+    let mut image = RgbImage::from_pixel(mosaic_width as u32, mosaic_height as u32, LINE);
+    let (plane, len) = (height * width, channels * height * width);
+    for (place, &index) in shown.iter().enumerate().take(grid.rows * grid.columns) {
+        let values = &values[index * len..][..len];
+        let (scale, offset) = match scaling {
+            Scaling::Unit => (1.0, 0.0),
+            Scaling::Symmetric => {
+                let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                (0.5 / largest.max(f32::MIN_POSITIVE), 0.5)
+            }
+        };
+        let [top, left] = grid.corner(place);
+        for row in 0..height {
+            for column in 0..tile[1] {
+                let (panel, across) = (column / width, column % width);
+                let at = |channel: usize| to_byte(values[channel * plane + row * width + across] * scale + offset);
+                let pixel = if channels == 3 { Rgb([at(0), at(1), at(2)]) } else { Rgb([at(panel); 3]) };
+                for down in 0..grid.scale {
+                    for right in 0..grid.scale {
+                        let (x, y) = (left + column * grid.scale + right, top + row * grid.scale + down);
+                        image.put_pixel(x as u32, y as u32, pixel);
+                    }
+                }
+            }
+        }
+    }
+    image
+}
+
+/// [0, 1] to 0..=255, values beyond clipped, NaN as 0.
+fn to_byte(value: f32) -> u8 {
+    (value * 255.0).round() as u8
+}
+
+/// Where tiles lie.
+struct Grid {
+    rows: usize,
+    columns: usize,
+    /// Height and width of a tile before it is enlarged.
+    tile: [usize; 2],
+    scale: usize,
+}
+
+impl Grid {
+    /// The grid for `count` tiles whose mosaic is closest to a square.
+    fn new(count: usize, tile: [usize; 2]) -> Self {
+        let side = |tiles: usize, extent: usize, scale: usize| tiles * (extent * scale + 1) + 1;
+        let ideal = (count as f64 * (tile[0] + 1) as f64 / (tile[1] + 1) as f64).sqrt();
+        let most = |extent: usize| (LAST_SIDE / (extent + 1)).max(1);
+        let columns = (ideal.ceil() as usize).clamp(1, count.max(1)).min(most(tile[1]));
+        let rows = count.div_ceil(columns).clamp(1, most(tile[0]));
+        let largest = tile[0].max(tile[1]).max(1);
+        let fits = |scale: &usize| side(rows, tile[0], *scale).max(side(columns, tile[1], *scale)) <= LARGEST_SIDE;
+        let scale = (1..=LEGIBLE_TILE.div_ceil(largest)).rev().find(fits).unwrap_or(1);
+        Self { rows, columns, tile, scale }
+    }
+
+    /// Height and width of the mosaic.
+    fn pixels(&self) -> [usize; 2] {
+        let side = |tiles: usize, extent: usize| tiles * (extent * self.scale + 1) + 1;
+        [side(self.rows, self.tile[0]), side(self.columns, self.tile[1])]
+    }
+
+    /// Top and left of a tile.
+    fn corner(&self, place: usize) -> [usize; 2] {
+        let at = |index: usize, extent: usize| index * (extent * self.scale + 1) + 1;
+        [at(place / self.columns, self.tile[0]), at(place % self.columns, self.tile[1])]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::TensorData;
+
+    fn tensor(values: Vec<f32>, dims: [usize; 4]) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(values, dims), &crate::device::named(None).unwrap())
+    }
+
+    #[test]
+    fn filters_are_scaled_one_by_one_around_grey() {
+        // Two filters 1×2: (1, −1) and (0, 0.001).
+        let image = filters(tensor(vec![1.0, -1.0, 0.0, 0.001], [2, 1, 1, 2]), None);
+        let grid = Grid::new(2, [1, 2]);
+        let pixel = |place: usize, column: usize| {
+            let [top, left] = grid.corner(place);
+            image.get_pixel((left + column * grid.scale) as u32, top as u32).0
+        };
+        assert_eq!([pixel(0, 0), pixel(0, 1)], [[255; 3], [0; 3]]);
+        assert_eq!([pixel(1, 0), pixel(1, 1)], [[128; 3], [255; 3]]);
+        assert_eq!(image.get_pixel(0, 0), &LINE);
+    }
+
+    #[test]
+    fn a_ranking_orders_the_tiles() {
+        let values = tensor(vec![0.0, 1.0, 2.0], [3, 1, 1, 1]);
+        let image = draw(values, Some(&[2, 0, 9]), Scaling::Unit);
+        let grid = Grid::new(2, [1, 1]);
+        let at = |place: usize| {
+            let [top, left] = grid.corner(place);
+            image.get_pixel(left as u32, top as u32).0[0]
+        };
+        assert_eq!([at(0), at(1)], [255, 0]);
+    }
+
+    #[test]
+    fn three_channels_are_colour_and_two_side_by_side() {
+        let colour = images(tensor(vec![1.0, 0.0, 0.5], [1, 3, 1, 1]));
+        assert_eq!(colour.get_pixel(1, 1).0, [255, 0, 128]);
+        let pair = images(tensor(vec![1.0, 0.0], [1, 2, 1, 1]));
+        let scale = LEGIBLE_TILE as u32 / 2;
+        assert_eq!([pair.get_pixel(1, 1).0[0], pair.get_pixel(1 + scale, 1).0[0]], [255, 0]);
+    }
+
+    #[test]
+    fn grids_are_near_square_and_bounded() {
+        for (count, tile) in [(16, [7, 7]), (1024, [27, 27]), (5, [8, 8]), (10, [3, 30]), (1, [5, 5])] {
+            let grid = Grid::new(count, tile);
+            assert!(grid.rows * grid.columns >= count, "{count}");
+            let [height, width] = grid.pixels();
+            let limit = 2 * (tile[0].max(tile[1]) * grid.scale + 1);
+            assert!(height.abs_diff(width) <= limit, "{count} tiles: {height}×{width}");
+            assert!(height.max(width) <= LARGEST_SIDE);
+        }
+        let [height, width] = Grid::new(usize::MAX >> 20, [100, 100]).pixels();
+        assert!(height.max(width) <= LAST_SIDE + 1);
+    }
+}
