@@ -176,7 +176,7 @@ impl DataConfig {
 /// |---|---|---|
 /// | `digits` | drawn by the generator, 1x28x28 | every sixth |
 /// | `mnist` | 60,000 and 10,000 of 1x28x28, downloaded once to the user's cache folder | MNIST's own |
-/// | folder with `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte` (also `.idx3`, `.gz`) | those images | the second |
+/// | folder with `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (or `.idx3`, `.gz`) | their images | the second |
 /// | IDX file of unsigned bytes `[count, height, width]`, gzipped or not | its images | a random part |
 /// | folder of PNG, JPEG or PNM files, without its subfolders | images in the order of names | a random part |
 /// | PNG, JPEG or PNM file | one image | the same |
@@ -292,6 +292,49 @@ mod tests {
         assert!(message(source(file.to_str().unwrap())).contains("begins with [61, 62, 63]"));
         #[cfg(unix)]
         assert!(message(source("/dev/zero")).contains("found something else"));
+    }
+
+    /// Files with random bytes changed and ends cut off are errors or, with luck, signals; never a panic.
+    #[test]
+    fn damage_never_panics() {
+        use rand::{RngExt, SeedableRng};
+        let image = image::RgbImage::from_fn(9, 7, |x, y| image::Rgb([20 * x as u8, 30 * y as u8, 90]));
+        let encoded = |format| {
+            let mut bytes = std::io::Cursor::new(Vec::new());
+            image.write_to(&mut bytes, format).unwrap();
+            bytes.into_inner()
+        };
+        let header = b"\x93NUMPY\x01\x00\x40\x00{'descr': '<f8', 'fortran_order': True , 'shape': (2, 2, 2)  }\n\n";
+        let mut array = [&header[..], &[0; 64]].concat();
+        array[8] = (header.len() - 10) as u8;
+        let idx = idx::tests::idx(&[4, 3, 3], &[9; 36]);
+        let formats = [image::ImageFormat::Png, image::ImageFormat::Jpeg, image::ImageFormat::Pnm].map(encoded);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let config = DataConfig { source: path.to_str().unwrap().into(), ..DataConfig::default() };
+        let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+        for whole in formats.into_iter().chain([array, idx::tests::gzip(&idx), idx]) {
+            fs::write(&path, &whole).unwrap();
+            open(&config).unwrap();
+            for _ in 0..200 {
+                let mut bytes = whole.clone();
+                for _ in 0..random.random_range(0..4) {
+                    // Headers stand at the beginning.
+                    let reach = if random.random() { bytes.len() } else { bytes.len().min(40) };
+                    bytes[random.random_range(0..reach)] = random.random();
+                }
+                if random.random() {
+                    bytes.truncate(random.random_range(0..bytes.len()));
+                }
+                fs::write(&path, &bytes).unwrap();
+                if let Ok(data) = open(&config) {
+                    let mut out = vec![0.0; data.all.shape().len()];
+                    if let Err(error) = data.all.read(&[0], &mut out) {
+                        assert!(error.to_string().contains("finite"), "{error}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]
