@@ -5,8 +5,9 @@ mod common;
 use common::explicit::Lasso;
 use common::reference::Reference;
 use common::{WAYS, assert_close, host, norm, on_every_device, wide};
+use mlcsc::model::Application;
 use mlcsc::model::geometry::SignalShape;
-use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda};
+use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, StopReason};
 use mlcsc::theory::coherence::mutual_coherence;
 
 const ALGORITHMS: [Algorithm; 3] = [Algorithm::Ista, Algorithm::Fista, Algorithm::CoordinateDescent];
@@ -79,10 +80,13 @@ fn basis_pursuit_finds_the_reference_solutions() {
                     let operator = model.operator(case.config.signal, way).unwrap();
                     for algorithm in ALGORITHMS {
                         // Thousands of plain steps through slow convolutions show nothing that the matrix doesn't.
-                        if device.small && algorithm == Algorithm::Ista && way != mlcsc::model::Application::Gram {
+                        let slow = if device.small { way != Application::Gram } else { way == Application::Filters };
+                        if slow && algorithm == Algorithm::Ista {
                             continue;
                         }
-                        let config = BasisPursuitConfig { gap: 1e-6, nonnegative, ..Default::default() };
+                        // Smaller gaps of proximal gradient drown in the rounding of `f32`.
+                        let gap = if algorithm == Algorithm::CoordinateDescent { 1e-6 } else { 1e-5 };
+                        let config = BasisPursuitConfig { gap, nonnegative, ..Default::default() };
                         let pursuit = algorithm.init(&config, &operator).unwrap();
                         let pursued = pursuit
                             .pursue(&operator, signals.batch(&device.device), &Lambda::PerSignal(lambda.clone()))
@@ -112,11 +116,12 @@ fn basis_pursuit_finds_the_reference_solutions() {
                                 .map(|(found, expected)| found - expected)
                                 .collect();
                             let distance = norm(&dictionary.apply(&difference));
-                            let permitted = (2.0 * 4e-6 * optimum).sqrt();
+                            let permitted = (2.0 * 1.2e-5 * optimum).sqrt();
                             assert!(distance <= permitted, "{what}: {distance} of {permitted}");
                             let largest = solutions.row(index).iter().fold(0.0f64, |largest, v| largest.max(v.abs()));
                             let worst = difference.iter().fold(0.0f64, |worst, v| worst.max(v.abs()));
                             assert!(worst <= 1e-3 * largest.max(1.0), "{what}: codes differ by {worst} of {largest}");
+                            assert_eq!(report.stop, StopReason::DualityGap, "{what}");
                             assert_eq!(report.lambda, lambda[index], "{what}");
                         }
                     }
@@ -157,8 +162,8 @@ fn norm_bounds_are_above_the_reference() {
             let norm = problem.meta.spectral_norm_squared;
             for way in WAYS {
                 let bound = model.operator(case.config.signal, way).unwrap().squared_norm_bound();
-                // Signals this small are far from the infinite grid that the bound by filters covers.
-                assert!(bound >= norm && bound <= 1.6 * norm, "{} by {way}: {bound} of {norm}", problem.name);
+                // The 128th root of a rank of at most 500.
+                assert!(bound >= norm && bound <= 1.05 * norm, "{} by {way}: {bound} of {norm}", problem.name);
             }
         }
     });
