@@ -157,11 +157,12 @@ impl LayerShape {
             return Err(Error::parameter(field("atoms"), self.atoms, "at least 1"));
         }
         for axis in 0..2 {
-            if self.kernel.0[axis] == 0 {
-                return Err(Error::parameter(field("kernel"), self.kernel, "at least 1 in both directions"));
-            }
-            if self.stride.0[axis] == 0 {
-                return Err(Error::parameter(field("stride"), self.stride, "at least 1 in both directions"));
+            // The upper limits keep sums and products of extents from overflowing.
+            for (name, pair) in [("kernel", self.kernel), ("stride", self.stride)] {
+                if !(1..=MAX_TENSOR_LEN).contains(&pair.0[axis]) {
+                    let expected = format!("1 to {MAX_TENSOR_LEN} in both directions");
+                    return Err(Error::parameter(field(name), pair, expected));
+                }
             }
             if self.padding.0[axis] >= self.kernel.0[axis] {
                 return Err(Error::parameter(
@@ -296,7 +297,7 @@ impl Geometry {
         if layers.is_empty() {
             return Err(Error::parameter("layers", "[]", "at least one layer"));
         }
-        if signal.is_empty() || checked_len(&signal.batched(1)).is_none() {
+        if checked_len(&signal.batched(1)).is_none_or(|len| len == 0) {
             return Err(Error::parameter(
                 "signal shape",
                 signal,
@@ -304,9 +305,19 @@ impl Geometry {
             ));
         }
         let mut input = signal;
+        let mut effective_stride = [1, 1];
         let mut geometries = Vec::with_capacity(layers.len());
         for (index, layer) in layers.iter().enumerate() {
             let geometry = LayerGeometry::new(index + 1, layer, input)?;
+            for (product, stride) in effective_stride.iter_mut().zip(geometry.stride) {
+                *product = checked_len(&[*product, stride]).ok_or_else(|| {
+                    Error::parameter(
+                        format!("layers[{}].stride", index + 1),
+                        layer.stride,
+                        format!("a product of the strides of all layers of at most {MAX_TENSOR_LEN}"),
+                    )
+                })?;
+            }
             input = geometry.code;
             geometries.push(geometry);
         }

@@ -11,6 +11,7 @@
 //!   per degree cost 4% in two dimensions and make the bound independent of the signal's size.
 
 use super::Operator;
+use super::geometry::MAX_TENSOR_LEN;
 use super::operator::Application;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -25,11 +26,20 @@ const ROUNDING_MARGIN: f64 = 1.0 + 1e-4;
 /// Grid points per degree of the trigonometric polynomial.
 const OVERSAMPLING: usize = 16;
 
-/// An upper bound of ‖D^(L)‖², within a few per cent of it for single convolutions and matrices.
+/// Dense matrices up to this size (2²⁰ values: 4 MiB) are built for the sake of their norm.
+const MAX_SMALL_MATRIX: usize = 1 << 20;
+
+/// An upper bound of ‖D^(L)‖², within a few per cent of it for single convolutions on signals much larger than their kernels,
+/// for small dictionaries and for matrices.
 ///
-/// With padding inside the cascade the product of the layers' bounds is used, which may be looser.
+/// The bound by Fourier is that of a dictionary with atoms at every shift. Where few shifts exist it is far from the norm (by
+/// a factor of 28 for 24 atoms as large as the signal), so that there the matrix is used whatever the way of application. With padding inside the cascade the product of the layers' bounds is used, which may be looser.
 pub fn squared_norm_bound(operator: &Operator) -> f64 {
-    if matches!(operator.application(), Application::Matrix | Application::Gram) {
+    let (code, signal) = (operator.code(), operator.signal());
+    if matches!(operator.application(), Application::Matrix | Application::Gram)
+        || code.len().saturating_mul(signal.len())
+            <= if code.is_single_position() { MAX_TENSOR_LEN } else { MAX_SMALL_MATRIX }
+    {
         return of_matrix(operator);
     }
     if let Some(layer) = operator.geometry().effective_layer() {

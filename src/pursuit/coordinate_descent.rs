@@ -48,6 +48,9 @@ pub struct CoordinateDescent {
 /// asked for still allows.
 const SWEEP_TOLERANCE: f64 = 0.1;
 
+/// Signals that are correlated with one atom while it is in the cache.
+const SIGNALS_PER_TASK: usize = 16;
+
 /// The dictionary on the host, shared by all signals.
 struct Dense {
     /// Row j: effective atom j.
@@ -64,16 +67,14 @@ impl Pursuit for CoordinateDescent {
 
     fn pursue(&self, operator: &Operator, signals: Tensor<4>, lambda: &Lambda) -> Result<Pursued> {
         check_signals(operator, &signals)?;
-        let signals = operator.flat(signals);
-        let atoms = operator.atoms();
-        let correlations = to_host(signals.clone().matmul(atoms.clone().transpose()));
+        let signals = to_host(operator.flat(signals));
         let dense = Dense {
-            atoms: to_host(atoms),
+            atoms: to_host(operator.atoms()),
             gram: to_host(operator.gram()),
             code_len: operator.code().len(),
             signal_len: operator.signal().len(),
         };
-        let signals = to_host(signals);
+        let correlations = dense.correlate(&signals);
         let nonnegative = self.config.basis.nonnegative;
         let largest: Vec<f32> =
             correlations.chunks_exact(dense.code_len).map(|row| largest(row, nonnegative)).collect();
@@ -146,6 +147,27 @@ impl CoordinateDescent {
 }
 
 impl Dense {
+    /// Dᵀy for all signals. A matrix product of the device would round by the size of the batch.
+    fn correlate(&self, signals: &[f32]) -> Vec<f32> {
+        let mut correlations = vec![0.0f32; signals.len() / self.signal_len * self.code_len];
+        correlations
+            .par_chunks_mut(SIGNALS_PER_TASK * self.code_len)
+            .zip(signals.par_chunks(SIGNALS_PER_TASK * self.signal_len))
+            .for_each(|(correlations, signals)| {
+                pulp::Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for (index, atom) in self.atoms.chunks_exact(self.signal_len).enumerate() {
+                            for (row, signal) in signals.chunks_exact(self.signal_len).enumerate() {
+                                correlations[row * self.code_len + index] = inner_product(atom, signal);
+                            }
+                        }
+                    },
+                );
+            });
+        correlations
+    }
+
     /// Minimises the objective exactly over one coefficient. Returns a bound on what that gained: ½ G_jj δ².
     #[inline(always)]
     fn minimize(&self, atom: usize, code: &mut [f32], correlations: &mut [f32], lambda: f32, nonnegative: bool) -> f32 {
@@ -204,6 +226,22 @@ impl Dense {
         let largest = f64::from(largest(correlations, nonnegative));
         (Certificate::new(f64::from(lambda), energy, one_norm, code_correlation, largest), nonzeros)
     }
+}
+
+/// Inner product with sixteen partial sums, so that it vectorises and always rounds the same way.
+#[inline(always)]
+fn inner_product(left: &[f32], right: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let (left_chunks, left_rest) = left.as_chunks::<LANES>();
+    let (right_chunks, right_rest) = right.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for (a, b) in left_chunks.iter().zip(right_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    let rest: f32 = left_rest.iter().zip(right_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
 }
 
 /// Largest correlation: in magnitude, or positive only.

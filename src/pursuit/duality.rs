@@ -8,8 +8,8 @@
 //! gap = ½(1 − s)²‖r‖² + Σ_j (λ|γ_j| − s·γ_j·c_j),
 //! ```
 //!
-//! which follows from y = r + Dγ. Every term is non-negative, so nothing large cancels and gaps down to 1e-7 of the objective
-//! can be told apart in `f32`.
+//! which follows from y = r + Dγ. The first term and the sum are non-negative, so that ½‖y‖² never cancels. What rounding
+//! leaves are a few 1e-6 of the objective where residuals, correlations and sums are `f32`.
 
 /// Objective and gap of one signal.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -143,7 +143,8 @@ pub trait Pursuit: Send + Sync {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BasisPursuitConfig {
-    /// Relative duality gap at which a signal is finished, in (0, 1). Default 1e-4.
+    /// Relative duality gap at which a signal is finished, in (0, 1). Default 1e-4. Gaps below 1e-5 drown in the rounding of
+    /// `f32`: proximal gradient steps may then go on to the last iteration.
     #[serde(default = "default_gap")]
     pub gap: f32,
     /// Iterations after which a signal is finished at the latest, at least 1. Default 10,000.

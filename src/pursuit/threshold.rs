@@ -63,7 +63,8 @@ mod tests {
         let thresholds = [0.5f32, 1.0];
         let rows = Tensor::<1>::from_floats(thresholds, &device).reshape([2, 1]);
         for nonnegative in [false, true] {
-            let out: Vec<f32> = soft_threshold(tensor.clone(), rows.clone(), nonnegative).into_data().to_vec().unwrap();
+            let out: Vec<f32> =
+                soft_threshold(tensor.clone(), rows.clone(), nonnegative).into_data().try_to_vec().unwrap();
             let expected: Vec<f32> = values
                 .iter()
                 .enumerate()
