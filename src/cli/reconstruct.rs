@@ -1,11 +1,10 @@
 //! `mlcsc reconstruct`: signals, or their codes, to reconstructions.
 
 use super::coding::{self, Coder, CodingArgs, PURSUIT_FLAGS};
-use super::data::{DataArgs, SelectionArgs};
+use super::data::{self, DataArgs, SelectionArgs};
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt, output};
-use crate::data;
 use crate::error::{Error, Result};
 use crate::export::quality::Quality;
 use crate::export::{CodesReader, arrays, mosaic};
@@ -68,12 +67,12 @@ impl ReconstructArgs {
         let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
         check_channels(&self.out, model.config().signal.channels)?;
         match &self.codes {
-            Some(codes) => self.from_codes(&model, codes),
-            None => self.from_signals(model, defaults),
+            Some(codes) => self.reconstruct_codes(&model, codes),
+            None => self.reconstruct_signals(model, defaults),
         }
     }
 
-    fn from_signals(&self, model: Mlcsc, defaults: CodingDefaults) -> Result<()> {
+    fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults) -> Result<()> {
         let signals = self.selection.select(&data::open(&self.data.config()?)?)?;
         let settings = self.coding.settings(defaults, signals.len())?;
         let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
@@ -101,7 +100,7 @@ impl ReconstructArgs {
         output::print(&summary.text())
     }
 
-    fn from_codes(&self, model: &Mlcsc, path: &Path) -> Result<()> {
+    fn reconstruct_codes(&self, model: &Mlcsc, path: &Path) -> Result<()> {
         let codes = CodesReader::open(path, model.depth())?;
         let signal = self.input_shape.or(codes.signal()).unwrap_or(model.config().signal);
         let operator = coding::operator(model, signal, &path.display().to_string(), self.coding.application)?;
