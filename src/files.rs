@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fs;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 /// Writes a file whole or not at all.
@@ -98,4 +98,15 @@ pub fn open_with_length(path: &Path) -> Result<(fs::File, u64)> {
         return Err(Error::format(path, "expected a file, found a folder"));
     }
     Ok((file, metadata.len()))
+}
+
+/// Reads a file whole.
+///
+/// # Errors
+/// As [`open_with_length`].
+pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
+    let (file, length) = open_with_length(path)?;
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes).map_err(Error::read(path))?;
+    Ok(bytes)
 }

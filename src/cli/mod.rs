@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod output;
 pub mod progress;
 mod reconstruct;
+mod train;
 
 use crate::device;
 use crate::error::{Error, Result};
@@ -31,6 +32,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Train(train::TrainArgs),
     Encode(encode::EncodeArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
@@ -41,6 +43,7 @@ enum Command {
 impl Command {
     fn run(&self) -> Result<()> {
         match self {
+            Self::Train(args) => args.run(),
             Self::Encode(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),
@@ -125,6 +128,18 @@ impl DeviceArgs {
         let variable = || std::env::var(device::VARIABLE).ok().filter(|name| !name.is_empty());
         let first = || device::available().first().map(|&name| name.to_owned());
         self.name.clone().or_else(variable).or_else(first).unwrap_or_default()
+    }
+}
+
+/// Names a parameter as the flag that it came by, where there is a flag of that name.
+pub(crate) fn usage_of_flag(error: Error) -> Error {
+    match error {
+        Error::Parameter { parameter, value, expected }
+            if ["epochs", "batch-size", "lambda", "preset"].contains(&parameter.as_str()) =>
+        {
+            Error::parameter(format!("--{parameter}"), value, expected)
+        }
+        other => other,
     }
 }
 

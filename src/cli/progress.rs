@@ -43,6 +43,11 @@ impl Progress {
         self.bar.reset_eta();
     }
 
+    /// Whether there is a bar to be seen.
+    pub fn is_visible(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
     /// Shows a short text behind the bar (on a terminal only).
     pub fn message(&self, text: impl Into<String>) {
         self.bar.set_message(text.into());

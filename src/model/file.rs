@@ -8,7 +8,6 @@ use burn::tensor::Device;
 use burn_store::{ModuleSnapshot, SafetensorsStore};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
-use std::io::Read;
 use std::path::Path;
 
 /// Key of our metadata: a single one, because the order of several would differ from run to run and with it the file.
@@ -66,9 +65,7 @@ impl Mlcsc {
     /// A file that cannot be read, is no safetensors file, is none of ours, whose configuration does not fit itself or its
     /// filters, or whose filters are not finite.
     pub fn load(path: &Path, device: &Device) -> Result<(Self, CodingDefaults)> {
-        let (mut file, length) = files::open_with_length(path)?;
-        let mut bytes = Vec::new();
-        file.by_ref().take(length).read_to_end(&mut bytes).map_err(Error::read(path))?;
+        let bytes = files::read_whole(path)?;
         let (metadata, config) = check(path, &bytes)?;
         let mut model = config.init(device).map_err(|error| Error::format(path, error.to_string()))?;
         let mut store = SafetensorsStore::from_bytes(Some(bytes));

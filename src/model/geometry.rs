@@ -344,6 +344,31 @@ impl Geometry {
         )
     }
 
+    /// The windows of the signal that the codes of layer i = `depth` see: the layer of the effective atoms of D^(i) as if padding
+    /// inside the cascade cropped the signal alone.
+    ///
+    /// # Panics
+    /// If `depth` is 0 or larger than the number of layers.
+    pub fn windows(&self, depth: usize) -> LayerGeometry {
+        let effective = self.effective(depth);
+        let mut padding = [0, 0];
+        let mut stride = [1, 1];
+        for layer in &self.layers[..depth] {
+            for axis in 0..2 {
+                padding[axis] += layer.padding[axis] * stride[axis];
+                stride[axis] *= layer.stride[axis];
+            }
+        }
+        LayerGeometry {
+            signal: self.signal(),
+            code: self.layers[depth - 1].code,
+            kernel: effective.kernel,
+            stride: effective.stride,
+            padding,
+            output_padding: [0, 0],
+        }
+    }
+
     /// Whether D^(L) is exactly one convolution with the effective filters, at the borders too.
     ///
     /// Padding of the first layer crops signals, which an effective filter's padding does as well. Padding of a deeper layer

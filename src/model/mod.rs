@@ -5,12 +5,14 @@
 //! Modeling: Pursuit and Dictionary Learning", IEEE Trans. Signal Processing 66(15), 2018).
 
 pub mod config;
+pub mod correlation;
 pub mod dictionary;
 pub mod file;
 pub mod geometry;
 pub mod normalization;
 pub mod operator;
 pub mod preset;
+pub mod sparse;
 pub mod spectrum;
 
 pub use config::ModelConfig;

@@ -45,6 +45,14 @@ impl Normalization {
 }
 
 impl Undo {
+    /// What errors of each of `count` coded signals are multiplied by when they are brought back to the scale of the signals.
+    pub fn scales(&self, count: usize) -> Vec<f32> {
+        match &self.0 {
+            Some((_, Some(deviation))) => deviation.clone().into_data().iter::<f32>().collect(),
+            _ => vec![1.0; count],
+        }
+    }
+
     /// Brings signals (or their reconstructions) back to the scale in which they came.
     ///
     /// # Shapes

@@ -209,6 +209,12 @@ impl Operator {
         self.filters[0].device()
     }
 
+    /// Takes the filters of D^(L) from someone who has computed them already.
+    pub(crate) fn with_effective_filters(mut self, filters: Tensor<4>) -> Self {
+        self.effective = OnceLock::from(filters);
+        self
+    }
+
     /// Filters of D^(L), `[m_L, channels, k^(L) height, k^(L) width]`.
     pub fn effective_filters(&self) -> Tensor<4> {
         self.effective.get_or_init(|| effective_filters(&self.filters, &self.strides)).clone()

@@ -110,64 +110,47 @@ fn pursue(gram: Gram, correlations: &[f32], nonzeros: usize) -> Vec<(usize, f32)
     support.into_iter().zip(coefficients).collect()
 }
 
-/// Least squares on a given support: x minimising ‖y − Σ_s x_s d_s‖² with a ridge of 1e-7 of the largest atom's energy, which
-/// keeps dependent atoms finite.
-///
-/// - `atoms`: the support's atoms one after the other, each as long as `signal`; out: one coefficient per atom.
-pub fn least_squares(atoms: &[f32], signal: &[f32]) -> Vec<f32> {
-    pulp::Arch::new().dispatch(
-        #[inline(always)]
-        || solve(atoms, signal),
-    )
-}
-
+/// Solves Gx = b in place for a symmetric positive semi-definite `matrix` G in row-major order, with a ridge of 1e-7 of its largest
+/// diagonal entry, which keeps dependent atoms finite. `values` holds b, then x; `matrix` is used up.
 #[inline(always)]
-fn solve(atoms: &[f32], signal: &[f32]) -> Vec<f32> {
-    let rows: Vec<&[f32]> = atoms.chunks_exact(signal.len().max(1)).collect();
-    let size = rows.len();
-    let mut matrix = vec![0.0f64; size * size];
-    let mut values = vec![0.0f64; size];
-    for i in 0..size {
-        values[i] = f64::from(dot(rows[i], signal));
-        for j in 0..=i {
-            matrix[i * size + j] = f64::from(dot(rows[i], rows[j]));
-        }
-    }
+pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
+    let size = values.len();
     let ridge = 1e-7 * (0..size).map(|i| matrix[i * size + i]).fold(f64::MIN_POSITIVE, f64::max);
     // Cholesky factorisation in place, then two triangular solves.
     for i in 0..size {
         matrix[i * size + i] += ridge;
         for j in 0..=i {
-            let inner: f64 = (0..j).map(|k| matrix[i * size + k] * matrix[j * size + k]).sum();
+            let inner = dot(&matrix[i * size..][..j], &matrix[j * size..][..j]);
             let value = matrix[i * size + j] - inner;
             matrix[i * size + j] = if i == j { value.max(ridge * 1e-3).sqrt() } else { value / matrix[j * size + j] };
         }
     }
     for i in 0..size {
-        let inner: f64 = (0..i).map(|k| matrix[i * size + k] * values[k]).sum();
-        values[i] = (values[i] - inner) / matrix[i * size + i];
+        values[i] = (values[i] - dot(&matrix[i * size..][..i], &values[..i])) / matrix[i * size + i];
     }
     for i in (0..size).rev() {
-        let inner: f64 = (i + 1..size).map(|k| matrix[k * size + i] * values[k]).sum();
-        values[i] = (values[i] - inner) / matrix[i * size + i];
+        let value = values[i] / matrix[i * size + i];
+        values[i] = value;
+        for k in 0..i {
+            values[k] -= matrix[i * size + k] * value;
+        }
     }
-    values.into_iter().map(|value| value as f32).collect()
 }
 
-/// Inner product with sixteen partial sums, so that it vectorises and rounds the same way on every run.
+/// Inner product with eight partial sums, so that it vectorises and rounds the same way on every run.
 #[inline(always)]
-pub(crate) fn dot(left: &[f32], right: &[f32]) -> f32 {
-    const LANES: usize = 16;
+fn dot(left: &[f64], right: &[f64]) -> f64 {
+    const LANES: usize = 8;
     let (left_chunks, left_rest) = left.as_chunks::<LANES>();
     let (right_chunks, right_rest) = right.as_chunks::<LANES>();
-    let mut sums = [0.0f32; LANES];
+    let mut sums = [0.0f64; LANES];
     for (a, b) in left_chunks.iter().zip(right_chunks) {
         for lane in 0..LANES {
             sums[lane] += a[lane] * b[lane];
         }
     }
-    let rest: f32 = left_rest.iter().zip(right_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
+    let rest: f64 = left_rest.iter().zip(right_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f64>() + rest
 }
 
 #[cfg(test)]
@@ -188,13 +171,16 @@ mod tests {
         assert!((found[0].1 - 1.5).abs() < 1e-6 && (found[1].1 + 2.0).abs() < 1e-6, "{found:?}");
         // Asking for more than the signal needs adds nothing.
         assert_eq!(orthogonal_matching_pursuit(Gram::new(&gram, 3), &correlations, 3).len(), 2);
-        let solved = least_squares(&[atoms[0], atoms[1]].concat(), &signal);
+        let mut solved: Vec<f64> = correlations[..2].iter().map(|&value| f64::from(value)).collect();
+        let mut matrix: Vec<f64> = [gram[0], gram[1], gram[3], gram[4]].map(f64::from).to_vec();
+        solve_normal_equations(&mut matrix, &mut solved);
         assert!((solved[0] - 1.5).abs() < 1e-5 && (solved[1] + 2.0).abs() < 1e-5, "{solved:?}");
     }
 
     #[test]
     fn least_squares_survives_dependent_atoms() {
-        let solved = least_squares(&[1.0, 0.0, 1.0, 0.0], &[2.0, 1.0]);
+        let mut solved = [2.0, 2.0];
+        solve_normal_equations(&mut [1.0, 1.0, 1.0, 1.0], &mut solved);
         assert!((solved[0] + solved[1] - 2.0).abs() < 1e-3, "{solved:?}");
     }
 }

@@ -8,6 +8,7 @@ pub mod coordinate_descent;
 pub mod duality;
 pub mod greedy;
 pub mod proximal_gradient;
+pub mod subspace;
 pub mod threshold;
 
 pub use coordinate_descent::{CoordinateDescent, CoordinateDescentConfig};

@@ -1,5 +1,6 @@
 //! Mutual coherence of convolutional dictionaries, from correlations of their filters.
 
+use crate::model::correlation::{for_each_shift, reach};
 use crate::model::geometry::LayerGeometry;
 use burn::tensor::Tensor;
 
@@ -13,35 +14,21 @@ use burn::tensor::Tensor;
 /// # Shapes
 /// - filters: `[atoms, channels, kernel height, kernel width]` as `geometry.filter_dims()`.
 pub fn mutual_coherence(filters: Tensor<4>, geometry: &LayerGeometry) -> f32 {
-    let [atoms, channels, height, width] = filters.dims();
+    let atoms = filters.dims()[0];
     let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt().clamp_min(f32::MIN_POSITIVE);
     let filters = filters / norms;
     let positions = [geometry.code.height, geometry.code.width];
-    let extent = [height, width];
-    // Shifts at which supports overlap and both positions exist.
-    let reach: [usize; 2] =
-        std::array::from_fn(|axis| (extent[axis].div_ceil(geometry.stride[axis]) - 1).min(positions[axis] - 1));
-    let part = |rows: std::ops::Range<usize>, columns: std::ops::Range<usize>| {
-        let len = channels * rows.len() * columns.len();
-        filters.clone().slice([0..atoms, 0..channels, rows, columns]).reshape([atoms, len])
-    };
+    let overlap = reach(geometry.kernel, geometry.stride);
+    let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
     let mut largest = 0.0f32;
-    for vertical in 0..=reach[0] {
-        let down = vertical * geometry.stride[0];
-        // A shift and its opposite give the same correlations: one of each pair is enough.
-        let from = if vertical == 0 { 0 } else { -(reach[1] as isize) };
-        for horizontal in from..=reach[1] as isize {
-            let across = horizontal.unsigned_abs() * geometry.stride[1];
-            let (left, right) = (0..width - across, across..width);
-            let (first, second) = if horizontal < 0 { (left, right) } else { (right, left) };
-            let correlations = part(down..height, first).matmul(part(0..height - down, second).transpose()).abs();
-            let correlations = if vertical == 0 && horizontal == 0 {
-                correlations * (Tensor::ones([atoms, atoms], &filters.device()) - Tensor::eye(atoms, &filters.device()))
-            } else {
-                correlations
-            };
-            largest = largest.max(correlations.max().into_scalar::<f32>());
-        }
-    }
+    for_each_shift(&filters, geometry.stride, reach, |vertical, horizontal, inner| {
+        let inner = inner.abs();
+        let inner = if vertical == 0 && horizontal == 0 {
+            inner * (Tensor::ones([atoms, atoms], &filters.device()) - Tensor::eye(atoms, &filters.device()))
+        } else {
+            inner
+        };
+        largest = largest.max(inner.max().into_scalar::<f32>());
+    });
     largest
 }

@@ -1,0 +1,144 @@
+//! The state of a run as one safetensors file: everything that the next step depends on, to the last bit.
+
+use super::cascade::Cascade;
+use super::config::TrainConfig;
+use super::learner::Learner;
+use super::metrics::BatchSums;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::sparse::HostFilters;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::io::Write;
+use std::path::Path;
+
+/// Key of the metadata.
+const METADATA_KEY: &str = "mlcsc-checkpoint";
+
+/// The version that this code writes and reads.
+const FORMAT_VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    format_version: u32,
+    /// Steps done.
+    step: usize,
+    config: TrainConfig,
+}
+
+/// Writes a checkpoint, whole or not at all.
+///
+/// `epoch` holds the sums over the epoch's steps so far.
+///
+/// # Errors
+/// A path that cannot be written, a full disk; an earlier checkpoint stays as it was.
+pub(super) fn save(path: &Path, learner: &Learner, epoch: Option<&BatchSums>) -> Result<()> {
+    let metadata = Metadata { format_version: FORMAT_VERSION, step: learner.step, config: learner.config().clone() };
+    let broken = |error: String| Error::format(path, error);
+    let metadata = serde_json::to_string(&metadata).map_err(|error| broken(error.to_string()))?;
+    let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut filters = |name: &str, filters: &HostFilters, index: usize| {
+        let dims = filters.dims().to_vec();
+        tensors.push((format!("{name}.{index}"), Dtype::F32, dims, bytes(filters.values())));
+    };
+    for layer in 0..learner.cascade.depth() {
+        filters("filters", learner.cascade.filters(layer), layer);
+    }
+    for (layer, velocity) in learner.velocity.iter().enumerate() {
+        filters("velocity", velocity, layer);
+    }
+    if let Some(statistics) = &learner.statistics {
+        for (name, values) in [("statistics.second", statistics.parts().0), ("statistics.first", statistics.parts().1)]
+        {
+            tensors.push((name.into(), Dtype::F32, vec![values.len()], bytes(values)));
+        }
+    }
+    let idle: Vec<u8> = learner.idle.iter().flat_map(|steps| steps.to_le_bytes()).collect();
+    tensors.push(("idle".into(), Dtype::U32, vec![learner.idle.len()], idle));
+    if let Some(epoch) = epoch {
+        let values = epoch.to_values();
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        tensors.push(("epoch".into(), Dtype::F64, vec![values.len()], bytes));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()
+        .map_err(|error| broken(error.to_string()))?;
+    let metadata = HashMap::from([(METADATA_KEY.to_string(), metadata)]);
+    let file = safetensors::serialize(views, Some(metadata)).map_err(|error| broken(error.to_string()))?;
+    files::write_atomically(path, |writer| writer.write_all(&file).map_err(Error::write(path)))
+}
+
+/// Puts a learner together from a checkpoint's file, with the sums over the epoch's steps so far.
+///
+/// `learner` is a fresh one of the same configuration, the number of epochs aside.
+///
+/// # Errors
+/// A file that cannot be read, is no checkpoint, or belongs to another configuration.
+pub(super) fn load(path: &Path, learner: &mut Learner) -> Result<Option<BatchSums>> {
+    let bytes = files::read_whole(path)?;
+    let broken = |reason: String| Error::format(path, format!("expected an mlcsc checkpoint, found {reason}"));
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|error| broken(format!("a broken header: {error}")))?;
+    let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(format!("broken content: {error}")))?;
+    let metadata = header
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get(METADATA_KEY))
+        .ok_or_else(|| broken("a safetensors file without a checkpoint's metadata".into()))?;
+    let metadata: Metadata =
+        serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
+    if metadata.format_version != FORMAT_VERSION {
+        return Err(broken(format!("format version {}; this program reads {FORMAT_VERSION}", metadata.format_version)));
+    }
+    let mut config = metadata.config.clone();
+    config.learning.epochs = learner.config().learning.epochs;
+    if config != *learner.config() {
+        return Err(broken("one of another configuration than config.json beside it".into()));
+    }
+    let values = |name: &str, len: usize, dtype: Dtype| {
+        let tensor = tensors.tensor(name).map_err(|_| broken(format!("no tensor {name}")))?;
+        if tensor.dtype() != dtype || tensor.shape().iter().product::<usize>() != len {
+            return Err(broken(format!("{name} of shape {:?} and type {:?}", tensor.shape(), tensor.dtype())));
+        }
+        Ok(tensor.data().to_vec())
+    };
+    let floats = |name: &str, len: usize| -> Result<Vec<f32>> {
+        let bytes = values(name, len, Dtype::F32)?;
+        let floats: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        if floats.iter().all(|value| value.is_finite()) {
+            Ok(floats)
+        } else {
+            Err(broken(format!("NaN or infinite values in {name}")))
+        }
+    };
+    let layers = learner.geometry.layers().iter().enumerate();
+    let filters = layers
+        .map(|(index, layer)| {
+            let dims = layer.filter_dims();
+            Ok(HostFilters::new(dims, floats(&format!("filters.{index}"), dims.iter().product())?))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    learner.cascade = Cascade::new(learner.config().model.clone(), filters);
+    for (index, velocity) in learner.velocity.iter_mut().enumerate() {
+        let dims = velocity.dims();
+        *velocity = HostFilters::new(dims, floats(&format!("velocity.{index}"), dims.iter().product())?);
+    }
+    if let Some(statistics) = &mut learner.statistics {
+        let (second, first) = (statistics.parts().0.len(), statistics.parts().1.len());
+        statistics.restore(floats("statistics.second", second)?, floats("statistics.first", first)?);
+    }
+    let idle = values("idle", learner.idle.len(), Dtype::U32)?;
+    learner.idle = idle.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
+    learner.step = metadata.step;
+    let Ok(epoch) = tensors.tensor("epoch") else { return Ok(None) };
+    let values: Vec<f64> = epoch.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
+    BatchSums::from_values(&values, &learner.geometry)
+        .map(Some)
+        .ok_or_else(|| broken(format!("epoch of shape {:?}", epoch.shape())))
+}

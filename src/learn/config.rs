@@ -1,0 +1,379 @@
+//! Everything that decides what a training run computes.
+
+use crate::data::DataConfig;
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::model::geometry::Geometry;
+use crate::model::preset::Preset;
+use serde::{Deserialize, Serialize};
+
+/// A training run: what is learned, from what, how. Written by hand as JSON; stored in the run's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Geometry and normalisation.
+    pub model: ModelConfig,
+    /// Where the signals come from. Default: 12,000 drawn digits.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// How the dictionaries are learned.
+    #[serde(default)]
+    pub learning: LearningConfig,
+}
+
+impl TrainConfig {
+    /// A preset's geometry with the settings that suit it.
+    pub fn preset(preset: Preset) -> Self {
+        let learning = match preset {
+            // Two epochs of the drawn digits show strokes and digits within a minute or two.
+            Preset::Small => LearningConfig { epochs: 6, ..LearningConfig::default() },
+            Preset::Mnist => LearningConfig::default(),
+            Preset::Natural => LearningConfig {
+                lambda: Schedule::constant(0.1),
+                nonnegative: false,
+                epochs: 2,
+                ..LearningConfig::default()
+            },
+        };
+        let data = match preset {
+            Preset::Natural => DataConfig { patch: Some(32.into()), ..DataConfig::default() },
+            _ => DataConfig::default(),
+        };
+        Self { model: preset.model(), data, learning }
+    }
+
+    /// Checks all ranges and that the parts fit each other.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check(&self) -> Result<Geometry> {
+        let geometry = self.model.geometry()?;
+        self.learning.check(&geometry)?;
+        Ok(geometry)
+    }
+}
+
+/// A number that may change while training goes on: linearly from `start` to `end` over the first part `over` of the run.
+///
+/// In JSON a plain number, or `{"start": 0.5, "end": 0.3, "over": 0.5}`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ScheduleText", into = "ScheduleText")]
+pub struct Schedule {
+    /// Value at the beginning.
+    pub start: f32,
+    /// Value at the end.
+    pub end: f32,
+    /// Part of the run, in (0, 1], after which `end` is reached.
+    pub over: f32,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum ScheduleText {
+    Constant(f32),
+    Ramp {
+        start: f32,
+        end: f32,
+        #[serde(default = "whole")]
+        over: f32,
+    },
+}
+
+fn whole() -> f32 {
+    1.0
+}
+
+impl From<ScheduleText> for Schedule {
+    fn from(text: ScheduleText) -> Self {
+        match text {
+            ScheduleText::Constant(value) => Self::constant(value),
+            ScheduleText::Ramp { start, end, over } => Self { start, end, over },
+        }
+    }
+}
+
+impl From<Schedule> for ScheduleText {
+    fn from(schedule: Schedule) -> Self {
+        let Schedule { start, end, over } = schedule;
+        if start == end { Self::Constant(end) } else { Self::Ramp { start, end, over } }
+    }
+}
+
+impl Schedule {
+    /// The same value throughout.
+    pub const fn constant(value: f32) -> Self {
+        Self { start: value, end: value, over: 1.0 }
+    }
+
+    /// From `start` to `end` over the part `over` of the run.
+    pub const fn ramp(start: f32, end: f32, over: f32) -> Self {
+        Self { start, end, over }
+    }
+
+    /// The value when the part `progress` in [0, 1] of the run is done.
+    pub fn at(&self, progress: f32) -> f32 {
+        let part = if self.over > 0.0 { (progress / self.over).clamp(0.0, 1.0) } else { 1.0 };
+        self.start + (self.end - self.start) * part
+    }
+
+    fn check(&self, name: &str, range: std::ops::RangeInclusive<f32>) -> Result<()> {
+        for value in [self.start, self.end] {
+            if !value.is_finite() || !range.contains(&value) {
+                let expected = if *range.end() == f32::MAX {
+                    format!("a finite number ≥ {}", range.start())
+                } else {
+                    format!("a number in [{}, {}]", range.start(), range.end())
+                };
+                return Err(Error::parameter(name, value, expected));
+            }
+        }
+        if !(self.over > 0.0 && self.over <= 1.0) {
+            return Err(Error::parameter(format!("{name}.over"), self.over, "a part of the run in (0, 1]"));
+        }
+        Ok(())
+    }
+}
+
+/// Which atoms have unit norm in the deepest layer; those of all others have unit norm themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AtomNorm {
+    /// The effective atoms, the columns of D^(L), so that λ means the same for every atom. The default.
+    #[default]
+    Effective,
+    /// The filters of D_L, as the paper has it.
+    Layer,
+}
+
+/// The two update rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UpdateRule {
+    /// Every atom is a sparse code over the dictionary below it, found by a pursuit; see [`super::surrogate`]. The default.
+    #[default]
+    Pursuit,
+    /// The paper's online update: gradient steps with momentum, then hard thresholds; see [`super::online`].
+    Gradient,
+}
+
+/// How dictionaries are learned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LearningConfig {
+    /// The update rule. Default `pursuit`.
+    pub update: UpdateRule,
+    /// Passes over the training signals, at least 1. Default 10.
+    pub epochs: usize,
+    /// Signals per step, at least 1. Default 256.
+    pub batch_size: usize,
+    /// Weight λ ≥ 0 of the ℓ1 norm of γ_L. Default 0.3, for pixels in [0, 1] and atoms of unit norm.
+    pub lambda: Schedule,
+    /// Whether γ_L is kept non-negative. Default yes.
+    pub nonnegative: bool,
+    /// Part of zeros, in [0, 1), that D_2 … D_L are to reach, one number per layer. Default 0.95 for D_2 and 0.99 for deeper
+    /// ones, no more than leaves four non-zeros in an atom.
+    pub zeros: Option<Vec<f32>>,
+    /// Part of the run, in [0, 1], over which `gradient` raises the zeros from none to what was asked for. Default 0.5.
+    pub zeros_over: f32,
+    /// Which atoms of the deepest layer have unit norm. Default `effective`.
+    pub atom_norm: AtomNorm,
+    /// Relative duality gap of the codes during training, in (0, 1). Default 1e-3.
+    pub gap: f32,
+    /// Most iterations of the pursuit during training, at least 1. Default 1,000.
+    pub max_iterations: usize,
+    /// Steps between two searches for dead atoms, at least 1. Default 50.
+    pub reseed_every: usize,
+    /// Part of a run's steps, in [0, 1], after which dead atoms are left as they are, so that new ones can settle. Default 0.9.
+    pub reseed_until: f32,
+    /// Seed of all randomness. Default 0.
+    pub seed: u64,
+    /// Settings of the rule `pursuit`.
+    pub pursuit: PursuitUpdateConfig,
+    /// Settings of the rule `gradient`.
+    pub gradient: GradientUpdateConfig,
+    /// How the dictionaries are initialised from the data.
+    pub initialization: InitializationConfig,
+}
+
+impl Default for LearningConfig {
+    fn default() -> Self {
+        Self {
+            update: UpdateRule::default(),
+            epochs: 10,
+            batch_size: 256,
+            lambda: Schedule::constant(0.3),
+            nonnegative: true,
+            zeros: None,
+            zeros_over: 0.5,
+            atom_norm: AtomNorm::default(),
+            gap: 1e-3,
+            max_iterations: 1000,
+            reseed_every: 50,
+            reseed_until: 0.9,
+            seed: 0,
+            pursuit: PursuitUpdateConfig::default(),
+            gradient: GradientUpdateConfig::default(),
+            initialization: InitializationConfig::default(),
+        }
+    }
+}
+
+/// Settings of the update by pursuit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PursuitUpdateConfig {
+    /// Exponent κ in (0, 1]: step t's batch enters the statistics with the weight (t + 1)^−κ. Default 0.7.
+    pub forgetting: f32,
+    /// Part of the deepest atoms, in (0, 1], updated in each step, in turn. Default 0.25.
+    pub atoms_per_step: f32,
+    /// Steps between two updates of a layer below the deepest, at least 1. Default 2.
+    pub lower_every: usize,
+    /// Part of an atom's non-zeros, in (0, 1], that may move to other places in one update. Default 0.25.
+    pub exchange: f32,
+}
+
+impl Default for PursuitUpdateConfig {
+    fn default() -> Self {
+        Self { forgetting: 0.7, atoms_per_step: 0.25, lower_every: 2, exchange: 0.25 }
+    }
+}
+
+/// Settings of the paper's update.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GradientUpdateConfig {
+    /// Length of a step: the distance that the atom of steepest gradient moves, atoms being of unit norm. Default from 0.2 down
+    /// to 0.005.
+    pub step: Schedule,
+    /// Momentum on the gradient, in [0, 1). Default 0.9.
+    pub momentum: f32,
+    /// Steps on every batch (the paper's T), at least 1. Default 1.
+    pub repeats: usize,
+}
+
+impl Default for GradientUpdateConfig {
+    fn default() -> Self {
+        Self { step: Schedule::ramp(0.2, 0.005, 1.0), momentum: 0.9, repeats: 1 }
+    }
+}
+
+/// Settings of the initialisation, layer by layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InitializationConfig {
+    /// Steps of learning on patches for each layer below the deepest. Default 100.
+    pub steps: usize,
+    /// λ of these steps as a part, in (0, 1), of each patch's λ_max. Default 0.2.
+    pub lambda_relative: f32,
+}
+
+impl Default for InitializationConfig {
+    fn default() -> Self {
+        Self { steps: 100, lambda_relative: 0.2 }
+    }
+}
+
+impl LearningConfig {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check(&self, geometry: &Geometry) -> Result<()> {
+        let at_least_one = |name: &str, value: usize| {
+            if value == 0 { Err(Error::parameter(name, value, "at least 1")) } else { Ok(()) }
+        };
+        at_least_one("epochs", self.epochs)?;
+        at_least_one("batch-size", self.batch_size)?;
+        self.lambda.check("lambda", 0.0..=f32::MAX)?;
+        let part = |name: &str, value: f32, low: bool, high: bool| {
+            let inside = value.is_finite()
+                && (if low { value >= 0.0 } else { value > 0.0 })
+                && (if high { value <= 1.0 } else { value < 1.0 });
+            let (open, close) = (if low { '[' } else { '(' }, if high { ']' } else { ')' });
+            if inside { Ok(()) } else { Err(Error::parameter(name, value, format!("a number in {open}0, 1{close}"))) }
+        };
+        if let Some(zeros) = &self.zeros {
+            if zeros.len() + 1 != geometry.depth() {
+                return Err(Error::parameter(
+                    "zeros",
+                    format!("{zeros:?}"),
+                    format!("one number for each layer after the first: {}", geometry.depth() - 1),
+                ));
+            }
+            zeros.iter().try_for_each(|&value| part("zeros", value, true, false))?;
+        }
+        part("zeros_over", self.zeros_over, true, true)?;
+        part("gap", self.gap, false, false)?;
+        at_least_one("max_iterations", self.max_iterations)?;
+        at_least_one("reseed_every", self.reseed_every)?;
+        part("reseed_until", self.reseed_until, true, true)?;
+        part("pursuit.forgetting", self.pursuit.forgetting, false, true)?;
+        part("pursuit.atoms_per_step", self.pursuit.atoms_per_step, false, true)?;
+        at_least_one("pursuit.lower_every", self.pursuit.lower_every)?;
+        part("pursuit.exchange", self.pursuit.exchange, false, true)?;
+        self.gradient.step.check("gradient.step", 0.0..=1.0)?;
+        part("gradient.momentum", self.gradient.momentum, true, false)?;
+        at_least_one("gradient.repeats", self.gradient.repeats)?;
+        part("initialization.lambda_relative", self.initialization.lambda_relative, false, false)?;
+        if self.update == UpdateRule::Pursuit && !geometry.effective_is_convolution() {
+            return Err(Error::parameter(
+                "update",
+                "pursuit",
+                "no padding after the first layer; with it use the update \"gradient\"",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Most non-zeros of an atom of every layer: all for D_1, else what the requested part of zeros leaves.
+    pub fn nonzeros(&self, geometry: &Geometry) -> Vec<usize> {
+        let layers = geometry.layers().iter().enumerate();
+        layers
+            .map(|(index, layer)| match index {
+                0 => layer.atom_len(),
+                _ => match &self.zeros {
+                    Some(zeros) => nonzeros_left(layer.atom_len(), zeros[index - 1]),
+                    None => nonzeros_left(layer.atom_len(), if index == 1 { 0.95 } else { 0.99 }).max(4),
+                }
+                .min(layer.atom_len()),
+            })
+            .collect()
+    }
+}
+
+/// Entries of `len` that may differ from zero when the part `zeros` must not.
+pub(super) fn nonzeros_left(len: usize, zeros: f32) -> usize {
+    // A part like 0.95 is not exact in binary: 5% of 800 is 40, not 39.
+    ((len as f64 * (1.0 - f64::from(zeros)) + 1e-4).floor() as usize).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn schedules() {
+        let schedule: Schedule = serde_json::from_str(r#"{"start": 1.0, "end": 0.0, "over": 0.5}"#).unwrap();
+        assert_eq!([0.0, 0.25, 0.5, 1.0].map(|progress| schedule.at(progress)), [1.0, 0.5, 0.0, 0.0]);
+        assert_eq!(serde_json::from_str::<Schedule>("0.3").unwrap(), Schedule::constant(0.3));
+        assert_eq!(serde_json::to_string(&Schedule::constant(0.5)).unwrap(), "0.5");
+    }
+
+    #[test]
+    fn requested_zeros_of_the_papers_geometry() {
+        let config = TrainConfig::preset(Preset::Mnist);
+        assert_eq!(config.learning.nonzeros(&config.check().unwrap()), [49, 40, 62]);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let mut config = TrainConfig::preset(Preset::Small);
+        config.learning.batch_size = 0;
+        assert!(config.check().unwrap_err().to_string().contains("batch-size"));
+        config.learning.batch_size = 1;
+        config.learning.lambda = Schedule::constant(-1.0);
+        assert!(config.check().unwrap_err().to_string().contains("lambda = -1"));
+        config.learning.lambda = Schedule::constant(f32::NAN);
+        assert!(config.check().is_err());
+    }
+}

@@ -1,0 +1,326 @@
+//! The state of a training run and what one step does to it.
+
+use super::cascade::Cascade;
+use super::config::{TrainConfig, UpdateRule};
+use super::initialize::{initialize, operator};
+use super::metrics::{BatchSums, Dictionaries, Summary};
+use super::online::OnlineUpdate;
+use super::random::{Purpose, stream};
+use super::statistics::Statistics;
+use super::surrogate::{SurrogateUpdate, windows};
+use crate::data::Source;
+use crate::error::{Error, Result};
+use crate::model::geometry::Geometry;
+use crate::model::sparse::{HostFilters, norm};
+use crate::model::{Mlcsc, Operator};
+use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursued};
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::seq::SliceRandom;
+use std::time::Instant;
+
+/// Dictionaries under training, with everything that the next step depends on.
+#[derive(Debug, Clone)]
+pub struct Learner {
+    pub(super) config: TrainConfig,
+    pub(super) geometry: Geometry,
+    pub(super) cascade: Cascade,
+    pub(super) statistics: Option<Statistics>,
+    pub(super) velocity: Vec<HostFilters>,
+    /// Steps since every deepest atom was last used by a code.
+    pub(super) idle: Vec<u32>,
+    /// Steps done.
+    pub(super) step: usize,
+    steps_per_epoch: usize,
+    device: Device,
+}
+
+/// Signals of a batch, as the model codes them.
+struct Batch {
+    signals: Tensor<4>,
+    pursued: Pursued,
+}
+
+impl Learner {
+    /// Starts a run: dictionaries initialised from the training signals.
+    ///
+    /// # Errors
+    /// A configuration that does not fit itself or the signals; signals that cannot be read.
+    pub fn start(
+        config: &TrainConfig,
+        source: &dyn Source,
+        device: &Device,
+        progress: impl FnMut(usize, f32),
+    ) -> Result<Self> {
+        let geometry = check(config, source)?;
+        let cascade = initialize(config, &geometry, source, device, progress)?;
+        Self::assemble(config, geometry, cascade, source, device)
+    }
+
+    /// Goes on from a model.
+    ///
+    /// # Errors
+    /// A configuration that does not fit itself, the model or the signals.
+    pub fn from_model(config: &TrainConfig, model: &Mlcsc, source: &dyn Source, device: &Device) -> Result<Self> {
+        let geometry = check(config, source)?;
+        let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
+        let fits = filters.len() == geometry.depth()
+            && filters.iter().zip(geometry.layers()).all(|(filters, layer)| filters.dims() == layer.filter_dims());
+        if !fits {
+            return Err(Error::shape("model to go on from", "the layers of the configuration", "other ones"));
+        }
+        Self::assemble(config, geometry, Cascade::new(config.model.clone(), filters), source, device)
+    }
+
+    fn assemble(
+        config: &TrainConfig,
+        geometry: Geometry,
+        cascade: Cascade,
+        source: &dyn Source,
+        device: &Device,
+    ) -> Result<Self> {
+        let rule = config.learning.update;
+        let statistics = match (rule, geometry.effective_layer()) {
+            (UpdateRule::Pursuit, Some(layer)) => Some(Statistics::new(&layer)),
+            _ => None,
+        };
+        let velocity = match rule {
+            UpdateRule::Gradient => {
+                (0..cascade.depth()).map(|layer| HostFilters::zeros(cascade.filters(layer).dims())).collect()
+            }
+            UpdateRule::Pursuit => Vec::new(),
+        };
+        Ok(Self {
+            idle: vec![0; geometry.code().channels],
+            steps_per_epoch: source.len().div_ceil(config.learning.batch_size),
+            config: config.clone(),
+            geometry,
+            cascade,
+            statistics,
+            velocity,
+            step: 0,
+            device: device.clone(),
+        })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &TrainConfig {
+        &self.config
+    }
+
+    /// Steps done.
+    pub fn steps_done(&self) -> usize {
+        self.step
+    }
+
+    /// Steps of one epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.steps_per_epoch
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> usize {
+        self.steps_per_epoch * self.config.learning.epochs
+    }
+
+    /// Part of the run that is done.
+    pub fn progress(&self) -> f32 {
+        self.step as f32 / self.steps().max(1) as f32
+    }
+
+    /// The model as it stands.
+    ///
+    /// # Errors
+    /// None for filters that came from a model.
+    pub fn model(&self) -> Result<Mlcsc> {
+        self.cascade.model(&self.device)
+    }
+
+    /// λ at this moment.
+    pub fn lambda(&self) -> f32 {
+        self.config.learning.lambda.at(self.progress())
+    }
+
+    /// One step on the next batch: codes, then dictionaries.
+    ///
+    /// # Errors
+    /// Signals that cannot be read.
+    pub fn step(&mut self, source: &dyn Source) -> Result<BatchSums> {
+        let started = Instant::now();
+        let learning = self.config.learning.clone();
+        let (epoch, within) = (self.step / self.steps_per_epoch, self.step % self.steps_per_epoch);
+        let order = self.order(source.len(), epoch);
+        let end = ((within + 1) * learning.batch_size).min(order.len());
+        let operator = operator(&self.cascade, &self.device)?;
+        let (batch, mut sums) = self.code(&operator, source, &order[within * learning.batch_size..end])?;
+        let Batch { signals, pursued, .. } = &batch;
+        let codes: Vec<f32> = pursued.codes.clone().into_data().iter::<f32>().collect();
+        for (idle, used) in self.idle.iter_mut().zip(sums.usage()) {
+            *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
+        }
+        match &mut self.statistics {
+            Some(statistics) => {
+                let values: Vec<f32> = signals.clone().into_data().iter::<f32>().collect();
+                let weight = ((self.step + 1) as f32).powf(-learning.pursuit.forgetting);
+                statistics.add(&values, &codes, self.cascade.atoms(), weight, &self.device);
+                let update = SurrogateUpdate::new(&learning, learning.nonzeros(&self.geometry), &self.device);
+                update.step(self.step, &mut self.cascade, statistics);
+            }
+            None => {
+                let progress = self.progress();
+                let update = OnlineUpdate {
+                    step: learning.gradient.step.at(progress),
+                    momentum: learning.gradient.momentum,
+                    repeats: learning.gradient.repeats,
+                    keep: self.kept_entries(progress),
+                    atom_norm: learning.atom_norm,
+                };
+                update.step(&mut self.cascade, &mut self.velocity, signals, &pursued.codes, &self.device)?;
+            }
+        }
+        self.step += 1;
+        if self.step.is_multiple_of(learning.reseed_every) && self.progress() < learning.reseed_until {
+            self.reseed(&operator, &batch, &codes);
+        }
+        sums.seconds = started.elapsed().as_secs_f64();
+        Ok(sums)
+    }
+
+    /// Codes held-out signals with the dictionaries as they are, in batches. `progress` is told the part that is done and ends it,
+    /// with `None`, by `false`.
+    ///
+    /// # Errors
+    /// Signals that cannot be read.
+    pub fn evaluate(&self, source: &dyn Source, mut progress: impl FnMut(f32) -> bool) -> Result<Option<Summary>> {
+        let operator = operator(&self.cascade, &self.device)?;
+        let mut total: Option<BatchSums> = None;
+        let batch = self.config.learning.batch_size;
+        for start in (0..source.len()).step_by(batch) {
+            let started = Instant::now();
+            let indices: Vec<usize> = (start..(start + batch).min(source.len())).collect();
+            let (_, mut sums) = self.code(&operator, source, &indices)?;
+            sums.seconds = started.elapsed().as_secs_f64();
+            match &mut total {
+                Some(total) => total.add(&sums),
+                None => total = Some(sums),
+            }
+            if !progress((start + indices.len()) as f32 / source.len() as f32) {
+                return Ok(None);
+            }
+        }
+        let total = total.ok_or_else(|| Error::shape("held-out signals", "at least one", 0))?;
+        Ok(Some(total.summary()))
+    }
+
+    /// What can be said of the dictionaries alone; the coherences, which take a moment, only if asked for.
+    pub fn dictionaries(&self, coherence: bool) -> Dictionaries {
+        Dictionaries::of(&self.cascade, &self.geometry, coherence, &self.device)
+    }
+
+    /// The order of training signals in an epoch.
+    fn order(&self, count: usize, epoch: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        order.shuffle(&mut stream(self.config.learning.seed, Purpose::Order, epoch as u64));
+        order
+    }
+
+    /// Reads, normalises and codes some signals.
+    fn code(&self, operator: &Operator, source: &dyn Source, indices: &[usize]) -> Result<(Batch, BatchSums)> {
+        let learning = &self.config.learning;
+        let shape = source.shape();
+        let mut values = vec![0.0; indices.len() * shape.len()];
+        source.read(indices, &mut values)?;
+        let signals = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), &self.device);
+        let (signals, undo) = self.config.model.normalization.apply(signals);
+        let pursuit = BasisPursuitConfig {
+            gap: learning.gap,
+            max_iterations: learning.max_iterations,
+            nonnegative: learning.nonnegative,
+        };
+        let lambda = self.lambda();
+        let pursued =
+            Algorithm::Auto.init(&pursuit, operator)?.pursue(operator, signals.clone(), &Lambda::Absolute(lambda))?;
+        let sums = BatchSums::new(&self.cascade, &self.geometry, &signals, &pursued, &undo, lambda);
+        Ok((Batch { signals, pursued }, sums))
+    }
+
+    /// Entries that the atoms of every layer keep under the paper's update at this moment.
+    fn kept_entries(&self, progress: f32) -> Vec<usize> {
+        let learning = &self.config.learning;
+        let done = if learning.zeros_over > 0.0 { (progress / learning.zeros_over).min(1.0) } else { 1.0 };
+        self.geometry
+            .layers()
+            .iter()
+            .zip(learning.nonzeros(&self.geometry))
+            .map(|(layer, target)| {
+                // Geometric, so that the many zeros of the end do not come at once.
+                let (len, target) = (layer.atom_len() as f32, target as f32);
+                (len * (target / len).powf(done)).round().max(target) as usize
+            })
+            .collect()
+    }
+
+    /// Atoms of the deepest layer that no code has used for as long as it takes to be taken for dead.
+    pub fn dead_atoms(&self) -> Vec<usize> {
+        let steps = self.config.learning.reseed_every.min(self.steps_per_epoch) as u32;
+        (0..self.idle.len()).filter(|&atom| self.idle[atom] >= steps).collect()
+    }
+
+    /// Atoms of the deepest layer that no code used start again from what the present dictionaries explain worst.
+    fn reseed(&mut self, operator: &Operator, batch: &Batch, codes: &[f32]) {
+        let learning = &self.config.learning;
+        let dead = self.dead_atoms();
+        if dead.is_empty() {
+            return;
+        }
+        let windows_of = self.geometry.windows(self.geometry.depth());
+        let residuals: Vec<f32> = (batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()))
+            .into_data()
+            .iter::<f32>()
+            .collect();
+        let signals: Vec<f32> = batch.signals.clone().into_data().iter::<f32>().collect();
+        let len = windows_of.signal.len();
+        let (rows, columns) = (windows_of.code.height, windows_of.code.width);
+        // One place per signal, that of the largest residual; the worst signals first.
+        let mut places: Vec<(f32, usize, [usize; 2])> = (0..codes.len() / windows_of.code.len())
+            .map(|signal| {
+                let residual = &residuals[signal * len..][..len];
+                let energies = (0..rows * columns).map(|place| {
+                    let position = [place / columns, place % columns];
+                    (norm(&windows(&windows_of, [(residual, position)])), signal, position)
+                });
+                energies.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, signal, [0, 0]))
+            })
+            .collect();
+        places.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        // A choice among the worse half, so that two searches in a row do not seed the same.
+        let half = places.len().div_ceil(2);
+        places.truncate(half.max(dead.len()));
+        places.shuffle(&mut stream(learning.seed, Purpose::Reseeding, self.step as u64));
+        let count = dead.len().min(places.len());
+        let targets = windows(
+            &windows_of,
+            places[..count].iter().map(|&(_, signal, position)| (&signals[signal * len..][..len], position)),
+        );
+        let update = SurrogateUpdate::new(learning, learning.nonzeros(&self.geometry), &self.device);
+        dead[..count].iter().for_each(|&atom| self.idle[atom] = 0);
+        if let Some(statistics) = &mut self.statistics {
+            statistics.forget(&dead[..count]);
+        }
+        if let Some(velocity) = self.velocity.last_mut() {
+            dead[..count].iter().for_each(|&atom| velocity.atom_mut(atom).fill(0.0));
+        }
+        update.seed(&dead[..count], &targets, &mut self.cascade);
+    }
+}
+
+/// Checks a configuration against itself and the signals.
+fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometry> {
+    let geometry = config.check()?;
+    if source.is_empty() {
+        return Err(Error::shape(format!("training signals ({})", source.describe()), "at least one", 0));
+    }
+    if source.shape() != geometry.signal() {
+        return Err(Error::shape(format!("signals of {}", source.describe()), geometry.signal(), source.shape()));
+    }
+    Ok(geometry)
+}

@@ -1,0 +1,237 @@
+//! What is measured while dictionaries are learned.
+
+use super::cascade::Cascade;
+use crate::model::geometry::Geometry;
+use crate::model::normalization::Undo;
+use crate::model::sparse::SparseDictionary;
+use crate::pursuit::Pursued;
+use crate::theory::coherence::mutual_coherence;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Sums over some signals, from which means follow; those of two batches can be added.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchSums {
+    /// Number of signals.
+    pub signals: usize,
+    /// Wall time spent on them.
+    pub seconds: f64,
+    lambda: f64,
+    objective: f64,
+    data_term: f64,
+    gap: f64,
+    psnr: f64,
+    /// Non-zeros of γ_1 … γ_L.
+    nonzeros: Vec<f64>,
+    /// Non-zeros of every deepest atom.
+    usage: Vec<f64>,
+    /// Σ y and Σ ‖y‖² as coded.
+    sum: Vec<f64>,
+    energy: f64,
+}
+
+/// Means over some signals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Number of signals.
+    pub signals: usize,
+    /// λ, the mean where it changed.
+    pub lambda: f64,
+    /// Mean of ½‖y − D^(L)γ‖² + λ‖γ‖₁.
+    pub objective: f64,
+    /// Mean of ½‖y − D^(L)γ‖².
+    pub data_term: f64,
+    /// Mean relative duality gap.
+    pub gap: f64,
+    /// Mean over signals of 10·log₁₀(1/mean squared error) in dB, in the signals' own scale with peak 1.
+    pub psnr: f64,
+    /// Fraction of variance unexplained: Σ‖y − D^(L)γ‖² / Σ‖y − ȳ‖², ȳ the mean signal.
+    pub fvu: f64,
+    /// Mean ‖γ_i‖₀ of every layer.
+    pub nonzeros: Vec<f64>,
+    /// Atoms of the deepest layer that no signal used.
+    pub dead_atoms: usize,
+    /// Signals per second, everything included.
+    pub signals_per_second: f64,
+}
+
+impl BatchSums {
+    pub(super) fn new(
+        cascade: &Cascade,
+        geometry: &Geometry,
+        signals: &Tensor<4>,
+        pursued: &Pursued,
+        undo: &Undo,
+        lambda: f32,
+    ) -> Self {
+        let values: Vec<f32> = signals.clone().into_data().iter::<f32>().collect();
+        let len = geometry.signal().len();
+        let count = pursued.reports.len();
+        let total = |value: fn(&crate::pursuit::SignalReport) -> f32| -> f64 {
+            pursued.reports.iter().map(|report| f64::from(value(report))).sum()
+        };
+        let scales = undo.scales(count);
+        let psnr = pursued.reports.iter().zip(scales).map(|(report, scale)| {
+            let squared_error = 2.0 * f64::from(report.data_term) * f64::from(scale * scale) / len as f64;
+            // An exact reconstruction has no finite PSNR; 100 dB is beyond what single precision can tell.
+            -10.0 * squared_error.max(1e-10).log10()
+        });
+        let psnr = psnr.sum();
+        let codes: Vec<f32> = pursued.codes.clone().into_data().iter::<f32>().collect();
+        let positions = geometry.code().height * geometry.code().width;
+        let mut usage = vec![0.0; geometry.code().channels];
+        for code in codes.chunks_exact(geometry.code().len()) {
+            for (count, map) in usage.iter_mut().zip(code.chunks_exact(positions)) {
+                *count += map.iter().filter(|value| **value != 0.0).count() as f64;
+            }
+        }
+        let mut sum = vec![0.0; len];
+        let mut energy = 0.0;
+        for signal in values.chunks_exact(len) {
+            for (sum, &value) in sum.iter_mut().zip(signal) {
+                *sum += f64::from(value);
+                energy += f64::from(value) * f64::from(value);
+            }
+        }
+        Self {
+            signals: count,
+            seconds: 0.0,
+            lambda: f64::from(lambda) * count as f64,
+            objective: total(|report| report.objective),
+            data_term: total(|report| report.data_term),
+            gap: total(|report| report.relative_gap),
+            psnr,
+            nonzeros: nonzeros_of_layers(cascade, geometry, codes),
+            usage,
+            sum,
+            energy,
+        }
+    }
+
+    /// Non-zeros of every deepest atom.
+    pub(super) fn usage(&self) -> &[f64] {
+        &self.usage
+    }
+
+    /// Adds the sums of other signals.
+    pub fn add(&mut self, other: &Self) {
+        self.signals += other.signals;
+        self.seconds += other.seconds;
+        self.lambda += other.lambda;
+        self.objective += other.objective;
+        self.data_term += other.data_term;
+        self.gap += other.gap;
+        self.psnr += other.psnr;
+        self.energy += other.energy;
+        for (own, other) in
+            [(&mut self.nonzeros, &other.nonzeros), (&mut self.usage, &other.usage), (&mut self.sum, &other.sum)]
+        {
+            own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
+        }
+    }
+
+    /// The means.
+    pub fn summary(&self) -> Summary {
+        let count = self.signals.max(1) as f64;
+        let variance = self.energy - self.sum.iter().map(|sum| sum * sum).sum::<f64>() / count;
+        Summary {
+            signals: self.signals,
+            lambda: self.lambda / count,
+            objective: self.objective / count,
+            data_term: self.data_term / count,
+            gap: self.gap / count,
+            psnr: self.psnr / count,
+            fvu: if variance > 0.0 { 2.0 * self.data_term / variance } else { 0.0 },
+            nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
+            dead_atoms: self.usage.iter().filter(|count| **count == 0.0).count(),
+            signals_per_second: self.signals as f64 / self.seconds.max(f64::MIN_POSITIVE),
+        }
+    }
+
+    /// All sums as numbers in a row, for a checkpoint.
+    pub(super) fn to_values(&self) -> Vec<f64> {
+        let scalars = [
+            self.signals as f64,
+            self.seconds,
+            self.lambda,
+            self.objective,
+            self.data_term,
+            self.gap,
+            self.psnr,
+            self.energy,
+        ];
+        [&scalars[..], &self.nonzeros, &self.usage, &self.sum].concat()
+    }
+
+    /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
+    pub(super) fn from_values(values: &[f64], geometry: &Geometry) -> Option<Self> {
+        let lengths = [geometry.depth(), geometry.code().channels, geometry.signal().len()];
+        let (scalars, rest) = values.split_at_checked(8)?;
+        if rest.len() != lengths.iter().sum::<usize>() {
+            return None;
+        }
+        let (nonzeros, rest) = rest.split_at(lengths[0]);
+        let (usage, sum) = rest.split_at(lengths[1]);
+        let [signals, seconds, lambda, objective, data_term, gap, psnr, energy] = scalars.try_into().ok()?;
+        Some(Self {
+            signals: signals as usize,
+            seconds,
+            lambda,
+            objective,
+            data_term,
+            gap,
+            psnr,
+            nonzeros: nonzeros.to_vec(),
+            usage: usage.to_vec(),
+            sum: sum.to_vec(),
+            energy,
+        })
+    }
+}
+
+/// Sums over a batch of ‖γ_i‖₀ for every layer, by the non-zeros of codes and dictionaries.
+fn nonzeros_of_layers(cascade: &Cascade, geometry: &Geometry, codes: Vec<f32>) -> Vec<f64> {
+    let count = |codes: &[f32]| codes.iter().filter(|value| **value != 0.0).count() as f64;
+    let mut counts = vec![count(&codes)];
+    let mut codes = codes;
+    for layer in (1..cascade.depth()).rev() {
+        codes = SparseDictionary::new(cascade.filters(layer), &geometry.layers()[layer]).synthesize(&codes);
+        counts.push(count(&codes));
+    }
+    counts.reverse();
+    counts
+}
+
+/// What can be said of dictionaries without signals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Dictionaries {
+    /// Part of zeros in W_1 … W_L.
+    pub zeros: Vec<f64>,
+    /// Mutual coherence of D_1 … D_L.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coherence: Option<Vec<f32>>,
+    /// Mutual coherence of D^(1) … D^(L).
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub effective_coherence: Option<Vec<f32>>,
+}
+
+impl Dictionaries {
+    pub(super) fn of(cascade: &Cascade, geometry: &Geometry, coherence: bool, device: &Device) -> Self {
+        let layers = 0..cascade.depth();
+        let of_layers = || {
+            let layers = layers.clone().zip(geometry.layers());
+            layers.map(|(layer, shape)| mutual_coherence(cascade.filters(layer).to_tensor(device), shape)).collect()
+        };
+        let of_effective = || {
+            let layers = layers.clone();
+            layers
+                .map(|layer| mutual_coherence(cascade.effective(layer).to_tensor(device), &geometry.windows(layer + 1)))
+                .collect()
+        };
+        Self {
+            zeros: layers.clone().map(|layer| cascade.filters(layer).zeros_fraction()).collect(),
+            coherence: coherence.then(of_layers),
+            effective_coherence: coherence.then(of_effective),
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The default update: every atom is a sparse code over the dictionary below it, and is found as one.
+//!
+//! With the codes held fixed, the best single effective atom d_j is u_j = d_j − G_j/A_jj, with G the gradient and A_jj the curvature
+//! of the surrogate kept in [`Statistics`]: block coordinate descent, as in online dictionary learning. But d_j = D^(L−1) w_j with a
+//! sparse w_j, so the constrained minimiser is the best K-term approximation of u_j over D^(L−1). That is a pursuit problem and
+//! solved by one ([`SubspacePursuit`], started at the present w_j), where cutting the small entries of a gradient step (the
+//! paper's hard threshold) moves the atom away from where the gradient sent it.
+//!
+//! The layers below are treated in the same way, one after the other: the gradient is pulled down to the filters of D^(i), a step
+//! along it (scaled by every atom's curvature, of exact length for the surrogate) says which filters are wanted, and the atoms
+//! of D_i are their sparse codes over D^(i−1). A step is taken only if the surrogate falls.
+
+use super::cascade::Cascade;
+use super::config::{AtomNorm, LearningConfig};
+use super::statistics::{Statistics, add_window, inner};
+use crate::model::correlation::CorrelationTable;
+use crate::model::dictionary::analyze;
+use crate::model::geometry::LayerGeometry;
+use crate::model::sparse::HostFilters;
+use crate::pursuit::subspace::SubspacePursuit;
+use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Curvature below which an atom is left alone, as a part of the mean curvature: hardly used atoms have nothing to say.
+const UNUSED: f32 = 1e-4;
+
+/// Curvature added to every atom's, as a part of the mean, which keeps rarely used atoms from jumping at noise.
+const DAMPING: f32 = 1e-2;
+
+/// Times that a step of a lower layer is halved before it is given up.
+const HALVINGS: u32 = 3;
+
+/// Exchanges of the pursuit when an atom is coded from nothing.
+const EXCHANGES_FROM_NOTHING: usize = 6;
+
+/// What the update needs to know.
+#[derive(Debug, Clone)]
+pub struct SurrogateUpdate {
+    /// Most non-zeros of an atom of every layer.
+    pub nonzeros: Vec<usize>,
+    /// Which atoms of the deepest layer have unit norm.
+    pub atom_norm: AtomNorm,
+    /// Part of the deepest atoms updated in each step.
+    pub atoms_per_step: f32,
+    /// Steps between two updates of a lower layer.
+    pub lower_every: usize,
+    /// Part of an atom's non-zeros that may move in one update.
+    pub exchange: f32,
+    /// Where products are computed.
+    pub device: Device,
+}
+
+impl SurrogateUpdate {
+    /// As the configuration says.
+    pub fn new(config: &LearningConfig, nonzeros: Vec<usize>, device: &Device) -> Self {
+        Self {
+            nonzeros,
+            atom_norm: config.atom_norm,
+            atoms_per_step: config.pursuit.atoms_per_step,
+            lower_every: config.pursuit.lower_every,
+            exchange: config.pursuit.exchange,
+            device: device.clone(),
+        }
+    }
+
+    /// One step: some atoms of the deepest layer in turn, and now and then one layer below.
+    pub fn step(&self, step: usize, cascade: &mut Cascade, statistics: &Statistics) {
+        let atoms = cascade.atoms().atoms();
+        // Small blocks, one after the other: atoms of one block are moved at once and may get in each other's way.
+        let block = (atoms / 16).clamp(8, 64).min(atoms);
+        let blocks = atoms.div_ceil(block);
+        let wanted = ((self.atoms_per_step * blocks as f32).ceil() as usize).clamp(1, blocks);
+        let dictionary = (cascade.depth() > 1).then(|| self.below(cascade, cascade.depth() - 1));
+        for turn in 0..wanted {
+            let start = (step * wanted + turn) % blocks * block;
+            self.deepest(start..(start + block).min(atoms), cascade, statistics, dictionary.as_ref());
+        }
+        let lower = cascade.depth() - 1;
+        if lower > 0 && step % self.lower_every == self.lower_every - 1 {
+            // The layer just below the deepest first, then on down.
+            let turn = step / self.lower_every % lower;
+            self.lower(lower - 1 - turn, cascade, statistics);
+        }
+    }
+
+    /// Moves a block of atoms of the deepest layer to the codes of the atoms that are wanted.
+    fn deepest(
+        &self,
+        block: Range<usize>,
+        cascade: &mut Cascade,
+        statistics: &Statistics,
+        below: Option<&DictionaryBelow>,
+    ) {
+        let energies = statistics.energies();
+        let mean = energies.iter().sum::<f32>() / energies.len() as f32;
+        let filters = cascade.atoms();
+        let len = filters.atom_len();
+        let gradient = statistics.gradient(block.clone(), filters, &self.device);
+        let atoms: Vec<usize> = block.clone().filter(|&atom| energies[atom] > UNUSED * mean).collect();
+        if atoms.is_empty() {
+            return;
+        }
+        let mut change = vec![0.0; atoms.len() * len];
+        for (&atom, change) in atoms.iter().zip(change.chunks_exact_mut(len)) {
+            let scale = -(energies[atom] + DAMPING * mean).recip();
+            let own = &gradient[(atom - block.start) * len..][..len];
+            change.iter_mut().zip(own).for_each(|(change, gradient)| *change = scale * gradient);
+        }
+        let current: Vec<f32> = atoms.iter().flat_map(|&atom| filters.atom(atom)).copied().collect();
+        let wanted: Vec<f32> = current.iter().zip(&change).map(|(current, change)| current + change).collect();
+        let codes = match below {
+            None => wanted,
+            Some(below) => {
+                let deepest = cascade.filters(cascade.depth() - 1);
+                let codes = atoms.iter().flat_map(|&atom| deepest.atom(atom)).copied().collect();
+                below.refine(&change, codes, self.nonzeros[cascade.depth() - 1], self.exchange)
+            }
+        };
+        cascade.set_atoms(&atoms, &codes, self.atom_norm);
+    }
+
+    /// A step of the layer `layer` + 1 below the deepest.
+    fn lower(&self, layer: usize, cascade: &mut Cascade, statistics: &Statistics) {
+        let deepest = cascade.depth() - 1;
+        let atoms = cascade.atoms().atoms();
+        let mut gradient =
+            HostFilters::new(cascade.atoms().dims(), statistics.gradient(0..atoms, cascade.atoms(), &self.device));
+        let before = statistics.value(cascade.atoms(), gradient.values());
+        if self.atom_norm == AtomNorm::Effective {
+            // Lengths are given; only what turns an atom counts.
+            for atom in 0..atoms {
+                let along = inner(gradient.atom(atom), cascade.atoms().atom(atom)) as f32;
+                let values = cascade.atoms().atom(atom);
+                gradient.atom_mut(atom).iter_mut().zip(values).for_each(|(value, atom)| *value -= along * atom);
+            }
+        }
+        let mut pulled = gradient.clone();
+        let mut energies = statistics.energies();
+        for above in (layer + 1..=deepest).rev() {
+            pulled = cascade.pull_down(above, &pulled);
+            energies = energies_below(cascade.filters(above), &energies);
+        }
+        let mean = energies.iter().sum::<f32>() / energies.len() as f32;
+        let mut change = pulled;
+        for (atom, energy) in energies.iter().enumerate() {
+            let scale = -(energy + DAMPING * mean + f32::MIN_POSITIVE).recip();
+            change.atom_mut(atom).iter_mut().for_each(|value| *value *= scale);
+        }
+        // Along this line the surrogate is a parabola.
+        let effect = cascade.push_up(layer, &change);
+        let curvature = inner(effect.values(), &statistics.product(&effect, &self.device));
+        let slope = inner(gradient.values(), effect.values());
+        if !(curvature > 0.0 && slope < 0.0) {
+            return;
+        }
+        let mut length = (-slope / curvature) as f32;
+        let below = (layer > 0).then(|| self.below(cascade, layer));
+        for _ in 0..=HALVINGS {
+            let step: Vec<f32> = change.values().iter().map(|value| length * value).collect();
+            let current = cascade.filters(layer);
+            let filters = match &below {
+                None => current.values().iter().zip(&step).map(|(current, step)| current + step).collect(),
+                Some(below) => below.refine(&step, current.values().to_vec(), self.nonzeros[layer], self.exchange),
+            };
+            let mut candidate = cascade.clone();
+            candidate.set_filters(layer, HostFilters::new(current.dims(), filters));
+            candidate.normalize(self.atom_norm);
+            let gradient = statistics.gradient(0..atoms, candidate.atoms(), &self.device);
+            if statistics.value(candidate.atoms(), &gradient) < before {
+                *cascade = candidate;
+                return;
+            }
+            length *= 0.5;
+        }
+    }
+
+    /// Replaces atoms of the deepest layer by codes of `targets`, found from nothing.
+    pub fn seed(&self, atoms: &[usize], targets: &[f32], cascade: &mut Cascade) {
+        let deepest = cascade.depth() - 1;
+        let codes = match deepest {
+            0 => targets.to_vec(),
+            _ => self.below(cascade, deepest).code(targets, self.nonzeros[deepest]),
+        };
+        cascade.set_atoms(atoms, &codes, self.atom_norm);
+    }
+
+    fn below(&self, cascade: &Cascade, layer: usize) -> DictionaryBelow {
+        let geometry = cascade.codes_below(layer);
+        let filters = cascade.effective(layer - 1).to_tensor(&self.device);
+        let positions = [geometry.code.height, geometry.code.width];
+        let table = CorrelationTable::new(&filters, geometry.stride, positions);
+        DictionaryBelow { geometry, filters, table }
+    }
+}
+
+/// Mean energy of the codes of the layer below, were all coefficients uncorrelated.
+fn energies_below(filters: &HostFilters, energies: &[f32]) -> Vec<f32> {
+    let [_, channels, rows, columns] = filters.dims();
+    let mut below = vec![0.0; channels];
+    for (atom, energy) in energies.iter().enumerate() {
+        for (sum, map) in below.iter_mut().zip(filters.atom(atom).chunks_exact(rows * columns)) {
+            *sum += energy * map.iter().map(|value| value * value).sum::<f32>();
+        }
+    }
+    below
+}
+
+/// D^(i−1) as the dictionary over which atoms of D^(i) are coded.
+struct DictionaryBelow {
+    geometry: LayerGeometry,
+    filters: Tensor<4>,
+    table: CorrelationTable,
+}
+
+impl DictionaryBelow {
+    /// Codes of atoms that are to change by `change`, from their present codes.
+    fn refine(&self, change: &[f32], mut codes: Vec<f32>, nonzeros: usize, exchange: f32) -> Vec<f32> {
+        let exchange = ((nonzeros as f32 * exchange).round() as usize).max(1);
+        self.exchange(change, &mut codes, nonzeros, exchange);
+        codes
+    }
+
+    /// Codes of `targets` from nothing.
+    fn code(&self, targets: &[f32], nonzeros: usize) -> Vec<f32> {
+        let count = targets.len() / self.geometry.signal.len();
+        let mut codes = vec![0.0; count * self.geometry.code.len()];
+        for _ in 0..EXCHANGES_FROM_NOTHING {
+            let painted = crate::model::dictionary::synthesize(
+                Tensor::from_data(
+                    TensorData::new(codes.clone(), self.geometry.code.batched(count)),
+                    &self.filters.device(),
+                ),
+                self.filters.clone(),
+                &self.geometry,
+            );
+            let residuals: Vec<f32> =
+                painted.into_data().iter::<f32>().zip(targets).map(|(painted, target)| target - painted).collect();
+            self.exchange(&residuals, &mut codes, nonzeros, nonzeros.div_ceil(2));
+        }
+        codes
+    }
+
+    fn exchange(&self, residuals: &[f32], codes: &mut [f32], nonzeros: usize, exchange: usize) {
+        let LayerGeometry { signal, code, .. } = &self.geometry;
+        let count = residuals.len() / signal.len();
+        let residuals = TensorData::new(residuals.to_vec(), signal.batched(count));
+        let residuals = Tensor::from_data(residuals, &self.filters.device());
+        let correlations: Vec<f32> =
+            analyze(residuals, self.filters.clone(), &self.geometry).into_data().iter::<f32>().collect();
+        let shape = [code.channels, code.height, code.width];
+        let pursuit = SubspacePursuit::new(&self.table, shape, nonzeros, exchange);
+        codes
+            .par_chunks_exact_mut(code.len())
+            .zip(correlations.par_chunks_exact(code.len()))
+            .for_each(|(code, correlations)| pursuit.refine(correlations, code));
+    }
+}
+
+/// Windows of signals, one per atom of a convolution, as targets for its atoms.
+pub(super) fn windows<'a>(
+    geometry: &LayerGeometry,
+    places: impl IntoIterator<Item = (&'a [f32], [usize; 2])>,
+) -> Vec<f32> {
+    let mut targets = Vec::new();
+    for (signal, position) in places {
+        let start = targets.len();
+        targets.resize(start + geometry.atom_len(), 0.0);
+        add_window(&mut targets[start..], signal, geometry, position, 1.0);
+    }
+    targets
+}
