@@ -336,6 +336,9 @@ fn usage_errors() {
     ] {
         bench.fails(&format!("{encode} {flags}"), 2, &words);
     }
+    let output = bench.command(encode).env("BURN_DEVICE", "abacus").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("abacus"));
     bench.fails("encode --model model.safetensors --data signals.npy --out out.txt", 2, &["--out", "out.txt"]);
     bench.fails("encode --model model.safetensors --out out.npz", 2, &["--data"]);
     bench.fails("encode", 2, &["--model", "--out"]);
@@ -416,7 +419,7 @@ fn signals_and_codes_that_do_not_fit() {
     for codes in ["other.npz", "cut.npz", "missing.npz"] {
         bench.fails(&format!("reconstruct --model model.safetensors --codes {codes} --out out"), 1, &[codes]);
     }
-    bench.fails("reconstruct --model other.safetensors --codes codes.npz --out out", 1, &["codes.npz", "1x12x12"]);
+    bench.fails("reconstruct --model other.safetensors --codes codes.npz --out out", 1, &["codes.npz", "2x12x12"]);
     bench.fails("reconstruct --model model.safetensors --codes nine.npy --out out", 2, &["--codes", "nine.npy"]);
     assert_eq!(bench.names(), before);
 }
