@@ -366,7 +366,7 @@ pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: A
     })
 }
 
-/// Signals at once so that no representation of theirs outgrows [`BATCH_VALUES`].
+/// Signals at once so that no representation of theirs outgrows 64 MiB.
 pub fn default_batch(geometry: &Geometry) -> usize {
     let largest = geometry.layers().iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
     (BATCH_VALUES / largest).clamp(1, LARGEST_BATCH)

@@ -20,7 +20,7 @@ pub fn print(text: &str) -> Result<()> {
 /// Prints one JSON document to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(document: &serde_json::Value) -> Result<()> {
     print(&format!("{document:#}"))
 }

@@ -6,6 +6,7 @@ use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt, output};
 use crate::error::{Error, Result};
+use crate::export::codes::CodesFormat;
 use crate::export::quality::Quality;
 use crate::export::{CodesReader, arrays, mosaic};
 use crate::files;
@@ -60,6 +61,9 @@ impl ReconstructArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.coding.check()?;
         self.selection.check()?;
+        if let Some(codes) = &self.codes {
+            CodesFormat::of(codes, "--codes")?;
+        }
         match is_array(&self.out) {
             true => files::check_writable(&self.out)?,
             false => files::check_writable_folder(&self.out)?,
