@@ -1,7 +1,7 @@
 //! IDX files of unsigned bytes, gzipped or not: the format of MNIST and its relatives.
 //!
-//! An IDX file is `0, 0, type, rank`, the extents as big-endian `u32`, then the values. Files that are not compressed stay
-//! on disk, mapped into memory; compressed ones are unpacked and held as bytes.
+//! An IDX file is `0, 0, type, rank`, the extents as big-endian `u32`, then the values. Files that are not compressed
+//! stay on disk, mapped into memory; compressed ones are unpacked and held as bytes.
 
 use super::pictures::{Collection, Pictures, Window};
 use crate::error::{Error, Result};

@@ -46,8 +46,8 @@ impl Array {
 
 /// Reads a whole `.npy` array of any rank, of at most [`MAX_TENSOR_LEN`] values.
 ///
-/// Elements may be `f32`, `f64`, `bool` or integers of 8 to 64 bits, signed or not, in either byte order, in C or Fortran
-/// order. They are rounded to `f32`; values need not be finite ([`Array::check_finite`]).
+/// Elements may be `f32`, `f64`, `bool` or integers of 8 to 64 bits, signed or not, in either byte order, in C or
+/// Fortran order. They are rounded to `f32`; values need not be finite ([`Array::check_finite`]).
 ///
 /// # Errors
 /// [`Error::Io`]; [`Error::Format`] for another element type, an extent of zero, or a file whose length is not what its
@@ -143,8 +143,8 @@ impl File {
                 format!("expected a .npy array, found {len} bytes, too few for its header"),
             ));
         }
-        // SAFETY: a map is undefined behaviour only if the file is changed while it is read, which no reader of a file that
-        // somebody else owns can rule out; after this function the bytes are used as numbers alone.
+        // SAFETY: a map is undefined behaviour only if the file is changed while it is read, which no reader of a
+        // file that somebody else owns can rule out; after this function the bytes are used as numbers alone.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
         let (offset, header) = split_header(&map).map_err(|reason| Error::format(path, reason))?;
         let Header { element, fortran_order, extents } =

@@ -1,5 +1,5 @@
-//! What every kind of input boils down to: pictures that can be read whole or by window, and the two ways to make signals
-//! of them, whole or as random patches.
+//! What every kind of input boils down to: pictures that can be read whole or by window, and the two ways to make
+//! signals of them, whole or as random patches.
 
 use super::{DataConfig, Dataset, Source};
 use crate::error::{Error, Result};
@@ -104,7 +104,8 @@ impl Collection {
     }
 }
 
-/// How many of `count` signals are held out: the nearest to the fraction that leaves both parts with one signal at least.
+/// How many of `count` signals are held out: the nearest to the fraction that leaves both parts with one signal at
+/// least.
 fn held_out_count(count: usize, fraction: f32) -> usize {
     let wanted = (count as f64 * f64::from(fraction)).round() as usize;
     if count < 2 { 0 } else { wanted.clamp(1, count - 1) }
@@ -254,7 +255,7 @@ impl Source for Whole {
 /// Where a patch is cut.
 #[derive(Clone, Copy)]
 struct Place {
-    picture: u32,
+    picture: usize,
     top: u32,
     left: u32,
 }
@@ -275,7 +276,7 @@ fn draw_places(
             let shape = pictures.shape(picture);
             let top = below(shape.height - patch.height + 1);
             let left = below(shape.width - patch.width + 1);
-            Place { picture: picture as u32, top: top as u32, left: left as u32 }
+            Place { picture, top: top as u32, left: left as u32 }
         })
         .collect()
 }
@@ -301,7 +302,7 @@ impl Source for Patches {
             let Place { picture, top, left } = self.places[index];
             let (top, left) = (top as usize, left as usize);
             let window = Window { top, left, height: self.shape.height, width: self.shape.width };
-            self.pictures.read(picture as usize, window, out)
+            self.pictures.read(picture, window, out)
         })
     }
 
