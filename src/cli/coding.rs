@@ -26,6 +26,9 @@ const LARGEST_BATCH: usize = 512;
 /// Values that the largest representation of a batch has at most unless a flag says so: 64 MiB.
 const BATCH_VALUES: usize = 1 << 24;
 
+/// How an interruption leaves things.
+const UNFINISHED: &str = "not all signals were coded";
+
 /// How signals are coded: γ = argmin ½‖y − D^(L)γ‖² + λ‖γ‖₁ with D^(L) exactly as it is stored, after the model's
 /// normalisation.
 #[derive(Debug, Clone, Args)]
@@ -130,7 +133,7 @@ fn read_lambda(path: &Path, signals: usize) -> Result<Vec<f32>> {
 }
 
 /// Puts a flag's name in place of a parameter's.
-fn name_flag(flag: &str, checked: Result<()>) -> Result<()> {
+pub(super) fn name_flag(flag: &str, checked: Result<()>) -> Result<()> {
     checked.map_err(|error| match error {
         Error::Parameter { value, expected, .. } => Error::Parameter { parameter: flag.into(), value, expected },
         other => other,
@@ -220,7 +223,7 @@ impl Coder {
         let progress = Progress::new("coding", "signals", count as u64);
         interrupt::watch();
         for start in (0..count).step_by(batch_size) {
-            interrupt::check("nothing was written")?;
+            interrupt::check(UNFINISHED)?;
             let size = batch_size.min(count - start);
             let values = signals.read(start, size)?;
             let clock = Instant::now();
@@ -233,7 +236,7 @@ impl Coder {
             visit(Batch { signals: read, codes: pursued.codes, undo })?;
             progress.advance(size as u64);
         }
-        interrupt::check("nothing was written")?;
+        interrupt::check(UNFINISHED)?;
         Ok(coded)
     }
 
@@ -363,7 +366,7 @@ pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: A
     })
 }
 
-/// Signals at once so that no representation of theirs outgrows [`BATCH_VALUES`].
+/// Signals at once so that no representation of theirs outgrows 64 MiB.
 pub fn default_batch(geometry: &Geometry) -> usize {
     let largest = geometry.layers().iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
     (BATCH_VALUES / largest).clamp(1, LARGEST_BATCH)

@@ -1,7 +1,7 @@
 //! Flags that say what signals to read.
 
 use super::output;
-use crate::data::{DataConfig, Dataset, Source, Split};
+use crate::data::{self, DataConfig, Dataset, Source, Split};
 use crate::error::{Error, Result};
 use crate::model::geometry::{Pair, SignalShape};
 use clap::{Args, ValueEnum};
@@ -53,13 +53,32 @@ impl DataArgs {
         config.patches = self.patches.or(config.patches);
         config.grey |= self.grey;
         config.seed = self.data_seed.unwrap_or(config.seed);
-        config.check().map_err(|error| match error {
-            Error::Parameter { parameter, value, expected } => {
-                Error::parameter(format!("--{parameter}"), value, expected)
-            }
-            other => other,
-        })?;
+        config.check().map_err(name_flag)?;
         Ok(config)
+    }
+}
+
+/// Opens a source; its mistakes are named by their flags.
+///
+/// # Errors
+/// As [`data::open`].
+pub fn open(config: &DataConfig) -> Result<Dataset> {
+    data::open(config).map_err(name_flag)
+}
+
+/// Puts the flag in place of the configuration's field, where there is one.
+fn name_flag(error: Error) -> Error {
+    match error {
+        Error::Parameter { parameter, value, expected } => {
+            let flag = match parameter.as_str() {
+                "source" => "--data".into(),
+                "seed" => "--data-seed".into(),
+                "count" | "patch" | "patches" => format!("--{parameter}"),
+                _ => parameter,
+            };
+            Error::Parameter { parameter: flag, value, expected }
+        }
+        other => other,
     }
 }
 

@@ -1,9 +1,8 @@
 //! `mlcsc encode`: signals to codes.
 
 use super::coding::{Coder, CodingArgs};
-use super::data::{DataArgs, SelectionArgs};
+use super::data::{self, DataArgs, SelectionArgs};
 use super::{DeviceArgs, output};
-use crate::data;
 use crate::error::Result;
 use crate::export::CodesWriter;
 use crate::export::codes::CodesFormat;

@@ -1,5 +1,6 @@
 //! `mlcsc import`: a model from dictionaries that were learned elsewhere.
 
+use super::coding::name_flag;
 use super::data::{pair, pair_or_zero};
 use super::output::{Summary, grouped};
 use super::{DeviceArgs, output};
@@ -74,7 +75,7 @@ impl From<NormalizationName> for Normalization {
 impl ImportArgs {
     pub(super) fn run(&self) -> Result<()> {
         if let Some(lambda) = self.lambda {
-            Lambda::Absolute(lambda).check()?;
+            name_flag("--lambda", Lambda::Absolute(lambda).check())?;
         }
         let strides = per_layer("--strides", &self.strides, self.filters.len(), 1)?;
         let paddings = per_layer("--paddings", &self.paddings, self.filters.len(), 0)?;

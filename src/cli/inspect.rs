@@ -134,11 +134,12 @@ impl InspectArgs {
                 number(filters.coherence.into()),
             ]);
         }
-        let ways = [Application::Cascade, Application::Filters, Application::Matrix, Application::Gram].map(|way| {
-            let chosen = if way == operator.application() { "  ← auto" } else { "" };
+        let mut ways = vec![cells(&["way", "multiplications"])];
+        for way in [Application::Cascade, Application::Filters, Application::Matrix, Application::Gram] {
             let count = costs.of(way).map_or("not possible".into(), grouped);
-            vec![way.to_string(), format!("{count}{chosen}")]
-        });
+            let chosen = if way == operator.application() { "← auto" } else { "" };
+            ways.push(vec![way.to_string(), count, chosen.into()]);
+        }
         let mut summary =
             Summary::new(format!("{}: {} on {signal}", self.model.display(), output::counted(model.depth(), "layer")));
         summary
@@ -147,24 +148,12 @@ impl InspectArgs {
             .row("λ", defaults.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
             .row("sign of γ_L", if defaults.nonnegative { "non-negative" } else { "both" })
             .row(format!("‖D^({})‖²", model.depth()), format!("at most {}", number(bound)));
-        let mut costs = Summary::new("multiplications of one pursuit iteration, for one signal");
-        let width = ways
-            .iter()
-            .map(|way| way[1].find(' ').map_or(way[1].len(), |end| if way[1].starts_with("not") { 0 } else { end }))
-            .max()
-            .unwrap_or(0);
-        for way in &ways {
-            let (count, rest) = way[1]
-                .split_once("  ")
-                .map_or((way[1].as_str(), String::new()), |(count, rest)| (count, format!("  {rest}")));
-            costs.row(way[0].clone(), format!("{count:>width$}{rest}"));
-        }
         output::print(&format!(
-            "{}\n\n{}\n\n{}\n\n{}",
+            "{}\n\n{}\n\n{}\n\n{}\n  (of one pursuit iteration, for one signal)",
             summary.text(),
             output::table(&shapes),
             output::table(&numbers),
-            costs.text()
+            output::table(&ways)
         ))
     }
 }

@@ -24,7 +24,7 @@ use std::sync::LazyLock;
 
 /// Multi-Layer Convolutional Sparse Coding: nested sparse representations of signals.
 #[derive(Debug, Parser)]
-#[command(name = "mlcsc", version = version(), propagate_version = true, max_term_width = 100)]
+#[command(name = "mlcsc", version = version(), max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

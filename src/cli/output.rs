@@ -20,7 +20,7 @@ pub fn print(text: &str) -> Result<()> {
 /// Prints one JSON document to stdout.
 ///
 /// # Errors
-/// As [`print`].
+/// As [`print()`].
 pub fn print_json(document: &serde_json::Value) -> Result<()> {
     print(&format!("{document:#}"))
 }
@@ -96,7 +96,7 @@ pub fn grouped(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

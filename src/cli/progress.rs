@@ -1,7 +1,8 @@
 //! Progress on stderr: a bar with rate and time left on a terminal, plain lines elsewhere.
 
 use super::output;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::fmt::Write;
 use std::io::{self, IsTerminal};
 
 /// Progress of something that is counted.
@@ -20,9 +21,13 @@ impl Progress {
         let bar = ProgressBar::with_draw_target(Some(total), target);
         // The pieces of text are the program's own, so the template is valid; if it weren't, the default bar would do.
         let template =
-            format!("{verb} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} · {{per_sec}} · {{eta}} left  {{msg}}");
+            format!("{verb} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} · {{rate}}/s · {{eta}} left  {{msg}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            bar.set_style(style.progress_chars("█▌ "));
+            let rate = |state: &ProgressState, text: &mut dyn Write| {
+                // A bar without its rate is still a bar.
+                let _ = text.write_str(&output::number(state.per_sec()));
+            };
+            bar.set_style(style.progress_chars("█▌ ").with_key("rate", rate));
         }
         Self { bar }
     }

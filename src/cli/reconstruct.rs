@@ -1,12 +1,12 @@
 //! `mlcsc reconstruct`: signals, or their codes, to reconstructions.
 
 use super::coding::{self, Coder, CodingArgs, PURSUIT_FLAGS};
-use super::data::{DataArgs, SelectionArgs};
+use super::data::{self, DataArgs, SelectionArgs};
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt, output};
-use crate::data;
 use crate::error::{Error, Result};
+use crate::export::codes::CodesFormat;
 use crate::export::quality::Quality;
 use crate::export::{CodesReader, arrays, mosaic};
 use crate::files;
@@ -61,6 +61,9 @@ impl ReconstructArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.coding.check()?;
         self.selection.check()?;
+        if let Some(codes) = &self.codes {
+            CodesFormat::of(codes, "--codes")?;
+        }
         match is_array(&self.out) {
             true => files::check_writable(&self.out)?,
             false => files::check_writable_folder(&self.out)?,
@@ -68,12 +71,12 @@ impl ReconstructArgs {
         let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
         check_channels(&self.out, model.config().signal.channels)?;
         match &self.codes {
-            Some(codes) => self.from_codes(&model, codes),
-            None => self.from_signals(model, defaults),
+            Some(codes) => self.reconstruct_codes(&model, codes),
+            None => self.reconstruct_signals(model, defaults),
         }
     }
 
-    fn from_signals(&self, model: Mlcsc, defaults: CodingDefaults) -> Result<()> {
+    fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults) -> Result<()> {
         let signals = self.selection.select(&data::open(&self.data.config()?)?)?;
         let settings = self.coding.settings(defaults, signals.len())?;
         let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
@@ -101,7 +104,7 @@ impl ReconstructArgs {
         output::print(&summary.text())
     }
 
-    fn from_codes(&self, model: &Mlcsc, path: &Path) -> Result<()> {
+    fn reconstruct_codes(&self, model: &Mlcsc, path: &Path) -> Result<()> {
         let codes = CodesReader::open(path, model.depth())?;
         let signal = self.input_shape.or(codes.signal()).unwrap_or(model.config().signal);
         let operator = coding::operator(model, signal, &path.display().to_string(), self.coding.application)?;
