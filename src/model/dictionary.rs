@@ -73,6 +73,10 @@ impl Dictionary {
 /// D γ for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::synthesize`].
 pub(crate) fn synthesize(codes: Tensor<4>, filters: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
     let count = codes.dims()[0];
+    if count == 0 {
+        // Not every backend takes an empty batch.
+        return Tensor::zeros(geometry.signal.batched(0), &codes.device());
+    }
     if geometry.is_matrix() {
         // A code of one position: one matrix product, several times faster than the convolution it is.
         let [atoms, channels, height, width] = filters.dims();
@@ -86,6 +90,9 @@ pub(crate) fn synthesize(codes: Tensor<4>, filters: Tensor<4>, geometry: &LayerG
 /// Dᵀ x for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::analyze`].
 pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
     let count = signals.dims()[0];
+    if count == 0 {
+        return Tensor::zeros(geometry.code.batched(0), &signals.device());
+    }
     if geometry.is_matrix() {
         let [atoms, channels, height, width] = filters.dims();
         let matrix = filters.reshape([atoms, channels * height * width]);

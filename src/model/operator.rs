@@ -253,7 +253,7 @@ impl Operator {
     /// - codes: `[n, code values]`; out: `[n, signal values]`.
     pub fn synthesize_rows(&self, codes: Tensor<2>) -> Tensor<2> {
         match self.application {
-            Application::Matrix | Application::Gram => codes.matmul(self.dense().atoms.clone()),
+            Application::Matrix | Application::Gram => product(codes, self.dense().atoms.clone()),
             _ => self.flat(self.synthesize(self.code_shaped(codes))),
         }
     }
@@ -264,7 +264,7 @@ impl Operator {
     /// - signals: `[n, signal values]`; out: `[n, code values]`.
     pub fn analyze_rows(&self, signals: Tensor<2>) -> Tensor<2> {
         match self.application {
-            Application::Matrix | Application::Gram => signals.matmul(self.dense().transposed.clone()),
+            Application::Matrix | Application::Gram => product(signals, self.dense().transposed.clone()),
             _ => self.flat(self.analyze(self.signal_shaped(signals))),
         }
     }
@@ -276,7 +276,7 @@ impl Operator {
     pub fn gram_rows(&self, codes: Tensor<2>) -> Tensor<2> {
         match self.application {
             // The Gram matrix is symmetric: no transposed copy is needed.
-            Application::Gram => codes.matmul(self.gram()),
+            Application::Gram => product(codes, self.gram()),
             _ => self.analyze_rows(self.synthesize_rows(codes)),
         }
     }
@@ -381,6 +381,14 @@ impl Operator {
         let starts = (0..code.len()).step_by(chunk);
         let rows = starts.map(|start| self.flat(self.through_layers(identity(start, (start + chunk).min(code.len())))));
         Tensor::cat(rows.collect(), 0)
+    }
+}
+
+/// The matrix product, which not every backend computes for no rows at all.
+fn product(rows: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
+    match rows.dims()[0] {
+        0 => Tensor::zeros([0, matrix.dims()[1]], &rows.device()),
+        _ => rows.matmul(matrix),
     }
 }
 
