@@ -10,11 +10,9 @@
 //! number of threads or on the rest of the batch.
 
 use super::duality::Certificate;
-use super::proximal_gradient::to_host;
 use super::threshold::soft_threshold_value;
-use super::{BasisPursuitConfig, Lambda, Pursued, Pursuit, SignalReport, StopReason, check_signals};
+use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::Result;
-use crate::model::Operator;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -65,9 +63,13 @@ impl Pursuit for CoordinateDescent {
         "coordinate-descent"
     }
 
-    fn pursue(&self, operator: &Operator, signals: Tensor<4>, lambda: &Lambda) -> Result<Pursued> {
-        check_signals(operator, &signals)?;
-        let signals = to_host(operator.flat(signals));
+    fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.refuse_shallower(self.name())?;
+        problem.refuse_weights(self.name())?;
+        problem.refuse_mask(self.name())?;
+        problem.refuse_start(self.name())?;
+        let (operator, lambda) = (problem.operator(), problem.lambda()?);
+        let signals = to_host(problem.signals());
         let dense = Dense {
             atoms: to_host(operator.atoms()),
             gram: to_host(operator.gram()),
@@ -95,7 +97,7 @@ impl Pursuit for CoordinateDescent {
             })
             .collect();
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
-        Ok(Pursued { codes: Tensor::from_data(data, &operator.device()), reports })
+        Ok(Pursued::consistent(Tensor::from_data(data, &operator.device()), reports))
     }
 }
 

@@ -10,6 +10,8 @@
 //!
 //! which follows from y = r + Dγ. The first term and the sum are non-negative, so that ½‖y‖² never cancels. What rounding
 //! leaves are a few 1e-6 of the objective where residuals, correlations and sums are `f32`.
+//!
+//! With weights w in the norm, ‖γ‖₁ = Σ_j w_j|γ_j| and ‖c‖_∞ = max_j |c_j|/w_j; with a mask M, r = M(y − Dγ).
 
 /// Objective and gap of one signal.
 #[derive(Debug, Clone, Copy, PartialEq)]
