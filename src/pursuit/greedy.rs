@@ -388,7 +388,7 @@ pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
 
 /// Inner product with eight partial sums, so that it vectorises and rounds the same way on every run.
 #[inline(always)]
-fn dot(left: &[f64], right: &[f64]) -> f64 {
+pub(super) fn dot(left: &[f64], right: &[f64]) -> f64 {
     const LANES: usize = 8;
     let (left_chunks, left_rest) = left.as_chunks::<LANES>();
     let (right_chunks, right_rest) = right.as_chunks::<LANES>();

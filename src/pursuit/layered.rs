@@ -153,8 +153,8 @@ impl LayeredBasisPursuit {
             if let Some(weights) = problem.atom_weights(index + 1) {
                 single = single.with_weights(1, weights.to_vec())?;
             }
-            if let (0, Some(mask)) = (index, problem.mask()) {
-                single = single.with_rows_mask(mask);
+            if index == 0 {
+                single = single.with_mask_of(problem);
             }
             done.push(code(&single)?);
         }

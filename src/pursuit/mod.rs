@@ -6,7 +6,9 @@
 pub mod coordinate_descent;
 pub mod duality;
 pub mod greedy;
+pub mod holistic;
 pub mod layered;
+pub mod multi_layer;
 pub mod problem;
 pub mod projection;
 pub mod proximal_gradient;
@@ -15,7 +17,11 @@ pub mod threshold;
 
 pub use coordinate_descent::{CoordinateDescent, CoordinateDescentConfig};
 pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
+pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
 pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
+pub use multi_layer::{
+    MultiLayerProximalGradient, MultiLayerProximalGradientConfig, MultiLayerSplitting, MultiLayerSplittingConfig,
+};
 pub use problem::Problem;
 pub use projection::{
     ConvexProjection, ConvexProjectionConfig, GreedyProjection, GreedyProjectionConfig, Projected, Representations,
@@ -61,6 +67,14 @@ impl Lambda {
                 Err(Error::parameter("relative lambda", fraction, "a fraction in [0, 1] of λ_max"))
             }
             Self::PerSignal(values) => values.iter().try_for_each(|&value| weight(value)),
+        }
+    }
+
+    /// Whether it is 0 for every signal.
+    fn is_zero(&self) -> bool {
+        match self {
+            Self::Absolute(value) | Self::Relative(value) => *value == 0.0,
+            Self::PerSignal(values) => values.iter().all(|value| *value == 0.0),
         }
     }
 
@@ -323,9 +337,9 @@ impl Algorithm {
         (Self::CoordinateDescent, "coordinate-descent"),
     ];
 
-    /// The algorithm that [`Self::Auto`] stands for on a problem: coordinate descent takes signals and one λ alone.
+    /// The algorithm that [`Self::Auto`] stands for on a problem: coordinate descent takes no mask of each signal's own.
     fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
-        let algorithm = if self == Self::Auto && !problem.is_plain() { Self::Fista } else { self };
+        let algorithm = if self == Self::Auto && problem.has_separate_masks() { Self::Fista } else { self };
         algorithm.init(config, problem.operator())
     }
 

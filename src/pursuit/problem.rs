@@ -108,7 +108,7 @@ impl<'a> Problem<'a> {
             return Err(Error::parameter("mask", value, "0 (missing) or 1 (known)"));
         }
         let mask = self.operator.flat(mask);
-        self.mask = Some(mask.expand([count, self.operator.signal().len()]));
+        self.mask = Some(mask);
         Ok(self)
     }
 
@@ -149,16 +149,21 @@ impl<'a> Problem<'a> {
     /// - out: `[n, signal values]`.
     pub fn signals(&self) -> Tensor<2> {
         let signals = self.operator.flat(self.signals.clone());
-        match &self.mask {
+        match self.mask() {
             // Filled rather than multiplied: a missing sample may be NaN.
-            Some(mask) => signals.mask_fill(mask.clone().equal_scalar(0.0), 0.0),
+            Some(mask) => signals.mask_fill(mask.equal_scalar(0.0), 0.0),
             None => signals,
         }
     }
 
     /// The mask, `[n, signal values]`; `None` where all samples are known.
     pub fn mask(&self) -> Option<Tensor<2>> {
-        self.mask.clone()
+        self.mask.clone().map(|mask| mask.expand([self.count(), self.operator.signal().len()]))
+    }
+
+    /// The mask where it is the same for all signals, `[1, signal values]`.
+    pub(crate) fn shared_mask(&self) -> Option<Tensor<2>> {
+        self.mask.clone().filter(|mask| mask.dims()[0] == 1)
     }
 
     /// The codes to start from, `[n, code values]`; zeros where none were given.
@@ -214,9 +219,9 @@ impl<'a> Problem<'a> {
         self.depth() == 1 || !self.shallower.is_empty()
     }
 
-    /// Takes a mask that has been checked, `[n, signal values]`.
-    pub(crate) fn with_rows_mask(mut self, mask: Tensor<2>) -> Self {
-        self.mask = Some(mask);
+    /// Takes the mask of a problem with the same signals.
+    pub(crate) fn with_mask_of(mut self, other: &Self) -> Self {
+        self.mask = other.mask.clone();
         self
     }
 
@@ -226,18 +231,18 @@ impl<'a> Problem<'a> {
         let signals = operator.signal_shaped(take_rows(&operator.flat(self.signals.clone()), rows));
         let mut part = Self::new(operator, signals)?.with_lambda(lambda)?;
         part.weights = self.weights.clone();
-        part.mask = self.mask.as_ref().map(|mask| take_rows(mask, rows));
+        part.mask = match &self.mask {
+            Some(mask) if mask.dims()[0] > 1 => Some(take_rows(mask, rows)),
+            mask => mask.clone(),
+        };
         part.start =
             self.start.as_ref().map(|codes| operator.code_shaped(take_rows(&operator.flat(codes.clone()), rows)));
         Ok(part)
     }
 
-    /// Whether there is nothing but signals and λ of the deepest layer.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.shallower.is_empty()
-            && self.mask.is_none()
-            && self.start.is_none()
-            && self.weights.iter().all(Option::is_none)
+    /// Whether every signal has a mask of its own.
+    pub(crate) fn has_separate_masks(&self) -> bool {
+        self.mask.as_ref().is_some_and(|mask| mask.dims()[0] != 1)
     }
 
     /// Refuses penalties of shallower layers, for pursuits that would not heed them.
@@ -263,11 +268,11 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Refuses a mask.
-    pub(crate) fn refuse_mask(&self, pursuit: &str) -> Result<()> {
-        match self.mask {
-            Some(_) => Err(Error::parameter("mask", "given", format!("none with {pursuit}"))),
-            None => Ok(()),
+    /// Refuses masks that differ between signals.
+    pub(crate) fn refuse_separate_masks(&self, pursuit: &str) -> Result<()> {
+        match self.has_separate_masks() {
+            true => Err(Error::parameter("mask", "one per signal", format!("one for all signals with {pursuit}"))),
+            false => Ok(()),
         }
     }
 
