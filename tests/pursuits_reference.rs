@@ -145,7 +145,6 @@ fn exact_multi_layer_basis_pursuit_equals_the_reference() {
                 let what = format!("{} signal {row}", problem.name);
                 let found = multi_layer_objective(&problem, &codes[row * len..][..len], row);
                 let optimum = optima.values[row];
-                println!(
                     "{what}: {:e} iterations {} gap {:e} {:?}",
                     found / optimum - 1.0,
                     report.iterations,
@@ -188,7 +187,6 @@ fn fixed_points_of_multi_layer_gradients_approach_the_minimum() {
                         })
                         .collect();
                     let worst = excess.iter().fold(0.0f64, |worst, &excess| worst.max(excess));
-                    println!(
                         "{name} {acceleration:?} step {step}: {worst:e} {:?}",
                         pursued.reports.iter().map(|r| (r.iterations, r.relative_gap, r.stop)).collect::<Vec<_>>()
                     );

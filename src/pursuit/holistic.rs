@@ -223,6 +223,9 @@ fn restricted(
         .map(|(row, code)| {
             let support: Vec<usize> = (0..len).filter(|&place| code[place] != 0.0).collect();
             let size = support.len();
+            if size == 0 {
+                return Some(Estimate { support, coefficients: Vec::new() });
+            }
             let mask = mask.map(|mask| &mask[row * signal_len..][..signal_len]);
             let columns = support_columns(operator, mask, &support);
             let basis = match zeros.iter().any(|zeros| zeros.contains(&true)) {
@@ -230,7 +233,7 @@ fn restricted(
                 false => identity(size),
             };
             let combined: Vec<f64> = basis
-                .chunks_exact(size.max(1))
+                .chunks_exact(size)
                 .flat_map(|direction| {
                     let mut sum = vec![0.0; signal_len];
                     for (column, &part) in columns.chunks_exact(signal_len).zip(direction) {
@@ -274,7 +277,7 @@ fn equations(operator: &Operator, support: &[usize], row: usize, zeros: &[Vec<bo
     );
     for (gamma, zeros) in operator.propagate(impulses).into_iter().zip(zeros) {
         let values = to_host(operator.flat(gamma));
-        let len = values.len() / size.max(1);
+        let len = values.len() / size;
         let zeros = &zeros[row * len..][..len];
         let rows: Vec<Vec<f64>> = values
             .chunks_exact(len)
