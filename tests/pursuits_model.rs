@@ -407,8 +407,8 @@ fn holistic_pursuit_profits_from_zeros() {
         let everything = HolisticPursuitConfig::new(vec![operator.geometry().layers()[0].code.len()]).init().unwrap();
         let without = error(&host(everything.solve(&asked).unwrap().codes));
         let exact = MultiLayerSplittingConfig::default().init().unwrap().solve(&asked).unwrap();
-        println!("holistic {holistic}, without zeros {without}, basis pursuit {}", error(&host(exact.codes)));
-        assert!(holistic < 0.8 * without, "{holistic} with zeros, {without} without");
+        let shrunk = error(&host(exact.codes));
+        assert!(holistic < 0.8 * without.min(shrunk), "{holistic}; {without} without zeros, {shrunk} by basis pursuit");
         // Where all zeros were used the representation has no more non-zeros than it may.
         let shallow = operator.propagate(pursued.codes)[0].clone();
         let values = host(shallow);

@@ -4,15 +4,15 @@ mod common;
 
 use burn::tensor::{Device, Tensor};
 use common::explicit::{Lasso, Matrix};
-use common::{Case, host, norm, on_every_device, rng, tensor, wide};
+use common::{Case, WAYS, assert_close, host, norm, on_every_device, on_random_models, rng, tensor, wide};
 use mlcsc::Error;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Application, Operator};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,
     Lambda, LayeredBasisPursuitConfig, LayeredThresholding, MultiLayerProximalGradientConfig,
-    MultiLayerSplittingConfig, OrthogonalMatchingPursuitConfig, Problem, ProximalGradientConfig, Pursuit, StopReason,
-    Threshold, Unrolled,
+    MultiLayerSplittingConfig, OrthogonalMatchingPursuitConfig, Problem, ProximalGradientConfig, Pursuit,
+    PursuitConfig, StopReason, Threshold, Unrolled,
 };
 use rand::RngExt;
 
@@ -75,11 +75,10 @@ fn plain_matching(matrix: &Matrix, signal: &[f64], nonzeros: usize) -> Vec<f64> 
             })
             .collect();
         for i in 0..size {
-            for j in i + 1..size {
-                let factor = system[j][i] / system[i][i];
-                for k in i..=size {
-                    system[j][k] -= factor * system[i][k];
-                }
+            let (above, below) = system.split_at_mut(i + 1);
+            for row in below {
+                let factor = row[i] / above[i][i];
+                row.iter_mut().zip(&above[i]).for_each(|(entry, pivot)| *entry -= factor * pivot);
             }
         }
         for i in (0..size).rev() {
@@ -319,7 +318,8 @@ fn unrolled_pursuits_make_the_same_iterates() {
         // Neither a gap nor a fixed point is reached before the iterations are used up.
         for iterations in [0, 1, 7, 23] {
             let basis = BasisPursuitConfig { max_iterations: iterations.max(1), ..basis(1e-30) };
-            let mut pairs: Vec<(Box<dyn Pursuit>, Box<dyn Unrolled>, Vec<&Problem>)> = Vec::new();
+            type Pair<'a> = (Box<dyn Pursuit>, Box<dyn Unrolled>, Vec<&'a Problem<'a>>);
+            let mut pairs: Vec<Pair> = Vec::new();
             for acceleration in [Acceleration::Ista, Acceleration::Fista] {
                 let config =
                     ProximalGradientConfig { basis: basis.clone(), ..ProximalGradientConfig::new(acceleration) };
@@ -442,6 +442,69 @@ fn wrong_use_names_the_parameter_and_its_range() {
             Problem::new(&single_operator, ones([1, 1, 5, 5])).unwrap().with_lambda(Lambda::Absolute(0.1)).unwrap();
         let pursuit = HolisticPursuitConfig::new(vec![]).init().unwrap();
         names(pursuit.solve(&one_layer).unwrap_err(), &["number of layers", "at least 2"]);
+    });
+}
+
+/// Atoms in their places and their energies, whatever the way, strides and paddings.
+#[test]
+fn columns_are_those_of_the_matrix() {
+    on_random_models(24, 17, |case, device| {
+        let matrix = case.explicit().matrix();
+        let mask = random_mask(2 * matrix.rows, case.seed);
+        for way in WAYS.into_iter().filter(|&way| way != Application::Filters || !case.has_inner_padding()) {
+            let operator = operator(case, way, &device.device);
+            let places: Vec<usize> = (0..matrix.columns.len()).rev().step_by(2).collect();
+            let found = host(operator.columns(&places));
+            let largest = matrix.columns.iter().flatten().fold(0.0f64, |largest, entry| largest.max(entry.abs()));
+            for (found, &place) in found.chunks_exact(matrix.rows).zip(&places) {
+                let scale = vec![largest; matrix.rows];
+                assert_close(found, &matrix.columns[place], &scale, 1e-6, &format!("column {place} by {way}"));
+            }
+            let masked = operator.atom_energies(Some(tensor(&mask, [2, matrix.rows], &device.device)));
+            let whole = host(operator.atom_energies(None));
+            let masked = host(masked);
+            for (place, column) in matrix.columns.iter().enumerate() {
+                let energy = common::inner(column, column);
+                let close = |found: f32, expected: f64| (f64::from(found) - expected).abs() <= 1e-5 * energy.max(1e-9);
+                assert!(close(whole[place], energy), "{way}: {} {energy}", whole[place]);
+                for row in 0..2 {
+                    let part = kept(column, &mask[row * matrix.rows..][..matrix.rows]);
+                    let found = masked[row * matrix.columns.len() + place];
+                    assert!(close(found, common::inner(&part, &part)), "{way}: {found}");
+                }
+            }
+        }
+    });
+}
+
+/// Whatever the pursuit, its report says of its codes what plain loops say.
+#[test]
+fn reports_are_comparable() {
+    on_every_device(|device| {
+        let case = case();
+        let explicit = case.explicit();
+        let values = case.signals(2);
+        let operator = operator(&case, Application::Auto, &device.device);
+        let asked = Problem::new(&operator, signals(&case, 2, &device.device))
+            .unwrap()
+            .with_lambda(Lambda::Relative(0.2))
+            .unwrap();
+        for config in PursuitConfig::all(&operator, 12) {
+            let pursuit = config.init().unwrap();
+            let pursued = pursuit.solve(&asked).unwrap();
+            let shapes: Vec<[usize; 4]> = pursued.representations(&operator).iter().map(Tensor::dims).collect();
+            assert_eq!(shapes, [[2, 5, 5, 7], [2, 8, 4, 5]], "{}", pursuit.name());
+            for (row, (code, report)) in host(pursued.codes).chunks_exact(160).zip(&pursued.reports).enumerate() {
+                let what = format!("{} {report:?}", pursuit.name());
+                let made = explicit.synthesize(&wide(code));
+                let left: Vec<f64> = made.iter().zip(&values[row * 110..]).map(|(x, y)| f64::from(*y) - x).collect();
+                let data_term = 0.5 * common::inner(&left, &left);
+                assert!((f64::from(report.data_term) - data_term).abs() <= 1e-5 * data_term, "{what}: {data_term}");
+                assert_eq!(report.nonzeros, code.iter().filter(|value| **value != 0.0).count(), "{what}");
+                assert!(report.nonzeros > 0 && report.objective >= 0.0, "{what}");
+                assert!((0.0..=1.0).contains(&report.relative_gap), "{what}");
+            }
+        }
     });
 }
 

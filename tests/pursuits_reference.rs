@@ -136,7 +136,6 @@ fn exact_multi_layer_basis_pursuit_equals_the_reference() {
             let asked = multi_layer(&problem, &operator, &device.device);
             let basis = BasisPursuitConfig { gap: 2e-5, max_iterations: 3000, ..Default::default() };
             let pursuit = MultiLayerSplittingConfig { basis, ..Default::default() }.init().unwrap();
-            let clock = std::time::Instant::now();
             let pursued = pursuit.solve(&asked).unwrap();
             let optima = problem.array("mlbp_objective");
             let len = operator.code().len();
@@ -145,12 +144,6 @@ fn exact_multi_layer_basis_pursuit_equals_the_reference() {
                 let what = format!("{} signal {row}", problem.name);
                 let found = multi_layer_objective(&problem, &codes[row * len..][..len], row);
                 let optimum = optima.values[row];
-                    "{what}: {:e} iterations {} gap {:e} {:?}",
-                    found / optimum - 1.0,
-                    report.iterations,
-                    report.relative_gap,
-                    clock.elapsed()
-                );
                 assert!((found - optimum).abs() <= 1e-5 * optimum, "{what}: {found} of {optimum}");
                 assert!((f64::from(report.objective) - found).abs() <= 2e-6 * found, "{what}: {report:?} {found}");
                 // The gap bounds what is left, rounding aside.
@@ -173,26 +166,24 @@ fn fixed_points_of_multi_layer_gradients_approach_the_minimum() {
             let optima = problem.array("mlbp_objective");
             let len = operator.code().len();
             for acceleration in [Acceleration::Ista, Acceleration::Fista] {
-                let mut before = f64::INFINITY;
-                for step in [1.0, 0.25, 0.0625] {
+                let excess = |step: f32| {
                     let config = MultiLayerProximalGradientConfig {
                         step,
                         ..MultiLayerProximalGradientConfig::new(acceleration)
                     };
-                    let pursued = config.init().unwrap().solve(&asked).unwrap();
-                    let codes = wide(&host(pursued.codes));
-                    let excess: Vec<f64> = (0..optima.values.len())
-                        .map(|row| {
-                            multi_layer_objective(&problem, &codes[row * len..][..len], row) / optima.values[row] - 1.0
-                        })
-                        .collect();
-                    let worst = excess.iter().fold(0.0f64, |worst, &excess| worst.max(excess));
-                        "{name} {acceleration:?} step {step}: {worst:e} {:?}",
-                        pursued.reports.iter().map(|r| (r.iterations, r.relative_gap, r.stop)).collect::<Vec<_>>()
-                    );
-                    assert!(worst < before, "{name} {acceleration:?} step {step}: {worst} after {before}");
-                    before = worst;
-                }
+                    let codes = wide(&host(config.init().unwrap().solve(&asked).unwrap().codes));
+                    (0..optima.values.len())
+                        .map(|row| multi_layer_objective(&problem, &codes[row * len..][..len], row))
+                        .zip(&optima.values)
+                        .map(|(found, optimum)| found / optimum - 1.0)
+                        .fold(0.0f64, f64::max)
+                };
+                // Plain steps that are a sixteenth as long take ten thousand iterations.
+                let steps = if acceleration == Acceleration::Ista { vec![1.0, 0.25] } else { vec![1.0, 0.25, 0.0625] };
+                let worst: Vec<f64> = steps.into_iter().map(excess).collect();
+                let what = format!("{name} {acceleration:?}: {worst:?}");
+                assert!(worst[0] < 3e-3 && worst.windows(2).all(|pair| pair[1] < 0.6 * pair[0]), "{what}");
+                assert!(worst.len() < 3 || worst[2] < 0.25 * worst[0], "{what}");
             }
         }
     });

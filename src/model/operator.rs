@@ -143,6 +143,8 @@ pub struct Operator {
     gram: OnceLock<Tensor<2>>,
     squared_norm: OnceLock<f64>,
     layers: OnceLock<Vec<Operator>>,
+    /// The effective filters on the host.
+    host_filters: OnceLock<Vec<f32>>,
 }
 
 /// The matrix both ways round, each contiguous: a product with a transposed view costs three times as much.
@@ -192,6 +194,7 @@ impl Operator {
             gram: OnceLock::new(),
             squared_norm: OnceLock::new(),
             layers: OnceLock::new(),
+            host_filters: OnceLock::new(),
         }
     }
 
@@ -285,9 +288,23 @@ impl Operator {
             let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
             return self.atoms().select(0, Tensor::<1, Int>::from_data(places.as_slice(), &device));
         }
-        let mut impulses = vec![0.0f32; places.len() * len];
-        places.iter().enumerate().for_each(|(row, &place)| impulses[row * len + place] = 1.0);
-        self.synthesize_rows(Tensor::from_data(TensorData::new(impulses, [places.len(), len]), &device))
+        if let Some(layer) = self.geometry.effective_layer() {
+            // Each atom is a filter at its place: no need to synthesise a whole signal for it.
+            let filters =
+                self.host_filters.get_or_init(|| self.effective_filters().into_data().iter::<f32>().collect());
+            let mut columns = vec![0.0f32; places.len() * layer.signal.len()];
+            for (column, &place) in columns.chunks_exact_mut(layer.signal.len()).zip(places) {
+                paint(filters, &layer, place, column);
+            }
+            return Tensor::from_data(TensorData::new(columns, [places.len(), layer.signal.len()]), &device);
+        }
+        let chunk = (MAX_AUTO_MATRIX / 4 / len).max(1);
+        let parts = places.chunks(chunk).map(|places| {
+            let mut impulses = vec![0.0f32; places.len() * len];
+            places.iter().enumerate().for_each(|(row, &place)| impulses[row * len + place] = 1.0);
+            self.synthesize_rows(Tensor::from_data(TensorData::new(impulses, [places.len(), len]), &device))
+        });
+        Tensor::cat(parts.collect(), 0)
     }
 
     /// Squared norms of the effective atoms in their places, of what a mask leaves of them.
@@ -455,6 +472,27 @@ impl Operator {
         let starts = (0..code.len()).step_by(chunk);
         let rows = starts.map(|start| self.flat(self.through_layers(identity(start, (start + chunk).min(code.len())))));
         Tensor::cat(rows.collect(), 0)
+    }
+}
+
+/// Writes the atom of code value `place` into a signal of zeros.
+fn paint(filters: &[f32], layer: &LayerGeometry, place: usize, signal: &mut [f32]) {
+    let SignalShape { channels, height, width } = layer.signal;
+    let [rows, columns] = layer.kernel;
+    let positions = layer.code.height * layer.code.width;
+    let (top, left) = (place / layer.code.width % layer.code.height, place % layer.code.width);
+    let atom = &filters[place / positions * layer.atom_len()..][..layer.atom_len()];
+    for channel in 0..channels {
+        for row in 0..rows {
+            let y = (top * layer.stride[0] + row).wrapping_sub(layer.padding[0]);
+            for column in 0..columns {
+                let x = (left * layer.stride[1] + column).wrapping_sub(layer.padding[1]);
+                // What padding crops wraps around to a place beyond the signal.
+                if y < height && x < width {
+                    signal[(channel * height + y) * width + x] = atom[(channel * rows + row) * columns + column];
+                }
+            }
+        }
     }
 }
 

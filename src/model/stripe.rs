@@ -55,15 +55,14 @@ pub fn stripe_norm(code: &[f32], shape: SignalShape, radius: [usize; 2]) -> usiz
     most as usize
 }
 
-/// Sums of `values` over all windows that reach `radius` to both sides.
+/// Sums of `values` over all windows that reach `radius` to both sides; as many sums as values.
 fn windows(values: &[u32], radius: usize, sums: &mut [u32]) {
-    let len = values.len();
-    let mut sum: u32 = values[..radius.min(len)].iter().sum();
-    for place in 0..len {
+    let mut sum: u32 = values[..radius.min(values.len())].iter().sum();
+    for (place, out) in sums.iter_mut().enumerate() {
         if let Some(entering) = place.checked_add(radius).and_then(|place| values.get(place)) {
             sum += entering;
         }
-        sums[place] = sum;
+        *out = sum;
         if let Some(leaving) = place.checked_sub(radius) {
             sum -= values[leaving];
         }

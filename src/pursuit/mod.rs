@@ -3,6 +3,7 @@
 //! Every pursuit implements [`Pursuit`]: it takes a [`Problem`] (a model on signals of one shape, a batch of signals, the weights
 //! of the penalties, a mask, codes to start from) and returns the representations with a report per signal.
 
+pub mod config;
 pub mod coordinate_descent;
 pub mod duality;
 pub mod greedy;
@@ -15,6 +16,7 @@ pub mod proximal_gradient;
 pub mod subspace;
 pub mod threshold;
 
+pub use config::PursuitConfig;
 pub use coordinate_descent::{CoordinateDescent, CoordinateDescentConfig};
 pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
 pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
@@ -337,8 +339,11 @@ impl Algorithm {
         (Self::CoordinateDescent, "coordinate-descent"),
     ];
 
-    /// The algorithm that [`Self::Auto`] stands for on a problem: coordinate descent takes no mask of each signal's own.
-    fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
+    /// As [`Self::init`], [`Self::Auto`] being what suits the problem: coordinate descent takes no mask of each signal's own.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
         let algorithm = if self == Self::Auto && problem.has_separate_masks() { Self::Fista } else { self };
         algorithm.init(config, problem.operator())
     }

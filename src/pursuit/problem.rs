@@ -158,7 +158,11 @@ impl<'a> Problem<'a> {
 
     /// The mask, `[n, signal values]`; `None` where all samples are known.
     pub fn mask(&self) -> Option<Tensor<2>> {
-        self.mask.clone().map(|mask| mask.expand([self.count(), self.operator.signal().len()]))
+        let dims = [self.count(), self.operator.signal().len()];
+        self.mask.clone().map(|mask| match dims[0] {
+            0 => Tensor::zeros(dims, &mask.device()),
+            _ => mask.expand(dims),
+        })
     }
 
     /// The mask where it is the same for all signals, `[1, signal values]`.

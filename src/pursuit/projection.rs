@@ -316,6 +316,10 @@ impl ConvexProjection {
         problem.refuse_shallower(self.name())?;
         let pursuit = self.config.algorithm.init_for(&self.config.basis, problem)?;
         let Pursued { codes, mut reports, .. } = pursuit.solve(problem)?;
+        if let Some(row) = reports.iter().position(|report| !report.objective.is_finite()) {
+            // Its λ would be raised for ever.
+            return Err(Error::parameter(format!("signal {row}"), "not finite", "finite samples where they are known"));
+        }
         let len = operator.code().len();
         let mut codes = to_host(operator.flat(codes));
         let tensor = |codes: &[f32]| {
