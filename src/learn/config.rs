@@ -25,9 +25,7 @@ impl TrainConfig {
     /// A preset's geometry with the settings that suit it.
     pub fn preset(preset: Preset) -> Self {
         let learning = match preset {
-            // Two epochs of the drawn digits show strokes and digits within a minute or two.
-            Preset::Small => LearningConfig { epochs: 6, ..LearningConfig::default() },
-            Preset::Mnist => LearningConfig::default(),
+            Preset::Small | Preset::Mnist => LearningConfig::default(),
             Preset::Natural => LearningConfig {
                 lambda: Schedule::constant(0.1),
                 nonnegative: false,
