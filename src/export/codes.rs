@@ -9,7 +9,7 @@
 //! | `relative_gap` | `[n]` | f32 | duality gap over objective |
 //! | `objective`, `data_term` | `[n]` | f32 | ½‖y − D^(L)γ_L‖² + λ‖γ_L‖₁ and its first term |
 //! | `nonzeros` | `[n]` | i32 | non-zeros of γ_L |
-//! | `stop_reason` | `[n]` | u8 | 0: the gap was reached, 1: the iterations were used up |
+//! | `stop_reason` | `[n]` | u8 | [`crate::pursuit::StopReason::number`]; 0: the gap was reached, 1: the iterations were used up |
 //!
 //! Safetensors files also hold the model's configuration and the pursuit's settings, as JSON in the metadata under the key
 //! `mlcsc_codes`.
@@ -18,7 +18,7 @@ use super::arrays::{self, Content, Element, NamedArray};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::geometry::{SignalShape, checked_len};
-use crate::pursuit::{SignalReport, StopReason};
+use crate::pursuit::SignalReport;
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, Metadata};
 use std::fs::File;
@@ -136,10 +136,7 @@ impl CodesWriter {
             let value = |report| i32::try_from(value(report)).unwrap_or(i32::MAX);
             NamedArray::integers(name, &reports.iter().map(value).collect::<Vec<_>>())
         };
-        let stop = |report: &SignalReport| match report.stop {
-            StopReason::DualityGap => 0,
-            StopReason::MaxIterations => 1,
-        };
+        let stop = |report: &SignalReport| report.stop.number();
         all.extend([
             floats("lambda", |report| report.lambda),
             integers("iterations", |report| report.iterations),
@@ -404,6 +401,7 @@ fn signal_shape(extents: impl Iterator<Item = i32>) -> Option<SignalShape> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pursuit::StopReason;
     use burn::tensor::TensorData;
 
     const SIGNAL: SignalShape = SignalShape::new(1, 4, 4);

@@ -334,6 +334,11 @@ impl Geometry {
         self.layers.len()
     }
 
+    /// Every layer as a cascade of its own.
+    pub(super) fn single_layers(&self) -> impl Iterator<Item = Self> + '_ {
+        self.layers.iter().map(|layer| Self { layers: vec![layer.clone()] })
+    }
+
     /// Shape of the signal.
     pub fn signal(&self) -> SignalShape {
         self.layers[0].signal

@@ -14,6 +14,7 @@ pub mod operator;
 pub mod preset;
 pub mod sparse;
 pub mod spectrum;
+pub mod stripe;
 
 pub use config::ModelConfig;
 pub use dictionary::Dictionary;

@@ -8,7 +8,7 @@ use super::dictionary;
 use super::geometry::{Geometry, LayerGeometry, MAX_TENSOR_LEN, SignalShape};
 use super::{Mlcsc, effective_filters, spectrum};
 use crate::error::{Error, Result};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::OnceLock;
@@ -142,6 +142,7 @@ pub struct Operator {
     matrix: OnceLock<DenseMatrix>,
     gram: OnceLock<Tensor<2>>,
     squared_norm: OnceLock<f64>,
+    layers: OnceLock<Vec<Operator>>,
 }
 
 /// The matrix both ways round, each contiguous: a product with a transposed view costs three times as much.
@@ -172,7 +173,16 @@ impl Operator {
             };
             return Err(Error::parameter("application", application, expected));
         }
-        Ok(Self {
+        Ok(Self::assemble(filters, strides, geometry, application))
+    }
+
+    fn assemble(
+        filters: Vec<Tensor<4>>,
+        strides: Vec<[usize; 2]>,
+        geometry: Geometry,
+        application: Application,
+    ) -> Self {
+        Self {
             geometry,
             application,
             filters,
@@ -181,7 +191,8 @@ impl Operator {
             matrix: OnceLock::new(),
             gram: OnceLock::new(),
             squared_norm: OnceLock::new(),
-        })
+            layers: OnceLock::new(),
+        }
     }
 
     /// The shapes of all layers on these signals.
@@ -241,6 +252,69 @@ impl Operator {
     /// An upper bound of ‖D^(L)‖², certified (see [`spectrum`]), so that 1/bound is a safe step.
     pub fn squared_norm_bound(&self) -> f64 {
         *self.squared_norm.get_or_init(|| spectrum::squared_norm_bound(self))
+    }
+
+    /// D_1 … D_L as operators of their own, D_i from γ_i to γ_{i−1}, each applied in the way that is cheapest for it.
+    pub fn layers(&self) -> &[Self] {
+        self.layers.get_or_init(|| {
+            self.geometry
+                .single_layers()
+                .zip(self.filters.iter().zip(&self.strides))
+                .map(|(geometry, (filters, &stride))| {
+                    let application = cheapest(&geometry);
+                    Self::assemble(vec![filters.clone()], vec![stride], geometry, application)
+                })
+                .collect()
+        })
+    }
+
+    /// Effective atoms as signals, cropped as they are in their places.
+    ///
+    /// # Shapes
+    /// - places: indices into a code; out: `[places, signal values]`.
+    ///
+    /// # Panics
+    /// If a place is outside the code.
+    pub fn columns(&self, places: &[usize]) -> Tensor<2> {
+        let (device, len) = (self.device(), self.code().len());
+        assert!(places.iter().all(|&place| place < len), "places in a code of {len} values: {places:?}");
+        if places.is_empty() {
+            return Tensor::zeros([0, self.signal().len()], &device);
+        }
+        if matches!(self.application, Application::Matrix | Application::Gram) {
+            let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
+            return self.atoms().select(0, Tensor::<1, Int>::from_data(places.as_slice(), &device));
+        }
+        let mut impulses = vec![0.0f32; places.len() * len];
+        places.iter().enumerate().for_each(|(row, &place)| impulses[row * len + place] = 1.0);
+        self.synthesize_rows(Tensor::from_data(TensorData::new(impulses, [places.len(), len]), &device))
+    }
+
+    /// Squared norms of the effective atoms in their places, of what a mask leaves of them.
+    ///
+    /// Where padding inside the cascade makes atoms differ at the borders and no dense matrix is used, every atom is synthesised
+    /// once.
+    ///
+    /// # Shapes
+    /// - mask: `[n, signal values]` of zeros and ones; out: `[n, code values]`, or `[1, code values]` without a mask.
+    pub fn atom_energies(&self, mask: Option<Tensor<2>>) -> Tensor<2> {
+        let mask = mask.unwrap_or_else(|| Tensor::ones([1, self.signal().len()], &self.device()));
+        match (self.application, self.geometry.effective_layer()) {
+            (Application::Matrix | Application::Gram, _) => product(mask, self.atoms().square().transpose()),
+            (_, Some(layer)) => {
+                let squares = self.effective_filters().square();
+                self.flat(dictionary::analyze(self.signal_shaped(mask), squares, &layer))
+            }
+            _ => {
+                let len = self.code().len();
+                let chunk = (MAX_AUTO_MATRIX / 4 / len.max(self.signal().len())).clamp(1, len);
+                let parts = (0..len).step_by(chunk).map(|start| {
+                    let places: Vec<usize> = (start..(start + chunk).min(len)).collect();
+                    product(mask.clone(), self.columns(&places).square().transpose())
+                });
+                Tensor::cat(parts.collect(), 1)
+            }
+        }
     }
 
     pub(super) fn layer_filters(&self) -> &[Tensor<4>] {

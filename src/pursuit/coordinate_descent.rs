@@ -12,9 +12,8 @@
 
 use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
-use super::proximal_gradient::to_host;
 use super::threshold::soft_threshold_value;
-use super::{BasisPursuitConfig, Lambda, Pursued, Pursuit, SignalReport, StopReason, check_signals};
+use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::Result;
 use crate::model::Operator;
 use burn::tensor::{Tensor, TensorData};
@@ -80,55 +79,83 @@ impl Pursuit for CoordinateDescent {
         "coordinate-descent"
     }
 
-    fn pursue(&self, operator: &Operator, signals: Tensor<4>, lambda: &Lambda) -> Result<Pursued> {
-        check_signals(operator, &signals)?;
-        let correlations = correlate(operator, operator.flat(signals.clone()));
-        let signals = to_host(operator.flat(signals));
-        let dense = Dense {
-            atoms: to_host(operator.atoms()),
-            gram: to_host(operator.gram()),
-            code_len: operator.code().len(),
-            signal_len: operator.signal().len(),
+    /// Takes λ, weights of the deepest layer's atoms, one mask for all signals, and codes to start from.
+    fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.refuse_shallower(self.name())?;
+        problem.refuse_separate_masks(self.name())?;
+        let (operator, lambda) = (problem.operator(), problem.lambda()?);
+        let signals = problem.signals();
+        let weights = problem.weights(problem.depth()).map(to_host);
+        // Weights are atoms of other lengths: Σ w_j|γ_j| is ‖γ'‖₁ with γ'_j = w_j γ_j over the atoms d_j/w_j.
+        let unweighted = |values: &mut [f32]| {
+            if let Some(weights) = &weights {
+                for row in values.chunks_exact_mut(weights.len()) {
+                    row.iter_mut().zip(weights).for_each(|(value, weight)| *value /= weight);
+                }
+            }
         };
+        let mut correlations = correlate(operator, signals.clone());
+        unweighted(&mut correlations);
+        let signals = to_host(signals);
+        let dense = Dense::new(operator, problem.shared_mask(), weights.as_deref());
+        let start = problem.has_start().then(|| {
+            let mut start = to_host(problem.start());
+            for row in start.chunks_exact_mut(dense.code_len) {
+                for (place, value) in row.iter_mut().enumerate() {
+                    *value *= weights.as_ref().map_or(1.0, |weights| weights[place]);
+                    *value = if self.config.basis.nonnegative { value.max(0.0) } else { *value };
+                }
+            }
+            start
+        });
         let nonnegative = self.config.basis.nonnegative;
         let largest: Vec<f32> =
             correlations.chunks_exact(dense.code_len).map(|row| largest(row, nonnegative)).collect();
         let lambda = lambda.resolve(&largest)?;
-        let mut codes = vec![0.0f32; correlations.len()];
+        let mut codes = start.unwrap_or_else(|| vec![0.0f32; correlations.len()]);
         let reports: Vec<SignalReport> = codes
             .par_chunks_exact_mut(dense.code_len)
             .zip(correlations.par_chunks_exact(dense.code_len))
             .zip(signals.par_chunks_exact(dense.signal_len))
             .zip(&lambda)
             .map(|(((code, correlations), signal), &lambda)| {
-                let (code_found, report) = pulp::Arch::new().dispatch(
+                pulp::Arch::new().dispatch(
                     #[inline(always)]
-                    || self.pursue_one(&dense, signal, correlations, lambda),
-                );
-                code.copy_from_slice(&code_found);
-                report
+                    || self.pursue_one(&dense, signal, correlations, lambda, code),
+                )
             })
             .collect();
+        unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
-        Ok(Pursued { codes: Tensor::from_data(data, &operator.device()), reports })
+        Ok(Pursued::consistent(Tensor::from_data(data, &operator.device()), reports))
     }
 }
 
 impl CoordinateDescent {
+    /// Codes one signal, from the code that is there.
     #[inline(always)]
-    fn pursue_one(&self, dense: &Dense, signal: &[f32], correlations: &[f32], lambda: f32) -> (Vec<f32>, SignalReport) {
+    fn pursue_one(
+        &self,
+        dense: &Dense,
+        signal: &[f32],
+        correlations: &[f32],
+        lambda: f32,
+        code: &mut [f32],
+    ) -> SignalReport {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config.basis;
-        let mut code = vec![0.0f32; dense.code_len];
         // Dᵀ(y − Dγ).
         let mut residual_correlations = correlations.to_vec();
+        dense.refresh(correlations, code, &mut residual_correlations);
         let mut working = WorkingSet::new(dense.code_len);
+        let used: Vec<usize> = (0..dense.code_len).filter(|&atom| code[atom] != 0.0).collect();
+        working.admit(used.into_iter(), dense);
         let mut violators: Vec<(f32, usize)> = Vec::new();
         let mut sweeps = 0;
         loop {
-            let (certificate, nonzeros) = dense.certify(signal, &code, &residual_correlations, lambda, nonnegative);
+            let (certificate, nonzeros) = dense.certify(signal, code, &residual_correlations, lambda, nonnegative);
             let converged = certificate.relative_gap() <= f64::from(gap);
             if converged || sweeps >= max_iterations {
-                let report = SignalReport {
+                return SignalReport {
                     lambda,
                     iterations: sweeps,
                     objective: certificate.objective as f32,
@@ -137,7 +164,6 @@ impl CoordinateDescent {
                     nonzeros,
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
                 };
-                return (code, report);
             }
             violators.clear();
             violators.extend(residual_correlations.iter().enumerate().filter_map(|(atom, &correlation)| {
@@ -151,7 +177,7 @@ impl CoordinateDescent {
                 violators.sort_unstable_by_key(|&(_, atom)| atom);
             }
             working.admit(violators.iter().map(|&(_, atom)| atom), dense);
-            working.gather(&code, &residual_correlations);
+            working.gather(code, &residual_correlations);
             let tolerance =
                 SWEEP_TOLERANCE * f64::from(gap) * certificate.objective / working.members.len().max(1) as f64;
             loop {
@@ -165,9 +191,9 @@ impl CoordinateDescent {
                     (0..SIGN_CHANGES).any(|_| working.solve_on_support(lambda));
                 }
             }
-            working.scatter(&mut code);
+            working.scatter(code);
             // Moves accumulate rounding; what the gap is computed from starts afresh.
-            dense.refresh(correlations, &code, &mut residual_correlations);
+            dense.refresh(correlations, code, &mut residual_correlations);
         }
     }
 }
@@ -334,6 +360,27 @@ fn subtract_scaled(target: &mut [f32], scale: f32, row: &[f32]) {
 }
 
 impl Dense {
+    /// The dictionary on the samples of the mask `[1, signal values]`, every atom divided by its weight.
+    fn new(operator: &Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Self {
+        let (code_len, signal_len) = (operator.code().len(), operator.signal().len());
+        let (mut atoms, mut gram) = match mask {
+            None => (to_host(operator.atoms()), to_host(operator.gram())),
+            Some(mask) => {
+                let atoms = operator.atoms() * mask;
+                (to_host(atoms.clone()), to_host(atoms.clone().matmul(atoms.transpose())))
+            }
+        };
+        if let Some(weights) = weights {
+            for (atom, weight) in atoms.chunks_exact_mut(signal_len).zip(weights) {
+                atom.iter_mut().for_each(|entry| *entry /= weight);
+            }
+            for (row, weight) in gram.chunks_exact_mut(code_len).zip(weights) {
+                row.iter_mut().zip(weights).for_each(|(inner, other)| *inner /= weight * other);
+            }
+        }
+        Self { atoms, gram, code_len, signal_len }
+    }
+
     /// Dᵀy − Gγ from scratch.
     #[inline(always)]
     fn refresh(&self, correlations: &[f32], code: &[f32], out: &mut [f32]) {

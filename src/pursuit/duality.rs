@@ -10,6 +10,8 @@
 //!
 //! which follows from y = r + Dγ. The first term and the sum are non-negative, so that ½‖y‖² never cancels. What rounding
 //! leaves are a few 1e-6 of the objective where residuals, correlations and sums are `f32`.
+//!
+//! With weights w in the norm, ‖γ‖₁ = Σ_j w_j|γ_j| and ‖c‖_∞ = max_j |c_j|/w_j; with a mask M, r = M(y − Dγ).
 
 /// Objective and gap of one signal.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,12 +39,26 @@ impl Certificate {
         code_correlation: f64,
         largest_correlation: f64,
     ) -> Self {
+        Self::with_shallower([lambda, residual_energy, one_norm, code_correlation, largest_correlation], 0.0, 0.0)
+    }
+
+    /// From the sums of a multi-layer problem, see [`super::multi_layer`].
+    ///
+    /// - the first five as those of [`Self::new`], the correlations being v
+    /// - `penalty`: Σ_{i<L} λ_i‖γ_i‖₁
+    /// - `dual_correlation`: Σ_{i<L} 〈u_i, γ_i〉
+    pub(super) fn with_shallower(
+        [lambda, residual_energy, one_norm, code_correlation, largest_correlation]: [f64; 5],
+        penalty: f64,
+        dual_correlation: f64,
+    ) -> Self {
         let scale = if largest_correlation <= lambda { 1.0 } else { lambda / largest_correlation };
         let slack = (lambda * one_norm - scale * code_correlation).max(0.0);
+        let shallower_slack = (penalty - scale * dual_correlation).max(0.0);
         Self {
-            objective: 0.5 * residual_energy + lambda * one_norm,
+            objective: 0.5 * residual_energy + lambda * one_norm + penalty,
             data_term: 0.5 * residual_energy,
-            gap: 0.5 * (1.0 - scale).powi(2) * residual_energy + slack,
+            gap: 0.5 * (1.0 - scale).powi(2) * residual_energy + slack + shallower_slack,
         }
     }
 

@@ -1,23 +1,37 @@
 //! Pursuits: how a signal becomes representations.
 //!
-//! Every pursuit implements [`Pursuit`]: it takes an [`Operator`] (a model on signals of one shape), a batch of signals and
-//! the weight of the penalty, and returns the deepest codes with a report per signal. The intermediate representations follow
-//! by [`Operator::propagate`], since γ_{i−1} = D_i γ_i.
+//! Every pursuit implements [`Pursuit`]: it takes a [`Problem`] (a model on signals of one shape, a batch of signals, the weights
+//! of the penalties, a mask, codes to start from) and returns the representations with a report per signal.
 
 pub mod coordinate_descent;
 pub mod duality;
 pub mod greedy;
+pub mod holistic;
+pub mod layered;
+pub mod multi_layer;
+pub mod problem;
+pub mod projection;
 pub mod proximal_gradient;
 pub mod subspace;
 pub mod threshold;
 
 pub use coordinate_descent::{CoordinateDescent, CoordinateDescentConfig};
+pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
+pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
+pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
+pub use multi_layer::{
+    MultiLayerProximalGradient, MultiLayerProximalGradientConfig, MultiLayerSplitting, MultiLayerSplittingConfig,
+};
+pub use problem::Problem;
+pub use projection::{
+    ConvexProjection, ConvexProjectionConfig, GreedyProjection, GreedyProjectionConfig, Projected, Representations,
+};
 pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConfig};
 
 use crate::error::{Error, Result};
 use crate::model::Operator;
 use crate::model::operator::Application;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 /// Weight λ of the ℓ1 norm in ½‖y − D^(L)γ‖² + λ‖γ‖₁, with D^(L) as it stands in the model.
@@ -56,22 +70,49 @@ impl Lambda {
         }
     }
 
+    /// Whether it is 0 for every signal.
+    fn is_zero(&self) -> bool {
+        match self {
+            Self::Absolute(value) | Self::Relative(value) => *value == 0.0,
+            Self::PerSignal(values) => values.iter().all(|value| *value == 0.0),
+        }
+    }
+
+    /// Checks the range, and the number of values for `count` signals.
+    fn check_for(&self, count: usize) -> Result<()> {
+        self.check()?;
+        match self {
+            Self::PerSignal(values) if values.len() != count => {
+                Err(Error::shape("lambda per signal", format!("{count} values, one per signal"), values.len()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// λ of every signal on its device, `[n, 1]`, given each signal's λ_max, `[n, 1]`: no number goes through the host.
+    fn rows(&self, largest: Tensor<2>) -> Result<Tensor<2>> {
+        let [count, _] = largest.dims();
+        self.check_for(count)?;
+        Ok(match self {
+            Self::Absolute(value) => largest.zeros_like() + *value,
+            Self::Relative(fraction) => largest * *fraction,
+            Self::PerSignal(values) => {
+                Tensor::from_data(TensorData::new(values.clone(), [count, 1]), &largest.device())
+            }
+        })
+    }
+
     /// λ of every signal, given each signal's λ_max.
     ///
     /// # Errors
     /// As [`Self::check`]; a number of values that is not the number of signals.
     fn resolve(&self, largest: &[f32]) -> Result<Vec<f32>> {
-        self.check()?;
-        match self {
-            Self::Absolute(value) => Ok(vec![*value; largest.len()]),
-            Self::Relative(fraction) => Ok(largest.iter().map(|largest| fraction * largest).collect()),
-            Self::PerSignal(values) if values.len() == largest.len() => Ok(values.clone()),
-            Self::PerSignal(values) => Err(Error::shape(
-                "lambda per signal",
-                format!("{} values, one per signal", largest.len()),
-                values.len(),
-            )),
-        }
+        self.check_for(largest.len())?;
+        Ok(match self {
+            Self::Absolute(value) => vec![*value; largest.len()],
+            Self::Relative(fraction) => largest.iter().map(|largest| fraction * largest).collect(),
+            Self::PerSignal(values) => values.clone(),
+        })
     }
 
     /// The part that belongs to a batch of `count` signals from `start` on.
@@ -94,20 +135,53 @@ pub enum StopReason {
     DualityGap,
     /// The permitted number of iterations was used up.
     MaxIterations,
+    /// The permitted number of non-zeros was reached.
+    Nonzeros,
+    /// The residual is no longer than what was asked for.
+    Residual,
+    /// One more non-zero would have exceeded the limit of some layer.
+    Limit,
+    /// No atom is left that would make the residual shorter.
+    Exhausted,
+    /// The iterates stopped moving, at a point that the duality gap does not certify.
+    FixedPoint,
+    /// A pass through the layers, which is all there is to do.
+    Direct,
+}
+
+impl StopReason {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::DualityGap,
+        Self::MaxIterations,
+        Self::Nonzeros,
+        Self::Residual,
+        Self::Limit,
+        Self::Exhausted,
+        Self::FixedPoint,
+        Self::Direct,
+    ];
+
+    /// Its number in files: its place in [`Self::ALL`].
+    pub fn number(self) -> u8 {
+        self as u8
+    }
 }
 
 /// What a pursuit did on one signal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SignalReport {
-    /// λ of this signal.
+    /// λ of this signal in the deepest layer; 0 where the pursuit has no penalty.
     pub lambda: f32,
-    /// Iterations (of coordinate descent: sweeps).
+    /// Iterations (of coordinate descent: sweeps; of a pursuit layer by layer: the sum over layers).
     pub iterations: usize,
-    /// ½‖y − D^(L)γ‖² + λ‖γ‖₁.
+    /// What the pursuit minimises: ½‖y − D^(L)γ‖² + λ‖γ‖₁ unless its documentation says otherwise; the data term where there is
+    /// no penalty.
     pub objective: f32,
-    /// Duality gap divided by the objective: how far, at most, the objective is above its minimum.
+    /// Duality gap divided by the objective: how far, at most, the objective is above its minimum. 1 where nothing is known but
+    /// that the minimum is not negative.
     pub relative_gap: f32,
-    /// ½‖y − D^(L)γ‖², the objective's data term.
+    /// ½‖y − D^(L)γ_L‖² over the known samples.
     pub data_term: f32,
     /// Non-zeros of γ_L.
     pub nonzeros: usize,
@@ -120,8 +194,29 @@ pub struct SignalReport {
 pub struct Pursued {
     /// The deepest codes γ_L, `[n, m_L, h_L, w_L]`.
     pub codes: Tensor<4>,
+    /// The pursuit's own estimates of γ_1 … γ_{L−1} as `[n, m_i, h_i, w_i]`, where they are more than what γ_L determines: of
+    /// pursuits that do not keep γ_{i−1} = D_i γ_i exactly. Empty for all others.
+    pub shallower: Vec<Tensor<4>>,
     /// One report per signal.
     pub reports: Vec<SignalReport>,
+}
+
+impl Pursued {
+    /// Codes that determine the shallower representations.
+    pub fn consistent(codes: Tensor<4>, reports: Vec<SignalReport>) -> Self {
+        Self { codes, shallower: Vec::new(), reports }
+    }
+
+    /// γ_1 … γ_L as the pursuit sees them: its own estimates, else γ_{i−1} = D_i γ_i.
+    ///
+    /// # Shapes
+    /// - out: L tensors, γ_i as `[n, m_i, h_i, w_i]`.
+    pub fn representations(&self, operator: &Operator) -> Vec<Tensor<4>> {
+        if self.shallower.is_empty() {
+            return operator.propagate(self.codes.clone());
+        }
+        self.shallower.iter().chain([&self.codes]).cloned().collect()
+    }
 }
 
 /// An algorithm that turns signals into codes.
@@ -131,12 +226,36 @@ pub trait Pursuit: Send + Sync {
 
     /// Codes a batch of signals.
     ///
+    /// # Errors
+    /// A problem that has something that the pursuit does not take, or lacks something that it needs.
+    fn solve(&self, problem: &Problem) -> Result<Pursued>;
+
+    /// Codes a batch of signals with one penalty, that of the deepest layer. Pursuits that have no penalty ignore it.
+    ///
     /// # Shapes
     /// - signals: `[n, channels, height, width]` as `operator.signal()`.
     ///
     /// # Errors
     /// Signals of another shape; a [`Lambda`] that is out of range or does not fit the number of signals.
-    fn pursue(&self, operator: &Operator, signals: Tensor<4>, lambda: &Lambda) -> Result<Pursued>;
+    fn pursue(&self, operator: &Operator, signals: Tensor<4>, lambda: &Lambda) -> Result<Pursued> {
+        self.solve(&Problem::new(operator, signals)?.with_lambda(lambda.clone())?)
+    }
+}
+
+/// A pursuit that can run a fixed number of iterations by tensor operations alone.
+///
+/// No decision is taken on the host between the first and the last iteration, so that the result can be differentiated with
+/// respect to the signals and, where the operator's filters are tracked, to the dictionaries: the pursuit as the layers of a
+/// network. Step sizes are taken for constants.
+pub trait Unrolled: Pursuit {
+    /// The deepest codes after `iterations` iterations, the same iterates as those of [`Pursuit::solve`].
+    ///
+    /// # Shapes
+    /// - out: `[n, m_L, h_L, w_L]`.
+    ///
+    /// # Errors
+    /// As [`Pursuit::solve`].
+    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>>;
 }
 
 /// What every basis pursuit is told, whatever its algorithm.
@@ -218,6 +337,12 @@ impl Algorithm {
         (Self::CoordinateDescent, "coordinate-descent"),
     ];
 
+    /// The algorithm that [`Self::Auto`] stands for on a problem: coordinate descent takes no mask of each signal's own.
+    fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
+        let algorithm = if self == Self::Auto && problem.has_separate_masks() { Self::Fista } else { self };
+        algorithm.init(config, problem.operator())
+    }
+
     /// The algorithm with those settings, ready to run.
     ///
     /// # Errors
@@ -249,11 +374,45 @@ impl std::str::FromStr for Algorithm {
     }
 }
 
-/// Refuses signals of another shape than the operator's.
-pub(crate) fn check_signals(operator: &Operator, signals: &Tensor<4>) -> Result<()> {
-    let [count, channels, height, width] = signals.dims();
-    if operator.signal().batched(count) != [count, channels, height, width] {
-        return Err(Error::shape("signals", operator.signal(), format!("{channels}x{height}x{width}")));
+pub(crate) fn to_host(tensor: Tensor<2>) -> Vec<f32> {
+    tensor.into_data().iter::<f32>().collect()
+}
+
+fn take_rows(tensor: &Tensor<2>, positions: &[usize]) -> Tensor<2> {
+    let positions: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
+    tensor.clone().select(0, Tensor::<1, Int>::from_data(positions.as_slice(), &tensor.device()))
+}
+
+/// Puts groups of rows back in the caller's order.
+fn in_order(groups: Vec<(Vec<usize>, Tensor<2>)>, count: usize) -> Tensor<2> {
+    let mut place = vec![0; count];
+    let rows = groups.iter().flat_map(|(rows, _)| rows);
+    rows.enumerate().for_each(|(position, &row)| place[row] = position);
+    let stacked = Tensor::cat(groups.into_iter().map(|(_, codes)| codes).collect(), 0);
+    take_rows(&stacked, &place)
+}
+
+/// Keeps the mask's samples.
+fn masked(samples: Tensor<2>, mask: &Option<Tensor<2>>) -> Tensor<2> {
+    match mask {
+        Some(mask) => samples * mask.clone(),
+        None => samples,
     }
-    Ok(())
+}
+
+/// Values times the atoms' weights.
+fn weighted(values: Tensor<2>, weights: &Option<Tensor<2>>) -> Tensor<2> {
+    match weights {
+        Some(weights) => values * weights.clone(),
+        None => values,
+    }
+}
+
+/// Largest correlation of every row in units of the atoms' weights, `[n, 1]`: in magnitude, or positive only.
+fn largest(correlations: Tensor<2>, weights: &Option<Tensor<2>>, nonnegative: bool) -> Tensor<2> {
+    let correlations = match weights {
+        Some(weights) => correlations / weights.clone(),
+        None => correlations,
+    };
+    if nonnegative { correlations.max_dim(1).clamp_min(0.0) } else { correlations.abs().max_dim(1) }
 }

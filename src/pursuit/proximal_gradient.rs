@@ -8,10 +8,13 @@
 
 use super::duality::Certificate;
 use super::threshold::soft_threshold;
-use super::{BasisPursuitConfig, Lambda, Pursued, Pursuit, SignalReport, StopReason, check_signals};
+use super::{
+    BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest, masked,
+    take_rows, to_host, weighted,
+};
 use crate::error::{Error, Result};
 use crate::model::Operator;
-use burn::tensor::{Int, Tensor};
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 /// Plain or accelerated.
@@ -63,21 +66,23 @@ pub struct ProximalGradient {
     config: ProximalGradientConfig,
 }
 
-/// The signals still being coded.
-struct Batch {
-    /// Row of each in the caller's batch.
-    rows: Vec<usize>,
-    lambda: Vec<f32>,
+/// What the iterations compute with: tensors alone, so that a step takes no decision on the host.
+struct State {
     signals: Tensor<2>,
+    mask: Option<Tensor<2>>,
+    /// Weights of the atoms, `[1, code values]`.
+    weights: Option<Tensor<2>>,
     /// Dᵀy.
     correlations: Tensor<2>,
-    /// λ/ℓ, `[n, 1]`.
+    /// λ/ℓ, `[n, 1]`, or times the weights, `[n, code values]`.
     thresholds: Tensor<2>,
     codes: Tensor<2>,
     /// The point that the gradient is taken at.
     point: Tensor<2>,
     /// FISTA's t, `[n, 1]`.
     momentum: Tensor<2>,
+    /// 1/ℓ.
+    step: f32,
 }
 
 impl Pursuit for ProximalGradient {
@@ -88,39 +93,22 @@ impl Pursuit for ProximalGradient {
         }
     }
 
-    fn pursue(&self, operator: &Operator, signals: Tensor<4>, lambda: &Lambda) -> Result<Pursued> {
-        check_signals(operator, &signals)?;
-        let count = signals.dims()[0];
+    /// Takes λ, weights of the deepest layer's atoms, a mask and codes to start from.
+    fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        let (mut state, lambda) = self.start(problem)?;
+        let (operator, count) = (problem.operator(), problem.count());
         if count == 0 {
-            lambda.resolve(&[])?;
-            return Ok(Pursued {
-                codes: Tensor::zeros(operator.code().batched(0), &operator.device()),
-                reports: Vec::new(),
-            });
+            return Ok(Pursued::consistent(Tensor::zeros(operator.code().batched(0), &operator.device()), Vec::new()));
         }
-        let signals = operator.flat(signals);
-        let correlations = operator.analyze_rows(signals.clone());
-        let lambda = lambda.resolve(&to_host(largest(correlations.clone(), self.config.basis.nonnegative)))?;
-        let device = operator.device();
-        // The smallest bound that is not zero: an all-zero dictionary has nothing to step along.
-        let step = 1.0 / operator.squared_norm_bound().max(f64::from(f32::MIN_POSITIVE)) as f32;
-        let zeros = Tensor::zeros([count, operator.code().len()], &device);
-        let mut batch = Batch {
-            rows: (0..count).collect(),
-            thresholds: Tensor::<1>::from_floats(lambda.as_slice(), &device).reshape([count, 1]) * step,
-            lambda,
-            signals,
-            correlations,
-            codes: zeros.clone(),
-            point: zeros,
-            momentum: Tensor::ones([count, 1], &device),
-        };
+        // Rows of the caller's batch that are still being coded, and their λ.
+        let mut rows: Vec<usize> = (0..count).collect();
+        let mut lambda = to_host(lambda);
         let mut finished: Vec<(Vec<usize>, Tensor<2>)> = Vec::new();
         let mut reports: Vec<Option<SignalReport>> = vec![None; count];
-        // The zero code is looked at first: it is the solution from λ_max on.
+        // The code to start from is looked at first: the zero code is the solution from λ_max on.
         let mut iterations = 0;
         loop {
-            let certificates = self.certify(operator, &batch);
+            let certificates = self.certify(operator, &state, &lambda);
             let last = iterations >= self.config.basis.max_iterations;
             let (mut done, mut open) = (Vec::new(), Vec::new());
             for (position, (certificate, nonzeros)) in certificates.into_iter().enumerate() {
@@ -129,9 +117,8 @@ impl Pursuit for ProximalGradient {
                     open.push(position);
                     continue;
                 }
-                let lambda = batch.lambda[position];
-                reports[batch.rows[position]] = Some(SignalReport {
-                    lambda,
+                reports[rows[position]] = Some(SignalReport {
+                    lambda: lambda[position],
                     iterations,
                     objective: certificate.objective as f32,
                     relative_gap: certificate.relative_gap() as f32,
@@ -142,66 +129,102 @@ impl Pursuit for ProximalGradient {
                 done.push(position);
             }
             if !done.is_empty() {
-                finished.push((
-                    done.iter().map(|&position| batch.rows[position]).collect(),
-                    take_rows(&batch.codes, &done),
-                ));
+                finished.push((done.iter().map(|&position| rows[position]).collect(), take_rows(&state.codes, &done)));
                 if open.is_empty() {
                     break;
                 }
-                batch = batch.keep(&open);
+                state = state.keep(&open);
+                rows = open.iter().map(|&position| rows[position]).collect();
+                lambda = open.iter().map(|&position| lambda[position]).collect();
             }
             let until = (iterations + self.config.check_every).min(self.config.basis.max_iterations);
             while iterations < until {
-                self.step(operator, &mut batch, step);
+                self.step(operator, &mut state);
                 iterations += 1;
             }
         }
         let codes = in_order(finished, count);
-        Ok(Pursued { codes: operator.code_shaped(codes), reports: reports.into_iter().flatten().collect() })
+        Ok(Pursued::consistent(operator.code_shaped(codes), reports.into_iter().flatten().collect()))
+    }
+}
+
+impl Unrolled for ProximalGradient {
+    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>> {
+        let (mut state, _) = self.start(problem)?;
+        if problem.count() > 0 {
+            for _ in 0..iterations {
+                self.step(problem.operator(), &mut state);
+            }
+        }
+        Ok(problem.operator().code_shaped(state.codes))
     }
 }
 
 impl ProximalGradient {
-    fn step(&self, operator: &Operator, batch: &mut Batch, step: f32) {
-        let gradient = operator.gram_rows(batch.point.clone()) - batch.correlations.clone();
-        let moved = batch.point.clone() - gradient * step;
-        let codes = soft_threshold(moved, batch.thresholds.clone(), self.config.basis.nonnegative);
+    /// The state before the first iteration, and λ of every signal, `[n, 1]`.
+    fn start(&self, problem: &Problem) -> Result<(State, Tensor<2>)> {
+        problem.refuse_shallower(self.name())?;
+        let (operator, lambda) = (problem.operator(), problem.lambda()?);
+        let (signals, mask, weights) = (problem.signals(), problem.mask(), problem.weights(problem.depth()));
+        let correlations = operator.analyze_rows(signals.clone());
+        let lambda = if problem.count() == 0 {
+            Tensor::zeros([0, 1], &operator.device())
+        } else {
+            lambda.rows(largest(correlations.clone(), &weights, self.config.basis.nonnegative))?
+        };
+        // The smallest bound that is not zero: an all-zero dictionary has nothing to step along.
+        let step = 1.0 / operator.squared_norm_bound().max(f64::from(f32::MIN_POSITIVE)) as f32;
+        let codes = problem.start();
+        let codes = if self.config.basis.nonnegative && problem.has_start() { codes.clamp_min(0.0) } else { codes };
+        let state = State {
+            momentum: lambda.ones_like(),
+            thresholds: weighted(lambda.clone() * step, &weights),
+            signals,
+            mask,
+            weights,
+            correlations,
+            point: codes.clone(),
+            codes,
+            step,
+        };
+        Ok((state, lambda))
+    }
+
+    fn step(&self, operator: &Operator, state: &mut State) {
+        let explained = match &state.mask {
+            None => operator.gram_rows(state.point.clone()),
+            mask => operator.analyze_rows(masked(operator.synthesize_rows(state.point.clone()), mask)),
+        };
+        let moved = state.point.clone() - (explained - state.correlations.clone()) * state.step;
+        let codes = soft_threshold(moved, state.thresholds.clone(), self.config.basis.nonnegative);
         match self.config.acceleration {
-            Acceleration::Ista => batch.point = codes.clone(),
+            Acceleration::Ista => state.point = codes.clone(),
             Acceleration::Fista => {
-                let change = codes.clone() - batch.codes.clone();
-                let mut momentum = batch.momentum.clone();
-                let mut next = ((momentum.clone().square() * 4.0 + 1.0).sqrt() + 1.0) * 0.5;
-                if self.config.restart {
-                    // Momentum points uphill where the step from z and the step from γ disagree.
-                    let uphill =
-                        ((batch.point.clone() - codes.clone()) * change.clone()).sum_dim(1).greater_scalar(0.0);
-                    momentum = momentum.mask_fill(uphill.clone(), 1.0);
-                    next = next.mask_fill(uphill, 1.0);
-                }
-                batch.point = codes.clone() + change * ((momentum - 1.0) / next.clone());
-                batch.momentum = next;
+                let (point, momentum) =
+                    extrapolate(&codes, &state.codes, &state.point, state.momentum.clone(), self.config.restart);
+                state.point = point;
+                state.momentum = momentum;
             }
         }
-        batch.codes = codes;
+        state.codes = codes;
     }
 
     /// Objective, gap and non-zeros of every signal, from its true residual.
-    fn certify(&self, operator: &Operator, batch: &Batch) -> Vec<(Certificate, usize)> {
-        let residuals = batch.signals.clone() - operator.synthesize_rows(batch.codes.clone());
+    fn certify(&self, operator: &Operator, state: &State, lambda: &[f32]) -> Vec<(Certificate, usize)> {
+        let made = operator.synthesize_rows(state.codes.clone());
+        let residuals = state.signals.clone() - masked(made, &state.mask);
         let correlations = operator.analyze_rows(residuals.clone());
         // One transfer for the five numbers of every signal.
         let columns = vec![
             residuals.square().sum_dim(1),
-            batch.codes.clone().abs().sum_dim(1),
-            (batch.codes.clone() * correlations.clone()).sum_dim(1),
-            largest(correlations, self.config.basis.nonnegative),
-            batch.codes.clone().not_equal_scalar(0.0).float().sum_dim(1),
+            weighted(state.codes.clone().abs(), &state.weights).sum_dim(1),
+            (state.codes.clone() * correlations.clone()).sum_dim(1),
+            largest(correlations, &state.weights, self.config.basis.nonnegative),
+            state.codes.clone().not_equal_scalar(0.0).float().sum_dim(1),
         ];
         to_host(Tensor::cat(columns, 1))
             .chunks_exact(5)
-            .zip(&batch.lambda)
+            .zip(lambda)
             .map(|(sums, &lambda)| {
                 let [energy, one_norm, code_correlation, largest, nonzeros] =
                     std::array::from_fn(|index| f64::from(sums[index]));
@@ -211,40 +234,39 @@ impl ProximalGradient {
     }
 }
 
-impl Batch {
+impl State {
     fn keep(self, positions: &[usize]) -> Self {
         Self {
-            rows: positions.iter().map(|&position| self.rows[position]).collect(),
-            lambda: positions.iter().map(|&position| self.lambda[position]).collect(),
             signals: take_rows(&self.signals, positions),
+            mask: self.mask.map(|mask| take_rows(&mask, positions)),
+            weights: self.weights,
             correlations: take_rows(&self.correlations, positions),
             thresholds: take_rows(&self.thresholds, positions),
             codes: take_rows(&self.codes, positions),
             point: take_rows(&self.point, positions),
             momentum: take_rows(&self.momentum, positions),
+            step: self.step,
         }
     }
 }
 
-/// Largest correlation of every row, `[n, 1]`: in magnitude, or positive only.
-fn largest(correlations: Tensor<2>, nonnegative: bool) -> Tensor<2> {
-    if nonnegative { correlations.max_dim(1).clamp_min(0.0) } else { correlations.abs().max_dim(1) }
-}
-
-pub(crate) fn to_host(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
-}
-
-fn take_rows(tensor: &Tensor<2>, positions: &[usize]) -> Tensor<2> {
-    let positions: Vec<i32> = positions.iter().map(|&position| position as i32).collect();
-    tensor.clone().select(0, Tensor::<1, Int>::from_data(positions.as_slice(), &tensor.device()))
-}
-
-/// Puts groups of rows back in the caller's order.
-fn in_order(groups: Vec<(Vec<usize>, Tensor<2>)>, count: usize) -> Tensor<2> {
-    let mut place = vec![0; count];
-    let rows = groups.iter().flat_map(|(rows, _)| rows);
-    rows.enumerate().for_each(|(position, &row)| place[row] = position);
-    let stacked = Tensor::cat(groups.into_iter().map(|(_, codes)| codes).collect(), 0);
-    take_rows(&stacked, &place)
+/// FISTA's extrapolation: the point that the next gradient is taken at, and the next t.
+///
+/// - `codes`, `before`: the new and the former code; `point`: where the step to `codes` was taken; `momentum`: t, `[n, 1]`
+pub(super) fn extrapolate(
+    codes: &Tensor<2>,
+    before: &Tensor<2>,
+    point: &Tensor<2>,
+    mut momentum: Tensor<2>,
+    restart: bool,
+) -> (Tensor<2>, Tensor<2>) {
+    let change = codes.clone() - before.clone();
+    let mut next = ((momentum.clone().square() * 4.0 + 1.0).sqrt() + 1.0) * 0.5;
+    if restart {
+        // Momentum points uphill where the step from z and the step from γ disagree.
+        let uphill = ((point.clone() - codes.clone()) * change.clone()).sum_dim(1).greater_scalar(0.0);
+        momentum = momentum.mask_fill(uphill.clone(), 1.0);
+        next = next.mask_fill(uphill, 1.0);
+    }
+    (codes.clone() + change * ((momentum - 1.0) / next.clone()), next)
 }

@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 /// Soft threshold S_t(x) = sign(x)·max(|x| − t, 0), or max(x − t, 0) for non-negative codes.
 ///
 /// # Shapes
-/// - values: `[n, k]`; thresholds ≥ 0: `[n, 1]`, one per row; out: `[n, k]`.
+/// - values: `[n, k]`; thresholds ≥ 0: `[n, 1]`, one per row, or `[n, k]`; out: `[n, k]`.
 pub fn soft_threshold(values: Tensor<2>, thresholds: Tensor<2>, nonnegative: bool) -> Tensor<2> {
     if nonnegative {
         return (values - thresholds).clamp_min(0.0);
@@ -15,6 +15,16 @@ pub fn soft_threshold(values: Tensor<2>, thresholds: Tensor<2>, nonnegative: boo
     let upper = thresholds.expand(dims);
     let clamped = values.clone().min_pair(upper.clone()).max_pair(upper.neg());
     values - clamped
+}
+
+/// Hard threshold: x where |x| > t, else 0.
+///
+/// # Shapes
+/// - values: `[n, k]`; thresholds ≥ 0: `[n, 1]`, one per row, or `[n, k]`; out: `[n, k]`.
+pub fn hard_threshold(values: Tensor<2>, thresholds: Tensor<2>) -> Tensor<2> {
+    let dims = values.dims();
+    let small = values.clone().abs().lower_equal(thresholds.expand(dims));
+    values.mask_fill(small, 0.0)
 }
 
 /// Soft threshold of one number, as [`soft_threshold`].

@@ -1,0 +1,671 @@
+//! Multi-layer basis pursuit: min over γ_L of ½‖M(y − D^(L)γ_L)‖² + Σ_i λ_i‖γ_i‖₁ with γ_{i−1} = D_i γ_i.
+//!
+//! J. Sulam, A. Aberdam, A. Beck, M. Elad, "On Multi-Layer Basis Pursuit, Efficient Algorithms and Convolutional Neural Networks",
+//! IEEE Trans. Pattern Analysis and Machine Intelligence 42(8), 2020. [`MultiLayerProximalGradient`] is their ML-ISTA and
+//! ML-FISTA, whose fixed point differs from the minimiser by what is proportional to the step; [`MultiLayerSplitting`] minimises
+//! to any gap.
+//!
+//! Every λ_i is in [`Problem`]; a relative one is, for every layer, a fraction of ‖D^(L)ᵀy‖_∞. Weights of every layer's atoms, a
+//! mask and codes to start from are heeded. The objective of the reports is that of the problem above.
+//!
+//! # Certificate
+//!
+//! With A_i = D_{i+1} … D_L, so that γ_i = A_i γ_L, any u_i with |u_i| ≤ λ_i w_i for i < L, the residual r = M(y − D^(L)γ_L) and
+//! v = D^(L)ᵀr − Σ_{i<L} A_iᵀu_i, the pair s·r, s·u_i is dual feasible for s = min(1, λ_L/‖v‖_∞). Since 〈r, D^(L)γ_L〉 =
+//! 〈v, γ_L〉 + Σ_{i<L} 〈u_i, γ_i〉, the duality gap is
+//!
+//! ```text
+//! ½(1 − s)²‖r‖² + (λ_L‖γ_L‖₁ − s〈v, γ_L〉) + Σ_{i<L} (λ_i‖γ_i‖₁ − s〈u_i, γ_i〉),
+//! ```
+//!
+//! a sum of terms that are not negative, as for one layer in [`super::duality`].
+
+use super::duality::Certificate;
+use super::proximal_gradient::extrapolate;
+use super::threshold::soft_threshold;
+use super::{
+    Acceleration, BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
+    masked, take_rows, to_host, weighted,
+};
+use crate::error::{Error, Result};
+use crate::model::Operator;
+use burn::tensor::{Bool, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// A multi-layer problem as tensors.
+struct Cascade<'a> {
+    layers: &'a [Operator],
+    signals: Tensor<2>,
+    mask: Option<Tensor<2>>,
+    /// λ_L, `[n, 1]`.
+    lambda: Tensor<2>,
+    /// λ_i times the weights, `[n, 1]` or `[n, values of γ_i]`; `None` where layer i < L has no penalty.
+    penalties: Vec<Option<Tensor<2>>>,
+    /// Weights of the deepest layer's atoms.
+    weights: Option<Tensor<2>>,
+    /// Entries of γ_i that must be zero.
+    zeros: Vec<Option<Tensor<2, Bool>>>,
+    nonnegative: bool,
+}
+
+impl<'a> Cascade<'a> {
+    fn new(problem: &Problem<'a>, nonnegative: bool) -> Result<Self> {
+        let operator = problem.operator();
+        let (signals, weights) = (problem.signals(), problem.weights(problem.depth()));
+        let lambdas = problem.lambdas()?;
+        let (mut penalties, mut lambda) = (Vec::new(), Tensor::zeros([0, 1], &operator.device()));
+        if problem.count() > 0 {
+            let largest = largest(operator.analyze_rows(signals.clone()), &weights, nonnegative);
+            for (index, of_layer) in lambdas.iter().enumerate() {
+                lambda = of_layer.rows(largest.clone())?;
+                let penalised = index + 1 == lambdas.len() || !of_layer.is_zero();
+                penalties.push(penalised.then(|| weighted(lambda.clone(), &problem.weights(index + 1))));
+            }
+        }
+        let zeros = vec![None; lambdas.len()];
+        let (layers, mask) = (operator.layers(), problem.mask());
+        Ok(Self { layers, signals, mask, lambda, penalties, weights, zeros, nonnegative })
+    }
+
+    fn depth(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// x, γ_1 … γ_L for γ_L.
+    fn down(&self, codes: Tensor<2>) -> Vec<Tensor<2>> {
+        let mut all = vec![codes];
+        for layer in self.layers.iter().rev() {
+            all.push(layer.synthesize_rows(all[all.len() - 1].clone()));
+        }
+        all.reverse();
+        all
+    }
+
+    /// D_Lᵀ(… D_2ᵀ(D_1ᵀ s + t_1) + t_2 …) + t_L.
+    fn up(&self, signal: Tensor<2>, terms: &[Option<Tensor<2>>]) -> Tensor<2> {
+        self.layers.iter().zip(terms).fold(signal, |below, (layer, term)| {
+            let above = layer.analyze_rows(below);
+            match term {
+                Some(term) => above + term.clone(),
+                None => above,
+            }
+        })
+    }
+
+    /// M(y − x).
+    fn residual(&self, made: Tensor<2>) -> Tensor<2> {
+        self.signals.clone() - masked(made, &self.mask)
+    }
+
+    /// Certificates and non-zeros of codes, given u_1 … u_{L−1} within their bounds.
+    fn certify(&self, codes: &Tensor<2>, duals: &[Option<Tensor<2>>]) -> Vec<(f32, Certificate, usize)> {
+        let all = self.down(codes.clone());
+        let residual = self.residual(all[0].clone());
+        let mut terms: Vec<Option<Tensor<2>>> = duals.iter().map(|dual| dual.clone().map(Tensor::neg)).collect();
+        terms.push(None);
+        let correlations = self.up(residual.clone(), &terms);
+        let zero = self.lambda.zeros_like();
+        let (mut penalty, mut dual_correlation) = (zero.clone(), zero);
+        for ((gamma, dual), bound) in all[1..].iter().zip(duals).zip(&self.penalties) {
+            if let Some(bound) = bound {
+                penalty = penalty + (gamma.clone().abs() * bound.clone()).sum_dim(1);
+            }
+            if let Some(dual) = dual {
+                dual_correlation = dual_correlation + (gamma.clone() * dual.clone()).sum_dim(1);
+            }
+        }
+        let columns = vec![
+            self.lambda.clone(),
+            residual.square().sum_dim(1),
+            weighted(codes.clone().abs(), &self.weights).sum_dim(1),
+            (codes.clone() * correlations.clone()).sum_dim(1),
+            largest(correlations, &self.weights, self.nonnegative),
+            penalty,
+            dual_correlation,
+            codes.clone().not_equal_scalar(0.0).float().sum_dim(1),
+        ];
+        to_host(Tensor::cat(columns, 1))
+            .chunks_exact(8)
+            .map(|sums| {
+                let of_lasso = std::array::from_fn(|index| f64::from(sums[index]));
+                let certificate = Certificate::with_shallower(of_lasso, f64::from(sums[5]), f64::from(sums[6]));
+                (sums[0], certificate, sums[7] as usize)
+            })
+            .collect()
+    }
+
+    fn keep(self, rows: &[usize]) -> Self {
+        Self {
+            signals: take_rows(&self.signals, rows),
+            mask: self.mask.map(|mask| take_rows(&mask, rows)),
+            lambda: take_rows(&self.lambda, rows),
+            penalties: keep_each(self.penalties, rows),
+            zeros: self
+                .zeros
+                .into_iter()
+                .map(|zeros| zeros.map(|zeros| take_rows(&zeros.float(), rows).greater_scalar(0.5)))
+                .collect(),
+            ..self
+        }
+    }
+}
+
+fn keep_each(tensors: Vec<Option<Tensor<2>>>, rows: &[usize]) -> Vec<Option<Tensor<2>>> {
+    tensors.into_iter().map(|tensor| tensor.map(|tensor| take_rows(&tensor, rows))).collect()
+}
+
+/// What an iteration needs, so that one loop serves both algorithms.
+trait Iteration: Sized {
+    fn step(&mut self);
+    fn codes(&self) -> Tensor<2>;
+    /// Certificates of the codes, and which of them have stopped moving.
+    fn look(&self) -> Vec<(f32, Certificate, usize, bool)>;
+    fn keep(self, rows: &[usize]) -> Self;
+}
+
+/// Iterates until every signal has its gap, has stopped moving, or has used up its iterations.
+fn run(problem: &Problem, basis: &BasisPursuitConfig, check_every: usize, mut state: impl Iteration) -> Pursued {
+    let (operator, count) = (problem.operator(), problem.count());
+    if count == 0 {
+        return Pursued::consistent(Tensor::zeros(operator.code().batched(0), &operator.device()), Vec::new());
+    }
+    let mut rows: Vec<usize> = (0..count).collect();
+    let mut finished: Vec<(Vec<usize>, Tensor<2>)> = Vec::new();
+    let mut reports: Vec<Option<SignalReport>> = vec![None; count];
+    let mut iterations = 0;
+    loop {
+        let last = iterations >= basis.max_iterations;
+        let (mut done, mut open) = (Vec::new(), Vec::new());
+        for (position, (lambda, certificate, nonzeros, still)) in state.look().into_iter().enumerate() {
+            let converged = certificate.relative_gap() <= f64::from(basis.gap);
+            if !converged && !still && !last {
+                open.push(position);
+                continue;
+            }
+            reports[rows[position]] = Some(SignalReport {
+                lambda,
+                iterations,
+                objective: certificate.objective as f32,
+                relative_gap: certificate.relative_gap() as f32,
+                data_term: certificate.data_term as f32,
+                nonzeros,
+                stop: match (converged, still) {
+                    (true, _) => StopReason::DualityGap,
+                    (_, true) => StopReason::FixedPoint,
+                    _ => StopReason::MaxIterations,
+                },
+            });
+            done.push(position);
+        }
+        if !done.is_empty() {
+            finished.push((done.iter().map(|&position| rows[position]).collect(), take_rows(&state.codes(), &done)));
+            if open.is_empty() {
+                break;
+            }
+            state = state.keep(&open);
+            rows = open.iter().map(|&position| rows[position]).collect();
+        }
+        let until = (iterations + check_every).min(basis.max_iterations);
+        while iterations < until {
+            state.step();
+            iterations += 1;
+        }
+    }
+    Pursued::consistent(operator.code_shaped(in_order(finished, count)), reports.into_iter().flatten().collect())
+}
+
+/// Parameters of [`MultiLayerProximalGradient`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MultiLayerProximalGradientConfig {
+    /// Plain (ML-ISTA) or accelerated (ML-FISTA).
+    pub acceleration: Acceleration,
+    /// Gap, iterations, and the sign of γ_L.
+    #[serde(default)]
+    pub basis: BasisPursuitConfig,
+    /// Step of the first layer as a fraction of 1/‖D_1‖², in (0, 1]. Default 1. Smaller ones lead nearer to the minimum, more
+    /// slowly.
+    #[serde(default = "one")]
+    pub step: f32,
+    /// A signal is finished when its code moves, in one iteration, by less than this part of its length times the step; at least 0.
+    /// Default 1e-5.
+    #[serde(default = "default_tolerance")]
+    pub tolerance: f32,
+}
+
+fn one() -> f32 {
+    1.0
+}
+
+fn default_tolerance() -> f32 {
+    1e-5
+}
+
+impl MultiLayerProximalGradientConfig {
+    /// With the defaults.
+    pub fn new(acceleration: Acceleration) -> Self {
+        Self { acceleration, basis: BasisPursuitConfig::default(), step: one(), tolerance: default_tolerance() }
+    }
+
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    /// As [`BasisPursuitConfig::check`]; a step outside (0, 1]; a tolerance that is negative or not finite.
+    pub fn init(self) -> Result<MultiLayerProximalGradient> {
+        self.basis.check()?;
+        if !(self.step > 0.0 && self.step <= 1.0) {
+            return Err(Error::parameter("step", self.step, "a fraction in (0, 1] of 1/‖D_1‖²"));
+        }
+        if !(self.tolerance.is_finite() && self.tolerance >= 0.0) {
+            return Err(Error::parameter("tolerance", self.tolerance, "a finite number ≥ 0"));
+        }
+        Ok(MultiLayerProximalGradient { config: self })
+    }
+}
+
+/// ML-ISTA or ML-FISTA with checked parameters.
+///
+/// One iteration propagates γ̃_i down from γ_L and then steps upwards, γ_0 = y:
+/// γ_i = S_{τ_i}(γ̃_i − μ_i D_iᵀ(γ̃_{i−1} − γ_{i−1})) with τ_i = λ_i μ_1 … μ_i, the threshold that belongs to a step which is the
+/// product of all steps below. In terms of g_i = (γ̃_i − γ_i)/(μ_1 … μ_i), which is what is computed, for small steps lose nothing
+/// to rounding that way, this is
+///
+/// ```text
+/// g_0 = D^(L)γ_L − y,   u_i = clip(γ̃_i/(μ_1 … μ_i) − D_iᵀ g_{i−1}, ±λ_i),   g_i = D_iᵀ g_{i−1} + u_i,
+/// ```
+///
+/// and a proximal step of length μ_1 … μ_L on γ_L along D_Lᵀ g_{L−1}. The u_i are the dual point of the gap that is reported. At the
+/// fixed point they are subgradients at γ_i instead of γ̃_i, which differ by as much as the step: that gap does not close, and the
+/// iteration ends when the code stops moving.
+#[derive(Debug, Clone)]
+pub struct MultiLayerProximalGradient {
+    config: MultiLayerProximalGradientConfig,
+}
+
+/// State of ML-ISTA and ML-FISTA.
+struct Gradient<'a> {
+    cascade: Cascade<'a>,
+    config: &'a MultiLayerProximalGradientConfig,
+    /// μ_1 … μ_i.
+    steps: Vec<f32>,
+    codes: Tensor<2>,
+    before: Tensor<2>,
+    point: Tensor<2>,
+    momentum: Tensor<2>,
+}
+
+impl MultiLayerProximalGradient {
+    fn start<'a>(&'a self, problem: &Problem<'a>) -> Result<Gradient<'a>> {
+        let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
+        let mut product = self.config.step;
+        let steps = cascade
+            .layers
+            .iter()
+            .map(|layer| {
+                product /= layer.squared_norm_bound().max(f64::from(f32::MIN_POSITIVE)) as f32;
+                product
+            })
+            .collect();
+        let codes = problem.start();
+        let codes = if self.config.basis.nonnegative && problem.has_start() { codes.clamp_min(0.0) } else { codes };
+        Ok(Gradient {
+            momentum: cascade.lambda.ones_like(),
+            cascade,
+            config: &self.config,
+            steps,
+            before: codes.clone(),
+            point: codes.clone(),
+            codes,
+        })
+    }
+}
+
+impl Gradient<'_> {
+    /// D_Lᵀ g_{L−1} and u_1 … u_{L−1} at a point.
+    fn gradient(&self, point: &Tensor<2>) -> (Tensor<2>, Vec<Option<Tensor<2>>>) {
+        let all = self.cascade.down(point.clone());
+        let mut below = self.cascade.residual(all[0].clone()).neg();
+        let mut duals = Vec::new();
+        let depth = self.cascade.depth();
+        for (index, layer) in self.cascade.layers.iter().enumerate() {
+            below = layer.analyze_rows(below);
+            if index + 1 == depth {
+                break;
+            }
+            let dual = self.cascade.penalties[index].as_ref().map(|bound| {
+                let inside = all[index + 1].clone() / self.steps[index] - below.clone();
+                let bound = bound.clone().expand(inside.dims());
+                inside.min_pair(bound.clone()).max_pair(bound.neg())
+            });
+            if let Some(dual) = &dual {
+                below = below + dual.clone();
+            }
+            duals.push(dual);
+        }
+        (below, duals)
+    }
+}
+
+impl Iteration for Gradient<'_> {
+    fn step(&mut self) {
+        let (gradient, _) = self.gradient(&self.point);
+        let step = self.steps[self.steps.len() - 1];
+        let Some(Some(bound)) = self.cascade.penalties.last() else { return };
+        let codes =
+            soft_threshold(self.point.clone() - gradient * step, bound.clone() * step, self.cascade.nonnegative);
+        match self.config.acceleration {
+            Acceleration::Ista => self.point = codes.clone(),
+            Acceleration::Fista => {
+                (self.point, self.momentum) =
+                    extrapolate(&codes, &self.codes, &self.point, self.momentum.clone(), true);
+            }
+        }
+        self.before = std::mem::replace(&mut self.codes, codes);
+    }
+
+    fn codes(&self) -> Tensor<2> {
+        self.codes.clone()
+    }
+
+    fn look(&self) -> Vec<(f32, Certificate, usize, bool)> {
+        let (_, duals) = self.gradient(&self.codes);
+        let moved = (self.codes.clone() - self.before.clone()).square().sum_dim(1);
+        let length = self.codes.clone().square().sum_dim(1);
+        let moves = to_host(Tensor::cat(vec![moved, length], 1));
+        let part = f64::from(self.config.tolerance * self.config.step);
+        self.cascade
+            .certify(&self.codes, &duals)
+            .into_iter()
+            .zip(moves.chunks_exact(2))
+            .map(|((lambda, certificate, nonzeros), moves)| {
+                let (moved, length) = (f64::from(moves[0]).sqrt(), f64::from(moves[1]).sqrt());
+                // Before the first step nothing has moved yet.
+                (lambda, certificate, nonzeros, moved > 0.0 && moved <= part * length)
+            })
+            .collect()
+    }
+
+    fn keep(self, rows: &[usize]) -> Self {
+        Self {
+            cascade: self.cascade.keep(rows),
+            codes: take_rows(&self.codes, rows),
+            before: take_rows(&self.before, rows),
+            point: take_rows(&self.point, rows),
+            momentum: take_rows(&self.momentum, rows),
+            ..self
+        }
+    }
+}
+
+/// Iterations between two looks at the certificates.
+const CHECK_EVERY: usize = 10;
+
+impl Pursuit for MultiLayerProximalGradient {
+    fn name(&self) -> &'static str {
+        match self.config.acceleration {
+            Acceleration::Ista => "ml-ista",
+            Acceleration::Fista => "ml-fista",
+        }
+    }
+
+    /// Takes λ and weights of every layer, a mask and codes to start from.
+    fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        Ok(run(problem, &self.config.basis, CHECK_EVERY, self.start(problem)?))
+    }
+}
+
+impl Unrolled for MultiLayerProximalGradient {
+    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>> {
+        let mut state = self.start(problem)?;
+        if problem.count() > 0 {
+            (0..iterations).for_each(|_| state.step());
+        }
+        Ok(problem.operator().code_shaped(state.codes))
+    }
+}
+
+/// Parameters of [`MultiLayerSplitting`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MultiLayerSplittingConfig {
+    /// Gap, iterations, and the sign of γ_L. Gaps below 1e-5 drown in the rounding of `f32`.
+    #[serde(default)]
+    pub basis: BasisPursuitConfig,
+    /// Conjugate gradient steps in every iteration, at least 1. Default 10.
+    #[serde(default = "default_inner")]
+    pub inner: usize,
+}
+
+fn default_inner() -> usize {
+    10
+}
+
+impl Default for MultiLayerSplittingConfig {
+    fn default() -> Self {
+        Self { basis: BasisPursuitConfig::default(), inner: default_inner() }
+    }
+}
+
+impl MultiLayerSplittingConfig {
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    /// As [`BasisPursuitConfig::check`]; no inner step.
+    pub fn init(self) -> Result<MultiLayerSplitting> {
+        self.basis.check()?;
+        if self.inner == 0 {
+            return Err(Error::parameter("inner", 0, "at least 1"));
+        }
+        Ok(MultiLayerSplitting { config: self })
+    }
+}
+
+/// The exact minimiser by the alternating direction method of multipliers, with checked parameters.
+///
+/// Every penalised layer has a copy z_i of γ_i = A_i γ_L that takes the penalty (S. Boyd et al., "Distributed Optimization and
+/// Statistical Learning via the Alternating Direction Method of Multipliers", Found. Trends Machine Learning 3(1), 2011). The
+/// linear system (D^(L)ᵀMD^(L) + ρ Σ_i A_iᵀA_i)γ_L = D^(L)ᵀy + ρ Σ_i A_iᵀ(z_i − u_i) is solved by conjugate gradients from the
+/// former solution, so that no matrix is formed and every signal has its own mask and its own ρ, which is balanced between
+/// primal and dual residual. The code returned is z_L, whose zeros are exact.
+#[derive(Debug, Clone)]
+pub struct MultiLayerSplitting {
+    config: MultiLayerSplittingConfig,
+}
+
+/// Over-relaxation of the copies.
+const RELAXATION: f32 = 1.6;
+
+/// Iterations between two balancings of ρ, and the last iteration at which it is balanced: convergence needs a constant ρ.
+const BALANCE_EVERY: usize = 20;
+const BALANCE_UNTIL: usize = 600;
+
+/// Residuals that differ by more than this are balanced.
+const IMBALANCE: f32 = 4.0;
+
+/// State of the splitting.
+struct Splitting<'a> {
+    cascade: Cascade<'a>,
+    inner: usize,
+    iteration: usize,
+    /// ρ, `[n, 1]`.
+    rho: Tensor<2>,
+    solution: Tensor<2>,
+    /// z_i; `None` for layers that have neither penalty nor zeros.
+    copies: Vec<Option<Tensor<2>>>,
+    /// Multipliers divided by ρ.
+    duals: Vec<Option<Tensor<2>>>,
+}
+
+impl<'a> Splitting<'a> {
+    fn new(cascade: Cascade<'a>, operator: &Operator, start: Tensor<2>, inner: usize) -> Self {
+        let all = cascade.down(start.clone());
+        let depth = cascade.depth();
+        let split = |index: usize| {
+            index + 1 == depth
+                || cascade.zeros[index].is_some()
+                || matches!(cascade.penalties.get(index), Some(Some(_)))
+        };
+        let copies: Vec<_> = (0..depth).map(|index| split(index).then(|| all[index + 1].clone())).collect();
+        // ‖A_i‖² by the product of the layers' bounds; a ρ for which both parts of the system weigh about the same.
+        let mut norms = vec![1.0f64; depth];
+        for index in (0..depth - 1).rev() {
+            norms[index] = norms[index + 1] * cascade.layers[index + 1].squared_norm_bound();
+        }
+        let sum: f64 = (0..depth).filter(|&index| split(index)).map(|index| norms[index]).sum();
+        let rho = (operator.squared_norm_bound() / sum).max(f64::from(f32::MIN_POSITIVE)) as f32;
+        Self {
+            inner,
+            iteration: 0,
+            rho: cascade.lambda.zeros_like() + 0.3 * rho,
+            solution: start,
+            duals: copies.iter().map(|copy| copy.as_ref().map(Tensor::zeros_like)).collect(),
+            copies,
+            cascade,
+        }
+    }
+
+    /// (D^(L)ᵀMD^(L) + ρ Σ_i A_iᵀA_i) times a code.
+    fn system(&self, codes: &Tensor<2>) -> Tensor<2> {
+        let all = self.cascade.down(codes.clone());
+        let terms: Vec<_> = self
+            .copies
+            .iter()
+            .zip(&all[1..])
+            .map(|(copy, gamma)| copy.as_ref().map(|_| gamma.clone() * self.rho.clone()))
+            .collect();
+        self.cascade.up(masked(all[0].clone(), &self.cascade.mask), &terms)
+    }
+
+    /// Conjugate gradients (M. Hestenes, E. Stiefel, J. Research NBS 49, 1952) from the former solution.
+    fn solve(&mut self) {
+        let terms: Vec<_> = self
+            .copies
+            .iter()
+            .zip(&self.duals)
+            .map(|(copy, dual)| match (copy, dual) {
+                (Some(copy), Some(dual)) => Some((copy.clone() - dual.clone()) * self.rho.clone()),
+                _ => None,
+            })
+            .collect();
+        let wanted = self.cascade.up(self.cascade.signals.clone(), &terms);
+        let mut residual = wanted - self.system(&self.solution);
+        let mut direction = residual.clone();
+        let mut energy = residual.clone().square().sum_dim(1);
+        for _ in 0..self.inner {
+            let image = self.system(&direction);
+            let curvature = (direction.clone() * image.clone()).sum_dim(1);
+            // A solved system has neither curvature nor residual: the step is then 0.
+            let length = energy.clone() / curvature.clamp_min(f32::MIN_POSITIVE);
+            self.solution = self.solution.clone() + direction.clone() * length.clone();
+            residual = residual - image * length;
+            let next = residual.clone().square().sum_dim(1);
+            direction = residual.clone() + direction * (next.clone() / energy.clamp_min(f32::MIN_POSITIVE));
+            energy = next;
+        }
+    }
+}
+
+impl Iteration for Splitting<'_> {
+    fn step(&mut self) {
+        self.solve();
+        let all = self.cascade.down(self.solution.clone());
+        let zero = self.rho.zeros_like();
+        let (mut primal, mut dual, mut size, mut dual_size) = (zero.clone(), zero.clone(), zero.clone(), zero);
+        let depth = self.cascade.depth();
+        for index in 0..depth {
+            let (Some(copy), Some(multiplier)) = (&self.copies[index], &self.duals[index]) else { continue };
+            let gamma = all[index + 1].clone();
+            let relaxed = gamma.clone() * RELAXATION + copy.clone() * (1.0 - RELAXATION);
+            let target = relaxed + multiplier.clone();
+            let mut next = match &self.cascade.penalties[index] {
+                Some(bound) => soft_threshold(
+                    target.clone(),
+                    bound.clone() / self.rho.clone(),
+                    self.cascade.nonnegative && index + 1 == depth,
+                ),
+                None => target.clone(),
+            };
+            if let Some(zeros) = &self.cascade.zeros[index] {
+                next = next.mask_fill(zeros.clone(), 0.0);
+            }
+            let multiplier = target - next.clone();
+            primal = primal + (gamma - next.clone()).square().sum_dim(1);
+            dual = dual + (next.clone() - copy.clone()).square().sum_dim(1);
+            size = size + next.clone().square().sum_dim(1);
+            dual_size = dual_size + multiplier.clone().square().sum_dim(1);
+            self.copies[index] = Some(next);
+            self.duals[index] = Some(multiplier);
+        }
+        self.iteration += 1;
+        if self.iteration.is_multiple_of(BALANCE_EVERY) && self.iteration <= BALANCE_UNTIL {
+            // Both relative to what they are residuals of.
+            let primal = (primal / size.clamp_min(f32::MIN_POSITIVE)).sqrt();
+            let dual = (dual / dual_size.clamp_min(f32::MIN_POSITIVE)).sqrt();
+            let factor = primal.ones_like();
+            let factor = factor.mask_fill(primal.clone().greater(dual.clone() * IMBALANCE), 2.0);
+            let factor = factor.mask_fill(dual.greater(primal * IMBALANCE), 0.5);
+            self.rho = self.rho.clone() * factor.clone();
+            for multiplier in self.duals.iter_mut().flatten() {
+                *multiplier = multiplier.clone() / factor.clone();
+            }
+        }
+    }
+
+    fn codes(&self) -> Tensor<2> {
+        self.copies[self.copies.len() - 1].clone().unwrap_or_else(|| self.solution.clone())
+    }
+
+    fn look(&self) -> Vec<(f32, Certificate, usize, bool)> {
+        let duals: Vec<_> = self.duals[..self.duals.len() - 1]
+            .iter()
+            .map(|dual| dual.as_ref().map(|dual| dual.clone() * self.rho.clone()))
+            .collect();
+        let looked = self.cascade.certify(&self.codes(), &duals);
+        looked.into_iter().map(|(lambda, certificate, nonzeros)| (lambda, certificate, nonzeros, false)).collect()
+    }
+
+    fn keep(self, rows: &[usize]) -> Self {
+        Self {
+            cascade: self.cascade.keep(rows),
+            rho: take_rows(&self.rho, rows),
+            solution: take_rows(&self.solution, rows),
+            copies: keep_each(self.copies, rows),
+            duals: keep_each(self.duals, rows),
+            ..self
+        }
+    }
+}
+
+impl Pursuit for MultiLayerSplitting {
+    fn name(&self) -> &'static str {
+        "multi-layer-splitting"
+    }
+
+    /// Takes λ and weights of every layer, a mask and codes to start from.
+    fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
+        if problem.count() == 0 {
+            return Ok(Pursued::consistent(problem.operator().code_shaped(problem.start()), Vec::new()));
+        }
+        let state = Splitting::new(cascade, problem.operator(), problem.start(), self.config.inner);
+        Ok(run(problem, &self.config.basis, CHECK_EVERY, state))
+    }
+}
+
+/// γ_L after a fixed number of iterations of the splitting where, besides the penalties, entries of the shallower layers are zero.
+///
+/// # Shapes
+/// - zeros: for every layer but the deepest `[n, values of γ_i]`; out: `[n, code values]`.
+pub(super) fn with_zeros(
+    problem: &Problem,
+    zeros: Vec<Option<Tensor<2, Bool>>>,
+    iterations: usize,
+) -> Result<Tensor<2>> {
+    let mut cascade = Cascade::new(problem, false)?;
+    for (index, zeros) in zeros.into_iter().enumerate() {
+        cascade.zeros[index] = zeros;
+    }
+    let mut state = Splitting::new(cascade, problem.operator(), problem.start(), default_inner());
+    (0..iterations).for_each(|_| state.step());
+    Ok(state.codes())
+}
