@@ -12,7 +12,7 @@
 
 use super::checkpoint;
 use super::config::TrainConfig;
-use super::learner::Learner;
+use super::learner::{self, Learner};
 use super::metrics::{BatchSums, Dictionaries, Summary};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -121,11 +121,28 @@ pub fn read_config(folder: &Path) -> Result<TrainConfig> {
 /// A configuration from a JSON file.
 ///
 /// # Errors
-/// A file that cannot be read; JSON that is none; a field that is missing, unknown or of another type.
+/// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<TrainConfig> {
     let (file, _) = files::open_with_length(path)?;
-    serde_json::from_reader(std::io::BufReader::new(file))
-        .map_err(|error| Error::format(path, format!("expected a training configuration: {error}")))
+    let config: TrainConfig = serde_json::from_reader(std::io::BufReader::new(file))
+        .map_err(|error| Error::format(path, format!("expected a training configuration: {error}")))?;
+    let checked = config.check().and_then(|_| config.data.check());
+    checked.map_err(|error| Error::format(path, error.to_string()))?;
+    Ok(config)
+}
+
+fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
+    let text = serde_json::to_string_pretty(config).map_err(|error| Error::format(folder, error.to_string()))?;
+    files::write_bytes(&folder.join(CONFIG), text.as_bytes())
+}
+
+/// Whether configuration and signals fit, so that nothing is found out after an epoch's work.
+fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
+    learner::check(config, &*data.train)?;
+    if data.test.is_empty() {
+        return Err(Error::shape(format!("held-out signals of {}", data.train.describe()), "at least one", 0));
+    }
+    Ok(())
 }
 
 impl Run {
@@ -143,10 +160,9 @@ impl Run {
         if holds_run(folder) {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
-        config.check()?;
-        let text = serde_json::to_string_pretty(config).map_err(|error| Error::format(folder, error.to_string()))?;
+        check(config, data)?;
         // First of all, so that a folder that cannot be written is found out before any work.
-        files::write_bytes(&folder.join(CONFIG), text.as_bytes())?;
+        write_config(folder, config)?;
         let learner = Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?;
         let run = Self { folder: folder.into(), learner, epoch: None, last: None };
         run.save_checkpoint()?;
@@ -163,8 +179,14 @@ impl Run {
         if !path.exists() {
             return Err(Error::format(folder, format!("no run to resume here: {CHECKPOINT} is missing")));
         }
+        check(config, data)?;
         let mut learner = Learner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
         let epoch = checkpoint::load(&path, &mut learner)?;
+        files::remove_leftovers(folder);
+        // A new end is remembered, for the next time that the run is resumed.
+        if learner.steps_done() < learner.steps() {
+            write_config(folder, config)?;
+        }
         let mut run = Self { folder: folder.into(), learner, epoch, last: None };
         run.cut_metrics()?;
         Ok(run)
@@ -250,7 +272,8 @@ impl Run {
             observer.evaluating(part);
             !stop()
         })?;
-        let (Some(test), Some(sums)) = (test, self.epoch.take()) else { return Ok(false) };
+        let Some(test) = test else { return Ok(false) };
+        let Some(sums) = self.epoch.take() else { return Ok(true) };
         let learner = &self.learner;
         let record = Record::Epoch {
             epoch: learner.steps_done() / learner.steps_per_epoch(),
