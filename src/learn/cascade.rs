@@ -255,7 +255,7 @@ mod tests {
                 let expected = HostFilters::from_tensor(model.effective_filters(layer + 1));
                 assert_eq!(cascade.effective(layer).dims(), expected.dims());
                 assert_close(cascade.effective(layer).values(), &wide(expected.values()), 1e-6, "effective filters");
-                assert_eq!(cascade.stride(layer), model.effective_stride(layer + 1));
+                assert_eq!(cascade.stride(layer), cascade.config().geometry().unwrap().effective(layer + 1).stride);
             }
         }
     }
