@@ -9,7 +9,7 @@ use crate::data;
 use crate::error::{Error, Result};
 use crate::export::model::export_model;
 use crate::learn::config::{Schedule, TrainConfig};
-use crate::learn::run::{holds_run, read_config, read_config_file};
+use crate::learn::run::{holds_run, is_unstarted, read_config, read_config_file};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
 use crate::model::preset::Preset;
 use clap::Args;
@@ -90,7 +90,7 @@ impl TrainArgs {
         let data = if flagged { super::data::open } else { data::open }(&config.data)?;
         interrupt::watch();
         let mut observer = Screen::new(&config, data.train.describe());
-        let mut run = if self.resume {
+        let mut run = if self.resume && !is_unstarted(&folder) {
             Run::resume(&folder, &config, &data, &device)?
         } else {
             Run::create(&folder, &config, &data, &device, &mut observer).map_err(usage_of_flag)?

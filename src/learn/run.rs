@@ -11,7 +11,7 @@
 //! was left alone.
 
 use super::checkpoint;
-use super::config::TrainConfig;
+use super::config::{LearningConfig, TrainConfig};
 use super::learner::{self, Learner};
 use super::metrics::{BatchSums, Dictionaries, Summary};
 use crate::data::Dataset;
@@ -106,6 +106,12 @@ pub fn holds_run(folder: &Path) -> bool {
     [CONFIG, CHECKPOINT, MODEL].iter().any(|name| folder.join(name).exists())
 }
 
+/// Whether the run in a folder was killed before its first checkpoint: there is a configuration and nothing else.
+pub fn is_unstarted(folder: &Path) -> bool {
+    let exists = |name: &&str| folder.join(name).exists();
+    exists(&CONFIG) && ![METRICS, CHECKPOINT, MODEL].iter().any(exists)
+}
+
 /// The configuration of the run in a folder.
 ///
 /// # Errors
@@ -149,7 +155,8 @@ impl Run {
     /// A new run: writes the configuration, initialises the dictionaries.
     ///
     /// # Errors
-    /// A folder that holds a run already or cannot be written; a configuration that does not fit itself or the signals.
+    /// A folder that cannot be written or holds a run, unless it is this one without a checkpoint; a configuration that
+    /// does not fit itself or the signals.
     pub fn create(
         folder: &Path,
         config: &TrainConfig,
@@ -157,10 +164,19 @@ impl Run {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        if holds_run(folder) {
+        let begun = |begun: &TrainConfig| {
+            let learning = LearningConfig { epochs: config.learning.epochs, ..begun.learning.clone() };
+            TrainConfig { learning, ..begun.clone() } == *config
+        };
+        // The same run, killed before its first checkpoint, begins anew.
+        let again = is_unstarted(folder) && read_config(folder).is_ok_and(|config| begun(&config));
+        if holds_run(folder) && !again {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
         check(config, data)?;
+        if again {
+            files::remove_leftovers(folder);
+        }
         // First of all, so that a folder that cannot be written is found out before any work.
         write_config(folder, config)?;
         let learner = Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?;
