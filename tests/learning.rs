@@ -1,4 +1,4 @@
-//! Learning as a whole: what is planted is found, runs repeat themselves to the last bit, and they resume where they stopped.
+//! Learning as a whole: what is planted is found, runs repeat themselves to the last bit and resume where they stopped.
 
 mod common;
 
@@ -208,7 +208,7 @@ fn a_planted_dictionary_is_learned_back() {
     }
 }
 
-/// A sparse two-layer model: 4 filters 3×3, and 12 whole-signal atoms with five non-zeros each; with its effective atoms.
+/// A sparse two-layer model, 4 filters 3×3 and 12 whole-signal atoms of five non-zeros, and its effective atoms.
 fn planted_cascade() -> (Case, Vec<f32>) {
     let layers = vec![LayerShape::new(4, 3, 1), LayerShape::new(12, 6, 1)];
     let mut case = Case::random(SignalShape::new(1, 8, 8), layers, 6);
@@ -231,8 +231,8 @@ fn planted_cascade() -> (Case, Vec<f32>) {
 fn a_planted_cascade_is_matched() {
     let folder = tempfile::tempdir().unwrap();
     let (case, atoms) = planted_cascade();
-    // Twice the atoms with 30 non-zeros, since the planted supports are seldom all found; all entries, of which there are more
-    // than samples, so that the codes of atoms are not unique.
+    // Twice the atoms with 30 non-zeros, since the planted supports are seldom all found; all entries, of which there
+    // are more than samples, so that the codes of atoms are not unique.
     for (atoms_learned, zeros, signals, factor) in [([6, 24], 1.0 - 30.0 / 216.0, 2000, 1.06), ([4, 12], 0.0, 600, 1.3)]
     {
         let mut config = small(UpdateRule::Pursuit);

@@ -257,6 +257,22 @@ fn interrupted_and_killed_runs_are_resumed() {
     assert!(bench.names("killed").iter().all(|name| !name.ends_with(".part")));
 }
 
+/// Killed while the dictionaries are initialised, a run begins anew, whether it is resumed or started again.
+#[test]
+fn a_run_without_a_checkpoint_begins_anew() {
+    let bench = Bench::new();
+    bench.works("--config small.json --out whole");
+    for (folder, arguments) in [("resumed", "--resume"), ("again", "--config small.json")] {
+        fs::create_dir(bench.path(folder)).unwrap();
+        fs::copy(bench.path("whole/config.json"), bench.path(folder).join("config.json")).unwrap();
+        bench.write(&format!("{folder}/.mlcsc-1234.part"), "half a chec");
+        bench.refuses(&format!("--config small.json --seed 1 --out {folder}"), 2, &["--out", folder]);
+        bench.works(&format!("{arguments} --out {folder}"));
+        assert_same_run(&bench, folder, "whole");
+        assert_eq!(bench.names(folder), bench.names("whole"));
+    }
+}
+
 /// The second Ctrl-C does not wait.
 #[test]
 fn a_second_interrupt_ends_at_once() {

@@ -44,7 +44,7 @@ pub(super) fn cascade(config: ModelConfig) -> Cascade {
     Cascade::new(config, filters)
 }
 
-/// Cascades of one to three layers: a matrix at the end, strides, rectangles, several positions, padding in the first layer.
+/// Cascades of one and three layers: a matrix at the end, strides, rectangles, positions, padding in the first layer.
 pub(super) fn configs() -> Vec<ModelConfig> {
     vec![
         ModelConfig::new(SignalShape::new(1, 5, 4), vec![LayerShape::new(7, Pair([5, 4]), 1)]),

@@ -7,8 +7,9 @@
 use super::greedy::solve_normal_equations;
 use crate::model::correlation::CorrelationTable;
 
-/// Added to the diagonal of Gram matrices, as a part of its largest entry: more than the rounding of inner products in `f32`, which
-/// makes the matrix of nearly dependent atoms indefinite. A support of more atoms than the signal has samples is always dependent.
+/// Added to the diagonal of Gram matrices, as a part of its largest entry: more than the rounding of inner products in
+/// `f32`, which makes the matrix of nearly dependent atoms indefinite. Atoms that outnumber the signal's samples always
+/// are dependent.
 const RIDGE: f64 = 1e-5;
 
 /// Subspace pursuit with a fixed number of non-zeros.
