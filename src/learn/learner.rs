@@ -173,7 +173,8 @@ impl Learner {
                     step: learning.gradient.step.at(progress),
                     momentum: learning.gradient.momentum,
                     repeats: learning.gradient.repeats,
-                    keep: self.kept_entries(progress),
+                    // As of the step's end, so that the last one leaves what was asked for.
+                    keep: self.kept_entries((self.step + 1) as f32 / self.steps().max(1) as f32),
                     atom_norm: learning.atom_norm,
                 };
                 update.step(&mut self.cascade, &mut self.velocity, signals, &pursued.codes, &self.device)?;
@@ -319,7 +320,7 @@ impl Learner {
 }
 
 /// Checks a configuration against itself and the signals.
-fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometry> {
+pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometry> {
     let geometry = config.check()?;
     if source.is_empty() {
         return Err(Error::shape(format!("training signals ({})", source.describe()), "at least one", 0));
