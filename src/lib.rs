@@ -92,8 +92,8 @@
 //! | `wgpu` | GPU by WebGPU: Vulkan, Metal or Direct3D | the GPU's driver |
 //! | `vulkan` | GPU by Vulkan | the GPU's driver |
 //! | `metal` | GPU of a Mac | macOS |
-//! | `cuda` | NVIDIA GPU | CUDA, at run time only |
-//! | `rocm` | AMD GPU | ROCm |
+//! | `cuda` | NVIDIA GPU | CUDA when it runs, a download of LLVM while it is built |
+//! | `rocm` | AMD GPU | ROCm, a download of LLVM while it is built |
 //! | `cpu` | CPU by CubeCL | a download of LLVM while it is built |
 //! | `tch` | CPU by LibTorch | LibTorch |
 
