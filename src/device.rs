@@ -1,7 +1,9 @@
 //! The choice of a device, by name, among the backends that were compiled in.
 
 use crate::error::{Error, Result};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Environment variable that names the device where no flag does.
 pub const VARIABLE: &str = "BURN_DEVICE";
@@ -25,7 +27,8 @@ pub fn available() -> Vec<&'static str> {
 /// The device of that name; of the name in `BURN_DEVICE` if there is none; else the first compiled in.
 ///
 /// # Errors
-/// A name that is none, or whose backend was not compiled in; no backend at all.
+/// A name that is none, or whose backend was not compiled in; a backend whose driver or hardware this machine lacks; no backend
+/// at all.
 pub fn named(name: Option<&str>) -> Result<Device> {
     let variable = std::env::var(VARIABLE).ok().filter(|name| !name.is_empty());
     let available = available();
@@ -36,10 +39,54 @@ pub fn named(name: Option<&str>) -> Result<Device> {
         });
     };
     let name = name.or(variable.as_deref()).unwrap_or(default);
-    create(name).ok_or_else(|| Error::Device {
+    let device = create(name).ok_or_else(|| Error::Device {
         name: name.into(),
         reason: format!("expected one of those compiled in: {}", available.join(", ")),
-    })
+    })?;
+    // Nothing to be missed by these, and nothing to wait for.
+    if !["flex", "ndarray", "tch"].contains(&name) {
+        try_out(name, &device)?;
+    }
+    Ok(device)
+}
+
+/// Uses a device once: only then do backends look for driver and hardware, and they panic where there is none.
+///
+/// # Errors
+/// The panic's message.
+fn try_out(name: &str, device: &Device) -> Result<()> {
+    /// Names of the devices that work. Locked during the trial too, because the hook below belongs to the whole process.
+    static WORKING: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let mut working = WORKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if working.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let previous = Arc::new(take_hook());
+    let messages = Arc::new(Mutex::new(Vec::new()));
+    let (others, heard) = (previous.clone(), messages.clone());
+    let this_thread = std::thread::current().id();
+    set_hook(Box::new(move |info| {
+        let thread = std::thread::current();
+        // CubeCL works on threads of its own, "DSU-…" and "DSD-…"; other threads' panics are reported as before.
+        if thread.id() == this_thread || thread.name().is_some_and(|name| name.starts_with("DS")) {
+            let message = info.payload_as_str().unwrap_or("unknown reason").to_owned();
+            heard.lock().unwrap_or_else(PoisonError::into_inner).push(message);
+        } else {
+            others(info);
+        }
+    }));
+    let outcome = catch_unwind(AssertUnwindSafe(|| Tensor::<1>::ones([1], device).try_into_data()));
+    set_hook(Box::new(move |info| previous(info)));
+    let reason = match outcome {
+        Ok(Ok(_)) => {
+            working.push(name.into());
+            return Ok(());
+        }
+        Ok(Err(error)) => error.to_string(),
+        // What comes after the first panic are its consequences.
+        Err(_) => messages.lock().unwrap_or_else(PoisonError::into_inner).first().cloned().unwrap_or_default(),
+    };
+    Err(Error::Device { name: name.into(), reason: format!("not usable on this machine: {reason}") })
 }
 
 // The ndarray and tch constructors are marked deprecated upstream; they stay for as long as the backends do.

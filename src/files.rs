@@ -5,6 +5,21 @@ use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
+/// Beginning and end of the names of temporary files.
+const PREFIX: &str = ".mlcsc-";
+const SUFFIX: &str = ".part";
+
+/// Removes the temporary files that a program left in a folder when it was killed. Nobody else may be writing there.
+pub fn remove_leftovers(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+            // One that cannot be removed does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Writes a file whole or not at all.
 ///
 /// `fill` writes into a temporary file beside `path`, which is then flushed to disk and renamed over `path`; on any error
@@ -16,7 +31,7 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>
     let folder = parent(path);
     create_folder(folder)?;
     let mut temporary = tempfile::Builder::new();
-    temporary.prefix(".mlcsc-").suffix(".part");
+    temporary.prefix(PREFIX).suffix(SUFFIX);
     // The permissions that a plain create would give; the crate's own default is readable by the owner alone.
     #[cfg(unix)]
     {

@@ -1,4 +1,104 @@
-//! Multi-Layer Convolutional Sparse Coding on [burn](https://burn.dev).
+//! Multi-Layer Convolutional Sparse Coding: nested sparse representations of signals, and the dictionaries they are made of,
+//! on [burn](https://burn.dev)'s tensors.
+//!
+//! # The model
+//!
+//! A signal is a sum of a few small patterns (atoms), each placed somewhere; the places and weights of the patterns are
+//! again a sum of a few patterns of patterns, and so on:
+//!
+//! ```text
+//! x = D_1 γ_1,   γ_1 = D_2 γ_2,   …,   γ_{L−1} = D_L γ_L        every γ_i sparse
+//! ```
+//!
+//! Each D_i is a set of convolution filters. Only the deepest representation γ_L is free: the others follow from it, and the
+//! signal is x = D^(L) γ_L with the *effective dictionary* D^(L) = D_1 D_2 … D_L, whose atoms are whole shapes. Finding γ_L
+//! for a signal y is a *pursuit*, here most often basis pursuit:
+//!
+//! ```text
+//! γ_L = argmin ½‖y − D^(L) γ‖² + λ‖γ‖₁
+//! ```
+//!
+//! Learning the dictionaries from signals makes of this a sparse auto-encoder without labels, whose encoder is the pursuit.
+//! The model and the way of learning are those of J. Sulam, V. Papyan, Y. Romano and M. Elad, "Multi-Layer Convolutional
+//! Sparse Modeling: Pursuit and Dictionary Learning", IEEE Transactions on Signal Processing 66(15), 2018.
+//!
+//! # The rooms of the house
+//!
+//! Data walks through the modules in one direction:
+//!
+//! ```text
+//! data ──► pursuit (over model) ──► representations ──► learn | classify | theory | export
+//! ```
+//!
+//! - [`data`]: where signals come from: files, folders of images, MNIST, digits drawn by a generator.
+//! - [`model`]: what the dictionaries are: shapes, the cascade, the effective dictionary and the ways to apply it.
+//! - [`pursuit`]: how a signal becomes representations; each answer carries its duality gap, so that one knows how far it can
+//!   be trusted.
+//! - [`learn`]: how the dictionaries are found, with checkpoints and exact resumption.
+//! - [`theory`]: when answers are guaranteed.
+//! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read.
+//!
+//! [`device`] chooses where it is computed, [`cli`] is the command-line program on top, and every mistake that comes from
+//! outside is an [`Error`] that says what was expected and what came.
+//!
+//! # Example
+//!
+//! Learns a small model from digits drawn by a generator and codes one that it has never seen:
+//!
+//! ```
+//! use burn::tensor::{Tensor, TensorData};
+//! use mlcsc::learn::{Learner, TrainConfig};
+//! use mlcsc::model::{Application, preset::Preset};
+//! use mlcsc::pursuit::{BasisPursuitConfig, Lambda, Pursuit};
+//! use mlcsc::{data, device};
+//!
+//! # fn main() -> mlcsc::Result<()> {
+//! let device = device::named(None)?; // the first compiled in, or what BURN_DEVICE says
+//! let mut config = TrainConfig::preset(Preset::Small); // three layers for 28×28 pixels
+//! config.data.count = Some(240);
+//! # config.learning.epochs = 1;
+//! # config.learning.initialization.steps = 2;
+//! let digits = data::open(&config.data)?;
+//! let mut learner = Learner::start(&config, &*digits.train, &device, |_, _| {})?;
+//! for _ in 0..learner.steps() {
+//!     learner.step(&*digits.train)?;
+//! }
+//!
+//! let operator = learner.model()?.operator(digits.test.shape(), Application::Auto)?;
+//! let mut pixels = vec![0.0; operator.signal().len()];
+//! digits.test.read(&[0], &mut pixels)?;
+//! let digit = Tensor::from_data(TensorData::new(pixels, operator.signal().batched(1)), &device);
+//! let pursuit = BasisPursuitConfig::default().init_for(&operator)?;
+//! let found = pursuit.pursue(&operator, digit, &Lambda::Relative(0.1))?; // λ is a tenth of λ_max
+//! let [g1, g2, g3] = operator.propagate(found.codes).try_into().unwrap(); // γ_1, γ_2, γ_3
+//! let reconstruction = operator.synthesize(g3); // x = D^(3) γ_3
+//! println!("{} non-zeros, gap {:.0e}", found.reports[0].nonzeros, found.reports[0].relative_gap);
+//! # assert_eq!((g1.dims(), g2.dims()), ([1, 16, 11, 11], [1, 48, 7, 7]));
+//! # assert_eq!(reconstruction.dims(), [1, 1, 28, 28]);
+//! # assert!(found.reports[0].nonzeros > 0 && found.reports[0].relative_gap <= 1e-4);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Features
+//!
+//! A feature adds a backend; the program chooses among those compiled in with `--device` or the variable `BURN_DEVICE`,
+//! a library user with [`device::named`]. Each forwards to burn's feature of the same name.
+//!
+//! | feature | computes on | needs |
+//! |---|---|---|
+//! | `flex` (default) | CPU, pure Rust | nothing |
+//! | `ndarray` | CPU; upstream calls it deprecated | nothing |
+//! | `wgpu` | GPU by WebGPU: Vulkan, Metal or Direct3D | the GPU's driver |
+//! | `vulkan` | GPU by Vulkan | the GPU's driver |
+//! | `metal` | GPU of a Mac | macOS |
+//! | `cuda` | NVIDIA GPU | CUDA when it runs, a download of LLVM while it is built |
+//! | `rocm` | AMD GPU | ROCm, a download of LLVM while it is built |
+//! | `cpu` | CPU by CubeCL | a download of LLVM while it is built |
+//! | `tch` | CPU by LibTorch | LibTorch |
+
+// Formulas are written in Unicode, in running text and in blocks of code: they render wherever the source is read, and need no
+// script from elsewhere.
 
 pub mod cli;
 pub mod data;
@@ -12,3 +112,8 @@ pub mod pursuit;
 pub mod theory;
 
 pub use error::{Error, Result};
+
+/// The README's code is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -22,7 +22,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "HxW|N", value_parser = pair)]
     pub patch: Option<Pair>,
     /// Number of random patches
-    #[arg(long, value_name = "N", requires = "patch")]
+    #[arg(long, value_name = "N")]
     pub patches: Option<usize>,
     /// Turn colour images grey
     #[arg(long)]
@@ -51,6 +51,9 @@ impl DataArgs {
         config.count = self.count.or(config.count);
         config.patch = self.patch.or(config.patch);
         config.patches = self.patches.or(config.patches);
+        if let (Some(patches), None) = (self.patches, config.patch) {
+            return Err(Error::parameter("--patches", patches, "--patch beside it, the patches' size"));
+        }
         config.grey |= self.grey;
         config.seed = self.data_seed.unwrap_or(config.seed);
         config.check().map_err(name_flag)?;

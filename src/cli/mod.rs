@@ -135,7 +135,7 @@ impl DeviceArgs {
 pub(crate) fn usage_of_flag(error: Error) -> Error {
     match error {
         Error::Parameter { parameter, value, expected }
-            if ["epochs", "batch-size", "lambda", "preset"].contains(&parameter.as_str()) =>
+            if ["epochs", "batch-size", "lambda", "preset", "out"].contains(&parameter.as_str()) =>
         {
             Error::parameter(format!("--{parameter}"), value, expected)
         }

@@ -9,7 +9,7 @@ use crate::data;
 use crate::error::{Error, Result};
 use crate::export::model::export_model;
 use crate::learn::config::{Schedule, TrainConfig};
-use crate::learn::run::{holds_run, read_config, read_config_file};
+use crate::learn::run::{holds_run, is_unstarted, read_config, read_config_file};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
 use crate::model::preset::Preset;
 use clap::Args;
@@ -85,13 +85,15 @@ impl TrainArgs {
             (folder, config)
         };
         config.check().map_err(usage_of_flag)?;
-        let data = data::open(&config.data)?;
+        // What no flag said stands in a file.
+        let flagged = self.data.source.is_some() || self.data.patch.is_some();
+        let data = if flagged { super::data::open } else { data::open }(&config.data)?;
         interrupt::watch();
         let mut observer = Screen::new(&config, data.train.describe());
-        let mut run = if self.resume {
+        let mut run = if self.resume && !is_unstarted(&folder) {
             Run::resume(&folder, &config, &data, &device)?
         } else {
-            Run::create(&folder, &config, &data, &device, &mut observer)?
+            Run::create(&folder, &config, &data, &device, &mut observer).map_err(usage_of_flag)?
         };
         observer.training(&run);
         let outcome = run.train(&data, &interrupt::interrupted, &mut observer)?;
@@ -153,7 +155,11 @@ impl TrainArgs {
     fn report(&self, run: &Run, pictures: &Path, files: &[PathBuf], seconds: f64) -> Result<()> {
         let model = run.model_path();
         let Some(Record::Epoch { epoch, train, test, dictionaries, .. }) = run.last_epoch() else {
-            return output::print(&format!("model: {}", model.display()));
+            // Its metrics were removed.
+            return match self.json {
+                true => output::print_json(&json!({ "run": run.folder(), "model": model })),
+                false => output::print(&format!("model: {}", model.display())),
+            };
         };
         if self.json {
             return output::print_json(&json!({

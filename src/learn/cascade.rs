@@ -199,3 +199,225 @@ impl Cascade {
         Mlcsc::from_filters(self.config.clone(), filters)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::gradient::filter_gradients;
+    use super::super::statistics::{Statistics, inner};
+    use super::super::surrogate::SurrogateUpdate;
+    use super::super::testing::{assert_close, bits, cascade, configs, device, filters, in_pools, sparse, wide};
+    use super::*;
+    use crate::model::Application;
+    use burn::tensor::{Tensor, TensorData};
+
+    const NORMS: [AtomNorm; 2] = [AtomNorm::Effective, AtomNorm::Layer];
+
+    /// Asserts that the filters alone give the same bits, which is what a resumed run relies on.
+    fn assert_recomputed(cascade: &Cascade) {
+        let again = Cascade::new(cascade.config().clone(), cascade.clone().into_filters());
+        for layer in 0..cascade.depth() {
+            assert_eq!(bits(cascade.effective(layer).values()), bits(again.effective(layer).values()), "{layer}");
+        }
+    }
+
+    /// Statistics of random codes on random signals.
+    fn statistics(cascade: &Cascade) -> Statistics {
+        let geometry = cascade.config().geometry().unwrap().effective_layer().unwrap();
+        let mut statistics = Statistics::new(&geometry);
+        let signals = sparse(51, 30 * geometry.signal.len(), 1.0);
+        let codes = sparse(52, 30 * geometry.code.len(), 0.3);
+        statistics.add(&signals, &codes, cascade.atoms(), 1.0, &device());
+        statistics
+    }
+
+    fn update(cascade: &Cascade, atom_norm: AtomNorm) -> SurrogateUpdate {
+        SurrogateUpdate {
+            nonzeros: (0..cascade.depth())
+                .map(|layer| {
+                    let len = cascade.filters(layer).atom_len();
+                    if layer == 0 { len } else { len / 4 }
+                })
+                .collect(),
+            atom_norm,
+            atoms_per_step: 0.5,
+            lower_every: 1,
+            exchange: 0.5,
+            device: device(),
+        }
+    }
+
+    #[test]
+    fn effective_filters_are_the_models() {
+        for config in configs() {
+            let cascade = cascade(config);
+            let model = cascade.model(&device()).unwrap();
+            for layer in 0..cascade.depth() {
+                let expected = HostFilters::from_tensor(model.effective_filters(layer + 1));
+                assert_eq!(cascade.effective(layer).dims(), expected.dims());
+                assert_close(cascade.effective(layer).values(), &wide(expected.values()), 1e-6, "effective filters");
+                assert_eq!(cascade.stride(layer), cascade.config().geometry().unwrap().effective(layer + 1).stride);
+            }
+        }
+    }
+
+    #[test]
+    fn down_is_the_adjoint_of_up() {
+        for config in configs() {
+            let cascade = cascade(config);
+            let gradient = filters(61, cascade.atoms().dims(), 1.0);
+            let mut pulled = gradient.clone();
+            for layer in (0..cascade.depth()).rev() {
+                let change = filters(62, cascade.effective(layer).dims(), 1.0);
+                let pushed = cascade.push_up(layer, &change);
+                let (up, down) = (inner(pushed.values(), gradient.values()), inner(change.values(), pulled.values()));
+                let scale = inner(pushed.values(), pushed.values()) * inner(gradient.values(), gradient.values());
+                assert!((up - down).abs() <= 1e-6 * scale.sqrt(), "layer {layer}: {up} {down}");
+                if layer > 0 {
+                    pulled = cascade.pull_down(layer, &pulled);
+                }
+            }
+        }
+    }
+
+    /// The surrogate's gradient, pulled down, is the gradient of the data term with respect to the filters.
+    #[test]
+    fn gradients_agree_with_those_through_the_layers() {
+        const COUNT: usize = 6;
+        for config in configs() {
+            let mut cascade = cascade(config);
+            // So that no layer's numbers drown in another's.
+            cascade.normalize(AtomNorm::Effective);
+            let model = cascade.model(&device()).unwrap();
+            let operator = model.operator(cascade.config().signal, Application::Auto).unwrap();
+            let geometry = operator.geometry().effective_layer().unwrap();
+            let signals = sparse(71, COUNT * geometry.signal.len(), 1.0);
+            let codes = sparse(72, COUNT * geometry.code.len(), 0.3);
+            let mut statistics = Statistics::new(&geometry);
+            statistics.add(&signals, &codes, cascade.atoms(), 1.0, &device());
+            let tensor = |values: &[f32], dims: [usize; 4]| {
+                Tensor::<4>::from_data(TensorData::new(values.to_vec(), dims), &device())
+            };
+            let codes = tensor(&codes, geometry.code.batched(COUNT));
+            let residuals = operator.synthesize(codes.clone()) - tensor(&signals, geometry.signal.batched(COUNT));
+            let expected = filter_gradients(&model, &operator, residuals, codes);
+            let atoms = cascade.atoms().atoms();
+            let gradient = statistics.gradient(0..atoms, cascade.atoms(), &device());
+            let mut pulled = HostFilters::new(cascade.atoms().dims(), gradient);
+            for layer in (1..cascade.depth()).rev() {
+                pulled = cascade.pull_down(layer, &pulled);
+            }
+            let expected = HostFilters::from_tensor(expected[0].clone());
+            let mean: Vec<f64> = wide(expected.values()).iter().map(|value| value / COUNT as f64).collect();
+            assert_close(pulled.values(), &mean, 1e-5, "gradient");
+        }
+    }
+
+    #[test]
+    fn normalizing_changes_lengths_alone() {
+        for (config, atom_norm) in configs().into_iter().flat_map(|config| NORMS.map(|norm| (config.clone(), norm))) {
+            let before = cascade(config);
+            let mut after = before.clone();
+            after.normalize(atom_norm);
+            let deepest = after.depth() - 1;
+            for layer in 0..=deepest {
+                let norms = match atom_norm {
+                    AtomNorm::Effective if layer == deepest => after.effective(layer).norms(),
+                    _ => after.filters(layer).norms(),
+                };
+                assert!(norms.iter().all(|norm| (norm - 1.0).abs() < 1e-5), "{atom_norm:?} {layer}: {norms:?}");
+                for atom in 0..after.filters(layer).atoms() {
+                    let (old, new) = (before.effective(layer).atom(atom), after.effective(layer).atom(atom));
+                    let cosine = inner(old, new) / f64::from(norm(old) * norm(new));
+                    assert!(cosine > 1.0 - 1e-5, "{atom_norm:?} {layer}: {cosine}");
+                }
+                let zeros = |cascade: &Cascade| -> Vec<bool> {
+                    cascade.filters(layer).values().iter().map(|value| *value == 0.0).collect()
+                };
+                assert_eq!(zeros(&before), zeros(&after));
+            }
+        }
+    }
+
+    #[test]
+    fn atoms_that_are_zero_stay_so() {
+        for atom_norm in NORMS {
+            let mut cascade = cascade(configs().remove(1));
+            for layer in [1, 2] {
+                let mut filters = cascade.filters(layer).clone();
+                filters.atom_mut(0).fill(0.0);
+                cascade.set_filters(layer, filters);
+            }
+            cascade.normalize(atom_norm);
+            for layer in 0..3 {
+                assert!(cascade.effective(layer).values().iter().all(|value| value.is_finite()));
+                assert_eq!(cascade.filters(layer).atom(0).iter().all(|value| *value == 0.0), layer > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn set_atoms_have_unit_norm_and_empty_ones_change_nothing() {
+        for (config, atom_norm) in configs().into_iter().flat_map(|config| NORMS.map(|norm| (config.clone(), norm))) {
+            let mut cascade = cascade(config);
+            let deepest = cascade.depth() - 1;
+            let before = cascade.clone();
+            let len = cascade.filters(deepest).atom_len();
+            let new = [sparse(81, len, 0.3), vec![0.0; len], sparse(82, len, 0.3)].concat();
+            cascade.set_atoms(&[5, 1, 2], &new, atom_norm);
+            for atom in 0..cascade.atoms().atoms() {
+                let same = bits(cascade.atoms().atom(atom)) == bits(before.atoms().atom(atom));
+                assert_eq!(same, ![5, 2].contains(&atom), "{atom}");
+            }
+            for (atom, values) in [(5, &new[..len]), (2, &new[2 * len..])] {
+                let length = match atom_norm {
+                    AtomNorm::Effective => norm(cascade.atoms().atom(atom)),
+                    AtomNorm::Layer => norm(cascade.filters(deepest).atom(atom)),
+                };
+                assert!((length - 1.0).abs() < 1e-5, "{length}");
+                let scale = f64::from(norm(cascade.filters(deepest).atom(atom)) / norm(values));
+                let expected: Vec<f64> = wide(values).iter().map(|value| scale * value).collect();
+                assert_close(cascade.filters(deepest).atom(atom), &expected, 1e-5, "filters");
+            }
+            assert_recomputed(&cascade);
+        }
+    }
+
+    #[test]
+    fn the_filters_alone_say_everything() {
+        for (config, atom_norm) in configs().into_iter().flat_map(|config| NORMS.map(|norm| (config.clone(), norm))) {
+            let mut cascade = cascade(config);
+            cascade.normalize(atom_norm);
+            assert_recomputed(&cascade);
+            for layer in 0..cascade.depth() {
+                let new = filters(91 + layer as u64, cascade.filters(layer).dims(), 0.5);
+                cascade.set_filters(layer, new);
+                assert_recomputed(&cascade);
+            }
+            cascade.normalize(atom_norm);
+            let (statistics, update) = (statistics(&cascade), update(&cascade, atom_norm));
+            let before = cascade.clone();
+            for step in 0..6 {
+                update.step(step, &mut cascade, &statistics);
+                assert_recomputed(&cascade);
+            }
+            for layer in 0..cascade.depth() {
+                assert!(cascade.filters(layer).values() != before.filters(layer).values(), "layer {layer} never moved");
+            }
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_matter() {
+        for config in configs() {
+            let [one, two, three] = in_pools(|| {
+                let mut cascade = cascade(config.clone());
+                cascade.normalize(AtomNorm::Effective);
+                let (statistics, update) = (statistics(&cascade), update(&cascade, AtomNorm::Effective));
+                (0..4).for_each(|step| update.step(step, &mut cascade, &statistics));
+                let filters: Vec<_> = cascade.into_filters().iter().map(|filters| bits(filters.values())).collect();
+                filters
+            });
+            assert!(one == two && two == three);
+        }
+    }
+}

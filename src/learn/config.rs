@@ -7,6 +7,9 @@ use crate::model::geometry::Geometry;
 use crate::model::preset::Preset;
 use serde::{Deserialize, Serialize};
 
+/// Most epochs, and most steps of an initialisation (2²⁴), so that products of them don't overflow.
+pub const MAX_STEPS: usize = 1 << 24;
+
 /// A training run: what is learned, from what, how. Written by hand as JSON; stored in the run's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,9 +28,7 @@ impl TrainConfig {
     /// A preset's geometry with the settings that suit it.
     pub fn preset(preset: Preset) -> Self {
         let learning = match preset {
-            // Two epochs of the drawn digits show strokes and digits within a minute or two.
-            Preset::Small => LearningConfig { epochs: 6, ..LearningConfig::default() },
-            Preset::Mnist => LearningConfig::default(),
+            Preset::Small | Preset::Mnist => LearningConfig::default(),
             Preset::Natural => LearningConfig {
                 lambda: Schedule::constant(0.1),
                 nonnegative: false,
@@ -68,7 +69,7 @@ pub struct Schedule {
 }
 
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields, expecting = "expected a number or {\"start\": …, \"end\": …, \"over\": …}")]
 enum ScheduleText {
     Constant(f32),
     Ramp {
@@ -162,7 +163,7 @@ pub enum UpdateRule {
 pub struct LearningConfig {
     /// The update rule. Default `pursuit`.
     pub update: UpdateRule,
-    /// Passes over the training signals, at least 1. Default 10.
+    /// Passes over the training signals, from 1 to [`MAX_STEPS`]. Default 10.
     pub epochs: usize,
     /// Signals per step, at least 1. Default 256.
     pub batch_size: usize,
@@ -261,7 +262,7 @@ impl Default for GradientUpdateConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct InitializationConfig {
-    /// Steps of learning on patches for each layer below the deepest. Default 100.
+    /// Steps of learning on patches for each layer below the deepest, at most [`MAX_STEPS`]. Default 100.
     pub steps: usize,
     /// λ of these steps as a part, in (0, 1), of each patch's λ_max. Default 0.2.
     pub lambda_relative: f32,
@@ -282,7 +283,12 @@ impl LearningConfig {
         let at_least_one = |name: &str, value: usize| {
             if value == 0 { Err(Error::parameter(name, value, "at least 1")) } else { Ok(()) }
         };
-        at_least_one("epochs", self.epochs)?;
+        for (name, value, least) in [("epochs", self.epochs, 1), ("initialization.steps", self.initialization.steps, 0)]
+        {
+            if !(least..=MAX_STEPS).contains(&value) {
+                return Err(Error::parameter(name, value, format!("a number from {least} to {MAX_STEPS}")));
+            }
+        }
         at_least_one("batch-size", self.batch_size)?;
         self.lambda.check("lambda", 0.0..=f32::MAX)?;
         let part = |name: &str, value: f32, low: bool, high: bool| {

@@ -27,6 +27,9 @@ const CANDIDATES: usize = 4;
 /// Relative duality gap of codes during initialisation.
 const GAP: f32 = 1e-2;
 
+/// Windows that a step may look at however few signals there are, since a signal can have many.
+const LEAST_BATCH: usize = 256;
+
 /// Initial dictionaries for a configuration from training signals.
 ///
 /// `progress` is called with the layer (1-based) and the part of its steps that is done.
@@ -90,12 +93,14 @@ fn learn_stage(
     let layer = operator.geometry().windows(cascade.depth());
     let mut statistics = Statistics::new(&layer);
     let steps = learning.initialization.steps;
+    // A batch beyond all there is would only cost memory.
+    let batch = learning.batch_size.min(sampler.source.len().max(LEAST_BATCH));
     for step in 0..steps {
         let number = (cascade.depth() * steps + step) as u64;
         let mut generator = stream(learning.seed, Purpose::Patches, number);
-        let signals = sampler.draw(learning.batch_size, &mut generator)?;
+        let signals = sampler.draw(batch, &mut generator)?;
         let operator = self::operator(cascade, sampler.device)?;
-        let tensor = TensorData::new(signals.clone(), operator.signal().batched(learning.batch_size));
+        let tensor = TensorData::new(signals.clone(), operator.signal().batched(batch));
         let lambda = Lambda::Relative(learning.initialization.lambda_relative);
         let pursued = Algorithm::Auto.init(&pursuit, &operator)?.pursue(
             &operator,

@@ -3,7 +3,7 @@
 use super::cascade::Cascade;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::{initialize, operator};
-use super::metrics::{BatchSums, Dictionaries, Summary};
+use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
 use super::online::OnlineUpdate;
 use super::random::{Purpose, stream};
 use super::statistics::Statistics;
@@ -16,7 +16,6 @@ use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursued};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
-use std::time::Instant;
 
 /// Dictionaries under training, with everything that the next step depends on.
 #[derive(Debug, Clone)]
@@ -145,11 +144,11 @@ impl Learner {
     /// # Errors
     /// Signals that cannot be read.
     pub fn step(&mut self, source: &dyn Source) -> Result<BatchSums> {
-        let started = Instant::now();
         let learning = self.config.learning.clone();
         let (epoch, within) = (self.step / self.steps_per_epoch, self.step % self.steps_per_epoch);
         let order = self.order(source.len(), epoch);
         let end = ((within + 1) * learning.batch_size).min(order.len());
+        let mut stopwatch = Stopwatch::start();
         let operator = operator(&self.cascade, &self.device)?;
         let (batch, mut sums) = self.code(&operator, source, &order[within * learning.batch_size..end])?;
         let Batch { signals, pursued, .. } = &batch;
@@ -157,11 +156,14 @@ impl Learner {
         for (idle, used) in self.idle.iter_mut().zip(sums.usage()) {
             *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
         }
+        // What came so far is accounted for in there.
+        stopwatch.lap(&mut 0.0);
         match &mut self.statistics {
             Some(statistics) => {
                 let values: Vec<f32> = signals.clone().into_data().iter::<f32>().collect();
                 let weight = ((self.step + 1) as f32).powf(-learning.pursuit.forgetting);
                 statistics.add(&values, &codes, self.cascade.atoms(), weight, &self.device);
+                stopwatch.lap(&mut sums.seconds.statistics);
                 let update = SurrogateUpdate::new(&learning, learning.nonzeros(&self.geometry), &self.device);
                 update.step(self.step, &mut self.cascade, statistics);
             }
@@ -171,7 +173,8 @@ impl Learner {
                     step: learning.gradient.step.at(progress),
                     momentum: learning.gradient.momentum,
                     repeats: learning.gradient.repeats,
-                    keep: self.kept_entries(progress),
+                    // As of the step's end, so that the last one leaves what was asked for.
+                    keep: self.kept_entries((self.step + 1) as f32 / self.steps().max(1) as f32),
                     atom_norm: learning.atom_norm,
                 };
                 update.step(&mut self.cascade, &mut self.velocity, signals, &pursued.codes, &self.device)?;
@@ -181,7 +184,7 @@ impl Learner {
         if self.step.is_multiple_of(learning.reseed_every) && self.progress() < learning.reseed_until {
             self.reseed(&operator, &batch, &codes);
         }
-        sums.seconds = started.elapsed().as_secs_f64();
+        stopwatch.lap(&mut sums.seconds.dictionaries);
         Ok(sums)
     }
 
@@ -195,10 +198,8 @@ impl Learner {
         let mut total: Option<BatchSums> = None;
         let batch = self.config.learning.batch_size;
         for start in (0..source.len()).step_by(batch) {
-            let started = Instant::now();
             let indices: Vec<usize> = (start..(start + batch).min(source.len())).collect();
-            let (_, mut sums) = self.code(&operator, source, &indices)?;
-            sums.seconds = started.elapsed().as_secs_f64();
+            let (_, sums) = self.code(&operator, source, &indices)?;
             match &mut total {
                 Some(total) => total.add(&sums),
                 None => total = Some(sums),
@@ -227,10 +228,12 @@ impl Learner {
     fn code(&self, operator: &Operator, source: &dyn Source, indices: &[usize]) -> Result<(Batch, BatchSums)> {
         let learning = &self.config.learning;
         let shape = source.shape();
+        let (mut stopwatch, mut seconds) = (Stopwatch::start(), Phases::default());
         let mut values = vec![0.0; indices.len() * shape.len()];
         source.read(indices, &mut values)?;
         let signals = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), &self.device);
         let (signals, undo) = self.config.model.normalization.apply(signals);
+        stopwatch.lap(&mut seconds.reading);
         let pursuit = BasisPursuitConfig {
             gap: learning.gap,
             max_iterations: learning.max_iterations,
@@ -239,7 +242,10 @@ impl Learner {
         let lambda = self.lambda();
         let pursued =
             Algorithm::Auto.init(&pursuit, operator)?.pursue(operator, signals.clone(), &Lambda::Absolute(lambda))?;
-        let sums = BatchSums::new(&self.cascade, &self.geometry, &signals, &pursued, &undo, lambda);
+        stopwatch.lap(&mut seconds.coding);
+        let mut sums = BatchSums::new(&self.cascade, &self.geometry, &signals, &pursued, &undo, lambda);
+        stopwatch.lap(&mut seconds.measuring);
+        sums.seconds = seconds;
         Ok((Batch { signals, pursued }, sums))
     }
 
@@ -314,7 +320,7 @@ impl Learner {
 }
 
 /// Checks a configuration against itself and the signals.
-fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometry> {
+pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometry> {
     let geometry = config.check()?;
     if source.is_empty() {
         return Err(Error::shape(format!("training signals ({})", source.describe()), "at least one", 0));

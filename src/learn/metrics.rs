@@ -8,6 +8,59 @@ use crate::pursuit::Pursued;
 use crate::theory::coherence::mutual_coherence;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use std::time::Instant;
+
+/// Wall time by what it was spent on, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct Phases {
+    /// Reading and normalising signals.
+    pub reading: f64,
+    /// The pursuit, the effective dictionary's matrices included.
+    pub coding: f64,
+    /// Metrics.
+    pub measuring: f64,
+    /// Statistics of codes and signals.
+    pub statistics: f64,
+    /// Changing the dictionaries.
+    pub dictionaries: f64,
+}
+
+impl Phases {
+    /// All of it.
+    pub fn total(&self) -> f64 {
+        self.values().iter().sum()
+    }
+
+    fn values(&self) -> [f64; 5] {
+        [self.reading, self.coding, self.measuring, self.statistics, self.dictionaries]
+    }
+
+    fn from_values([reading, coding, measuring, statistics, dictionaries]: [f64; 5]) -> Self {
+        Self { reading, coding, measuring, statistics, dictionaries }
+    }
+
+    fn plus(&self, other: &Self) -> Self {
+        let (own, other) = (self.values(), other.values());
+        Self::from_values(std::array::from_fn(|index| own[index] + other[index]))
+    }
+}
+
+/// Measures phases one after the other.
+#[derive(Debug)]
+pub(super) struct Stopwatch(Instant);
+
+impl Stopwatch {
+    pub(super) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Adds the time since the last lap to `phase`.
+    pub(super) fn lap(&mut self, phase: &mut f64) {
+        let now = Instant::now();
+        *phase += (now - self.0).as_secs_f64();
+        self.0 = now;
+    }
+}
 
 /// Sums over some signals, from which means follow; those of two batches can be added.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,7 +68,7 @@ pub struct BatchSums {
     /// Number of signals.
     pub signals: usize,
     /// Wall time spent on them.
-    pub seconds: f64,
+    pub seconds: Phases,
     lambda: f64,
     objective: f64,
     data_term: f64,
@@ -53,6 +106,8 @@ pub struct Summary {
     pub dead_atoms: usize,
     /// Signals per second, everything included.
     pub signals_per_second: f64,
+    /// What the time was spent on.
+    pub seconds: Phases,
 }
 
 impl BatchSums {
@@ -95,7 +150,7 @@ impl BatchSums {
         }
         Self {
             signals: count,
-            seconds: 0.0,
+            seconds: Phases::default(),
             lambda: f64::from(lambda) * count as f64,
             objective: total(|report| report.objective),
             data_term: total(|report| report.data_term),
@@ -116,7 +171,7 @@ impl BatchSums {
     /// Adds the sums of other signals.
     pub fn add(&mut self, other: &Self) {
         self.signals += other.signals;
-        self.seconds += other.seconds;
+        self.seconds = self.seconds.plus(&other.seconds);
         self.lambda += other.lambda;
         self.objective += other.objective;
         self.data_term += other.data_term;
@@ -144,38 +199,32 @@ impl BatchSums {
             fvu: if variance > 0.0 { 2.0 * self.data_term / variance } else { 0.0 },
             nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
             dead_atoms: self.usage.iter().filter(|count| **count == 0.0).count(),
-            signals_per_second: self.signals as f64 / self.seconds.max(f64::MIN_POSITIVE),
+            signals_per_second: self.signals as f64 / self.seconds.total().max(f64::MIN_POSITIVE),
+            seconds: self.seconds,
         }
     }
 
     /// All sums as numbers in a row, for a checkpoint.
     pub(super) fn to_values(&self) -> Vec<f64> {
-        let scalars = [
-            self.signals as f64,
-            self.seconds,
-            self.lambda,
-            self.objective,
-            self.data_term,
-            self.gap,
-            self.psnr,
-            self.energy,
-        ];
-        [&scalars[..], &self.nonzeros, &self.usage, &self.sum].concat()
+        let scalars =
+            [self.signals as f64, self.lambda, self.objective, self.data_term, self.gap, self.psnr, self.energy];
+        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &self.sum].concat()
     }
 
     /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
     pub(super) fn from_values(values: &[f64], geometry: &Geometry) -> Option<Self> {
         let lengths = [geometry.depth(), geometry.code().channels, geometry.signal().len()];
-        let (scalars, rest) = values.split_at_checked(8)?;
+        let (scalars, rest) = values.split_at_checked(7)?;
+        let (seconds, rest) = rest.split_at_checked(5)?;
         if rest.len() != lengths.iter().sum::<usize>() {
             return None;
         }
         let (nonzeros, rest) = rest.split_at(lengths[0]);
         let (usage, sum) = rest.split_at(lengths[1]);
-        let [signals, seconds, lambda, objective, data_term, gap, psnr, energy] = scalars.try_into().ok()?;
+        let [signals, lambda, objective, data_term, gap, psnr, energy] = scalars.try_into().ok()?;
         Some(Self {
             signals: signals as usize,
-            seconds,
+            seconds: Phases::from_values(seconds.try_into().ok()?),
             lambda,
             objective,
             data_term,

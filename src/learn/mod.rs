@@ -12,6 +12,8 @@ mod random;
 pub mod run;
 pub mod statistics;
 pub mod surrogate;
+#[cfg(test)]
+mod testing;
 
 pub use config::{LearningConfig, TrainConfig};
 pub use learner::Learner;

@@ -12,7 +12,7 @@
 
 use super::cascade::Cascade;
 use super::config::AtomNorm;
-use super::gradient::filter_gradients;
+use super::gradient::filter_gradient_of;
 use super::initialize::operator;
 use crate::error::Result;
 use crate::model::sparse::{HostFilters, norm};
@@ -56,8 +56,8 @@ impl OnlineUpdate {
             for _ in 0..self.repeats {
                 let operator = operator(cascade, device)?;
                 let residuals = operator.synthesize(codes.clone()) - signals.clone();
-                let gradients = filter_gradients(&cascade.model(device)?, &operator, residuals, codes.clone());
-                let gradient = HostFilters::from_tensor(gradients[layer].clone());
+                let gradient = filter_gradient_of(cascade, &operator, residuals, codes.clone(), layer)?;
+                let gradient = HostFilters::from_tensor(gradient);
                 let scale = 1.0 / signals.dims()[0].max(1) as f32;
                 let velocity = velocity[layer].values_mut();
                 for (velocity, gradient) in velocity.iter_mut().zip(gradient.values()) {

@@ -11,8 +11,8 @@
 //! was left alone.
 
 use super::checkpoint;
-use super::config::TrainConfig;
-use super::learner::Learner;
+use super::config::{LearningConfig, TrainConfig};
+use super::learner::{self, Learner};
 use super::metrics::{BatchSums, Dictionaries, Summary};
 use crate::data::Dataset;
 use crate::error::{Error, Result};
@@ -106,6 +106,12 @@ pub fn holds_run(folder: &Path) -> bool {
     [CONFIG, CHECKPOINT, MODEL].iter().any(|name| folder.join(name).exists())
 }
 
+/// Whether the run in a folder was killed before its first checkpoint: there is a configuration and nothing else.
+pub fn is_unstarted(folder: &Path) -> bool {
+    let exists = |name: &&str| folder.join(name).exists();
+    exists(&CONFIG) && ![METRICS, CHECKPOINT, MODEL].iter().any(exists)
+}
+
 /// The configuration of the run in a folder.
 ///
 /// # Errors
@@ -121,18 +127,36 @@ pub fn read_config(folder: &Path) -> Result<TrainConfig> {
 /// A configuration from a JSON file.
 ///
 /// # Errors
-/// A file that cannot be read; JSON that is none; a field that is missing, unknown or of another type.
+/// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<TrainConfig> {
     let (file, _) = files::open_with_length(path)?;
-    serde_json::from_reader(std::io::BufReader::new(file))
-        .map_err(|error| Error::format(path, format!("expected a training configuration: {error}")))
+    let config: TrainConfig = serde_json::from_reader(std::io::BufReader::new(file))
+        .map_err(|error| Error::format(path, format!("expected a training configuration: {error}")))?;
+    let checked = config.check().and_then(|_| config.data.check());
+    checked.map_err(|error| Error::format(path, error.to_string()))?;
+    Ok(config)
+}
+
+fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
+    let text = serde_json::to_string_pretty(config).map_err(|error| Error::format(folder, error.to_string()))?;
+    files::write_bytes(&folder.join(CONFIG), text.as_bytes())
+}
+
+/// Whether configuration and signals fit, so that nothing is found out after an epoch's work.
+fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
+    learner::check(config, &*data.train)?;
+    if data.test.is_empty() {
+        return Err(Error::shape(format!("held-out signals of {}", data.train.describe()), "at least one", 0));
+    }
+    Ok(())
 }
 
 impl Run {
     /// A new run: writes the configuration, initialises the dictionaries.
     ///
     /// # Errors
-    /// A folder that holds a run already or cannot be written; a configuration that does not fit itself or the signals.
+    /// A folder that cannot be written or holds a run, unless it is this one without a checkpoint; a configuration that
+    /// does not fit itself or the signals.
     pub fn create(
         folder: &Path,
         config: &TrainConfig,
@@ -140,13 +164,21 @@ impl Run {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
-        if holds_run(folder) {
+        let begun = |begun: &TrainConfig| {
+            let learning = LearningConfig { epochs: config.learning.epochs, ..begun.learning.clone() };
+            TrainConfig { learning, ..begun.clone() } == *config
+        };
+        // The same run, killed before its first checkpoint, begins anew.
+        let again = is_unstarted(folder) && read_config(folder).is_ok_and(|config| begun(&config));
+        if holds_run(folder) && !again {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
-        config.check()?;
-        let text = serde_json::to_string_pretty(config).map_err(|error| Error::format(folder, error.to_string()))?;
+        check(config, data)?;
+        if again {
+            files::remove_leftovers(folder);
+        }
         // First of all, so that a folder that cannot be written is found out before any work.
-        files::write_bytes(&folder.join(CONFIG), text.as_bytes())?;
+        write_config(folder, config)?;
         let learner = Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?;
         let run = Self { folder: folder.into(), learner, epoch: None, last: None };
         run.save_checkpoint()?;
@@ -163,8 +195,14 @@ impl Run {
         if !path.exists() {
             return Err(Error::format(folder, format!("no run to resume here: {CHECKPOINT} is missing")));
         }
+        check(config, data)?;
         let mut learner = Learner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
         let epoch = checkpoint::load(&path, &mut learner)?;
+        files::remove_leftovers(folder);
+        // A new end is remembered, for the next time that the run is resumed.
+        if learner.steps_done() < learner.steps() {
+            write_config(folder, config)?;
+        }
         let mut run = Self { folder: folder.into(), learner, epoch, last: None };
         run.cut_metrics()?;
         Ok(run)
@@ -250,7 +288,8 @@ impl Run {
             observer.evaluating(part);
             !stop()
         })?;
-        let (Some(test), Some(sums)) = (test, self.epoch.take()) else { return Ok(false) };
+        let Some(test) = test else { return Ok(false) };
+        let Some(sums) = self.epoch.take() else { return Ok(true) };
         let learner = &self.learner;
         let record = Record::Epoch {
             epoch: learner.steps_done() / learner.steps_per_epoch(),

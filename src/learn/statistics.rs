@@ -260,3 +260,239 @@ pub(super) fn add_window(sum: &mut [f32], signal: &[f32], geometry: &LayerGeomet
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{assert_close, bits, data_term, device, filters, in_pools, layer, sparse, wide};
+    use super::*;
+    use crate::model::geometry::{LayerShape, Pair};
+
+    const COUNT: usize = 5;
+
+    /// A matrix; strides and a rectangle with several channels; fewer positions than atoms reach.
+    fn uncropped() -> Vec<LayerGeometry> {
+        vec![
+            layer([1, 5, 4], LayerShape::new(7, Pair([5, 4]), 1)),
+            layer([2, 9, 11], LayerShape::new(4, Pair([4, 3]), Pair([2, 1]))),
+            layer([1, 7, 6], LayerShape::new(3, 5, 1)),
+            layer([1, 11, 8], LayerShape::new(3, Pair([2, 3]), Pair([3, 2]))),
+        ]
+    }
+
+    fn cropped() -> Vec<LayerGeometry> {
+        vec![
+            layer([2, 8, 7], LayerShape::new(3, Pair([3, 4]), Pair([1, 2])).with_padding(Pair([1, 2]))),
+            layer([1, 6, 6], LayerShape::new(4, 5, 2).with_padding(Pair([0, 3]))),
+        ]
+    }
+
+    struct Sample {
+        signals: Vec<f32>,
+        codes: Vec<f32>,
+        filters: HostFilters,
+    }
+
+    impl Sample {
+        fn new(geometry: &LayerGeometry, seed: u64) -> Self {
+            Self {
+                signals: sparse(seed, COUNT * geometry.signal.len(), 1.0),
+                codes: sparse(seed + 1, COUNT * geometry.code.len(), 0.4),
+                filters: filters(seed + 2, geometry.filter_dims(), 1.0),
+            }
+        }
+
+        fn add_to(&self, statistics: &mut Statistics, weight: f32) {
+            statistics.add(&self.signals, &self.codes, &self.filters, weight, &device());
+        }
+
+        fn statistics(&self, geometry: &LayerGeometry) -> Statistics {
+            let mut statistics = Statistics::new(geometry);
+            self.add_to(&mut statistics, 1.0);
+            statistics
+        }
+
+        /// Gradient of the mean data term at `filters` by central differences, exact for a quadratic function.
+        fn differences(&self, geometry: &LayerGeometry, filters: &HostFilters) -> Vec<f64> {
+            let filters = wide(filters.values());
+            let at = |index: usize, change: f64| {
+                let mut filters = filters.clone();
+                filters[index] += change;
+                data_term(geometry, &filters, &self.signals, &self.codes)
+            };
+            (0..filters.len()).map(|index| (at(index, 0.5) - at(index, -0.5)) / 1.0).collect()
+        }
+    }
+
+    fn gradient(statistics: &Statistics, filters: &HostFilters) -> Vec<f32> {
+        statistics.gradient(0..filters.atoms(), filters, &device())
+    }
+
+    #[test]
+    fn they_are_what_their_definition_says() {
+        for geometry in uncropped() {
+            let sample = Sample::new(&geometry, 1);
+            let statistics = sample.statistics(&geometry);
+            let LayerGeometry { signal, code, kernel, stride, .. } = geometry;
+            let (rows, columns) = (code.height as isize, code.width as isize);
+            let at = |number: usize, atom: usize, row: isize, column: isize| {
+                let inside = (0..rows).contains(&row) && (0..columns).contains(&column);
+                let index = ((number * code.channels + atom) as isize * rows + row) * columns + column;
+                if inside { f64::from(sample.codes[index as usize]) } else { 0.0 }
+            };
+            let mut second = Vec::new();
+            let reach = statistics.reach.map(|reach| reach as isize);
+            for atom in 0..code.channels {
+                for down in -reach[0]..=reach[0] {
+                    for across in -reach[1]..=reach[1] {
+                        for other in 0..code.channels {
+                            let mut sum = 0.0;
+                            for place in 0..COUNT as isize * rows * columns {
+                                let (number, row, column) =
+                                    ((place / (rows * columns)) as usize, place / columns % rows, place % columns);
+                                sum += at(number, atom, row, column) * at(number, other, row - down, column - across);
+                            }
+                            second.push(sum / COUNT as f64);
+                        }
+                    }
+                }
+            }
+            // Beyond the reach atoms do not overlap, or there is no position.
+            for axis in 0..2 {
+                let next = statistics.reach[axis] + 1;
+                assert!(next * stride[axis] >= kernel[axis] || next >= [code.height, code.width][axis]);
+            }
+            let mut first = Vec::new();
+            for index in 0..geometry.filter_dims().iter().product::<usize>() {
+                let (atom, channel) = (index / geometry.atom_len(), index / (kernel[0] * kernel[1]) % signal.channels);
+                let (y, x) = (index / kernel[1] % kernel[0], index % kernel[1]);
+                let mut sum = 0.0;
+                for place in 0..COUNT * code.height * code.width {
+                    let number = place / (code.height * code.width);
+                    let (row, column) = (place / code.width % code.height, place % code.width);
+                    let from = ((number * signal.channels + channel) * signal.height + row * stride[0] + y)
+                        * signal.width
+                        + column * stride[1]
+                        + x;
+                    sum += at(number, atom, row as isize, column as isize) * f64::from(sample.signals[from]);
+                }
+                first.push(sum / COUNT as f64);
+            }
+            assert_close(statistics.parts().0, &second, 1e-6, "A");
+            assert_close(statistics.parts().1, &first, 1e-6, "B");
+            let zero = (reach[0] * (2 * reach[1] + 1) + reach[1]) as usize;
+            let row = second.len() / code.channels;
+            let energies: Vec<f64> =
+                (0..code.channels).map(|atom| second[atom * row + zero * code.channels + atom]).collect();
+            assert_close(&statistics.energies(), &energies, 1e-6, "energies");
+        }
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_the_data_term() {
+        for geometry in uncropped() {
+            let sample = Sample::new(&geometry, 4);
+            let statistics = sample.statistics(&geometry);
+            // Anywhere, not only at the filters of the codes.
+            for filters in [sample.filters.clone(), filters(9, geometry.filter_dims(), 0.5)] {
+                let expected = sample.differences(&geometry, &filters);
+                let found = gradient(&statistics, &filters);
+                assert_close(&found, &expected, 1e-5, "gradient");
+                let part = statistics.gradient(1..3, &filters, &device());
+                let (from, to) = (geometry.atom_len(), 3 * geometry.atom_len());
+                assert_close(&part, &expected[from..to], 1e-5, "gradient of some atoms");
+                // The value is the data term, but for a constant, which is its value at zero.
+                let value = statistics.value(&filters, &found);
+                let zero = data_term(&geometry, &vec![0.0; expected.len()], &sample.signals, &sample.codes);
+                let term = data_term(&geometry, &wide(filters.values()), &sample.signals, &sample.codes);
+                assert!((value - (term - zero)).abs() <= 1e-5 * (term + zero), "{value} {term} {zero}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_padding_the_surrogate_touches_the_data_term_from_above() {
+        for geometry in cropped() {
+            let sample = Sample::new(&geometry, 7);
+            let statistics = sample.statistics(&geometry);
+            let found = gradient(&statistics, &sample.filters);
+            assert_close(&found, &sample.differences(&geometry, &sample.filters), 1e-5, "gradient");
+            let term =
+                |filters: &HostFilters| data_term(&geometry, &wide(filters.values()), &sample.signals, &sample.codes);
+            let value = |filters: &HostFilters| statistics.value(filters, &gradient(&statistics, filters));
+            let (term_here, value_here) = (term(&sample.filters), value(&sample.filters));
+            for seed in 20..30 {
+                let elsewhere = filters(seed, geometry.filter_dims(), 1.0);
+                let (rise, bound) = (term(&elsewhere) - term_here, value(&elsewhere) - value_here);
+                assert!(bound >= rise - 1e-5 * term_here, "{rise} above {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn old_batches_are_forgotten_by_their_weight() {
+        const WEIGHT: f32 = 0.3;
+        for geometry in uncropped().into_iter().chain(cropped()) {
+            let (old, new) = (Sample::new(&geometry, 11), Sample::new(&geometry, 14));
+            let mut both = old.statistics(&geometry);
+            new.add_to(&mut both, WEIGHT);
+            let (old, new) = (old.statistics(&geometry), new.statistics(&geometry));
+            let mix = |old: &[f32], new: &[f32]| -> Vec<f64> {
+                let weight = f64::from(WEIGHT);
+                wide(old).iter().zip(wide(new)).map(|(old, new)| (1.0 - weight) * old + weight * new).collect()
+            };
+            assert_close(both.parts().0, &mix(old.parts().0, new.parts().0), 1e-6, "A");
+            // With padding B is corrected for the filters of every batch.
+            assert_close(both.parts().1, &mix(old.parts().1, new.parts().1), 1e-5, "B");
+            let filters = filters(17, geometry.filter_dims(), 1.0);
+            let expected = mix(&gradient(&old, &filters), &gradient(&new, &filters));
+            assert_close(&gradient(&both, &filters), &expected, 1e-5, "gradient");
+        }
+    }
+
+    #[test]
+    fn forgotten_atoms_leave_nothing_behind() {
+        for geometry in uncropped() {
+            let sample = Sample::new(&geometry, 21);
+            let mut statistics = sample.statistics(&geometry);
+            statistics.forget(&[0, 2]);
+            // The same as if codes had never used them.
+            let positions = geometry.code.height * geometry.code.width;
+            let mut without = Sample::new(&geometry, 21);
+            for (index, value) in without.codes.iter_mut().enumerate() {
+                if [0, 2].contains(&(index / positions % geometry.code.channels)) {
+                    *value = 0.0;
+                }
+            }
+            let without = without.statistics(&geometry);
+            assert_eq!(bits(statistics.parts().0), bits(without.parts().0));
+            assert_eq!(bits(statistics.parts().1), bits(without.parts().1));
+        }
+    }
+
+    #[test]
+    fn they_come_back_from_their_parts() {
+        for geometry in uncropped() {
+            let sample = Sample::new(&geometry, 31);
+            let statistics = sample.statistics(&geometry);
+            let (second, first) = (statistics.parts().0.to_vec(), statistics.parts().1.to_vec());
+            let mut restored = Statistics::new(&geometry);
+            assert!(!restored.restore(second[1..].to_vec(), first.clone()));
+            assert!(restored.restore(second, first));
+            assert_eq!(bits(&gradient(&restored, &sample.filters)), bits(&gradient(&statistics, &sample.filters)));
+        }
+    }
+
+    #[test]
+    fn the_number_of_threads_does_not_matter() {
+        for geometry in uncropped().into_iter().chain(cropped()) {
+            let [one, two, three] = in_pools(|| {
+                let mut statistics = Sample::new(&geometry, 41).statistics(&geometry);
+                let sample = Sample::new(&geometry, 44);
+                sample.add_to(&mut statistics, 0.5);
+                let gradient = gradient(&statistics, &sample.filters);
+                [bits(statistics.parts().0), bits(statistics.parts().1), bits(&gradient)]
+            });
+            assert!(one == two && two == three);
+        }
+    }
+}

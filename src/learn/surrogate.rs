@@ -270,3 +270,141 @@ pub(super) fn windows<'a>(
     }
     targets
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{cascade, configs, data_term, device, sparse, wide};
+    use super::*;
+    use crate::model::sparse::norm;
+    use crate::pursuit::threshold::hard_threshold_rows;
+
+    /// A cascade with unit atoms, signals that a related cascade made, their codes, statistics, and the update.
+    struct Problem {
+        cascade: Cascade,
+        signals: Vec<f32>,
+        codes: Vec<f32>,
+        effective: LayerGeometry,
+        statistics: Statistics,
+        update: SurrogateUpdate,
+    }
+
+    fn problem(config: crate::model::ModelConfig, atom_norm: AtomNorm) -> Problem {
+        const COUNT: usize = 40;
+        let mut cascade = cascade(config);
+        let nonzeros: Vec<usize> = (0..cascade.depth())
+            .map(|layer| {
+                let mut filters = cascade.filters(layer).clone();
+                let len = filters.atom_len();
+                let nonzeros = if layer == 0 { len } else { len / 5 };
+                hard_threshold_rows(filters.values_mut(), len, nonzeros);
+                cascade.set_filters(layer, filters);
+                nonzeros
+            })
+            .collect();
+        cascade.normalize(atom_norm);
+        let effective = cascade.config().geometry().unwrap().effective_layer().unwrap();
+        let codes = sparse(11, COUNT * effective.code.len(), 0.2);
+        let mut other = cascade.clone();
+        let moved: Vec<f32> = sparse(12, other.filters(0).values().len(), 0.1);
+        let filters = other.filters(0);
+        let values = filters.values().iter().zip(moved).map(|(value, moved)| value + moved).collect();
+        other.set_filters(0, HostFilters::new(filters.dims(), values));
+        other.normalize(atom_norm);
+        let signals = crate::model::sparse::SparseDictionary::new(other.atoms(), &effective).synthesize(&codes);
+        let mut statistics = Statistics::new(&effective);
+        statistics.add(&signals, &codes, cascade.atoms(), 1.0, &device());
+        let update = SurrogateUpdate {
+            nonzeros,
+            atom_norm,
+            atoms_per_step: 1.0,
+            lower_every: 1,
+            exchange: 0.25,
+            device: device(),
+        };
+        Problem { cascade, signals, codes, effective, statistics, update }
+    }
+
+    impl Problem {
+        fn data_term(&self) -> f64 {
+            data_term(&self.effective, &wide(self.cascade.atoms().values()), &self.signals, &self.codes)
+        }
+    }
+
+    /// The surrogate is the data term or lies above it, so that what lowers the one lowers the other.
+    #[test]
+    fn steps_of_lower_layers_never_raise_the_data_term() {
+        for atom_norm in [AtomNorm::Effective, AtomNorm::Layer] {
+            for config in configs().into_iter().skip(1) {
+                let mut problem = problem(config, atom_norm);
+                let start = problem.data_term();
+                let mut before = start;
+                for step in 0..8 {
+                    let layer = step % (problem.cascade.depth() - 1);
+                    problem.update.lower(layer, &mut problem.cascade, &problem.statistics);
+                    let after = problem.data_term();
+                    assert!(after <= before * (1.0 + 1e-6), "{atom_norm:?}, layer {}: {before} {after}", layer + 1);
+                    before = after;
+                }
+                assert!(before < 0.9 * start, "{start} {before}");
+            }
+        }
+    }
+
+    /// The signals are D' times their codes for some other D' with unit atoms, so that the minimum is zero.
+    #[test]
+    fn one_layer_is_solved_in_a_few_sweeps() {
+        let mut problem = problem(configs().remove(0), AtomNorm::Layer);
+        let start = problem.data_term();
+        (0..30).for_each(|step| problem.update.step(step, &mut problem.cascade, &problem.statistics));
+        let end = problem.data_term();
+        assert!(end < 0.01 * start, "{start} {end}");
+    }
+
+    #[test]
+    fn atoms_have_no_more_nonzeros_than_asked_for() {
+        for config in configs().into_iter().skip(1) {
+            let mut problem = problem(config, AtomNorm::Effective);
+            (0..12).for_each(|step| problem.update.step(step, &mut problem.cascade, &problem.statistics));
+            for layer in 1..problem.cascade.depth() {
+                let filters = problem.cascade.filters(layer);
+                for atom in 0..filters.atoms() {
+                    let count = filters.atom(atom).iter().filter(|value| **value != 0.0).count();
+                    assert!((1..=problem.update.nonzeros[layer]).contains(&count), "D_{}: {count}", layer + 1);
+                }
+            }
+        }
+    }
+
+    /// What D^(L−1) can paint with few non-zeros is found.
+    #[test]
+    fn seeds_are_codes_of_their_targets() {
+        for config in configs() {
+            let mut problem = problem(config, AtomNorm::Effective);
+            let deepest = problem.cascade.depth() - 1;
+            let len = problem.cascade.filters(deepest).atom_len();
+            let mut planted = problem.cascade.clone();
+            let mut codes = vec![0.0; 2 * len];
+            for index in [0, len / 2, len, len + len / 3] {
+                codes[index] = 1.0;
+            }
+            planted.set_atoms(&[0, 1], &codes, AtomNorm::Effective);
+            let targets = [planted.atoms().atom(0), planted.atoms().atom(1)].concat();
+            problem.update.seed(&[3, 6], &targets, &mut problem.cascade);
+            for (atom, target) in [(3, planted.atoms().atom(0)), (6, planted.atoms().atom(1))] {
+                let found = problem.cascade.atoms().atom(atom);
+                let cosine = inner(found, target) / f64::from(norm(found) * norm(target));
+                assert!(cosine > 0.999, "{cosine}");
+            }
+        }
+    }
+
+    #[test]
+    fn windows_are_cut_where_they_are_told() {
+        use crate::model::geometry::{LayerShape, Pair};
+        let geometry =
+            super::super::testing::layer([1, 4, 5], LayerShape::new(1, Pair([2, 3]), 1).with_padding(Pair([1, 0])));
+        let signal: Vec<f32> = (0..20).map(|value| value as f32).collect();
+        let found = windows(&geometry, [(&signal[..], [0, 1]), (&signal[..], [2, 2])]);
+        assert_eq!(found, [0.0, 0.0, 0.0, 1.0, 2.0, 3.0, 7.0, 8.0, 9.0, 12.0, 13.0, 14.0]);
+    }
+}

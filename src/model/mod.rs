@@ -121,11 +121,6 @@ impl Mlcsc {
         self.layers.iter().map(Dictionary::stride).collect()
     }
 
-    /// Stride of the effective dictionary D^(i), `depth` = i in 1..=L.
-    pub(crate) fn effective_stride(&self, depth: usize) -> [usize; 2] {
-        self.strides()[..depth].iter().fold([1, 1], |product, stride| [product[0] * stride[0], product[1] * stride[1]])
-    }
-
     /// The first `depth` layers alone, on signals of another shape.
     ///
     /// # Errors

@@ -7,6 +7,11 @@
 use super::greedy::solve_normal_equations;
 use crate::model::correlation::CorrelationTable;
 
+/// Added to the diagonal of Gram matrices, as a part of its largest entry: more than the rounding of inner products in
+/// `f32`, which makes the matrix of nearly dependent atoms indefinite. Atoms that outnumber the signal's samples always
+/// are dependent.
+const RIDGE: f64 = 1e-5;
+
 /// Subspace pursuit with a fixed number of non-zeros.
 #[derive(Debug)]
 pub struct SubspacePursuit<'a> {
@@ -122,6 +127,9 @@ impl<'a> SubspacePursuit<'a> {
 fn project(gram: &[f64], correlations: &[f64], size: usize, support: Vec<usize>) -> Projection {
     let mut matrix: Vec<f64> = support.iter().flat_map(|&i| support.iter().map(move |&j| gram[i * size + j])).collect();
     let mut coefficients: Vec<f64> = support.iter().map(|&index| correlations[index]).collect();
+    let count = support.len();
+    let ridge = RIDGE * (0..count).map(|index| matrix[index * count + index]).fold(0.0, f64::max);
+    (0..count).for_each(|index| matrix[index * count + index] += ridge);
     solve_normal_equations(&mut matrix, &mut coefficients);
     let explained = support.iter().zip(&coefficients).map(|(&index, value)| correlations[index] * value).sum();
     Projection { support, coefficients, explained }
@@ -171,6 +179,51 @@ mod tests {
         }
         for (found, planted) in code.iter().zip(&planted) {
             assert!((found - planted).abs() < 1e-4, "{found} {planted}");
+        }
+    }
+
+    /// More non-zeros than samples: the fit becomes exact, and never worse on the way.
+    #[test]
+    fn dependent_atoms_do_no_harm() {
+        let device = crate::device::named(None).unwrap();
+        let mut state = 3u32;
+        let mut random = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 24) as f32 - 0.5
+        };
+        let (atoms, kernel, extent) = (12usize, 3usize, 3usize);
+        let side = kernel + extent - 1;
+        let filters: Vec<f32> = (0..atoms * kernel * kernel).map(|_| random()).collect();
+        let tensor = Tensor::<4>::from_data(TensorData::new(filters.clone(), [atoms, 1, kernel, kernel]), &device);
+        let table = CorrelationTable::new(&tensor, [1, 1], [extent, extent]);
+        let len = atoms * extent * extent;
+        let target: Vec<f32> = (0..side * side).map(|_| random()).collect();
+        // Entry `sample` of the atom at `place`.
+        let entry = |place: usize, sample: usize| {
+            let (atom, row, column) = (place / (extent * extent), place / extent % extent, place % extent);
+            let (down, across) = ((sample / side).wrapping_sub(row), (sample % side).wrapping_sub(column));
+            if down < kernel && across < kernel { filters[(atom * kernel + down) * kernel + across] } else { 0.0 }
+        };
+        for nonzeros in [20, 25, 40, len] {
+            let pursuit = SubspacePursuit::new(&table, [atoms, extent, extent], nonzeros, nonzeros.div_ceil(2));
+            let mut code = vec![0.0f32; len];
+            let mut before = f32::INFINITY;
+            for _ in 0..6 {
+                let residual: Vec<f32> = (0..side * side)
+                    .map(|sample| {
+                        target[sample] - (0..len).map(|place| code[place] * entry(place, sample)).sum::<f32>()
+                    })
+                    .collect();
+                let energy: f32 = residual.iter().map(|value| value * value).sum();
+                assert!(energy <= 1.01 * before + 1e-5, "{nonzeros}: {before} {energy}");
+                before = energy;
+                let correlations: Vec<f32> = (0..len)
+                    .map(|place| (0..side * side).map(|sample| residual[sample] * entry(place, sample)).sum())
+                    .collect();
+                pursuit.refine(&correlations, &mut code);
+            }
+            let energy: f32 = target.iter().map(|value| value * value).sum();
+            assert!(before < 0.01 * energy || nonzeros < 25, "{nonzeros}: {before} of {energy}");
         }
     }
 }

@@ -1,0 +1,417 @@
+//! `mlcsc train` from outside: what it leaves behind, how it is interrupted and resumed, and what it says to bad input.
+#![cfg(unix)]
+
+use mlcsc::export::arrays::write_npy;
+use serde_json::{Value, json};
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+/// A folder to run the program in, with `small.json`: a configuration that trains in a second or two.
+struct Bench(TempDir);
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self(tempfile::tempdir().unwrap());
+        bench.write("small.json", &configuration().to_string());
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
+    fn command(&self, arguments: &str) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mlcsc"));
+        command.current_dir(self.0.path()).env_remove("BURN_DEVICE").arg("train").args(arguments.split_whitespace());
+        command
+    }
+
+    /// Runs what must work and returns its stdout.
+    fn works(&self, arguments: &str) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let errors = plain(&output.stderr);
+        assert!(output.status.success(), "{arguments}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs what must fail with that code and a last line that holds all of `words`; returns stderr.
+    fn fails(&self, arguments: &str, code: i32, words: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        assert_failed(&output, arguments, code, words)
+    }
+
+    /// [`Self::fails`] before anything was done: one or two lines, and every file is as it was.
+    fn refuses(&self, arguments: &str, code: i32, words: &[&str]) {
+        let before = self.listing();
+        let errors = self.fails(arguments, code, words);
+        assert!(errors.starts_with("error: ") && errors.lines().count() <= 2, "{arguments}: {errors}");
+        assert_eq!(self.listing(), before, "{arguments}");
+    }
+
+    /// Every file and folder below, hidden ones too, with its content.
+    fn listing(&self) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+        fn walk(folder: &Path, found: &mut Vec<(PathBuf, Option<Vec<u8>>)>) {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    found.push((path.clone(), None));
+                    walk(&path, found);
+                } else {
+                    found.push((path.clone(), Some(fs::read(&path).unwrap())));
+                }
+            }
+        }
+        let mut found = Vec::new();
+        walk(self.0.path(), &mut found);
+        found.sort();
+        found
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        let entries = fs::read_dir(self.path(folder)).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+
+    /// Starts a run in `folder` and waits until so many steps are done.
+    fn spawn(&self, arguments: &str, folder: &str, steps: usize) -> Child {
+        let mut child = self
+            .command(&format!("{arguments} --out {folder}"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let metrics = self.path(folder).join("metrics.jsonl");
+        let started = Instant::now();
+        loop {
+            let text = fs::read_to_string(&metrics).unwrap_or_default();
+            if text.matches(r#""kind":"step""#).count() >= steps {
+                return child;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "no {steps} steps in {folder}");
+            assert!(child.try_wait().unwrap().is_none(), "{folder} ended before {steps} steps were done");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn configuration() -> Value {
+    json!({
+        "model": {
+            "signal": {"channels": 1, "height": 12, "width": 12},
+            "layers": [{"atoms": 6, "kernel": 5}, {"atoms": 8, "kernel": 3}, {"atoms": 24, "kernel": 6}],
+        },
+        "data": {"count": 60, "patch": 12, "patches": 240},
+        "learning": {"epochs": 2, "batch_size": 50, "lambda": 0.2, "gap": 1e-2, "initialization": {"steps": 4}},
+    })
+}
+
+/// Long enough to be interrupted.
+const LONG: &str = "--config small.json --epochs 60";
+
+fn assert_failed(output: &Output, what: &str, code: i32, words: &[&str]) -> String {
+    let errors = plain(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{what}: {errors}");
+    assert!(!errors.contains("panicked"), "{what}: {errors}");
+    let start = errors.find("error: ").unwrap_or_else(|| panic!("{what}: {errors}"));
+    assert!(words.iter().all(|word| errors[start..].contains(word)), "{what}: {words:?} in {errors}");
+    assert!(output.stdout.is_empty(), "{what}");
+    errors
+}
+
+/// What went to stderr, which is no terminal here: whole lines without control characters.
+fn plain(bytes: &[u8]) -> String {
+    let text = String::from_utf8(bytes.to_vec()).unwrap();
+    assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text:?}");
+    assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+    text
+}
+
+fn signal(child: &Child, name: &str) {
+    assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Lines of `metrics.jsonl` without times.
+fn metrics(bytes: &[u8]) -> Vec<Value> {
+    fn drop_times(value: &mut Value) {
+        if let Value::Object(fields) = value {
+            fields.retain(|name, _| name != "seconds" && name != "signals_per_second");
+            fields.values_mut().for_each(drop_times);
+        }
+    }
+    let text = std::str::from_utf8(bytes).unwrap();
+    let lines = text.lines().map(|line| {
+        let mut line = serde_json::from_str(line).unwrap();
+        drop_times(&mut line);
+        line
+    });
+    lines.collect()
+}
+
+fn assert_same_run(bench: &Bench, folder: &str, expected: &str) {
+    for file in ["config.json", "checkpoint.safetensors", "model.safetensors", "pictures/effective_3.png"] {
+        assert!(
+            bench.read(&format!("{folder}/{file}")) == bench.read(&format!("{expected}/{file}")),
+            "{folder}/{file}"
+        );
+    }
+    let lines = |folder: &str| metrics(&bench.read(&format!("{folder}/metrics.jsonl")));
+    assert_eq!(lines(folder), lines(expected), "{folder}");
+}
+
+#[test]
+fn a_run_from_beginning_to_end() {
+    let bench = Bench::new();
+    let text = bench.works("--config small.json --out run");
+    for word in ["run/model.safetensors", "run/pictures", "PSNR", "held-out", "2 epochs"] {
+        assert!(text.contains(word), "{word} in {text}");
+    }
+    let files = ["checkpoint.safetensors", "config.json", "metrics.jsonl", "model.safetensors", "pictures"];
+    assert_eq!(bench.names("run"), files);
+    let pictures = bench.names("run/pictures");
+    for file in ["filters_1.png", "effective_2.png", "effective_3.png", "W_1.npy"] {
+        assert!(pictures.iter().any(|name| name == file), "{file} in {pictures:?}");
+    }
+    let image = image::open(bench.path("run/pictures/effective_3.png")).unwrap();
+    assert!(image.width() > 12 && image.height() > 12);
+    // The run's configuration is one, and gives the same run; numbers may stand in flags as well.
+    let document: Value = serde_json::from_str(&bench.works("--config run/config.json --out again --json")).unwrap();
+    assert_same_run(&bench, "again", "run");
+    bench.works("--config small.json --epochs 2 --batch-size 50 --lambda 0.2 --count 60 --patch 12 --out flags");
+    assert_same_run(&bench, "flags", "run");
+    assert_eq!(
+        (document["run"].as_str(), document["model"].as_str()),
+        (Some("again"), Some("again/model.safetensors"))
+    );
+    assert_eq!(document["epochs"], 2);
+    assert!(document["test"]["psnr"].as_f64().unwrap() > 0.0);
+    let pictures = document["pictures"].as_array().unwrap();
+    assert!(pictures.len() == 3 && pictures.iter().all(|file| bench.path(file.as_str().unwrap()).exists()));
+    // Another seed, another run.
+    bench.works("--config small.json --seed 1 --out seed");
+    assert!(bench.read("seed/model.safetensors") != bench.read("run/model.safetensors"));
+    // The other commands take the model.
+    let status = Command::new(env!("CARGO_BIN_EXE_mlcsc"))
+        .current_dir(bench.path("run"))
+        .args(["inspect", "--model", "model.safetensors"])
+        .output()
+        .unwrap();
+    assert!(status.status.success());
+}
+
+#[test]
+fn runs_get_folders_of_their_own() {
+    let bench = Bench::new();
+    bench.works("--config small.json --epochs 1");
+    let text = bench.works("--config small.json --epochs 1 --seed 4");
+    assert_eq!(bench.names("runs"), ["digits-small", "digits-small-2"]);
+    assert!(text.contains("runs/digits-small-2/model.safetensors"), "{text}");
+    // The latest is resumed, with more epochs.
+    let document: Value = serde_json::from_str(&bench.works("--resume --epochs 2 --json")).unwrap();
+    assert_eq!((document["run"].as_str(), document["epochs"].as_u64()), (Some("runs/digits-small-2"), Some(2)));
+    // A finished run is reported again.
+    let document: Value = serde_json::from_str(&bench.works("--resume --json --out runs/digits-small")).unwrap();
+    assert_eq!(document["epochs"], 1);
+    fs::remove_file(bench.path("runs/digits-small/metrics.jsonl")).unwrap();
+    let document: Value = serde_json::from_str(&bench.works("--resume --json --out runs/digits-small")).unwrap();
+    assert_eq!(document["model"], "runs/digits-small/model.safetensors");
+}
+
+/// Interrupted twice and killed once, runs come to the same model as one that was left alone.
+#[test]
+fn interrupted_and_killed_runs_are_resumed() {
+    let bench = Bench::new();
+    bench.works(&format!("{LONG} --out whole"));
+    for (name, steps) in [("-INT", 7), ("-TERM", 33)] {
+        let folder = format!("stopped{name}");
+        let child = bench.spawn(LONG, &folder, steps);
+        signal(&child, name);
+        let output = child.wait_with_output().unwrap();
+        let go_on = format!("mlcsc train --resume --out {folder}");
+        assert_failed(&output, &folder, 130, &["interrupted", "steps are done", &go_on]);
+        assert!(bench.path(&folder).join("checkpoint.safetensors").exists());
+        bench.works(&format!("--resume --out {folder}"));
+        assert_same_run(&bench, &folder, "whole");
+    }
+    let mut child = bench.spawn(LONG, "killed", 23);
+    signal(&child, "-KILL");
+    assert_eq!(child.wait().unwrap().code(), None);
+    // What a kill in the middle of writing leaves is removed.
+    bench.write("killed/.mlcsc-1234.part", "half a chec");
+    bench.works("--resume --out killed");
+    assert_same_run(&bench, "killed", "whole");
+    assert!(bench.names("killed").iter().all(|name| !name.ends_with(".part")));
+}
+
+/// Killed while the dictionaries are initialised, a run begins anew, whether it is resumed or started again.
+#[test]
+fn a_run_without_a_checkpoint_begins_anew() {
+    let bench = Bench::new();
+    bench.works("--config small.json --out whole");
+    for (folder, arguments) in [("resumed", "--resume"), ("again", "--config small.json")] {
+        fs::create_dir(bench.path(folder)).unwrap();
+        fs::copy(bench.path("whole/config.json"), bench.path(folder).join("config.json")).unwrap();
+        bench.write(&format!("{folder}/.mlcsc-1234.part"), "half a chec");
+        bench.refuses(&format!("--config small.json --seed 1 --out {folder}"), 2, &["--out", folder]);
+        bench.works(&format!("{arguments} --out {folder}"));
+        assert_same_run(&bench, folder, "whole");
+        assert_eq!(bench.names(folder), bench.names("whole"));
+    }
+}
+
+/// The second Ctrl-C does not wait.
+#[test]
+fn a_second_interrupt_ends_at_once() {
+    let bench = Bench::new();
+    let mut child = bench.spawn(LONG, "run", 5);
+    signal(&child, "-INT");
+    // It may be gone already.
+    let _ = Command::new("kill").args(["-INT", &child.id().to_string()]).stderr(Stdio::null()).status();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    bench.works("--resume --out run --epochs 2");
+}
+
+/// A limit on the size of files stands for the full disk.
+#[test]
+fn a_full_disk_leaves_the_previous_checkpoint() {
+    let bench = Bench::new();
+    bench.works("--config small.json --epochs 3 --out whole");
+    bench.works("--config small.json --out run");
+    let checkpoint = bench.read("run/checkpoint.safetensors");
+    let model = bench.read("run/model.safetensors");
+    // 40 blocks are 20 or 40 KiB: enough for the configuration and the metrics.
+    assert!(checkpoint.len() > 40 << 10 && bench.read("whole/metrics.jsonl").len() < 18 << 10);
+    let script = "trap '' XFSZ; ulimit -c 0; ulimit -f 40; exec \"$0\" train --resume --epochs 3 --out run";
+    let output = Command::new("sh")
+        .current_dir(bench.path(""))
+        .args(["-c", script, env!("CARGO_BIN_EXE_mlcsc")])
+        .output()
+        .unwrap();
+    let errors = assert_failed(&output, "full disk", 1, &["cannot write", "run/checkpoint.safetensors"]);
+    assert_eq!(errors.matches("error: ").count(), 1, "{errors}");
+    assert!(errors.lines().last().unwrap().starts_with("error: "), "{errors}");
+    assert!(bench.read("run/checkpoint.safetensors") == checkpoint && bench.read("run/model.safetensors") == model);
+    assert!(bench.names("run").iter().all(|name| !name.ends_with(".part")));
+    bench.works("--resume --out run");
+    assert_same_run(&bench, "run", "whole");
+    // A new run that cannot be written at all.
+    let script = "trap '' XFSZ; ulimit -c 0; ulimit -f 40; exec \"$0\" train --config small.json --out new";
+    let output = Command::new("sh")
+        .current_dir(bench.path(""))
+        .args(["-c", script, env!("CARGO_BIN_EXE_mlcsc")])
+        .output()
+        .unwrap();
+    assert_failed(&output, "full disk", 1, &["cannot write", "new/checkpoint.safetensors"]);
+}
+
+#[test]
+fn stdout_that_is_closed_is_no_failure() {
+    let bench = Bench::new();
+    let mut child = bench
+        .command("--config small.json --epochs 1 --out run")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let mut errors = Vec::new();
+    child.stderr.take().unwrap().read_to_end(&mut errors).unwrap();
+    assert!(child.wait().unwrap().success(), "{}", plain(&errors));
+}
+
+#[test]
+fn flags_that_are_wrong() {
+    let bench = Bench::new();
+    bench.write("file", "no folder");
+    fs::create_dir(bench.path("empty")).unwrap();
+    let out = "--config small.json --out run";
+    for (arguments, words) in [
+        ("--preset huge --out run", vec!["--preset", "huge", "small, mnist, natural"]),
+        ("--preset natural --out run", vec!["--data", "natural"]),
+        ("--preset small --config small.json", vec!["--preset", "--config"]),
+        (&format!("{out} --device abacus"), vec!["device", "abacus"]),
+        (&format!("{out} --lambda -1"), vec!["--lambda = -1"]),
+        (&format!("{out} --lambda=-1e9"), vec!["--lambda"]),
+        (&format!("{out} --lambda nan"), vec!["--lambda"]),
+        (&format!("{out} --lambda inf"), vec!["--lambda"]),
+        (&format!("{out} --lambda much"), vec!["--lambda", "much"]),
+        (&format!("{out} --batch-size 0"), vec!["--batch-size"]),
+        (&format!("{out} --batch-size -3"), vec!["-3"]),
+        (&format!("{out} --epochs 0"), vec!["--epochs = 0"]),
+        (&format!("{out} --epochs 18446744073709551615"), vec!["--epochs"]),
+        (&format!("{out} --count 1"), vec!["--count"]),
+        (&format!("{out} --patch 0"), vec!["--patch"]),
+        (&format!("{out} --data no/such/folder"), vec!["--data", "no/such/folder"]),
+        (&format!("{out} --surprise"), vec!["--surprise"]),
+        ("--resume", vec!["--resume", "runs/"]),
+        ("--resume --seed 1 --out run", vec!["--resume", "--seed"]),
+    ] {
+        bench.refuses(arguments, 2, &words);
+    }
+    for (arguments, words) in [
+        ("--config none.json --out run", vec!["none.json"]),
+        ("--config empty --out run", vec!["empty"]),
+        ("--config small.json --out file/run", vec!["file/run"]),
+        ("--config small.json --out file", vec!["file"]),
+        ("--resume --out none", vec!["none", "config.json"]),
+        ("--resume --out empty", vec!["empty", "config.json"]),
+        ("--resume --out file", vec!["file"]),
+        ("--config small.json --data file --out run", vec!["file"]),
+        ("--config small.json --data empty --out run", vec!["empty"]),
+    ] {
+        bench.refuses(arguments, 1, &words);
+    }
+}
+
+#[test]
+fn signals_and_settings_that_do_not_fit() {
+    let bench = Bench::new();
+    write_npy(&bench.path("signals.npy"), &[20, 1, 11, 12], &[0.5; 20 * 132]).unwrap();
+    bench.refuses("--preset small --data signals.npy --out run", 1, &["signals.npy", "1x28x28", "1x11x12"]);
+    bench.refuses("--config small.json --patch 11 --out run", 1, &["1x12x12", "1x11x11"]);
+    bench.refuses("--config small.json --patch 40 --out run", 2, &["--patch = 40x40"]);
+    let mut large = configuration();
+    large["model"]["layers"][1]["kernel"] = json!(9);
+    bench.write("large.json", &large.to_string());
+    bench.refuses("--config large.json --out run", 1, &["large.json", "kernel of layer 2", "9x9"]);
+    bench.write("text.json", "learn well, please");
+    bench.refuses("--config text.json --out run", 1, &["text.json"]);
+    let mut unknown = configuration();
+    unknown["learning"]["speed"] = json!("fast");
+    bench.write("unknown.json", &unknown.to_string());
+    bench.refuses("--config unknown.json --out run", 1, &["unknown.json", "speed"]);
+}
+
+#[test]
+fn folders_that_hold_a_run_are_left_alone() {
+    let bench = Bench::new();
+    bench.works("--config small.json --epochs 1 --out run");
+    bench.refuses("--config small.json --out run", 2, &["--out", "run", "--resume"]);
+    // Files of the run that are damaged.
+    let checkpoint = bench.read("run/checkpoint.safetensors");
+    fs::write(bench.path("run/checkpoint.safetensors"), &checkpoint[..checkpoint.len() / 2]).unwrap();
+    bench.refuses("--resume --out run", 1, &["run/checkpoint.safetensors"]);
+    fs::remove_file(bench.path("run/checkpoint.safetensors")).unwrap();
+    bench.refuses("--resume --out run", 1, &["run", "checkpoint.safetensors is missing"]);
+    fs::write(bench.path("run/checkpoint.safetensors"), &checkpoint).unwrap();
+    let mut other = configuration();
+    other["learning"]["batch_size"] = json!(49);
+    bench.write("run/config.json", &other.to_string());
+    bench.refuses("--resume --out run", 1, &["run/checkpoint.safetensors", "another configuration"]);
+    bench.write("run/config.json", "{");
+    bench.refuses("--resume --out run", 1, &["run/config.json"]);
+}
