@@ -88,6 +88,11 @@ impl CorrelationTable {
         self.values[(shift * self.atoms + first.0) * self.atoms + second.0]
     }
 
+    /// Largest shift that the table knows, per axis.
+    pub fn reach(&self) -> [usize; 2] {
+        self.reach
+    }
+
     /// Squared norm of an atom.
     pub fn energy(&self, atom: usize) -> f32 {
         self.between((atom, 0, 0), (atom, 0, 0))

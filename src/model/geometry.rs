@@ -244,6 +244,13 @@ impl LayerGeometry {
         [self.code.channels, self.signal.channels, self.kernel[0], self.kernel[1]]
     }
 
+    /// Atom, row and column of a value of the code.
+    #[inline(always)]
+    pub fn place(&self, index: usize) -> [usize; 3] {
+        let SignalShape { height, width, .. } = self.code;
+        [index / (height * width), index / width % height, index % width]
+    }
+
     /// Number of values of one atom.
     pub fn atom_len(&self) -> usize {
         self.signal.channels * self.kernel[0] * self.kernel[1]

@@ -1,4 +1,5 @@
-//! Coordinate descent for basis pursuit where D^(L) is a dense matrix with a Gram matrix, one signal per task.
+//! Coordinate descent for basis pursuit with the atoms' inner products at hand, one signal per task: from the Gram matrix, or from
+//! the correlations of the filters where D^(L) is a convolution.
 //!
 //! A learned dictionary's ‖D‖² is in the hundreds, so proximal gradient steps are tiny and FISTA needs hundreds of products with
 //! the whole Gram matrix. Coordinate descent (J. Friedman, T. Hastie, R. Tibshirani, "Regularization paths for generalized
@@ -15,7 +16,10 @@ use super::greedy::solve_normal_equations;
 use super::threshold::soft_threshold_value;
 use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::Result;
-use crate::model::Operator;
+use crate::model::correlation::CorrelationTable;
+use crate::model::geometry::{LayerGeometry, SignalShape};
+use crate::model::sparse::HostFilters;
+use crate::model::{Application, Operator};
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -59,6 +63,9 @@ const GROWTH: usize = 32;
 /// Sweeps after which the linear system on the support is solved.
 const SWEEPS_PER_SOLUTION: usize = 3;
 
+/// Non-zeros up to which a linear system is worth its cost.
+const MAX_SUPPORT: usize = 512;
+
 /// Coefficients that may become zero in one attempt to solve it.
 const SIGN_CHANGES: usize = 8;
 
@@ -66,12 +73,24 @@ const SIGN_CHANGES: usize = 8;
 const LANES: usize = 16;
 
 /// The dictionary on the host, shared by all signals.
-struct Dense {
-    /// Row j: effective atom j.
-    atoms: Vec<f32>,
-    gram: Vec<f32>,
+struct Columns {
+    form: Form,
     code_len: usize,
     signal_len: usize,
+}
+
+enum Form {
+    /// Atoms (row j: effective atom j) and Gram matrix in full.
+    Dense { atoms: Vec<f32>, gram: Vec<f32> },
+    /// A convolution that crops nothing: filters and what they have in common at every shift.
+    Convolution {
+        filters: HostFilters,
+        geometry: LayerGeometry,
+        /// Code positions by which two atoms that overlap can be apart.
+        reach: [usize; 2],
+        /// `[atom, moved atom, vertical shift + reach, horizontal shift + reach]`.
+        shared: Vec<f32>,
+    },
 }
 
 impl Pursuit for CoordinateDescent {
@@ -97,10 +116,10 @@ impl Pursuit for CoordinateDescent {
         let mut correlations = correlate(operator, signals.clone());
         unweighted(&mut correlations);
         let signals = to_host(signals);
-        let dense = Dense::new(operator, problem.shared_mask(), weights.as_deref());
+        let columns = Columns::new(operator, problem.shared_mask(), weights.as_deref());
         let start = problem.has_start().then(|| {
             let mut start = to_host(problem.start());
-            for row in start.chunks_exact_mut(dense.code_len) {
+            for row in start.chunks_exact_mut(columns.code_len) {
                 for (place, value) in row.iter_mut().enumerate() {
                     *value *= weights.as_ref().map_or(1.0, |weights| weights[place]);
                     *value = if self.config.basis.nonnegative { value.max(0.0) } else { *value };
@@ -110,18 +129,18 @@ impl Pursuit for CoordinateDescent {
         });
         let nonnegative = self.config.basis.nonnegative;
         let largest: Vec<f32> =
-            correlations.chunks_exact(dense.code_len).map(|row| largest(row, nonnegative)).collect();
+            correlations.chunks_exact(columns.code_len).map(|row| largest(row, nonnegative)).collect();
         let lambda = lambda.resolve(&largest)?;
         let mut codes = start.unwrap_or_else(|| vec![0.0f32; correlations.len()]);
         let reports: Vec<SignalReport> = codes
-            .par_chunks_exact_mut(dense.code_len)
-            .zip(correlations.par_chunks_exact(dense.code_len))
-            .zip(signals.par_chunks_exact(dense.signal_len))
+            .par_chunks_exact_mut(columns.code_len)
+            .zip(correlations.par_chunks_exact(columns.code_len))
+            .zip(signals.par_chunks_exact(columns.signal_len))
             .zip(&lambda)
             .map(|(((code, correlations), signal), &lambda)| {
                 pulp::Arch::new().dispatch(
                     #[inline(always)]
-                    || self.pursue_one(&dense, signal, correlations, lambda, code),
+                    || self.pursue_one(&columns, signal, correlations, lambda, code),
                 )
             })
             .collect();
@@ -136,7 +155,7 @@ impl CoordinateDescent {
     #[inline(always)]
     fn pursue_one(
         &self,
-        dense: &Dense,
+        columns: &Columns,
         signal: &[f32],
         correlations: &[f32],
         lambda: f32,
@@ -145,14 +164,14 @@ impl CoordinateDescent {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config.basis;
         // Dᵀ(y − Dγ).
         let mut residual_correlations = correlations.to_vec();
-        dense.refresh(correlations, code, &mut residual_correlations);
-        let mut working = WorkingSet::new(dense.code_len);
-        let used: Vec<usize> = (0..dense.code_len).filter(|&atom| code[atom] != 0.0).collect();
-        working.admit(used.into_iter(), dense);
+        columns.refresh(correlations, code, &mut residual_correlations);
+        let mut working = WorkingSet::new(columns.code_len);
+        let used: Vec<usize> = (0..columns.code_len).filter(|&atom| code[atom] != 0.0).collect();
+        working.admit(used.into_iter(), columns);
         let mut violators: Vec<(f32, usize)> = Vec::new();
         let mut sweeps = 0;
         loop {
-            let (certificate, nonzeros) = dense.certify(signal, code, &residual_correlations, lambda, nonnegative);
+            let (certificate, nonzeros) = columns.certify(signal, code, &residual_correlations, lambda, nonnegative);
             let converged = certificate.relative_gap() <= f64::from(gap);
             if converged || sweeps >= max_iterations {
                 return SignalReport {
@@ -176,7 +195,7 @@ impl CoordinateDescent {
                 violators.truncate(room);
                 violators.sort_unstable_by_key(|&(_, atom)| atom);
             }
-            working.admit(violators.iter().map(|&(_, atom)| atom), dense);
+            working.admit(violators.iter().map(|&(_, atom)| atom), columns);
             working.gather(code, &residual_correlations);
             let tolerance =
                 SWEEP_TOLERANCE * f64::from(gap) * certificate.objective / working.members.len().max(1) as f64;
@@ -193,8 +212,33 @@ impl CoordinateDescent {
             }
             working.scatter(code);
             // Moves accumulate rounding; what the gap is computed from starts afresh.
-            dense.refresh(correlations, code, &mut residual_correlations);
+            columns.refresh(correlations, code, &mut residual_correlations);
         }
+    }
+}
+
+/// The geometry of D^(L) where it is a convolution that crops nothing and has several positions, so that atoms of all positions
+/// have their filters' correlations in common.
+fn shift_invariant(operator: &Operator) -> Option<LayerGeometry> {
+    let layer = operator.geometry().effective_layer()?;
+    (layer.padding == [0, 0] && !layer.code.is_single_position()).then_some(layer)
+}
+
+/// Code values up to which a signal's working set may be expected to stay small.
+const MAX_CODE: usize = 1 << 16;
+
+/// Code values up to which a Gram matrix is built for coordinate descent where the operator itself does without.
+const MAX_DENSE_CODE: usize = 1 << 13;
+
+/// Whether coordinate descent suits an operator: it always works, but wants the Gram matrix, which grows with the square of the
+/// code where atoms are not shared between positions.
+pub(super) fn suits(operator: &Operator) -> bool {
+    let len = operator.code().len();
+    match operator.application() {
+        Application::Gram => true,
+        _ if shift_invariant(operator).is_some() => len <= MAX_CODE,
+        Application::Matrix => len <= MAX_DENSE_CODE,
+        _ => false,
     }
 }
 
@@ -245,14 +289,14 @@ impl WorkingSet {
     }
 
     #[inline(always)]
-    fn admit(&mut self, atoms: impl Iterator<Item = usize>, dense: &Dense) {
+    fn admit(&mut self, atoms: impl Iterator<Item = usize>, columns: &Columns) {
         let before = self.members.len();
         self.members.extend(atoms);
         self.members[before..].iter().for_each(|&atom| self.inside[atom] = true);
         let stride = self.members.len().next_multiple_of(LANES);
         if stride > self.stride {
             // Twice what is needed, so that growing costs little.
-            let stride = (2 * stride).min(dense.code_len.next_multiple_of(LANES));
+            let stride = (2 * stride).min(columns.code_len.next_multiple_of(LANES));
             let mut gram = vec![0.0; stride * stride];
             for row in 0..before {
                 gram[row * stride..][..before].copy_from_slice(&self.gram[row * self.stride..][..before]);
@@ -262,10 +306,10 @@ impl WorkingSet {
             self.correlations.resize(stride, 0.0);
         }
         for (row, &atom) in self.members.iter().enumerate().skip(before) {
-            let source = &dense.gram[atom * dense.code_len..][..dense.code_len];
             for (column, &other) in self.members[..=row].iter().enumerate() {
-                self.gram[row * self.stride + column] = source[other];
-                self.gram[column * self.stride + row] = source[other];
+                let inner = columns.inner(atom, other);
+                self.gram[row * self.stride + column] = inner;
+                self.gram[column * self.stride + row] = inner;
             }
         }
     }
@@ -318,6 +362,9 @@ impl WorkingSet {
     #[inline(always)]
     fn solve_on_support(&mut self, lambda: f32) -> bool {
         let support: Vec<usize> = (0..self.members.len()).filter(|&place| self.code[place] != 0.0).collect();
+        if support.len() > MAX_SUPPORT {
+            return true;
+        }
         let (gram, stride) = (&self.gram, self.stride);
         let mut matrix: Vec<f64> = support
             .iter()
@@ -359,10 +406,26 @@ fn subtract_scaled(target: &mut [f32], scale: f32, row: &[f32]) {
     }
 }
 
-impl Dense {
+impl Columns {
     /// The dictionary on the samples of the mask `[1, signal values]`, every atom divided by its weight.
     fn new(operator: &Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Self {
         let (code_len, signal_len) = (operator.code().len(), operator.signal().len());
+        if let (Some(geometry), None, None) = (shift_invariant(operator), &mask, weights) {
+            let filters = operator.effective_filters();
+            let positions = [geometry.code.height, geometry.code.width];
+            let table = CorrelationTable::new(&filters, geometry.stride, positions);
+            let (reach, atoms) = (table.reach(), geometry.code.channels);
+            let shared = (0..atoms * atoms)
+                .flat_map(|pair| {
+                    let (table, first) = (&table, (pair / atoms, reach[0], reach[1]));
+                    (0..=2 * reach[0]).flat_map(move |row| {
+                        (0..=2 * reach[1]).map(move |column| table.between(first, (pair % atoms, row, column)))
+                    })
+                })
+                .collect();
+            let filters = HostFilters::from_tensor(filters);
+            return Self { form: Form::Convolution { filters, geometry, reach, shared }, code_len, signal_len };
+        }
         let (mut atoms, mut gram) = match mask {
             None => (to_host(operator.atoms()), to_host(operator.gram())),
             Some(mask) => {
@@ -378,18 +441,91 @@ impl Dense {
                 row.iter_mut().zip(weights).for_each(|(inner, other)| *inner /= weight * other);
             }
         }
-        Self { atoms, gram, code_len, signal_len }
+        Self { form: Form::Dense { atoms, gram }, code_len, signal_len }
+    }
+
+    /// Inner product of the atoms of two code values.
+    #[inline(always)]
+    fn inner(&self, first: usize, second: usize) -> f32 {
+        match &self.form {
+            Form::Dense { gram, .. } => gram[first * self.code_len + second],
+            Form::Convolution { geometry, reach, shared, .. } => {
+                let (a, b) = (geometry.place(first), geometry.place(second));
+                let [rows, columns] = reach.map(|reach| 2 * reach + 1);
+                let down = b[1].wrapping_sub(a[1]).wrapping_add(reach[0]);
+                let across = b[2].wrapping_sub(a[2]).wrapping_add(reach[1]);
+                if down < rows && across < columns {
+                    shared[((a[0] * geometry.code.channels + b[0]) * rows + down) * columns + across]
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+
+    /// Subtracts `value` times a row of the Gram matrix.
+    #[inline(always)]
+    fn subtract_row(&self, place: usize, value: f32, correlations: &mut [f32]) {
+        match &self.form {
+            Form::Dense { gram, .. } => {
+                let row = &gram[place * self.code_len..][..self.code_len];
+                for (correlation, &inner) in correlations.iter_mut().zip(row) {
+                    *correlation -= value * inner;
+                }
+            }
+            Form::Convolution { geometry, reach, shared, .. } => {
+                let [atom, row, column] = geometry.place(place);
+                let (height, width) = (geometry.code.height, geometry.code.width);
+                let [shifts, shifts_across] = reach.map(|reach| 2 * reach + 1);
+                let (top, bottom) = (row.saturating_sub(reach[0]), (row + reach[0] + 1).min(height));
+                let (left, right) = (column.saturating_sub(reach[1]), (column + reach[1] + 1).min(width));
+                let maps = correlations.chunks_exact_mut(height * width);
+                let pairs = shared.chunks_exact(shifts * shifts_across).skip(atom * geometry.code.channels);
+                for (map, shared) in maps.zip(pairs) {
+                    for y in top..bottom {
+                        let shared = &shared[(y + reach[0] - row) * shifts_across + left + reach[1] - column..];
+                        let line = &mut map[y * width + left..y * width + right];
+                        for (correlation, &inner) in line.iter_mut().zip(shared) {
+                            *correlation -= value * inner;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Subtracts `value` times an atom.
+    #[inline(always)]
+    fn subtract_atom(&self, place: usize, value: f32, residual: &mut [f32]) {
+        match &self.form {
+            Form::Dense { atoms, .. } => {
+                let row = &atoms[place * self.signal_len..][..self.signal_len];
+                for (sample, &entry) in residual.iter_mut().zip(row) {
+                    *sample -= value * entry;
+                }
+            }
+            Form::Convolution { filters, geometry, .. } => {
+                let [atom, row, column] = geometry.place(place);
+                let SignalShape { height, width, .. } = geometry.signal;
+                let (top, left) = (row * geometry.stride[0], column * geometry.stride[1]);
+                let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]);
+                for (line, entries) in lines.enumerate() {
+                    let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
+                    let samples = &mut residual[(channel * height + y) * width + left..];
+                    for (sample, &entry) in samples.iter_mut().zip(entries) {
+                        *sample -= value * entry;
+                    }
+                }
+            }
+        }
     }
 
     /// Dᵀy − Gγ from scratch.
     #[inline(always)]
     fn refresh(&self, correlations: &[f32], code: &[f32], out: &mut [f32]) {
         out.copy_from_slice(correlations);
-        for (atom, &value) in code.iter().enumerate().filter(|(_, value)| **value != 0.0) {
-            let row = &self.gram[atom * self.code_len..][..self.code_len];
-            for (correlation, &inner) in out.iter_mut().zip(row) {
-                *correlation -= value * inner;
-            }
+        for (place, &value) in code.iter().enumerate().filter(|(_, value)| **value != 0.0) {
+            self.subtract_row(place, value, out);
         }
     }
 
@@ -406,10 +542,7 @@ impl Dense {
         let mut residual = signal.to_vec();
         let (mut one_norm, mut code_correlation, mut nonzeros) = (0.0f64, 0.0f64, 0);
         for (atom, &value) in code.iter().enumerate().filter(|(_, value)| **value != 0.0) {
-            let row = &self.atoms[atom * self.signal_len..][..self.signal_len];
-            for (sample, &entry) in residual.iter_mut().zip(row) {
-                *sample -= value * entry;
-            }
+            self.subtract_atom(atom, value, &mut residual);
             one_norm += f64::from(value.abs());
             code_correlation += f64::from(value) * f64::from(correlations[atom]);
             nonzeros += 1;

@@ -32,7 +32,6 @@ pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConf
 
 use crate::error::{Error, Result};
 use crate::model::Operator;
-use crate::model::operator::Application;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -319,14 +318,14 @@ impl BasisPursuitConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// Coordinate descent where the Gram matrix is used, else FISTA.
+    /// Coordinate descent where codes are small enough for it, else FISTA.
     #[default]
     Auto,
     /// Proximal gradient steps.
     Ista,
     /// Accelerated proximal gradient steps with adaptive restart.
     Fista,
-    /// Coordinate descent on the Gram matrix.
+    /// Coordinate descent on a working set.
     CoordinateDescent,
 }
 
@@ -358,9 +357,7 @@ impl Algorithm {
             ..ProximalGradientConfig::new(acceleration)
         };
         Ok(match self {
-            Self::Auto if operator.application() == Application::Gram => {
-                Self::CoordinateDescent.init(config, operator)?
-            }
+            Self::Auto if coordinate_descent::suits(operator) => Self::CoordinateDescent.init(config, operator)?,
             Self::Auto | Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
             Self::Ista => Box::new(proximal(Acceleration::Ista).init()?),
             Self::CoordinateDescent => Box::new(CoordinateDescentConfig { basis: config.clone() }.init()?),
