@@ -3,7 +3,7 @@
 //! A. Aberdam, J. Sulam, M. Elad, "Multi-Layer Sparse Coding: The Holistic Way", SIAM J. Mathematics of Data Science 1(1), 2019.
 //! With A_i = D_{i+1} … D_L every zero of γ_i = A_i γ_L, i < L, is a linear equation that γ_L satisfies; the places of these zeros are
 //! the co-support Λ_i. Two steps take turns: the smallest entries of the estimate of every γ_i join Λ_i, and γ_L is estimated anew
-//! among the codes with A_i[Λ_i] γ_L = 0: its support by basis pursuit under these equations (the splitting of
+//! among the codes with A_i\[Λ_i\] γ_L = 0: its support by basis pursuit under these equations (the splitting of
 //! [`super::multi_layer`]), its values by least squares on that support within the null space of the equations.
 
 use super::greedy::{codes_of, dot, least_squares, support_columns};
