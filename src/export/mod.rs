@@ -4,7 +4,6 @@ pub mod arrays;
 pub mod codes;
 pub mod model;
 pub mod mosaic;
-pub mod quality;
 
 pub use codes::{CodesReader, CodesWriter};
 pub use model::export_model;
