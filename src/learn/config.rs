@@ -243,8 +243,8 @@ impl Default for PursuitUpdateConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GradientUpdateConfig {
-    /// Length of a step: the distance that the atom of steepest gradient moves, atoms being of unit norm. Default from 0.2 down
-    /// to 0.005.
+    /// Length of a step: the distance that the atom of steepest gradient moves, atoms being of unit norm. Default from 0.05 down
+    /// to 0.0025.
     pub step: Schedule,
     /// Momentum on the gradient, in [0, 1). Default 0.9.
     pub momentum: f32,
@@ -254,7 +254,7 @@ pub struct GradientUpdateConfig {
 
 impl Default for GradientUpdateConfig {
     fn default() -> Self {
-        Self { step: Schedule::ramp(0.2, 0.005, 1.0), momentum: 0.9, repeats: 1 }
+        Self { step: Schedule::ramp(0.05, 0.0025, 1.0), momentum: 0.9, repeats: 1 }
     }
 }
 
