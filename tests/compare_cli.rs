@@ -295,3 +295,110 @@ fn wrong_flags_of_pursuits() {
         &["--codes", "--pursuit"],
     );
 }
+
+/// The table's numbers against the codes that `encode` writes, by plain loops.
+#[test]
+fn tables_agree_with_the_codes() {
+    let bench = Bench::new("two_layer");
+    let explicit = bench.problem.case().explicit();
+    let signals = bench.problem.array("signals");
+    let flags = "--lambda-relative 0.2 --layer-weights 0.5,1";
+    let pursuits = "--pursuits layered-thresholding,omp,ml-bp --nonzeros 3,5";
+    let document = bench.json(&format!("compare {} {flags} {pursuits} --batch-size 4", bench.data()));
+    let rows = document["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows.iter().map(|row| row["pursuit"].as_str().unwrap()).collect();
+    assert_eq!(names, ["layered-thresholding", "omp", "omp", "ml-bp"]);
+    assert!(document.get("curves").is_none());
+    for (row, encode) in rows.iter().zip([
+        format!("layered-thresholding {flags}"),
+        "omp --nonzeros 3".into(),
+        "omp --nonzeros 5".into(),
+        format!("ml-bp {flags}"),
+    ]) {
+        bench.encode(&format!("--pursuit {encode}"));
+        let codes = bench.codes();
+        assert_eq!(row["signals"], codes.len());
+        let of_codes = |value: &dyn Fn(usize, &[Vec<f64>]) -> f64| {
+            mean(codes.iter().enumerate().map(|(index, codes)| value(index, codes)))
+        };
+        let deepest =
+            |index: usize, codes: &[Vec<f64>]| norm(&difference(signals.row(index), &explicit.synthesize(&codes[1])));
+        let first = |index: usize, codes: &[Vec<f64>]| {
+            norm(&difference(signals.row(index), &explicit.layers[0].synthesize(&codes[0])))
+        };
+        let between =
+            |_: usize, codes: &[Vec<f64>]| norm(&difference(&codes[0], &explicit.layers[1].synthesize(&codes[1])));
+        assert_near(&row["residual"], of_codes(&deepest), &encode);
+        assert_near(&row["first_layer_residual"], of_codes(&first), &encode);
+        assert_near(&row["inconsistency"][0], of_codes(&between), &encode);
+        for layer in 0..2 {
+            assert_near(&row["nonzeros"][layer], of_codes(&|_, codes| count(&codes[layer])), &encode);
+            let [channels, height, width] = bench.problem.meta.layers[layer].code_shape;
+            let common::reference::LayerMeta { kernel, stride, .. } = &bench.problem.meta.layers[layer];
+            let radius = kernel.div_ceil(*stride) - 1;
+            let stripe = |code: &[f64]| {
+                let nonzero = |c: usize, y: usize, x: usize| code[(c * height + y) * width + x] != 0.0;
+                let near = |a: usize, b: usize| a.abs_diff(b) <= radius;
+                let window = |y: usize, x: usize| {
+                    let places = (0..channels * height * width).filter(|place| {
+                        let (c, row, column) = (place / (height * width), place / width % height, place % width);
+                        near(row, y) && near(column, x) && nonzero(c, row, column)
+                    });
+                    places.count()
+                };
+                (0..height * width).map(|place| window(place / width, place % width)).max().unwrap() as f64
+            };
+            assert_near(&row["stripe_norms"][layer], of_codes(&|_, codes| stripe(&codes[layer])), &encode);
+        }
+        assert!(row["signals_per_second"].as_f64() > Some(0.0));
+    }
+    let layered = rows[0]["inconsistency"][0].as_f64().unwrap();
+    assert!(layered > 1e-2 && rows[1]["inconsistency"][0].as_f64() < Some(1e-4), "{document}");
+}
+
+#[test]
+fn pictures_of_comparisons() {
+    let bench = Bench::new("two_layer");
+    let compare = format!("compare {} --limit 2 --gap 1e-2 --max-iterations 100", bench.data());
+    let document = bench.json(&format!("{compare} --out new/picture.svg --stripe-limits 100,10"));
+    let curves = document["curves"].as_array().unwrap();
+    let names: Vec<&str> = curves.iter().map(|curve| curve[0]["pursuit"].as_str().unwrap()).collect();
+    assert_eq!(names, ["bp", "omp", "projection", "layered-thresholding", "layered-bp"]);
+    let svg = fs::read_to_string(bench.path("new/picture.svg")).unwrap();
+    assert!(names.iter().all(|name| svg.contains(name)) && svg.contains("non-zeros") && svg.contains("<polyline"));
+    // More non-zeros, less error.
+    let residuals: Vec<f64> =
+        curves[1].as_array().unwrap().iter().map(|row| row["residual"].as_f64().unwrap()).collect();
+    assert!(residuals.len() > 3 && residuals.windows(2).all(|pair| pair[1] < pair[0]), "{residuals:?}");
+    assert_eq!(curves[0][0]["setting"]["lambda"]["relative"].as_f64().map(|value| value as f32), Some(0.8));
+    let text = bench.works(&format!("{compare} --pursuits omp,holistic --shallower-nonzeros 60 --nonzeros 2"));
+    assert!(text.contains("omp, 2 non-zeros") && text.contains("holistic") && text.contains("inconsistency"), "{text}");
+}
+
+#[test]
+fn wrong_flags_of_comparisons() {
+    let bench = Bench::new("two_layer");
+    for (flags, words) in [
+        ("--pursuits lars", &["--pursuits", "ml-fista"][..]),
+        ("--pursuits omp,omp", &["--pursuits = omp", "once"]),
+        ("--pursuits holistic", &["--pursuits = holistic", "--shallower-nonzeros"]),
+        ("--pursuits holistic --shallower-nonzeros 100000", &["--shallower-nonzeros = 100000", "1 to "]),
+        ("--pursuits holistic --shallower-nonzeros 3,3", &["--shallower-nonzeros = 2 numbers"]),
+        ("--shallower-nonzeros 3", &["--shallower-nonzeros", "holistic"]),
+        ("--pursuits bp --nonzeros 3", &["--nonzeros", "omp"]),
+        ("--nonzeros 0,3", &["--nonzeros = 0", "at least 1"]),
+        ("--nonzeros 3,100000", &["--nonzeros = 100000", "1 to "]),
+        ("--stripe-limits 3", &["--stripe-limits = 1 numbers", "2, one per layer"]),
+        ("--layer-weights 1", &["--layer-weights = 1 numbers", "2, one per layer"]),
+        ("--layer-weights 0.5,-1", &["--layer-weights = -1", "≥ 0"]),
+        ("--pursuits bp --layer-weights 0.5,1", &["--layer-weights", "--pursuits"]),
+        ("--layer-weights 2,1 --out x.svg", &["--layer-weights = 2", "at most"]),
+        ("--lambda -1", &["--lambda = -1", "≥ 0"]),
+        ("--gap 2", &["--gap = 2", "(0, 1)"]),
+        ("--limit 0", &["--limit = 0", "at least 1"]),
+        ("--batch-size 0", &["--batch-size = 0", "at least 1"]),
+        ("--out x.png", &["--out = x.png", ".svg"]),
+    ] {
+        bench.refuses(&format!("compare {} {flags}", bench.data()), words);
+    }
+}

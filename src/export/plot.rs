@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::pursuit::comparison::Row;
 use plotters::prelude::*;
 use std::ops::Range;
 use std::path::Path;
@@ -47,6 +48,19 @@ pub fn check_name(path: &Path, flag: &str) -> Result<()> {
 pub fn curves(path: &Path, horizontal: &str, vertical: &str, curves: &[Curve]) -> Result<()> {
     let drawn = draw(horizontal, vertical, curves).map_err(|reason| Error::format(path, reason))?;
     files::write_bytes(path, drawn.as_bytes())
+}
+
+/// Draws error against non-zeros: every list of rows is a curve with its pursuit's name.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn error_against_nonzeros(path: &Path, rows: &[Vec<Row>]) -> Result<()> {
+    let of = |rows: &Vec<Row>| {
+        let point = |row: &Row| (row.measures.nonzeros.last().copied().unwrap_or(0.0), row.measures.residual);
+        Some(Curve { name: rows.first()?.pursuit.to_string(), points: rows.iter().map(point).collect() })
+    };
+    let all: Vec<Curve> = rows.iter().filter_map(of).collect();
+    curves(path, "mean non-zeros of the deepest codes", "mean ‖y − D^(L) γ_L‖", &all)
 }
 
 fn draw(horizontal: &str, vertical: &str, curves: &[Curve]) -> Result<String, String> {

@@ -121,6 +121,33 @@ pub trait Batches {
     fn advance(&self, count: usize) -> Result<()>;
 }
 
+/// Signals in memory, normalised.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// `[n, channels, height, width]`.
+    pub signals: Tensor<4>,
+    /// Signals in a batch, at least 1.
+    pub batch_size: usize,
+}
+
+impl Batches for Loaded {
+    fn count(&self) -> usize {
+        self.signals.dims()[0]
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn read(&self, start: usize, count: usize) -> Result<Tensor<4>> {
+        Ok(self.signals.clone().narrow(0, start, count))
+    }
+
+    fn advance(&self, _: usize) -> Result<()> {
+        Ok(())
+    }
+}
+
 /// Runs a pursuit on all signals.
 ///
 /// # Errors
