@@ -34,6 +34,9 @@ struct Args {
     /// λ of the table as a fraction of each signal's λ_max
     #[arg(long, default_value_t = 0.1)]
     lambda_relative: f32,
+    /// Compare multi-layer basis pursuit too, which takes far longer where codes are large
+    #[arg(long)]
+    multi_layer: bool,
     /// Folder of the results
     #[arg(long, default_value = "experiments/compare_pursuits")]
     out: PathBuf,
@@ -79,7 +82,7 @@ fn main() -> Result<()> {
         ..plain.clone()
     };
     let (mut table, mut curves) = (Vec::new(), Vec::new());
-    for comparison in [&plain, &multi_layer] {
+    for comparison in [Some(&plain), args.multi_layer.then_some(&multi_layer)].into_iter().flatten() {
         comparison.check(&operator, true)?;
         table.extend(comparison.table(&operator, &signals)?);
         curves.extend(comparison.curves(&operator, &signals)?);
@@ -91,7 +94,7 @@ fn main() -> Result<()> {
         "source": source.describe(),
         "signals": count,
         "lambda_relative": args.lambda_relative,
-        "shallower_weight": SHALLOWER,
+        "shallower_weight": args.multi_layer.then_some(SHALLOWER),
         "rows": table.iter().map(Row::json).collect::<Value>(),
         "curves": curves.iter().map(|rows| rows.iter().map(Row::json).collect::<Value>()).collect::<Value>(),
     });
@@ -105,8 +108,8 @@ fn main() -> Result<()> {
 fn page(args: &Args, count: usize, source: &str, table: &[Row]) -> String {
     let list = |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join(", ");
     let mut page = format!(
-        "# Pursuits side by side\n\n{count} signals ({source}), λ at {} of each signal's λ_max ({SHALLOWER} of it on the shallower \
-         layers of ml-*), {} non-zeros for omp. All numbers are means over the signals.\n\n\
+        "# Pursuits side by side\n\n{count} signals ({source}), λ at {} of each signal's λ_max (for layered-* of every \
+         layer's), on the shallower layers of ml-* {SHALLOWER} times that, {} non-zeros for omp. All numbers are means over the signals.\n\n\
          | pursuit | ‖y − D^(L)γ_L‖ | ‖y − D_1γ_1‖ | non-zeros of γ_1 … γ_L | stripe norms | ‖γ_(i−1) − D_iγ_i‖ | signals/s |\n\
          |---|---|---|---|---|---|---|\n",
         args.lambda_relative,

@@ -49,7 +49,7 @@
 //! use burn::tensor::{Tensor, TensorData};
 //! use mlcsc::learn::{Learner, TrainConfig};
 //! use mlcsc::model::{Application, preset::Preset};
-//! use mlcsc::pursuit::{BasisPursuitConfig, Lambda, Pursuit};
+//! use mlcsc::pursuit::{BasisPursuitConfig, Lambda};
 //! use mlcsc::{data, device};
 //!
 //! # fn main() -> mlcsc::Result<()> {
@@ -70,10 +70,10 @@
 //! let digit = Tensor::from_data(TensorData::new(pixels, operator.signal().batched(1)), &device);
 //! let pursuit = BasisPursuitConfig::default().init_for(&operator)?;
 //! let found = pursuit.pursue(&operator, digit, &Lambda::Relative(0.1))?; // λ is a tenth of λ_max
-//! let [g1, g2, g3] = operator.propagate(found.codes).try_into().unwrap(); // γ_1, γ_2, γ_3
-//! let reconstruction = operator.synthesize(g3); // x = D^(3) γ_3
+//! let representations = found.representations(&operator); // γ_1, γ_2, γ_3
+//! let reconstruction = operator.synthesize(found.codes); // x = D^(3) γ_3
 //! println!("{} non-zeros, gap {:.0e}", found.reports[0].nonzeros, found.reports[0].relative_gap);
-//! # assert_eq!((g1.dims(), g2.dims()), ([1, 16, 11, 11], [1, 48, 7, 7]));
+//! # assert_eq!(representations[1].dims(), [1, 48, 7, 7]);
 //! # assert_eq!(reconstruction.dims(), [1, 1, 28, 28]);
 //! # assert!(found.reports[0].nonzeros > 0 && found.reports[0].relative_gap <= 1e-4);
 //! # Ok(())

@@ -695,6 +695,6 @@ fn batches_beyond_the_data() {
     config.learning.initialization.steps = 1;
     let data = open(&config);
     let mut learner = Learner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
-    assert_eq!((learner.steps_per_epoch(), learner.step(&*data.train).unwrap().signals), (1, 216));
+    assert_eq!((learner.steps_per_epoch(), learner.step(&*data.train).unwrap().summary().signals), (1, 216));
     assert_eq!(learner.evaluate(&*data.test, |_| true).unwrap().unwrap().signals, 24);
 }

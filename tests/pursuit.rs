@@ -7,7 +7,7 @@ use common::explicit::{Lasso, Matrix};
 use common::{Case, WAYS, host, norm, on_every_device, rng, tensor, wide};
 use mlcsc::Error;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
-use mlcsc::model::{Application, Operator};
+use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Lambda, ProximalGradientConfig, Pursued, Pursuit, SignalReport,
     StopReason,
@@ -469,12 +469,17 @@ fn coordinate_descent_does_not_depend_on_threads() {
 }
 
 #[test]
-fn the_algorithm_follows_the_way_of_application() {
+fn the_algorithm_follows_the_operator() {
     on_every_device(|device| {
-        for (way, name) in [(Application::Gram, "coordinate-descent"), (Application::Cascade, "fista")] {
-            let operator = operator(&case(), way, &device.device);
-            assert_eq!(BasisPursuitConfig::default().init_for(&operator).unwrap().name(), name);
+        let name = |operator: &Operator| BasisPursuitConfig::default().init_for(operator).unwrap().name();
+        // Filters whose correlations all positions share need no Gram matrix, up to a size.
+        for way in [Application::Gram, Application::Cascade] {
+            assert_eq!(name(&operator(&case(), way, &device.device)), "coordinate-descent");
         }
+        let filters = Tensor::ones([1, 1, 2, 2], &device.device);
+        let config = ModelConfig::new(SignalShape::new(1, 300, 300), vec![LayerShape::new(1, 2, 1)]);
+        let large = Mlcsc::from_filters(config.clone(), vec![filters]).unwrap();
+        assert_eq!(name(&large.operator(config.signal, Application::Cascade).unwrap()), "fista");
         for (algorithm, name) in Algorithm::ALL {
             assert_eq!(name.parse(), Ok(algorithm));
         }

@@ -9,6 +9,7 @@ mod images;
 mod mnist;
 pub mod npy;
 mod pictures;
+pub mod quality;
 
 use crate::error::{Error, Result};
 use crate::model::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};

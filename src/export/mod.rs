@@ -5,7 +5,6 @@ pub mod codes;
 pub mod model;
 pub mod mosaic;
 pub mod plot;
-pub mod quality;
 
 pub use codes::{CodesReader, CodesWriter};
 pub use model::export_model;

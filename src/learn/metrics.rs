@@ -1,6 +1,7 @@
 //! What is measured while dictionaries are learned.
 
 use super::cascade::Cascade;
+use crate::data::quality::Quality;
 use crate::model::geometry::Geometry;
 use crate::model::normalization::Undo;
 use crate::model::sparse::SparseDictionary;
@@ -65,22 +66,17 @@ impl Stopwatch {
 /// Sums over some signals, from which means follow; those of two batches can be added.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchSums {
-    /// Number of signals.
-    pub signals: usize,
     /// Wall time spent on them.
     pub seconds: Phases,
+    quality: Quality,
     lambda: f64,
     objective: f64,
     data_term: f64,
     gap: f64,
-    psnr: f64,
     /// Non-zeros of γ_1 … γ_L.
     nonzeros: Vec<f64>,
     /// Non-zeros of every deepest atom.
     usage: Vec<f64>,
-    /// Σ y and Σ ‖y‖² as coded.
-    sum: Vec<f64>,
-    energy: f64,
 }
 
 /// Means over some signals.
@@ -125,13 +121,12 @@ impl BatchSums {
         let total = |value: fn(&crate::pursuit::SignalReport) -> f32| -> f64 {
             pursued.reports.iter().map(|report| f64::from(value(report))).sum()
         };
-        let scales = undo.scales(count);
-        let psnr = pursued.reports.iter().zip(scales).map(|(report, scale)| {
-            let squared_error = 2.0 * f64::from(report.data_term) * f64::from(scale * scale) / len as f64;
-            // An exact reconstruction has no finite PSNR; 100 dB is beyond what single precision can tell.
-            -10.0 * squared_error.max(1e-10).log10()
-        });
-        let psnr = psnr.sum();
+        let mut quality = Quality::new(len);
+        let reports = pursued.reports.iter().zip(undo.scales(count));
+        for (signal, (report, scale)) in values.chunks_exact(len).zip(reports) {
+            let error = 2.0 * f64::from(report.data_term);
+            quality.add_error(signal.iter().map(|&value| f64::from(value)), error, f64::from(scale));
+        }
         let codes: Vec<f32> = pursued.codes.clone().into_data().iter::<f32>().collect();
         let positions = geometry.code().height * geometry.code().width;
         let mut usage = vec![0.0; geometry.code().channels];
@@ -140,26 +135,15 @@ impl BatchSums {
                 *count += map.iter().filter(|value| **value != 0.0).count() as f64;
             }
         }
-        let mut sum = vec![0.0; len];
-        let mut energy = 0.0;
-        for signal in values.chunks_exact(len) {
-            for (sum, &value) in sum.iter_mut().zip(signal) {
-                *sum += f64::from(value);
-                energy += f64::from(value) * f64::from(value);
-            }
-        }
         Self {
-            signals: count,
             seconds: Phases::default(),
+            quality,
             lambda: f64::from(lambda) * count as f64,
             objective: total(|report| report.objective),
             data_term: total(|report| report.data_term),
             gap: total(|report| report.relative_gap),
-            psnr,
             nonzeros: nonzeros_of_layers(cascade, geometry, codes),
             usage,
-            sum,
-            energy,
         }
     }
 
@@ -170,71 +154,59 @@ impl BatchSums {
 
     /// Adds the sums of other signals.
     pub fn add(&mut self, other: &Self) {
-        self.signals += other.signals;
         self.seconds = self.seconds.plus(&other.seconds);
+        self.quality.merge(&other.quality);
         self.lambda += other.lambda;
         self.objective += other.objective;
         self.data_term += other.data_term;
         self.gap += other.gap;
-        self.psnr += other.psnr;
-        self.energy += other.energy;
-        for (own, other) in
-            [(&mut self.nonzeros, &other.nonzeros), (&mut self.usage, &other.usage), (&mut self.sum, &other.sum)]
-        {
+        for (own, other) in [(&mut self.nonzeros, &other.nonzeros), (&mut self.usage, &other.usage)] {
             own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
         }
     }
 
     /// The means.
     pub fn summary(&self) -> Summary {
-        let count = self.signals.max(1) as f64;
-        let variance = self.energy - self.sum.iter().map(|sum| sum * sum).sum::<f64>() / count;
+        let signals = self.quality.signals();
+        let count = signals.max(1) as f64;
         Summary {
-            signals: self.signals,
+            signals,
             lambda: self.lambda / count,
             objective: self.objective / count,
             data_term: self.data_term / count,
             gap: self.gap / count,
-            psnr: self.psnr / count,
-            fvu: if variance > 0.0 { 2.0 * self.data_term / variance } else { 0.0 },
+            psnr: self.quality.psnr().unwrap_or(0.0),
+            fvu: self.quality.variance_unexplained().unwrap_or(0.0),
             nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
             dead_atoms: self.usage.iter().filter(|count| **count == 0.0).count(),
-            signals_per_second: self.signals as f64 / self.seconds.total().max(f64::MIN_POSITIVE),
+            signals_per_second: signals as f64 / self.seconds.total().max(f64::MIN_POSITIVE),
             seconds: self.seconds,
         }
     }
 
     /// All sums as numbers in a row, for a checkpoint.
     pub(super) fn to_values(&self) -> Vec<f64> {
-        let scalars =
-            [self.signals as f64, self.lambda, self.objective, self.data_term, self.gap, self.psnr, self.energy];
-        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &self.sum].concat()
+        let scalars = [self.lambda, self.objective, self.data_term, self.gap];
+        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &self.quality.to_values()].concat()
     }
 
     /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
     pub(super) fn from_values(values: &[f64], geometry: &Geometry) -> Option<Self> {
-        let lengths = [geometry.depth(), geometry.code().channels, geometry.signal().len()];
-        let (scalars, rest) = values.split_at_checked(7)?;
-        let (seconds, rest) = rest.split_at_checked(5)?;
-        if rest.len() != lengths.iter().sum::<usize>() {
-            return None;
-        }
-        let (nonzeros, rest) = rest.split_at(lengths[0]);
-        let (usage, sum) = rest.split_at(lengths[1]);
-        let [signals, lambda, objective, data_term, gap, psnr, energy] = scalars.try_into().ok()?;
-        Some(Self {
-            signals: signals as usize,
-            seconds: Phases::from_values(seconds.try_into().ok()?),
+        let (&[lambda, objective, data_term, gap], rest) = values.split_first_chunk()?;
+        let (&seconds, rest) = rest.split_first_chunk()?;
+        let (nonzeros, rest) = rest.split_at_checked(geometry.depth())?;
+        let (usage, quality) = rest.split_at_checked(geometry.code().channels)?;
+        let sums = Self {
+            seconds: Phases::from_values(seconds),
+            quality: Quality::from_values(quality)?,
             lambda,
             objective,
             data_term,
             gap,
-            psnr,
             nonzeros: nonzeros.to_vec(),
             usage: usage.to_vec(),
-            sum: sum.to_vec(),
-            energy,
-        })
+        };
+        (sums.to_values().len() == values.len() && sums.quality.len() == geometry.signal().len()).then_some(sums)
     }
 }
 

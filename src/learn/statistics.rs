@@ -89,17 +89,13 @@ impl Statistics {
         self.first.iter_mut().for_each(|value| *value *= keep);
         let scale = weight / count.max(1) as f32;
 
-        let (rows, columns) = (self.geometry.code.height, self.geometry.code.width);
         let by_signal: Vec<Vec<NonZero>> = codes
             .chunks_exact(code_len)
             .enumerate()
             .map(|(signal, code)| {
-                let place = |(index, value)| NonZero {
-                    signal,
-                    atom: index / (rows * columns),
-                    row: index / columns % rows,
-                    column: index % columns,
-                    value,
+                let place = |(index, value)| {
+                    let [atom, row, column] = self.geometry.place(index);
+                    NonZero { signal, atom, row, column, value }
                 };
                 nonzeros(code).map(place).collect()
             })

@@ -140,11 +140,9 @@ impl SparseDictionary {
     /// - `code`: the code's non-zeros as (index into the code, value)
     /// - `signal`: as long as the geometry's signal
     pub fn synthesize_into(&self, code: impl IntoIterator<Item = (usize, f32)>, signal: &mut [f32]) {
-        let LayerGeometry { signal: shape, code: code_shape, stride, padding, .. } = &self.geometry;
-        let positions = code_shape.height * code_shape.width;
+        let LayerGeometry { signal: shape, stride, padding, .. } = &self.geometry;
         for (index, coefficient) in code {
-            let (atom, row, column) =
-                (index / positions, index / code_shape.width % code_shape.height, index % code_shape.width);
+            let [atom, row, column] = self.geometry.place(index);
             let entries = &self.entries[self.starts[atom]..self.starts[atom + 1]];
             let (top, left) = (row * stride[0], column * stride[1]);
             if *padding == [0, 0] {

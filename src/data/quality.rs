@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 const MIN_SQUARED_ERROR: f64 = 1e-10;
 
 /// Sums over signals and their reconstructions, batch by batch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Quality {
     signals: usize,
     decibels: f64,
@@ -35,13 +35,53 @@ impl Quality {
         let (signals, reconstructions) = (host(signals), host(reconstructions));
         assert_eq!(signals.len() % len, 0, "values of whole signals");
         for (signal, reconstruction) in signals.chunks_exact(len).zip(reconstructions.chunks_exact(len)) {
-            let error: f64 = signal.iter().zip(reconstruction).map(|(y, x)| (y - x).powi(2)).sum();
-            self.signals += 1;
-            self.error += error;
-            self.decibels += -10.0 * (error / len as f64).max(MIN_SQUARED_ERROR).log10();
-            self.energy += signal.iter().map(|y| y * y).sum::<f64>();
-            self.sums.iter_mut().zip(signal).for_each(|(sum, y)| *sum += y);
+            let error = signal.iter().zip(reconstruction).map(|(y, x)| (y - x).powi(2)).sum();
+            self.add_error(signal.iter().copied(), error, 1.0);
         }
+    }
+
+    /// Takes a signal into account whose reconstruction misses it by the squared error ‖y − x‖² = `error`.
+    ///
+    /// `scale` is what signals are multiplied by to bring them back to the scale in which their peak is 1.
+    pub fn add_error(&mut self, signal: impl Iterator<Item = f64>, error: f64, scale: f64) {
+        let mean = error * scale * scale / self.sums.len() as f64;
+        self.signals += 1;
+        self.error += error;
+        self.decibels += -10.0 * mean.max(MIN_SQUARED_ERROR).log10();
+        for (sum, value) in self.sums.iter_mut().zip(signal) {
+            *sum += value;
+            self.energy += value * value;
+        }
+    }
+
+    /// Adds the sums over other signals.
+    pub fn merge(&mut self, other: &Self) {
+        self.signals += other.signals;
+        self.decibels += other.decibels;
+        self.error += other.error;
+        self.energy += other.energy;
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, other)| *sum += other);
+    }
+
+    /// All sums as numbers in a row.
+    pub(crate) fn to_values(&self) -> Vec<f64> {
+        [&[self.signals as f64, self.decibels, self.error, self.energy], &self.sums[..]].concat()
+    }
+
+    /// The inverse of [`Self::to_values`].
+    pub(crate) fn from_values(values: &[f64]) -> Option<Self> {
+        let (&[signals, decibels, error, energy], sums) = values.split_first_chunk()?;
+        Some(Self { signals: signals as usize, decibels, error, sums: sums.to_vec(), energy })
+    }
+
+    /// Values of a signal.
+    pub(crate) fn len(&self) -> usize {
+        self.sums.len()
+    }
+
+    /// Number of signals.
+    pub fn signals(&self) -> usize {
+        self.signals
     }
 
     /// Peak signal-to-noise ratio in decibels, mean over the signals: 10·log₁₀(peak² / mean squared error) with a peak of 1,
