@@ -88,10 +88,12 @@ fn main() -> Result<()> {
         curves.extend(comparison.curves(&operator, &signals)?);
     }
 
+    let part = if digits.has_test_set { ", test" } else { "" };
+    let described = format!("{}{part}", source.describe());
     files::create_folder(&args.out)?;
     plot::error_against_nonzeros(&args.out.join("error_against_nonzeros.svg"), &curves)?;
     let results = json!({
-        "source": source.describe(),
+        "source": described,
         "signals": count,
         "lambda_relative": args.lambda_relative,
         "shallower_weight": args.multi_layer.then_some(SHALLOWER),
@@ -99,7 +101,7 @@ fn main() -> Result<()> {
         "curves": curves.iter().map(|rows| rows.iter().map(Row::json).collect::<Value>()).collect::<Value>(),
     });
     files::write_bytes(&args.out.join("results.json"), format!("{results:#}\n").as_bytes())?;
-    let page = page(&args, count, &source.describe(), &table);
+    let page = page(&args, count, &described, &table);
     files::write_bytes(&args.out.join("README.md"), page.as_bytes())?;
     println!("{page}");
     Ok(())
