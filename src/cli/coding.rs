@@ -10,7 +10,11 @@ use crate::model::file::CodingDefaults;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::normalization::Undo;
 use crate::model::{Application, Mlcsc, Operator};
-use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursuit, SignalReport, StopReason};
+use crate::pursuit::comparison::Parameters;
+use crate::pursuit::recipe::check_weights;
+use crate::pursuit::{
+    Algorithm, BasisPursuitConfig, Lambda, Pursued, Pursuit, PursuitName, Recipe, SignalReport, StopReason, Threshold,
+};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
@@ -29,15 +33,60 @@ const BATCH_VALUES: usize = 1 << 24;
 /// How an interruption leaves things.
 const UNFINISHED: &str = "not all signals were coded";
 
-/// How signals are coded: γ = argmin ½‖y − D^(L)γ‖² + λ‖γ‖₁ with D^(L) exactly as it is stored, after the model's
-/// normalisation.
+/// How signals are coded, after the model's normalisation. D^(L) is used exactly as it is stored.
+#[derive(Debug, Clone, Args)]
+pub struct CodingArgs {
+    #[command(flatten)]
+    pub pursuit: PursuitArgs,
+    #[command(flatten)]
+    pub lambda: LambdaArgs,
+    #[command(flatten)]
+    pub solver: SolverArgs,
+}
+
+/// Which pursuit, and what only some of them are told.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pursuit")]
-pub struct CodingArgs {
+pub struct PursuitArgs {
+    /// bp (½‖y − D^(L)γ‖² + λ‖γ‖₁ by --algorithm), ista, fista or coordinate-descent (the same by that algorithm), omp, projection,
+    /// layered-thresholding, layered-bp, ml-ista, ml-fista, ml-bp or holistic
+    #[arg(id = "pursuit", long, value_name = "NAME", default_value = "bp")]
+    pub name: PursuitName,
+    /// auto, ista, fista or coordinate-descent, for bp, layered-bp and projection --convex. Default: auto
+    #[arg(long, value_name = "NAME")]
+    pub algorithm: Option<Algorithm>,
+    /// Most non-zeros of γ_L for omp and projection; for holistic those of γ_1,…,γ_{L−1}
+    #[arg(long, value_name = "K", value_delimiter = ',', allow_negative_numbers = true)]
+    pub nonzeros: Option<Vec<usize>>,
+    /// Length ≥ 0 of the residual at which omp and projection stop
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    pub noise: Option<f32>,
+    /// Most non-zeros in a stripe of γ_1,…,γ_L for projection. Default: no limits
+    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',', allow_negative_numbers = true)]
+    pub stripe_limits: Option<Vec<usize>>,
+    /// w_1,…,w_L ≥ 0: the penalty of layer i is w_i·λ, for layered-*, ml-* and holistic. Default: 1,…,1 for layered-*, else
+    /// 0,…,0,1
+    #[arg(long, value_name = "W1,…,WL", value_delimiter = ',', allow_negative_numbers = true)]
+    pub layer_weights: Option<Vec<f32>>,
+    /// soft, hard or nonnegative for layered-thresholding. Default: nonnegative where codes are kept so, else soft
+    #[arg(long, value_name = "KIND", conflicts_with_all = ["nonnegative", "signed"])]
+    pub threshold: Option<Threshold>,
+    /// Project by basis pursuit, with λ raised until all limits are kept, instead of greedily
+    #[arg(long)]
+    pub convex: bool,
+    /// Replace coefficients of a convex projection by those of least squares on their support
+    #[arg(long)]
+    pub debias: bool,
+}
+
+/// The weight of the ℓ1 norm.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Pursuit")]
+pub struct LambdaArgs {
     /// λ ≥ 0 of ½‖y − D^(L)γ‖² + λ‖γ‖₁. Default: the model's, else 0.1 of each signal's λ_max
     #[arg(long, value_name = "X", allow_negative_numbers = true, conflicts_with_all = ["lambda_relative", "lambda_file"])]
     pub lambda: Option<f32>,
-    /// λ as a fraction in [0, 1] of each signal's λ_max, from which on its code is zero
+    /// λ as a fraction in [0, 1] of each signal's λ_max, from which on its code is zero (for layered-*: of every layer's)
     #[arg(long, value_name = "X", allow_negative_numbers = true, conflicts_with = "lambda_file")]
     pub lambda_relative: Option<f32>,
     /// One λ for each signal, as a .npy file
@@ -49,29 +98,48 @@ pub struct CodingArgs {
     /// Let γ_L have both signs
     #[arg(long)]
     pub signed: bool,
-    /// auto, ista, fista or coordinate-descent
-    #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub algorithm: Algorithm,
+}
+
+/// How long and by what means.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Pursuit")]
+pub struct SolverArgs {
     /// How D^(L) is applied: auto, cascade, filters, matrix or gram
     #[arg(long, value_name = "NAME", default_value = "auto")]
     pub application: Application,
-    /// Relative duality gap at which a signal is finished, in (0, 1)
-    #[arg(long, value_name = "G", default_value_t = BasisPursuitConfig::default().gap, allow_negative_numbers = true)]
-    pub gap: f32,
-    /// Iterations after which a signal is finished at the latest
-    #[arg(long, value_name = "N", default_value_t = BasisPursuitConfig::default().max_iterations)]
-    pub max_iterations: usize,
+    /// Relative duality gap at which a signal is finished, in (0, 1). Default: 1e-4
+    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    pub gap: Option<f32>,
+    /// Iterations after which a signal is finished at the latest. Default: 10000
+    #[arg(long, value_name = "N")]
+    pub max_iterations: Option<usize>,
     /// Signals coded at once. Default: as many as 64 MiB of codes hold, at most 512
     #[arg(long, value_name = "N")]
     pub batch_size: Option<usize>,
 }
 
 /// The flags of [`CodingArgs`] that say how codes are found; they make no sense where codes are given.
-pub const PURSUIT_FLAGS: [&str; 8] =
-    ["lambda", "lambda_relative", "lambda_file", "nonnegative", "signed", "algorithm", "gap", "max_iterations"];
+pub const PURSUIT_FLAGS: [&str; 16] = [
+    "pursuit",
+    "algorithm",
+    "nonzeros",
+    "noise",
+    "stripe_limits",
+    "layer_weights",
+    "threshold",
+    "convex",
+    "debias",
+    "lambda",
+    "lambda_relative",
+    "lambda_file",
+    "nonnegative",
+    "signed",
+    "gap",
+    "max_iterations",
+];
 
-impl CodingArgs {
-    /// Checks all that can be checked before a file is opened.
+impl LambdaArgs {
+    /// Checks the ranges.
     ///
     /// # Errors
     /// Numbers out of range.
@@ -82,27 +150,14 @@ impl CodingArgs {
         if let Some(value) = self.lambda_relative {
             name_flag("--lambda-relative", Lambda::Relative(value).check())?;
         }
-        if self.batch_size == Some(0) {
-            return Err(Error::parameter("--batch-size", 0, "at least 1"));
-        }
-        if self.algorithm == Algorithm::CoordinateDescent
-            && !matches!(self.application, Application::Auto | Application::Gram)
-        {
-            let expected = "auto or gram with --algorithm coordinate-descent";
-            return Err(Error::parameter("--application", self.application, expected));
-        }
-        let basis = BasisPursuitConfig { gap: self.gap, max_iterations: self.max_iterations, nonnegative: false };
-        let flag = if self.max_iterations == 0 { "--max-iterations" } else { "--gap" };
-        name_flag(flag, basis.check())
+        Ok(())
     }
 
-    /// How to code `signals` signals, what the flags leave open being what the model was trained with.
+    /// λ for `signals` signals, and whether codes are non-negative; what the flags leave open is what the model was trained with.
     ///
     /// # Errors
-    /// As [`Self::check`]; a λ file that cannot be read, with another number of values than signals, or with values that are
-    /// no λ.
-    pub fn settings(&self, defaults: CodingDefaults, signals: usize) -> Result<Settings> {
-        self.check()?;
+    /// A λ file that cannot be read, with another number of values than signals, or with values that are no λ.
+    pub fn resolve(&self, defaults: &CodingDefaults, signals: usize) -> Result<(Lambda, bool)> {
         let lambda = match (self.lambda, self.lambda_relative, &self.lambda_file, defaults.lambda) {
             (Some(value), ..) => Lambda::Absolute(value),
             (_, Some(fraction), ..) => Lambda::Relative(fraction),
@@ -110,15 +165,186 @@ impl CodingArgs {
             (.., Some(value)) => Lambda::Absolute(value),
             _ => Lambda::Relative(DEFAULT_RELATIVE_LAMBDA),
         };
-        let nonnegative = !self.signed && (self.nonnegative || defaults.nonnegative);
-        Ok(Settings {
-            lambda,
-            basis: BasisPursuitConfig { gap: self.gap, max_iterations: self.max_iterations, nonnegative },
-            algorithm: self.algorithm,
-            application: self.application,
-            batch_size: self.batch_size,
-        })
+        Ok((lambda, !self.signed && (self.nonnegative || defaults.nonnegative)))
     }
+}
+
+impl SolverArgs {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// Numbers out of range.
+    pub fn check(&self) -> Result<()> {
+        if self.batch_size == Some(0) {
+            return Err(Error::parameter("--batch-size", 0, "at least 1"));
+        }
+        let flag = if self.max_iterations == Some(0) { "--max-iterations" } else { "--gap" };
+        name_flag(flag, self.basis(false).check())
+    }
+
+    /// Gap, iterations and sign.
+    pub fn basis(&self, nonnegative: bool) -> BasisPursuitConfig {
+        let default = BasisPursuitConfig::default();
+        BasisPursuitConfig {
+            gap: self.gap.unwrap_or(default.gap),
+            max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
+            nonnegative,
+        }
+    }
+}
+
+impl PursuitArgs {
+    /// Whether codes are found without λ.
+    fn is_greedy(&self) -> bool {
+        self.name == PursuitName::OrthogonalMatchingPursuit || (self.name == PursuitName::Projection && !self.convex)
+    }
+
+    /// Whether the pursuit takes a flag.
+    fn takes(&self, flag: &str) -> bool {
+        use PursuitName::*;
+        let (greedy, projects) = (self.is_greedy(), self.name == Projection);
+        match flag {
+            "--algorithm" => matches!(self.name, BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
+            "--nonzeros" => greedy || self.name == Holistic,
+            "--noise" => greedy,
+            "--stripe-limits" | "--convex" => projects,
+            "--debias" => projects && self.convex,
+            "--layer-weights" => self.name.takes_layer_weights(),
+            "--threshold" => self.name == LayeredThresholding,
+            "--nonnegative" => !greedy && self.name != Holistic,
+            "--gap" | "--max-iterations" => !greedy && self.name != LayeredThresholding,
+            _ => !greedy,
+        }
+    }
+
+    /// The pursuit as flags call it.
+    fn called(&self) -> String {
+        format!("--pursuit {}{}", self.name, if self.convex { " --convex" } else { "" })
+    }
+}
+
+impl CodingArgs {
+    /// Checks all that can be checked before a file is opened.
+    ///
+    /// # Errors
+    /// Numbers out of range; flags that the pursuit does not take; a pursuit that is told too little.
+    pub fn check(&self) -> Result<()> {
+        let Self { pursuit, lambda, solver } = self;
+        lambda.check()?;
+        solver.check()?;
+        self.refuse_flags()?;
+        if let Some(noise) = pursuit.noise.filter(|noise| !(noise.is_finite() && *noise >= 0.0)) {
+            return Err(Error::parameter("--noise", noise, "a finite length ≥ 0"));
+        }
+        if let Some(weights) = &pursuit.layer_weights {
+            name_flag("--layer-weights", check_weights(weights))?;
+        }
+        let nonzeros = pursuit.nonzeros.as_deref();
+        for (flag, values) in [("--nonzeros", nonzeros), ("--stripe-limits", pursuit.stripe_limits.as_deref())] {
+            if values.is_some_and(|values| values.contains(&0)) {
+                return Err(Error::parameter(flag, 0, "at least 1"));
+            }
+        }
+        let told = nonzeros.is_some() || pursuit.noise.is_some();
+        match pursuit.name {
+            PursuitName::Holistic if nonzeros.is_none() => {
+                return Err(Error::parameter("--nonzeros", "nothing", "one number for each layer before the deepest"));
+            }
+            PursuitName::OrthogonalMatchingPursuit if !told => {
+                return Err(Error::parameter("--nonzeros", "nothing", "a number of non-zeros, at least 1, or --noise"));
+            }
+            PursuitName::Projection if !told && pursuit.stripe_limits.is_none() => {
+                let expected = "one limit for each layer, at least 1, or one of --nonzeros and --noise";
+                return Err(Error::parameter("--stripe-limits", "nothing", expected));
+            }
+            _ => {}
+        }
+        if pursuit.is_greedy() && nonzeros.is_some_and(|nonzeros| nonzeros.len() != 1) {
+            let expected = format!("one number with {}", pursuit.called());
+            return Err(Error::parameter("--nonzeros", list(nonzeros.unwrap_or_default()), expected));
+        }
+        if self.descends() && !matches!(solver.application, Application::Auto | Application::Gram) {
+            let expected = "auto or gram with coordinate-descent";
+            return Err(Error::parameter("--application", solver.application, expected));
+        }
+        Ok(())
+    }
+
+    /// Whether coordinate descent was asked for.
+    fn descends(&self) -> bool {
+        let bp = self.pursuit.name == PursuitName::BasisPursuit;
+        self.pursuit.name == PursuitName::CoordinateDescent
+            || (bp && self.pursuit.algorithm == Some(Algorithm::CoordinateDescent))
+    }
+
+    fn refuse_flags(&self) -> Result<()> {
+        let Self { pursuit, lambda, solver } = self;
+        let switch = |on: bool| on.then(|| "given".to_owned());
+        let given = [
+            ("--algorithm", pursuit.algorithm.map(|algorithm| algorithm.flag_name().to_owned())),
+            ("--nonzeros", pursuit.nonzeros.as_deref().map(list)),
+            ("--noise", pursuit.noise.map(|noise| noise.to_string())),
+            ("--stripe-limits", pursuit.stripe_limits.as_deref().map(list)),
+            ("--layer-weights", pursuit.layer_weights.as_deref().map(list)),
+            ("--threshold", pursuit.threshold.map(|threshold| threshold.name().to_owned())),
+            ("--convex", switch(pursuit.convex)),
+            ("--debias", switch(pursuit.debias)),
+            ("--lambda", lambda.lambda.map(|value| value.to_string())),
+            ("--lambda-relative", lambda.lambda_relative.map(|value| value.to_string())),
+            ("--lambda-file", lambda.lambda_file.as_ref().map(|path| path.display().to_string())),
+            ("--nonnegative", switch(lambda.nonnegative)),
+            ("--signed", switch(lambda.signed)),
+            ("--gap", solver.gap.map(|gap| gap.to_string())),
+            ("--max-iterations", solver.max_iterations.map(|iterations| iterations.to_string())),
+        ];
+        for (flag, value) in &given {
+            if let Some(value) = value
+                && !pursuit.takes(flag)
+            {
+                let taken = given.iter().map(|(flag, _)| *flag).filter(|flag| pursuit.takes(flag));
+                let taken = taken.collect::<Vec<_>>().join(", ");
+                let expected = format!("no such flag with {}, which takes {taken}", pursuit.called());
+                return Err(Error::parameter(*flag, value, expected));
+            }
+        }
+        Ok(())
+    }
+
+    /// How to code `signals` signals, what the flags leave open being what the model was trained with.
+    ///
+    /// # Errors
+    /// As [`Self::check`] and [`LambdaArgs::resolve`].
+    pub fn settings(&self, defaults: CodingDefaults, signals: usize) -> Result<Settings> {
+        self.check()?;
+        let (lambda, nonnegative) = self.lambda.resolve(&defaults, signals)?;
+        Ok(Settings { args: self.clone(), lambda, nonnegative })
+    }
+}
+
+fn list<T: ToString>(values: &[T]) -> String {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Names the flag in place of what the library calls it.
+pub(super) fn name_flags<T>(checked: Result<T>) -> Result<T> {
+    let flag = |name: &str| match name {
+        _ if name.starts_with("nonzeros") => Some("--nonzeros"),
+        _ if name.starts_with("limit") => Some("--stripe-limits"),
+        "layer weights" => Some("--layer-weights"),
+        "number of layers" => Some("--pursuit holistic: number of layers"),
+        "pursuits" => Some("--pursuits"),
+        _ => None,
+    };
+    checked.map_err(|error| match error {
+        Error::Parameter { parameter, value, expected } => {
+            Error::Parameter { parameter: flag(&parameter).map_or(parameter, str::to_owned), value, expected }
+        }
+        Error::Shape { what, expected, found } => match flag(&what) {
+            Some(flag) => Error::Parameter { parameter: flag.into(), value: format!("{found} numbers"), expected },
+            None => Error::Shape { what, expected, found },
+        },
+        other => other,
+    })
 }
 
 /// One λ for each of `signals` signals.
@@ -143,22 +369,42 @@ pub(super) fn name_flag(flag: &str, checked: Result<()>) -> Result<()> {
 /// Checked settings of a coding.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// λ.
-    pub lambda: Lambda,
-    /// Gap, iterations, sign.
-    pub basis: BasisPursuitConfig,
-    /// Algorithm, possibly auto.
-    pub algorithm: Algorithm,
-    /// Application, possibly auto.
-    pub application: Application,
-    /// Signals at once, where a flag says so.
-    pub batch_size: Option<usize>,
+    args: CodingArgs,
+    lambda: Lambda,
+    nonnegative: bool,
+}
+
+impl Settings {
+    /// The pursuit with its penalties.
+    fn recipe(&self, operator: &Operator) -> Recipe {
+        let args = &self.args.pursuit;
+        let holistic = args.name == PursuitName::Holistic;
+        let nonzeros = args.nonzeros.clone().unwrap_or_default();
+        let threshold = if self.nonnegative { Threshold::NonNegative } else { Threshold::Soft };
+        let parameters = Parameters {
+            algorithm: args.algorithm.unwrap_or_default(),
+            basis: self.args.solver.basis(self.nonnegative),
+            nonzeros: nonzeros.first().copied().filter(|_| !holistic),
+            shallower_nonzeros: nonzeros,
+            residual: args.noise.unwrap_or(0.0),
+            stripe_limits: args.stripe_limits.clone(),
+            threshold: args.threshold.unwrap_or(threshold),
+            convex: args.convex,
+            debias: args.debias,
+        };
+        Recipe {
+            config: parameters.config(args.name, operator),
+            lambda: (!args.is_greedy()).then(|| self.lambda.clone()),
+            layer_weights: args.layer_weights.clone(),
+        }
+    }
 }
 
 /// A model ready to code signals of one shape.
 pub struct Coder {
     model: Mlcsc,
     operator: Operator,
+    recipe: Recipe,
     pursuit: Box<dyn Pursuit>,
     settings: Settings,
     setup_seconds: f64,
@@ -168,8 +414,8 @@ pub struct Coder {
 pub struct Batch {
     /// The signals as they were read.
     pub signals: Tensor<4>,
-    /// Their deepest codes.
-    pub codes: Tensor<4>,
+    /// What was found.
+    pub pursued: Pursued,
     /// Undoes the normalisation.
     pub undo: Undo,
 }
@@ -186,24 +432,17 @@ impl Coder {
     /// Prepares everything that does not depend on single signals; `source` is named where they don't fit the model.
     ///
     /// # Errors
-    /// Signals that the model cannot take; an application that their shape does not admit.
+    /// Signals that the model cannot take; an application that their shape does not admit; numbers that don't fit the model's
+    /// layers and codes.
     pub fn new(model: Mlcsc, signal: SignalShape, source: &str, settings: Settings) -> Result<Self> {
         // Coordinate descent computes on the Gram matrix in any case; asked for openly, its size is checked.
-        let application = match settings.algorithm {
-            Algorithm::CoordinateDescent => Application::Gram,
-            _ => settings.application,
-        };
+        let application = if settings.args.descends() { Application::Gram } else { settings.args.solver.application };
         let start = Instant::now();
         let operator = operator(&model, signal, source, application)?;
-        let pursuit = settings.algorithm.init(&settings.basis, &operator)?;
-        if operator.application() == Application::Gram {
-            operator.gram();
-        }
-        if pursuit.name() != "coordinate-descent" {
-            operator.squared_norm_bound();
-        }
+        let recipe = settings.recipe(&operator);
+        let pursuit = name_flags(recipe.prepare(&operator))?;
         let setup_seconds = start.elapsed().as_secs_f64();
-        Ok(Self { model, operator, pursuit, settings, setup_seconds })
+        Ok(Self { model, operator, recipe, pursuit, settings, setup_seconds })
     }
 
     /// The operator that codes are found with.
@@ -217,7 +456,8 @@ impl Coder {
     /// Signals that cannot be read; an interruption; errors of `visit`.
     pub fn run(&self, signals: &Signals, mut visit: impl FnMut(Batch) -> Result<()>) -> Result<Coded> {
         let count = signals.len();
-        let batch_size = self.settings.batch_size.unwrap_or_else(|| default_batch(self.operator.geometry()));
+        let batch_size =
+            self.settings.args.solver.batch_size.unwrap_or_else(|| default_batch(self.operator.geometry()));
         let device = self.operator.device();
         let mut coded = Coded { reports: Vec::with_capacity(count), seconds: 0.0 };
         let progress = Progress::new("coding", "signals", count as u64);
@@ -229,11 +469,10 @@ impl Coder {
             let clock = Instant::now();
             let read = Tensor::from_data(TensorData::new(values, signals.shape().batched(size)), &device);
             let (normalized, undo) = self.model.config().normalization.apply(read.clone());
-            let lambda = self.settings.lambda.batch(start, size);
-            let pursued = self.pursuit.pursue(&self.operator, normalized, &lambda)?;
+            let pursued = self.recipe.solve(self.pursuit.as_ref(), &self.operator, normalized, start)?;
             coded.seconds += clock.elapsed().as_secs_f64();
-            coded.reports.extend(pursued.reports);
-            visit(Batch { signals: read, codes: pursued.codes, undo })?;
+            coded.reports.extend_from_slice(&pursued.reports);
+            visit(Batch { signals: read, pursued, undo })?;
             progress.advance(size as u64);
         }
         interrupt::check(UNFINISHED)?;
@@ -242,21 +481,25 @@ impl Coder {
 
     /// What the codes of a file were computed with.
     pub fn describe(&self, source: &str) -> Value {
-        let lambda = match &self.settings.lambda {
-            Lambda::PerSignal(_) => json!("per-signal"),
+        let lambda = match &self.recipe.lambda {
+            Some(Lambda::PerSignal(_)) => json!("per-signal"),
             lambda => json!(lambda),
         };
+        let basis = self.settings.args.solver.basis(self.settings.nonnegative);
         json!({
             "format_version": 1,
             "model": self.model.config(),
             "signals": source,
             "pursuit": {
+                "name": self.settings.args.pursuit.name,
+                "parameters": self.recipe.config,
+                "layer_weights": self.recipe.layer_weights,
                 "algorithm": self.pursuit.name(),
                 "application": self.operator.application(),
                 "lambda": lambda,
-                "gap": self.settings.basis.gap,
-                "max_iterations": self.settings.basis.max_iterations,
-                "nonnegative": self.settings.basis.nonnegative,
+                "gap": basis.gap,
+                "max_iterations": basis.max_iterations,
+                "nonnegative": basis.nonnegative,
             },
         })
     }
@@ -278,7 +521,10 @@ impl Coder {
             "mean_gap": mean(reports, |report| report.relative_gap.into()),
             "max_gap": largest_gap,
             "converged": converged(reports),
-            "nonnegative": self.settings.basis.nonnegative,
+            "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
+            "nonnegative": self.recipe.lambda.is_some() && self.settings.nonnegative,
+            "pursuit": self.settings.args.pursuit.name,
+            "layer_weights": self.recipe.layer_weights,
             "algorithm": self.pursuit.name(),
             "application": self.operator.application(),
             "device": device,
@@ -289,31 +535,38 @@ impl Coder {
     pub fn summary(&self, coded: &Coded, signals: &Signals, device: &str) -> Summary {
         let reports = &coded.reports;
         let mut summary = Summary::new(format!("coded {}", signals.describe()));
-        let lambda = match self.settings.lambda {
-            Lambda::Absolute(value) => number(value.into()),
-            Lambda::Relative(fraction) => format!(
-                "{} of λ_max, mean {}",
-                number(fraction.into()),
-                number(mean(reports, |report| report.lambda.into()))
+        let args = &self.settings.args.pursuit;
+        summary.row(
+            "pursuit",
+            format!("{} ({}), {}, {device}", args.name, self.pursuit.name(), self.operator.application()),
+        );
+        if let Some(lambda) = &self.recipe.lambda {
+            let mean_lambda = number(mean(reports, |report| report.lambda.into()));
+            let lambda = match lambda {
+                Lambda::Absolute(value) => number((*value).into()),
+                Lambda::Relative(fraction) => {
+                    format!("{} of λ_max, mean {mean_lambda}", number((*fraction).into()))
+                }
+                Lambda::PerSignal(_) => format!("per signal, mean {mean_lambda}"),
+            };
+            let weights = match self.recipe.layer_weights.as_deref() {
+                Some(weights) => format!(" times {} from the first layer to the deepest", list(weights)),
+                None => String::new(),
+            };
+            let sign = if self.settings.nonnegative { ", γ ≥ 0" } else { "" };
+            summary.row("λ", format!("{lambda}{weights}{sign}"));
+        }
+        summary.row(
+            "objective",
+            format!(
+                "mean {}, of which ½‖y − Dγ‖² {}",
+                number(mean(reports, |report| report.objective.into())),
+                number(mean(reports, |report| report.data_term.into()))
             ),
-            Lambda::PerSignal(_) => {
-                format!("per signal, mean {}", number(mean(reports, |report| report.lambda.into())))
-            }
-        };
-        let largest_gap = reports.iter().map(|report| report.relative_gap).fold(0.0, f32::max);
-        let sign = if self.settings.basis.nonnegative { ", γ ≥ 0" } else { "" };
-        summary
-            .row("pursuit", format!("{}, {}, {device}", self.pursuit.name(), self.operator.application()))
-            .row("λ", format!("{lambda}{sign}"))
-            .row(
-                "objective",
-                format!(
-                    "mean {}, of which ½‖y − Dγ‖² {}",
-                    number(mean(reports, |report| report.objective.into())),
-                    number(mean(reports, |report| report.data_term.into()))
-                ),
-            )
-            .row(
+        );
+        if args.takes("--gap") && args.name != PursuitName::Holistic {
+            let largest_gap = reports.iter().map(|report| report.relative_gap).fold(0.0, f32::max);
+            summary.row(
                 "relative gap",
                 format!(
                     "mean {}, largest {}; {} of {} converged",
@@ -322,7 +575,11 @@ impl Coder {
                     converged(reports),
                     reports.len()
                 ),
-            )
+            );
+        }
+        let stops = stops(reports).into_iter().map(|(stop, count)| format!("{stop} {count}"));
+        summary
+            .row("ended by", stops.collect::<Vec<_>>().join(", "))
             .row(
                 "non-zeros",
                 format!(
@@ -374,6 +631,13 @@ pub fn default_batch(geometry: &Geometry) -> usize {
 
 fn mean(reports: &[SignalReport], value: fn(&SignalReport) -> f64) -> f64 {
     reports.iter().map(value).sum::<f64>() / reports.len().max(1) as f64
+}
+
+/// How often every reason ended a pursuit, those that did.
+fn stops(reports: &[SignalReport]) -> Vec<(String, usize)> {
+    let count = |stop: StopReason| reports.iter().filter(|report| report.stop == stop).count();
+    let name = |stop: StopReason| json!(stop).as_str().unwrap_or_default().to_owned();
+    StopReason::ALL.into_iter().map(|stop| (name(stop), count(stop))).filter(|(_, count)| *count > 0).collect()
 }
 
 fn converged(reports: &[SignalReport]) -> usize {

@@ -12,6 +12,9 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// Code signals with a model and write γ_1 … γ_L
+///
+/// They are the pursuit's own: γ_{i−1} = D_i γ_i holds exactly but for layered-thresholding and layered-bp, which code layer by
+/// layer. --noise and λ are in units of the signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct EncodeArgs {
     /// Model file
@@ -48,7 +51,7 @@ impl EncodeArgs {
         let layers = coder.operator().geometry().layers();
         let shapes: Vec<_> = layers.iter().map(|layer| layer.code).collect();
         let mut writer = CodesWriter::create(&self.out, signals.shape(), &shapes, signals.len())?;
-        let coded = coder.run(&signals, |batch| writer.append(&coder.operator().propagate(batch.codes)))?;
+        let coded = coder.run(&signals, |batch| writer.append(&batch.pursued.representations(coder.operator())))?;
         writer.finish(&coded.reports, &coder.describe(&signals.source()))?;
 
         if self.json {

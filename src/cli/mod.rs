@@ -4,6 +4,7 @@
 //! one or two lines. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.
 
 pub mod coding;
+mod compare;
 pub mod data;
 mod encode;
 mod export;
@@ -34,6 +35,7 @@ pub struct Cli {
 enum Command {
     Train(train::TrainArgs),
     Encode(encode::EncodeArgs),
+    Compare(compare::CompareArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
@@ -45,6 +47,7 @@ impl Command {
         match self {
             Self::Train(args) => args.run(),
             Self::Encode(args) => args.run(),
+            Self::Compare(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Export(args) => args.run(),

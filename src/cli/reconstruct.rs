@@ -83,7 +83,7 @@ impl ReconstructArgs {
         let mut quality = Quality::new(signals.shape().len());
         let coded = write_signals(&self.out, signals.shape(), signals.len(), |write| {
             coder.run(&signals, |batch| {
-                let reconstructions = batch.undo.undo(coder.operator().synthesize(batch.codes));
+                let reconstructions = batch.undo.undo(coder.operator().synthesize(batch.pursued.codes));
                 quality.add(&batch.signals, &reconstructions);
                 write(reconstructions)
             })
@@ -107,9 +107,9 @@ impl ReconstructArgs {
     fn reconstruct_codes(&self, model: &Mlcsc, path: &Path) -> Result<()> {
         let codes = CodesReader::open(path, model.depth())?;
         let signal = self.input_shape.or(codes.signal()).unwrap_or(model.config().signal);
-        let operator = coding::operator(model, signal, &path.display().to_string(), self.coding.application)?;
+        let operator = coding::operator(model, signal, &path.display().to_string(), self.coding.solver.application)?;
         codes.check(operator.code())?;
-        let batch = self.coding.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry()));
+        let batch = self.coding.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry()));
         let progress = Progress::new("reconstructing", "signals", codes.len() as u64);
         interrupt::watch();
         write_signals(&self.out, signal, codes.len(), |write| {

@@ -2,7 +2,7 @@
 //!
 //! | array | shape | type | content |
 //! |---|---|---|---|
-//! | `gamma_1` … `gamma_L` | `[n, m_i, h_i, w_i]` | f32 | representations; γ_{i−1} = D_i γ_i |
+//! | `gamma_1` … `gamma_L` | `[n, m_i, h_i, w_i]` | f32 | representations; γ_{i−1} = D_i γ_i, but for pursuits layer by layer |
 //! | `signal_shape` | `[3]` | i32 | channels, height, width of the signals |
 //! | `lambda` | `[n]` | f32 | λ of each signal |
 //! | `iterations` | `[n]` | i32 | iterations (of coordinate descent: sweeps) |

@@ -4,6 +4,7 @@ pub mod arrays;
 pub mod codes;
 pub mod model;
 pub mod mosaic;
+pub mod plot;
 
 pub use codes::{CodesReader, CodesWriter};
 pub use model::export_model;

@@ -1,5 +1,7 @@
 //! Every pursuit by its name: what a configuration or a command line says.
 
+use super::greedy::check_nonzeros;
+use super::projection::check_limits_for;
 use super::{
     Acceleration, Algorithm, BasisPursuitConfig, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,
     LayeredBasisPursuitConfig, LayeredThresholding, MultiLayerProximalGradientConfig, MultiLayerSplittingConfig,
@@ -64,6 +66,24 @@ impl PursuitConfig {
             Self::MultiLayerSplitting(config) => Box::new(config.init()?),
             Self::HolisticPursuit(config) => Box::new(config.init()?),
         })
+    }
+
+    /// Checks the parameters against a model.
+    ///
+    /// # Errors
+    /// Parameters out of range; numbers of non-zeros that the model's codes don't have; not one limit per layer.
+    pub fn check_for(&self, operator: &Operator) -> Result<()> {
+        self.init()?;
+        match self {
+            Self::OrthogonalMatchingPursuit(config) => check_nonzeros(operator, config.nonzeros),
+            Self::GreedyProjection(config) => {
+                config.nonzeros.map_or(Ok(()), |nonzeros| check_nonzeros(operator, nonzeros))?;
+                check_limits_for(operator, &config.limits)
+            }
+            Self::ConvexProjection(config) => check_limits_for(operator, &config.limits),
+            Self::HolisticPursuit(config) => config.clone().init()?.check_for(operator).map(drop),
+            _ => Ok(()),
+        }
     }
 
     /// Every pursuit on a model, for comparing them: with at most `nonzeros` non-zeros in γ_L and in a stripe of the deepest layer,

@@ -90,7 +90,7 @@ struct Estimate {
 
 impl HolisticPursuit {
     /// Sizes of the shallower representations, checked against the numbers of non-zeros.
-    fn check_for(&self, operator: &Operator) -> Result<Vec<usize>> {
+    pub(super) fn check_for(&self, operator: &Operator) -> Result<Vec<usize>> {
         let layers = operator.geometry().layers();
         if layers.len() < 2 {
             return Err(Error::parameter("number of layers", layers.len(), "at least 2 with holistic pursuit"));

@@ -10,8 +10,8 @@
 
 use super::threshold::{hard_threshold, soft_threshold};
 use super::{
-    Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, largest,
-    masked, to_host, weighted,
+    Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, by_name,
+    largest, masked, to_host, weighted,
 };
 use crate::error::Result;
 use crate::model::Operator;
@@ -30,6 +30,25 @@ pub enum Threshold {
     Hard,
     /// max(x − β, 0): a rectifier with bias −β.
     NonNegative,
+}
+
+impl Threshold {
+    /// Every threshold, with the name that flags use.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Soft, "soft"), (Self::Hard, "hard"), (Self::NonNegative, "nonnegative")];
+
+    /// Its name in flags.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+}
+
+impl std::str::FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        by_name(&Self::ALL, text)
+    }
 }
 
 /// Layered thresholding.

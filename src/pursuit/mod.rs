@@ -3,6 +3,7 @@
 //! Every pursuit implements [`Pursuit`]: it takes a [`Problem`] (a model on signals of one shape, a batch of signals, the weights
 //! of the penalties, a mask, codes to start from) and returns the representations with a report per signal.
 
+pub mod comparison;
 pub mod config;
 pub mod coordinate_descent;
 pub mod duality;
@@ -13,6 +14,7 @@ pub mod multi_layer;
 pub mod problem;
 pub mod projection;
 pub mod proximal_gradient;
+pub mod recipe;
 pub mod subspace;
 pub mod threshold;
 
@@ -29,6 +31,7 @@ pub use projection::{
     ConvexProjection, ConvexProjectionConfig, GreedyProjection, GreedyProjectionConfig, Projected, Representations,
 };
 pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConfig};
+pub use recipe::{PursuitName, Recipe};
 
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -114,6 +117,16 @@ impl Lambda {
             Self::Relative(fraction) => largest.iter().map(|largest| fraction * largest).collect(),
             Self::PerSignal(values) => values.clone(),
         })
+    }
+
+    /// All values times a factor ≥ 0.
+    #[must_use]
+    pub fn scaled(&self, factor: f32) -> Self {
+        match self {
+            Self::Absolute(value) => Self::Absolute(factor * value),
+            Self::Relative(fraction) => Self::Relative(factor * fraction),
+            Self::PerSignal(values) => Self::PerSignal(values.iter().map(|value| factor * value).collect()),
+        }
     }
 
     /// The part that belongs to a batch of `count` signals from `start` on.
@@ -338,6 +351,11 @@ impl Algorithm {
         (Self::CoordinateDescent, "coordinate-descent"),
     ];
 
+    /// Its name in flags.
+    pub fn flag_name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
     /// As [`Self::init`], [`Self::Auto`] being what suits the problem: coordinate descent takes no mask of each signal's own.
     ///
     /// # Errors
@@ -369,11 +387,16 @@ impl std::str::FromStr for Algorithm {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
-        Self::ALL.iter().find(|(_, name)| *name == text).map(|(algorithm, _)| *algorithm).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            format!("expected one of {}, found {text:?}", names.join(", "))
-        })
+        by_name(&Self::ALL, text)
     }
+}
+
+/// The value of that name.
+fn by_name<T: Copy>(all: &[(T, &'static str)], text: &str) -> std::result::Result<T, String> {
+    all.iter().find(|(_, name)| *name == text).map(|(value, _)| *value).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|(_, name)| *name).collect();
+        format!("expected one of {}, found {text:?}", names.join(", "))
+    })
 }
 
 pub(crate) fn to_host(tensor: Tensor<2>) -> Vec<f32> {

@@ -5,7 +5,9 @@
 //! be made otherwise. Two ways: [`GreedyProjection`] lets orthogonal matching pursuit grow until some layer's limit would be
 //! exceeded; [`ConvexProjection`] takes basis pursuit's γ_L.
 
-use super::greedy::{Growth, check_residual, codes_of, least_squares, refuse_penalties, support_columns};
+use super::greedy::{
+    Growth, check_nonzeros, check_residual, codes_of, least_squares, refuse_penalties, support_columns,
+};
 use super::layered::data_terms;
 use super::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, largest, to_host,
@@ -108,7 +110,7 @@ fn check_limits(limits: &[usize]) -> Result<()> {
     }
 }
 
-fn check_limits_for(operator: &Operator, limits: &[usize]) -> Result<()> {
+pub(super) fn check_limits_for(operator: &Operator, limits: &[usize]) -> Result<()> {
     let depth = operator.geometry().depth();
     if limits.len() == depth {
         return Ok(());
@@ -125,20 +127,26 @@ pub struct GreedyProjectionConfig {
     /// Length ‖y − x‖₂ of the residual at which a signal is finished, at least 0: the noise level. Default 0.
     #[serde(default)]
     pub residual: f32,
+    /// Most non-zeros of γ_L, from 1 to the smaller of the numbers of code and of signal values. Default: the limits alone count.
+    #[serde(default)]
+    pub nonzeros: Option<usize>,
 }
 
 impl GreedyProjectionConfig {
     /// With those limits, whatever the residual.
     pub fn new(limits: Vec<usize>) -> Self {
-        Self { limits, residual: 0.0 }
+        Self { limits, residual: 0.0, nonzeros: None }
     }
 
     /// Checks the parameters as far as they don't depend on the model.
     ///
     /// # Errors
-    /// A limit of 0; a residual that is negative or not finite.
+    /// A limit of 0; no non-zeros; a residual that is negative or not finite.
     pub fn init(self) -> Result<GreedyProjection> {
         check_limits(&self.limits)?;
+        if self.nonzeros == Some(0) {
+            return Err(Error::parameter("nonzeros", 0, "at least 1"));
+        }
         check_residual(self.residual)?;
         Ok(GreedyProjection { config: self })
     }
@@ -164,14 +172,20 @@ impl GreedyProjection {
     /// Projects a batch of signals. Takes a mask; ignores λ.
     ///
     /// # Errors
-    /// Not one limit per layer; weights, penalties of shallower layers or codes to start from.
+    /// Not one limit per layer; more non-zeros than dimensions; weights, penalties of shallower layers or codes to start from.
     pub fn project(&self, problem: &Problem) -> Result<Projected> {
         let operator = problem.operator();
         let limits = &self.config.limits;
         check_limits_for(operator, limits)?;
         refuse_penalties(problem, self.name())?;
         let level = f64::from(self.config.residual).powi(2);
-        let most = operator.code().len().min(operator.signal().len());
+        let most = match self.config.nonzeros {
+            Some(nonzeros) => {
+                check_nonzeros(operator, nonzeros)?;
+                nonzeros
+            }
+            None => operator.code().len().min(operator.signal().len()),
+        };
         let mut growth = Growth::new(problem);
         let mut found: Vec<Admissible> = growth
             .approximations
@@ -189,7 +203,11 @@ impl GreedyProjection {
                     found[row].report.stop = StopReason::Residual;
                     return false;
                 }
-                growth.approximations[row].support.len() < most
+                let full = growth.approximations[row].support.len() >= most;
+                if full && self.config.nonzeros.is_some() {
+                    found[row].report.stop = StopReason::Nonzeros;
+                }
+                !full
             });
             if open.is_empty() {
                 break;

@@ -1,0 +1,258 @@
+//! `mlcsc compare`: pursuits side by side.
+
+use super::coding::{self, LambdaArgs, SolverArgs, name_flag, name_flags};
+use super::data::{self, DataArgs, SelectionArgs, Signals};
+use super::output::{number, table};
+use super::progress::Progress;
+use super::{DeviceArgs, interrupt, output};
+use crate::error::{Error, Result};
+use crate::export::plot;
+use crate::files;
+use crate::model::normalization::Normalization;
+use crate::model::{Mlcsc, Operator};
+use crate::pursuit::PursuitName;
+use crate::pursuit::comparison::{Batches, Comparison, Row, Setting};
+use crate::pursuit::recipe::check_weights;
+use burn::tensor::{Tensor, TensorData};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Compare pursuits on the same signals
+///
+/// One row for each pursuit (for omp and projection: for each number of non-zeros), all numbers means over the signals: the
+/// residuals ‖y − D^(L)γ_L‖ and ‖y − D_1 γ_1‖, non-zeros and stripe norms of γ_1 … γ_L, and the inconsistencies
+/// ‖γ_{i−1} − D_i γ_i‖ from the second layer on. With --out also a picture of the error against the non-zeros of γ_L: every
+/// pursuit over a range of λ, or of non-zeros. Everything is in units of the signals after the model's normalisation.
+#[derive(Debug, Args)]
+pub(super) struct CompareArgs {
+    /// Model file
+    #[arg(long, value_name = "M.safetensors")]
+    model: PathBuf,
+    /// Pursuits, as `mlcsc encode --pursuit` names them. Default: bp, omp, layered-thresholding and layered-bp; with
+    /// --layer-weights ml-fista and ml-bp too, with --stripe-limits projection too
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    pursuits: Option<Vec<PursuitName>>,
+    /// Non-zeros of γ_L for omp and projection. Default: 10 in the table, 1 to 55 in the picture
+    #[arg(long, value_name = "K1,K2,…", value_delimiter = ',', allow_negative_numbers = true)]
+    nonzeros: Option<Vec<usize>>,
+    /// Most non-zeros of γ_1,…,γ_{L−1} for holistic
+    #[arg(long, value_name = "N1,…", value_delimiter = ',', allow_negative_numbers = true)]
+    shallower_nonzeros: Option<Vec<usize>>,
+    /// Most non-zeros in a stripe of γ_1,…,γ_L for projection. Default: no limits
+    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',', allow_negative_numbers = true)]
+    stripe_limits: Option<Vec<usize>>,
+    /// w_1,…,w_L ≥ 0: the penalty of layer i is w_i·λ, for layered-*, ml-* and holistic. Default: 1,…,1 for layered-*, else
+    /// 0,…,0,1
+    #[arg(long, value_name = "W1,…,WL", value_delimiter = ',', allow_negative_numbers = true)]
+    layer_weights: Option<Vec<f32>>,
+    /// File for the picture
+    #[arg(long, value_name = "PICTURE.svg")]
+    out: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    selection: SelectionArgs,
+    #[command(flatten)]
+    lambda: LambdaArgs,
+    #[command(flatten)]
+    solver: SolverArgs,
+}
+
+impl CompareArgs {
+    fn check(&self) -> Result<()> {
+        self.lambda.check()?;
+        self.solver.check()?;
+        self.selection.check()?;
+        for (flag, values) in [
+            ("--nonzeros", &self.nonzeros),
+            ("--shallower-nonzeros", &self.shallower_nonzeros),
+            ("--stripe-limits", &self.stripe_limits),
+        ] {
+            if values.as_ref().is_some_and(|values| values.contains(&0)) {
+                return Err(Error::parameter(flag, 0, "at least 1"));
+            }
+        }
+        if let Some(weights) = &self.layer_weights {
+            name_flag("--layer-weights", check_weights(weights))?;
+        }
+        if let Some(out) = &self.out {
+            plot::check_name(out, "--out")?;
+            files::check_writable(out)?;
+        }
+        let pursuits = self.pursuits();
+        let compared = |name| pursuits.contains(&name);
+        let needs: [(&str, bool, bool, &str); 5] = [
+            (
+                "--shallower-nonzeros",
+                self.shallower_nonzeros.is_some(),
+                compared(PursuitName::Holistic),
+                "holistic among --pursuits",
+            ),
+            (
+                "--stripe-limits",
+                self.stripe_limits.is_some(),
+                compared(PursuitName::Projection),
+                "projection among --pursuits",
+            ),
+            (
+                "--nonzeros",
+                self.nonzeros.is_some(),
+                compared(PursuitName::Projection) || compared(PursuitName::OrthogonalMatchingPursuit),
+                "omp or projection among --pursuits",
+            ),
+            (
+                "--layer-weights",
+                self.layer_weights.is_some(),
+                pursuits.iter().any(|name| name.takes_layer_weights()),
+                "a pursuit with penalties of its own for every layer among --pursuits",
+            ),
+            ("--pursuits", compared(PursuitName::Holistic), self.shallower_nonzeros.is_some(), ""),
+        ];
+        for (flag, given, fits, expected) in needs {
+            if given && !fits {
+                return Err(match expected {
+                    "" => Error::parameter(flag, "holistic", "--shallower-nonzeros beside it"),
+                    expected => Error::parameter(flag, "given", expected),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn pursuits(&self) -> Vec<PursuitName> {
+        use PursuitName::*;
+        self.pursuits.clone().unwrap_or_else(|| {
+            let mut all = vec![BasisPursuit, OrthogonalMatchingPursuit];
+            all.extend(self.stripe_limits.is_some().then_some(Projection));
+            all.extend([LayeredThresholding, LayeredBasisPursuit]);
+            all.extend(self.layer_weights.iter().flat_map(|_| [MlFista, MlBasisPursuit]));
+            all
+        })
+    }
+
+    pub(super) fn run(&self) -> Result<()> {
+        self.check()?;
+        let config = self.data.config()?;
+        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let signals = self.selection.select(&data::open(&config)?)?;
+        let (lambda, nonnegative) = self.lambda.resolve(&defaults, signals.len())?;
+        let operator = coding::operator(&model, signals.shape(), &signals.source(), self.solver.application)?;
+        let comparison = Comparison {
+            pursuits: self.pursuits(),
+            nonzeros: self.nonzeros.clone().unwrap_or_default(),
+            lambda,
+            layer_weights: self.layer_weights.clone(),
+            stripe_limits: self.stripe_limits.clone(),
+            shallower_nonzeros: self.shallower_nonzeros.clone().unwrap_or_default(),
+            basis: self.solver.basis(nonnegative),
+        };
+        let checked = comparison.check(&operator, self.out.is_some()).map_err(|error| match error {
+            Error::Parameter { parameter, value, expected } if parameter.starts_with("nonzeros of layer") => {
+                Error::parameter("--shallower-nonzeros", value, expected)
+            }
+            Error::Shape { what, expected, found } if what.starts_with("nonzeros") => {
+                Error::parameter("--shallower-nonzeros", format!("{found} numbers"), expected)
+            }
+            other => other,
+        });
+        name_flags(checked)?;
+        let work = comparison.work(&operator, signals.len(), self.out.is_some());
+        let batches = Read {
+            batch_size: self.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry())),
+            normalization: model.config().normalization,
+            operator: &operator,
+            signals: &signals,
+            progress: Progress::new("comparing", "codes", work as u64),
+        };
+        interrupt::watch();
+        let rows = comparison.table(&operator, &batches)?;
+        let curves = match self.out {
+            Some(_) => comparison.curves(&operator, &batches)?,
+            None => Vec::new(),
+        };
+        batches.progress.finish();
+        if let Some(out) = &self.out {
+            plot::error_against_nonzeros(out, &curves)?;
+        }
+        if self.json {
+            let mut document = json!({
+                "signals": signals.len(),
+                "source": signals.source(),
+                "device": self.device.name(),
+                "nonnegative": nonnegative,
+                "layer_weights": self.layer_weights,
+                "rows": rows.iter().map(Row::json).collect::<Value>(),
+            });
+            if let Some(out) = &self.out {
+                let curve = |rows: &Vec<Row>| rows.iter().map(Row::json).collect::<Value>();
+                document["curves"] = curves.iter().map(curve).collect();
+                document["out"] = out.display().to_string().into();
+            }
+            return output::print_json(&document);
+        }
+        let mut text = format!("compared on {}\n{}", signals.describe(), text_of(&rows));
+        if let Some(out) = &self.out {
+            text.push_str(&format!("\n  written  {}", out.display()));
+        }
+        output::print(&text)
+    }
+}
+
+/// The signals as a comparison reads them.
+struct Read<'a> {
+    batch_size: usize,
+    normalization: Normalization,
+    operator: &'a Operator,
+    signals: &'a Signals,
+    progress: Progress,
+}
+
+impl Batches for Read<'_> {
+    fn count(&self) -> usize {
+        self.signals.len()
+    }
+
+    fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    fn read(&self, start: usize, count: usize) -> Result<Tensor<4>> {
+        let data = TensorData::new(self.signals.read(start, count)?, self.signals.shape().batched(count));
+        Ok(self.normalization.apply(Tensor::from_data(data, &self.operator.device())).0)
+    }
+
+    fn advance(&self, count: usize) -> Result<()> {
+        self.progress.advance(count as u64);
+        interrupt::check("not all pursuits were compared")
+    }
+}
+
+/// The table as text.
+fn text_of(rows: &[Row]) -> String {
+    let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(" ");
+    let heading = ["pursuit", "‖y − Dγ_L‖", "‖y − D_1γ_1‖", "non-zeros", "stripe norms", "inconsistency", "signals/s"];
+    let mut cells: Vec<Vec<String>> = vec![heading.map(str::to_owned).to_vec()];
+    cells.extend(rows.iter().map(|row| {
+        let measures = &row.measures;
+        let name = match row.setting {
+            Setting::Nonzeros(nonzeros) => format!("{}, {nonzeros} non-zeros", row.pursuit),
+            Setting::Lambda(_) => row.pursuit.to_string(),
+        };
+        vec![
+            name,
+            number(measures.residual),
+            number(measures.first_layer_residual),
+            list(&measures.nonzeros),
+            list(&measures.stripe_norms),
+            if measures.inconsistency.is_empty() { "–".into() } else { list(&measures.inconsistency) },
+            number(measures.signals_per_second),
+        ]
+    }));
+    table(&cells)
+}

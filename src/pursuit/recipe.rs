@@ -1,0 +1,206 @@
+//! A pursuit together with the penalties it is run with, and the names by which pursuits are chosen.
+
+use super::{Lambda, Problem, Pursued, Pursuit, PursuitConfig, by_name};
+use crate::error::{Error, Result};
+use crate::model::{Application, Operator};
+use burn::tensor::Tensor;
+use serde::{Serialize, Serializer};
+use std::fmt;
+
+/// The pursuits, as flags name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PursuitName {
+    /// Basis pursuit by the algorithm that suits.
+    BasisPursuit,
+    /// Basis pursuit by proximal gradient steps.
+    Ista,
+    /// Basis pursuit by accelerated proximal gradient steps.
+    Fista,
+    /// Basis pursuit by coordinate descent.
+    CoordinateDescent,
+    /// Orthogonal matching pursuit.
+    OrthogonalMatchingPursuit,
+    /// Projection onto the model, greedy or convex.
+    Projection,
+    /// Thresholding layer by layer.
+    LayeredThresholding,
+    /// Basis pursuit layer by layer.
+    LayeredBasisPursuit,
+    /// Multi-layer basis pursuit by ML-ISTA.
+    MlIsta,
+    /// Multi-layer basis pursuit by ML-FISTA.
+    MlFista,
+    /// Multi-layer basis pursuit, the exact minimiser.
+    MlBasisPursuit,
+    /// Holistic pursuit.
+    Holistic,
+}
+
+impl PursuitName {
+    /// Every pursuit with its name, in the order of their declaration.
+    pub const ALL: [(Self, &'static str); 12] = [
+        (Self::BasisPursuit, "bp"),
+        (Self::Ista, "ista"),
+        (Self::Fista, "fista"),
+        (Self::CoordinateDescent, "coordinate-descent"),
+        (Self::OrthogonalMatchingPursuit, "omp"),
+        (Self::Projection, "projection"),
+        (Self::LayeredThresholding, "layered-thresholding"),
+        (Self::LayeredBasisPursuit, "layered-bp"),
+        (Self::MlIsta, "ml-ista"),
+        (Self::MlFista, "ml-fista"),
+        (Self::MlBasisPursuit, "ml-bp"),
+        (Self::Holistic, "holistic"),
+    ];
+
+    /// The name.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
+    /// Whether it codes layer by layer, so that its representations are not consistent.
+    pub fn is_layered(self) -> bool {
+        matches!(self, Self::LayeredThresholding | Self::LayeredBasisPursuit)
+    }
+
+    /// Whether every layer may have a penalty of its own.
+    pub fn takes_layer_weights(self) -> bool {
+        self.is_layered() || matches!(self, Self::MlIsta | Self::MlFista | Self::MlBasisPursuit | Self::Holistic)
+    }
+}
+
+impl fmt::Display for PursuitName {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.pad(self.name())
+    }
+}
+
+impl std::str::FromStr for PursuitName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        by_name(&Self::ALL, text)
+    }
+}
+
+impl Serialize for PursuitName {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
+}
+
+/// A pursuit and its penalties.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recipe {
+    /// The pursuit with its parameters.
+    pub config: PursuitConfig,
+    /// λ; `None` for pursuits without penalty.
+    pub lambda: Option<Lambda>,
+    /// w_1 … w_L: the penalty of layer i is w_i·λ. Where none are given, layered pursuits take λ in every layer, all others in the
+    /// deepest alone.
+    pub layer_weights: Option<Vec<f32>>,
+}
+
+impl Recipe {
+    /// Checks everything against a model before anything is computed.
+    ///
+    /// # Errors
+    /// As [`PursuitConfig::check_for`] and [`Lambda::check`]; weights of layers that are negative or not finite, not one per layer,
+    /// or that make a fraction of λ_max more than 1.
+    pub fn check(&self, operator: &Operator) -> Result<()> {
+        self.config.check_for(operator)?;
+        if let Some(lambda) = &self.lambda {
+            lambda.check()?;
+        }
+        let Some(weights) = &self.layer_weights else { return Ok(()) };
+        let (name, depth) = ("layer weights", operator.geometry().depth());
+        if weights.len() != depth {
+            return Err(Error::shape(name, format!("{depth}, one per layer"), weights.len()));
+        }
+        check_weights(weights)?;
+        if let Some(Lambda::Relative(fraction)) = self.lambda
+            && let Some(weight) = weights.iter().find(|weight| **weight * fraction > 1.0)
+        {
+            let expected = format!("at most {}: no more than λ_max with λ at {fraction} of it", 1.0 / fraction);
+            return Err(Error::parameter(name, weight, expected));
+        }
+        Ok(())
+    }
+
+    /// The pursuit, ready to run, everything that does not depend on signals computed.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn prepare(&self, operator: &Operator) -> Result<Box<dyn Pursuit>> {
+        self.check(operator)?;
+        let pursuit = match &self.config {
+            PursuitConfig::BasisPursuit { algorithm, basis } => algorithm.init(basis, operator)?,
+            config => config.init()?,
+        };
+        if matches!(self.config, PursuitConfig::BasisPursuit { .. } | PursuitConfig::ConvexProjection(_)) {
+            if operator.application() == Application::Gram {
+                operator.gram();
+            }
+            if pursuit.name() != "coordinate-descent" {
+                operator.squared_norm_bound();
+            }
+        } else if self.lambda.is_some() {
+            operator.layers().iter().for_each(|layer| {
+                layer.squared_norm_bound();
+            });
+        }
+        Ok(pursuit)
+    }
+
+    /// Codes the batch of signals from number `start` on by what [`Self::prepare`] made.
+    ///
+    /// # Shapes
+    /// - signals: `[n, channels, height, width]` as `operator.signal()`.
+    ///
+    /// # Errors
+    /// As [`Pursuit::solve`].
+    pub fn solve(
+        &self,
+        pursuit: &dyn Pursuit,
+        operator: &Operator,
+        signals: Tensor<4>,
+        start: usize,
+    ) -> Result<Pursued> {
+        let mut problem = Problem::new(operator, signals)?;
+        if let Some(lambda) = &self.lambda {
+            let lambda = lambda.batch(start, problem.count());
+            match self.layer_weights.as_deref() {
+                Some([shallower @ .., deepest]) => {
+                    let shallower = shallower.iter().map(|&weight| lambda.scaled(weight)).collect();
+                    problem = problem.with_lambda(lambda.scaled(*deepest))?.with_shallower_lambda(shallower)?;
+                }
+                _ => problem = problem.with_lambda(lambda)?,
+            }
+        }
+        pursuit.solve(&problem)
+    }
+}
+
+/// Checks the range of weights of layers.
+///
+/// # Errors
+/// A weight that is negative or not finite.
+pub fn check_weights(weights: &[f32]) -> Result<()> {
+    match weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
+        Some(weight) => Err(Error::parameter("layer weights", weight, "finite numbers ≥ 0, one per layer")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stand_where_they_belong() {
+        for (pursuit, name) in PursuitName::ALL {
+            assert_eq!((pursuit.name(), name.parse()), (name, Ok(pursuit)));
+        }
+        assert!("lars".parse::<PursuitName>().unwrap_err().contains("coordinate-descent"));
+    }
+}
