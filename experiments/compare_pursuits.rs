@@ -18,7 +18,7 @@ use mlcsc::pursuit::comparison::{Comparison, Loaded, Row};
 use mlcsc::pursuit::{BasisPursuitConfig, Lambda, PursuitName};
 use serde_json::{Value, json};
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Parser)]
 struct Args {
@@ -89,7 +89,10 @@ fn main() -> Result<()> {
     }
 
     let part = if digits.has_test_set { ", test" } else { "" };
-    let described = format!("{}{part}", source.describe());
+    // The data's own name: where it lies on this machine is nobody's business.
+    let name =
+        Path::new(&args.data).file_name().map_or_else(|| args.data.clone(), |name| name.to_string_lossy().into());
+    let described = format!("{name}{part}");
     files::create_folder(&args.out)?;
     plot::error_against_nonzeros(&args.out.join("error_against_nonzeros.svg"), &curves)?;
     let results = json!({

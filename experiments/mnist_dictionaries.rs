@@ -137,6 +137,10 @@ fn main() -> Result<()> {
         mosaic::save(&picture, &args.out.join(format!("effective_{depth}.png")))?;
     }
     let rule = config.learning.update;
+    // The data's own name: where it lies on this machine is nobody's business.
+    if let Some(name) = Path::new(&config.data.source).file_name() {
+        config.data.source = name.to_string_lossy().into_owned();
+    }
     let results = json!({
         "config": config,
         "matrix_product_gflops": rate,
