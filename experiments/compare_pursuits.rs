@@ -112,9 +112,13 @@ fn main() -> Result<()> {
 
 fn page(args: &Args, count: usize, source: &str, table: &[Row]) -> String {
     let list = |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join(", ");
+    let shallower = match args.multi_layer {
+        true => format!(", on the shallower layers of ml-* {SHALLOWER} times that"),
+        false => String::new(),
+    };
     let mut page = format!(
         "# Pursuits side by side\n\n{count} signals ({source}), λ at {} of each signal's λ_max (for layered-* of every \
-         layer's), on the shallower layers of ml-* {SHALLOWER} times that, {} non-zeros for omp. All numbers are means over the signals.\n\n\
+         layer's){shallower}, {} non-zeros for omp. All numbers are means over the signals.\n\n\
          | pursuit | ‖y − D^(L)γ_L‖ | ‖y − D_1γ_1‖ | non-zeros of γ_1 … γ_L | stripe norms | ‖γ_(i−1) − D_iγ_i‖ | signals/s |\n\
          |---|---|---|---|---|---|---|\n",
         args.lambda_relative,

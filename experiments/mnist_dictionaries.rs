@@ -123,8 +123,9 @@ fn main() -> Result<()> {
     run.train(&data, &|| false, &mut Lines)?;
 
     let model = run.learner().model()?;
-    config.learning.gap = GAP;
-    let fine = Learner::from_model(&config, &model, &*data.train, &device)?;
+    let mut evaluation = config.clone();
+    evaluation.learning.gap = GAP;
+    let fine = Learner::from_model(&evaluation, &model, &*data.train, &device)?;
     let Some(test) = fine.evaluate(&*data.test, |_| true)? else { return Ok(()) };
     let dictionaries = run.learner().dictionaries(true);
     let epochs = epochs_of(&args.run)?;

@@ -27,7 +27,7 @@
 //! Data walks through the modules in one direction:
 //!
 //! ```text
-//! data ──► pursuit (over model) ──► representations ──► learn | classify | theory | export
+//! data ──► pursuit (over model) ──► representations ──► learn | theory | export
 //! ```
 //!
 //! - [`data`]: where signals come from: files, folders of images, MNIST, digits drawn by a generator.

@@ -512,8 +512,10 @@ fn more_epochs_than_were_planned() {
     assert_eq!(read_config(&parts).unwrap().learning.epochs, 3);
     assert_eq!(resume(&parts, None, &Watcher::default()), Outcome::Finished);
     assert_same_run(&parts, &whole, "more epochs");
-    // Fewer than are done: nothing is left to do.
-    assert_eq!(resume(&parts, Some(1), &Watcher::default()), Outcome::Finished);
+    // Fewer than are done: refused, and nothing is changed.
+    config.learning.epochs = 1;
+    let refused = Run::resume(&parts, &config, &open(&config), &device()).map(drop).unwrap_err();
+    assert!(refused.to_string().contains("epochs = 1"), "{refused}");
     assert!(fs::read(parts.join("model.safetensors")).unwrap() == fs::read(whole.join("model.safetensors")).unwrap());
 }
 

@@ -435,14 +435,23 @@ impl Coder {
     /// Signals that the model cannot take; an application that their shape does not admit; numbers that don't fit the model's
     /// layers and codes.
     pub fn new(model: Mlcsc, signal: SignalShape, source: &str, settings: Settings) -> Result<Self> {
-        // Coordinate descent computes on the Gram matrix in any case; asked for openly, its size is checked.
-        let application = if settings.args.descends() { Application::Gram } else { settings.args.solver.application };
         let start = Instant::now();
-        let operator = operator(&model, signal, source, application)?;
+        let operator = operator(&model, signal, source, settings.args.solver.application)?;
         let recipe = settings.recipe(&operator);
         let pursuit = name_flags(recipe.prepare(&operator))?;
         let setup_seconds = start.elapsed().as_secs_f64();
         Ok(Self { model, operator, recipe, pursuit, settings, setup_seconds })
+    }
+
+    /// Whether the pursuit keeps γ_L non-negative: only some can.
+    fn is_nonnegative(&self) -> bool {
+        let args = &self.settings.args.pursuit;
+        let can = match args.name {
+            PursuitName::Holistic => false,
+            PursuitName::LayeredThresholding => args.threshold.is_none_or(|kind| kind == Threshold::NonNegative),
+            _ => self.recipe.lambda.is_some(),
+        };
+        can && self.settings.nonnegative
     }
 
     /// The operator that codes are found with.
@@ -499,7 +508,7 @@ impl Coder {
                 "lambda": lambda,
                 "gap": basis.gap,
                 "max_iterations": basis.max_iterations,
-                "nonnegative": basis.nonnegative,
+                "nonnegative": self.is_nonnegative(),
             },
         })
     }
@@ -522,7 +531,7 @@ impl Coder {
             "max_gap": largest_gap,
             "converged": converged(reports),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
-            "nonnegative": self.recipe.lambda.is_some() && self.settings.nonnegative,
+            "nonnegative": self.is_nonnegative(),
             "pursuit": self.settings.args.pursuit.name,
             "layer_weights": self.recipe.layer_weights,
             "algorithm": self.pursuit.name(),
@@ -553,7 +562,7 @@ impl Coder {
                 Some(weights) => format!(" times {} from the first layer to the deepest", list(weights)),
                 None => String::new(),
             };
-            let sign = if self.settings.nonnegative { ", γ ≥ 0" } else { "" };
+            let sign = if self.is_nonnegative() { ", γ ≥ 0" } else { "" };
             summary.row("λ", format!("{lambda}{weights}{sign}"));
         }
         summary.row(

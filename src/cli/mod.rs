@@ -138,9 +138,9 @@ impl DeviceArgs {
 pub(crate) fn usage_of_flag(error: Error) -> Error {
     match error {
         Error::Parameter { parameter, value, expected }
-            if ["epochs", "batch-size", "lambda", "preset", "out"].contains(&parameter.as_str()) =>
+            if ["epochs", "batch_size", "lambda", "preset", "out"].contains(&parameter.as_str()) =>
         {
-            Error::parameter(format!("--{parameter}"), value, expected)
+            Error::parameter(format!("--{}", parameter.replace('_', "-")), value, expected)
         }
         other => other,
     }

@@ -6,10 +6,10 @@
 //! | `signal_shape` | `[3]` | i32 | channels, height, width of the signals |
 //! | `lambda` | `[n]` | f32 | λ of each signal |
 //! | `iterations` | `[n]` | i32 | iterations (of coordinate descent: sweeps) |
-//! | `relative_gap` | `[n]` | f32 | duality gap over objective |
-//! | `objective`, `data_term` | `[n]` | f32 | ½‖y − D^(L)γ_L‖² + λ‖γ_L‖₁ and its first term |
+//! | `relative_gap` | `[n]` | f32 | duality gap over objective; 1 where the pursuit proves nothing |
+//! | `objective`, `data_term` | `[n]` | f32 | what the pursuit minimises, for basis pursuit ½‖y − D^(L)γ_L‖² + λ‖γ_L‖₁, and ½‖y − D^(L)γ_L‖² |
 //! | `nonzeros` | `[n]` | i32 | non-zeros of γ_L |
-//! | `stop_reason` | `[n]` | u8 | [`crate::pursuit::StopReason::number`]; 0: the gap was reached, 1: the iterations were used up |
+//! | `stop_reason` | `[n]` | u8 | [`crate::pursuit::StopReason::number`]; 0: the gap was reached, 1: the iterations were used up, others as listed there |
 //!
 //! Safetensors files also hold the model's configuration and the pursuit's settings, as JSON in the metadata under the key
 //! `mlcsc_codes`.

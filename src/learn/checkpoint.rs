@@ -26,6 +26,8 @@ struct Metadata {
     format_version: u32,
     /// Steps done.
     step: usize,
+    /// Training signals that there were.
+    signals: usize,
     config: TrainConfig,
 }
 
@@ -36,7 +38,12 @@ struct Metadata {
 /// # Errors
 /// A path that cannot be written, a full disk; an earlier checkpoint stays as it was.
 pub(super) fn save(path: &Path, learner: &Learner, epoch: Option<&BatchSums>) -> Result<()> {
-    let metadata = Metadata { format_version: FORMAT_VERSION, step: learner.step, config: learner.config().clone() };
+    let metadata = Metadata {
+        format_version: FORMAT_VERSION,
+        step: learner.step,
+        signals: learner.signals,
+        config: learner.config().clone(),
+    };
     let broken = |error: String| Error::format(path, error);
     let metadata = serde_json::to_string(&metadata).map_err(|error| broken(error.to_string()))?;
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
@@ -100,6 +107,12 @@ pub(super) fn load(path: &Path, learner: &mut Learner) -> Result<Option<BatchSum
     config.learning.epochs = learner.config().learning.epochs;
     if config != *learner.config() {
         return Err(broken("one of another configuration than config.json beside it".into()));
+    }
+    if metadata.signals != learner.signals {
+        return Err(broken(format!(
+            "one of a run on {} training signals where there are {} now",
+            metadata.signals, learner.signals
+        )));
     }
     let values = |name: &str, len: usize, dtype: Dtype| {
         let tensor = tensors.tensor(name).map_err(|_| broken(format!("no tensor {name}")))?;

@@ -1,9 +1,10 @@
 //! Everything that decides what a training run computes.
 
+use super::statistics::Statistics;
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
-use crate::model::geometry::Geometry;
+use crate::model::geometry::{Geometry, MAX_TENSOR_LEN};
 use crate::model::preset::Preset;
 use serde::{Deserialize, Serialize};
 
@@ -289,7 +290,7 @@ impl LearningConfig {
                 return Err(Error::parameter(name, value, format!("a number from {least} to {MAX_STEPS}")));
             }
         }
-        at_least_one("batch-size", self.batch_size)?;
+        at_least_one("batch_size", self.batch_size)?;
         self.lambda.check("lambda", 0.0..=f32::MAX)?;
         let part = |name: &str, value: f32, low: bool, high: bool| {
             let inside = value.is_finite()
@@ -321,6 +322,16 @@ impl LearningConfig {
         part("gradient.momentum", self.gradient.momentum, true, false)?;
         at_least_one("gradient.repeats", self.gradient.repeats)?;
         part("initialization.lambda_relative", self.initialization.lambda_relative, false, false)?;
+        let statistics = geometry.effective_layer().map_or(0, |layer| Statistics::second_len(&layer));
+        if self.update == UpdateRule::Pursuit && statistics > MAX_TENSOR_LEN {
+            return Err(Error::parameter(
+                "update",
+                "pursuit",
+                format!(
+                    "at most {MAX_TENSOR_LEN} pairs of atoms and shifts, not {statistics}; else the update \"gradient\""
+                ),
+            ));
+        }
         if self.update == UpdateRule::Pursuit && !geometry.effective_is_convolution() {
             return Err(Error::parameter(
                 "update",
@@ -375,7 +386,7 @@ mod tests {
     fn mistakes_are_named() {
         let mut config = TrainConfig::preset(Preset::Small);
         config.learning.batch_size = 0;
-        assert!(config.check().unwrap_err().to_string().contains("batch-size"));
+        assert!(config.check().unwrap_err().to_string().contains("batch_size"));
         config.learning.batch_size = 1;
         config.learning.lambda = Schedule::constant(-1.0);
         assert!(config.check().unwrap_err().to_string().contains("lambda = -1"));

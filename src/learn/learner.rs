@@ -29,6 +29,8 @@ pub struct Learner {
     pub(super) idle: Vec<u32>,
     /// Steps done.
     pub(super) step: usize,
+    /// Number of training signals.
+    pub(super) signals: usize,
     steps_per_epoch: usize,
     device: Device,
 }
@@ -90,6 +92,7 @@ impl Learner {
         };
         Ok(Self {
             idle: vec![0; geometry.code().channels],
+            signals: source.len(),
             steps_per_epoch: source.len().div_ceil(config.learning.batch_size),
             config: config.clone(),
             geometry,
@@ -151,13 +154,15 @@ impl Learner {
         let mut stopwatch = Stopwatch::start();
         let operator = operator(&self.cascade, &self.device)?;
         let (batch, mut sums) = self.code(&operator, source, &order[within * learning.batch_size..end])?;
+        let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
         let codes: Vec<f32> = pursued.codes.clone().into_data().iter::<f32>().collect();
         for (idle, used) in self.idle.iter_mut().zip(sums.usage()) {
             *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
         }
-        // What came so far is accounted for in there.
-        stopwatch.lap(&mut 0.0);
+        // What `code` accounted for is not counted twice; the rest served the pursuit.
+        stopwatch.lap(&mut preparing);
+        sums.seconds.coding += preparing - counted;
         match &mut self.statistics {
             Some(statistics) => {
                 let values: Vec<f32> = signals.clone().into_data().iter::<f32>().collect();

@@ -198,6 +198,11 @@ impl Run {
         check(config, data)?;
         let mut learner = Learner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
         let epoch = checkpoint::load(&path, &mut learner)?;
+        if learner.steps_done() > learner.steps() {
+            let (done, least) = (learner.steps_done(), learner.steps_done().div_ceil(learner.steps_per_epoch()));
+            let expected = format!("at least {least}: {done} steps are done");
+            return Err(Error::parameter("epochs", config.learning.epochs, expected));
+        }
         files::remove_leftovers(folder);
         // A new end is remembered, for the next time that the run is resumed.
         if learner.steps_done() < learner.steps() {
@@ -329,8 +334,11 @@ impl Run {
         let done = self.learner.steps_done();
         let pending = self.epoch.is_some();
         let mut kept = String::new();
-        for line in text.lines() {
-            let Ok(record) = serde_json::from_str::<Record>(line) else { continue };
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            // Only a kill leaves a line without an end.
+            let Some(line) = line.strip_suffix('\n') else { continue };
+            let record: Record = serde_json::from_str(line)
+                .map_err(|error| Error::format(&path, format!("line {}: expected a record: {error}", number + 1)))?;
             let epoch = matches!(record, Record::Epoch { .. });
             // An epoch whose sums are still in the checkpoint will be recorded again.
             if record.step() > done || (epoch && pending && record.step() == done) {

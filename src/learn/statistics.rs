@@ -58,6 +58,14 @@ impl Statistics {
         }
     }
 
+    /// Values that A takes for a geometry; saturates.
+    pub(super) fn second_len(geometry: &LayerGeometry) -> usize {
+        let positions = [geometry.code.height, geometry.code.width];
+        let shifts = reach(geometry.kernel, geometry.stride).into_iter().zip(positions);
+        let shifts = shifts.map(|(overlap, positions)| 2 * overlap.min(positions - 1) + 1);
+        shifts.fold(geometry.code.channels.saturating_mul(geometry.code.channels), usize::saturating_mul)
+    }
+
     /// A and B, for a checkpoint.
     pub fn parts(&self) -> (&[f32], &[f32]) {
         (&self.second, &self.first)

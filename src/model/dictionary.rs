@@ -9,7 +9,7 @@ use burn::tensor::{Device, Tensor};
 /// A convolutional dictionary: one filter tensor W_i that serves the synthesis D_i and the analysis D_iᵀ.
 ///
 /// With W_i of shape `[m_i, m_{i−1}, k_h, k_w]` the synthesis is a transposed convolution and the analysis a convolution with
-/// the same stride and padding, so that 〈D γ, r〉 = 〈γ, Dᵀ r〉 exactly (PAPER §1: the model).
+/// the same stride and padding, so that 〈D γ, r〉 = 〈γ, Dᵀ r〉 exactly.
 #[derive(Module, Debug)]
 pub struct Dictionary {
     /// The filters W_i, `[atoms, channels of the signal, kernel height, kernel width]`.

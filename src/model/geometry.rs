@@ -328,7 +328,19 @@ impl Geometry {
             input = geometry.code;
             geometries.push(geometry);
         }
-        Ok(Self { layers: geometries })
+        let geometry = Self { layers: geometries };
+        for depth in 1..=geometry.depth() {
+            let EffectiveShape { atoms, channels, kernel, .. } = geometry.effective(depth);
+            let dims = [atoms, channels, kernel[0], kernel[1]];
+            checked_len(&dims).ok_or_else(|| {
+                Error::parameter(
+                    format!("size of the effective filters of {depth} layers"),
+                    format!("{dims:?}"),
+                    format!("at most {MAX_TENSOR_LEN} values"),
+                )
+            })?;
+        }
+        Ok(geometry)
     }
 
     /// The layers, from the signal's side to the deepest.

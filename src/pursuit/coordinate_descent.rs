@@ -15,8 +15,8 @@ use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
 use super::threshold::soft_threshold_value;
 use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
-use crate::error::Result;
-use crate::model::correlation::CorrelationTable;
+use crate::error::{Error, Result};
+use crate::model::correlation::{CorrelationTable, reach};
 use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::sparse::HostFilters;
 use crate::model::{Application, Operator};
@@ -116,7 +116,7 @@ impl Pursuit for CoordinateDescent {
         let mut correlations = correlate(operator, signals.clone());
         unweighted(&mut correlations);
         let signals = to_host(signals);
-        let columns = Columns::new(operator, problem.shared_mask(), weights.as_deref());
+        let columns = Columns::new(operator, problem.shared_mask(), weights.as_deref())?;
         let start = problem.has_start().then(|| {
             let mut start = to_host(problem.start());
             for row in start.chunks_exact_mut(columns.code_len) {
@@ -230,16 +230,28 @@ const MAX_CODE: usize = 1 << 16;
 /// Code values up to which a Gram matrix is built for coordinate descent where the operator itself does without.
 const MAX_DENSE_CODE: usize = 1 << 13;
 
-/// Whether coordinate descent suits an operator: it always works, but wants the Gram matrix, which grows with the square of the
-/// code where atoms are not shared between positions.
-pub(super) fn suits(operator: &Operator) -> bool {
+/// Inner products that are held at most.
+const MAX_INNER_PRODUCTS: usize = 1 << 27;
+
+/// Whether coordinate descent is what an operator should be given to. It needs the atoms' inner products: few where a convolution's
+/// positions share them, else the square of the code. `plain` says that there are neither weights nor masks, which take away
+/// what positions share.
+pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
     let len = operator.code().len();
-    match operator.application() {
-        Application::Gram => true,
-        _ if shift_invariant(operator).is_some() => len <= MAX_CODE,
-        Application::Matrix => len <= MAX_DENSE_CODE,
+    match (operator.application(), shift_invariant(operator).filter(|_| plain)) {
+        (_, Some(layer)) => len <= MAX_CODE && shared_len(&layer) <= MAX_INNER_PRODUCTS,
+        (Application::Gram, _) => len.saturating_mul(len) <= MAX_INNER_PRODUCTS,
+        (Application::Matrix, _) => len <= MAX_DENSE_CODE,
         _ => false,
     }
+}
+
+/// Inner products that a convolution's positions share: of all pairs of filters at all shifts.
+fn shared_len(layer: &LayerGeometry) -> usize {
+    let overlap = reach(layer.kernel, layer.stride);
+    let shifts = [layer.code.height, layer.code.width].into_iter().zip(overlap);
+    let shifts = shifts.map(|(positions, overlap)| 2 * overlap.min(positions - 1) + 1);
+    shifts.fold(layer.code.channels.saturating_mul(layer.code.channels), usize::saturating_mul)
 }
 
 /// Dᵀy for all signals, one row each.
@@ -408,9 +420,20 @@ fn subtract_scaled(target: &mut [f32], scale: f32, row: &[f32]) {
 
 impl Columns {
     /// The dictionary on the samples of the mask `[1, signal values]`, every atom divided by its weight.
-    fn new(operator: &Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Self {
+    ///
+    /// # Errors
+    /// More inner products than can be held.
+    fn new(operator: &Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Result<Self> {
         let (code_len, signal_len) = (operator.code().len(), operator.signal().len());
-        if let (Some(geometry), None, None) = (shift_invariant(operator), &mask, weights) {
+        let shift_invariant = shift_invariant(operator).filter(|_| mask.is_none() && weights.is_none());
+        let held = shift_invariant.as_ref().map_or(code_len.saturating_mul(code_len), shared_len);
+        if held > MAX_INNER_PRODUCTS {
+            let expected = format!(
+                "fista for a code of {code_len} values: more than {MAX_INNER_PRODUCTS} inner products of atoms"
+            );
+            return Err(Error::parameter("algorithm", "coordinate-descent", expected));
+        }
+        if let Some(geometry) = shift_invariant {
             let filters = operator.effective_filters();
             let positions = [geometry.code.height, geometry.code.width];
             let table = CorrelationTable::new(&filters, geometry.stride, positions);
@@ -424,7 +447,7 @@ impl Columns {
                 })
                 .collect();
             let filters = HostFilters::from_tensor(filters);
-            return Self { form: Form::Convolution { filters, geometry, reach, shared }, code_len, signal_len };
+            return Ok(Self { form: Form::Convolution { filters, geometry, reach, shared }, code_len, signal_len });
         }
         let (mut atoms, mut gram) = match mask {
             None => (to_host(operator.atoms()), to_host(operator.gram())),
@@ -441,7 +464,7 @@ impl Columns {
                 row.iter_mut().zip(weights).for_each(|(inner, other)| *inner /= weight * other);
             }
         }
-        Self { form: Form::Dense { atoms, gram }, code_len, signal_len }
+        Ok(Self { form: Form::Dense { atoms, gram }, code_len, signal_len })
     }
 
     /// Inner product of the atoms of two code values.

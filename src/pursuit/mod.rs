@@ -317,7 +317,7 @@ impl BasisPursuitConfig {
         Ok(())
     }
 
-    /// The algorithm that suits an operator: coordinate descent where D^(L) is a dense matrix with a Gram matrix on a CPU,
+    /// The algorithm that suits an operator: coordinate descent where codes and the atoms' inner products are few enough for it,
     /// FISTA everywhere else.
     ///
     /// # Errors
@@ -361,7 +361,9 @@ impl Algorithm {
     /// # Errors
     /// Settings out of range.
     pub fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
-        let algorithm = if self == Self::Auto && problem.has_separate_masks() { Self::Fista } else { self };
+        let plain = problem.is_plain();
+        let fista = problem.has_separate_masks() || !(plain || coordinate_descent::suits(problem.operator(), false));
+        let algorithm = if self == Self::Auto && fista { Self::Fista } else { self };
         algorithm.init(config, problem.operator())
     }
 
@@ -375,7 +377,9 @@ impl Algorithm {
             ..ProximalGradientConfig::new(acceleration)
         };
         Ok(match self {
-            Self::Auto if coordinate_descent::suits(operator) => Self::CoordinateDescent.init(config, operator)?,
+            Self::Auto if coordinate_descent::suits(operator, true) => {
+                Self::CoordinateDescent.init(config, operator)?
+            }
             Self::Auto | Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
             Self::Ista => Box::new(proximal(Acceleration::Ista).init()?),
             Self::CoordinateDescent => Box::new(CoordinateDescentConfig { basis: config.clone() }.init()?),

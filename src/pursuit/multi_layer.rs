@@ -290,6 +290,8 @@ struct Gradient<'a> {
     steps: Vec<f32>,
     codes: Tensor<2>,
     before: Tensor<2>,
+    /// Whether `before` holds the codes of a step before.
+    stepped: bool,
     point: Tensor<2>,
     momentum: Tensor<2>,
 }
@@ -314,6 +316,7 @@ impl MultiLayerProximalGradient {
             config: &self.config,
             steps,
             before: codes.clone(),
+            stepped: false,
             point: codes.clone(),
             codes,
         })
@@ -361,6 +364,7 @@ impl Iteration for Gradient<'_> {
             }
         }
         self.before = std::mem::replace(&mut self.codes, codes);
+        self.stepped = true;
     }
 
     fn codes(&self) -> Tensor<2> {
@@ -373,14 +377,15 @@ impl Iteration for Gradient<'_> {
         let length = self.codes.clone().square().sum_dim(1);
         let moves = to_host(Tensor::cat(vec![moved, length], 1));
         let part = f64::from(self.config.tolerance * self.config.step);
+        // Before the first step nothing has moved yet.
+        let stepped = self.stepped;
         self.cascade
             .certify(&self.codes, &duals)
             .into_iter()
             .zip(moves.chunks_exact(2))
             .map(|((lambda, certificate, nonzeros), moves)| {
                 let (moved, length) = (f64::from(moves[0]).sqrt(), f64::from(moves[1]).sqrt());
-                // Before the first step nothing has moved yet.
-                (lambda, certificate, nonzeros, moved > 0.0 && moved <= part * length)
+                (lambda, certificate, nonzeros, stepped && moved <= part * length)
             })
             .collect()
     }
@@ -390,6 +395,7 @@ impl Iteration for Gradient<'_> {
             cascade: self.cascade.keep(rows),
             codes: take_rows(&self.codes, rows),
             before: take_rows(&self.before, rows),
+            stepped: self.stepped,
             point: take_rows(&self.point, rows),
             momentum: take_rows(&self.momentum, rows),
             ..self

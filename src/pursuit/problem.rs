@@ -249,6 +249,11 @@ impl<'a> Problem<'a> {
         self.mask.as_ref().is_some_and(|mask| mask.dims()[0] != 1)
     }
 
+    /// Whether there are neither weights nor masks.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.mask.is_none() && self.weights.iter().all(Option::is_none)
+    }
+
     /// Refuses penalties of shallower layers, for pursuits that would not heed them.
     pub(crate) fn refuse_shallower(&self, pursuit: &str) -> Result<()> {
         if !self.shallower.is_empty() {

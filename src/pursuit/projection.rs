@@ -309,7 +309,7 @@ impl ConvexProjectionConfig {
 ///
 /// γ_L = argmin ½‖y − D^(L)γ‖² + λ‖γ‖₁, with λ raised, signal by signal, from the one given until every layer keeps its limit: at
 /// λ_max the zero code does. De-biasing replaces γ_L on its support by least squares; where codes are kept non-negative, atoms
-/// whose coefficient comes out negative leave the support one after another, and a code that would exceed a limit thereby stays
+/// whose coefficient comes out negative leave the support, and a code that would exceed a limit thereby stays
 /// as it was.
 #[derive(Debug, Clone)]
 pub struct ConvexProjection {

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 /// Columns are the filters at every code position, so two of them differ by a relative shift that is a multiple of the stride
 /// and fits between two code positions. Atoms that padding crops at the border are counted whole. A dictionary with a single
 /// column, or one whose atoms never overlap another, has coherence 0; atoms that are all zero count as orthogonal to
-/// everything (PAPER §1, local norms; Donoho and Elad 2003).
+/// everything (D. Donoho, M. Elad, "Optimally sparse representation in general dictionaries via ℓ1 minimization", PNAS 100(5), 2003).
 ///
 /// # Shapes
 /// - filters: `[atoms, channels, kernel height, kernel width]` as `geometry.filter_dims()`.
