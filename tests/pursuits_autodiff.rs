@@ -16,7 +16,7 @@ fn case() -> Case {
     Case::random(SignalShape::new(1, 11, 10), layers, 3)
 }
 
-/// Derivatives of ½‖unrolled codes‖² with respect to signals and filters against central differences.
+/// Derivatives of ½‖unrolled codes‖² with respect to signals, and to filters, against central differences.
 #[test]
 fn unrolled_pursuits_are_differentiable() {
     on_every_device(|device| {
@@ -25,7 +25,7 @@ fn unrolled_pursuits_are_differentiable() {
         }
         let case = case();
         let values = case.signals(1);
-        let gradient = MultiLayerProximalGradientConfig::new(Acceleration::Fista).init().unwrap();
+        let gradient = MultiLayerProximalGradientConfig::new(Acceleration::Ista).init().unwrap();
         let proximal = ProximalGradientConfig::new(Acceleration::Fista).init().unwrap();
         for (pursuit, shallower) in [(&proximal as &dyn Unrolled, None), (&gradient, Some(Lambda::Absolute(0.02)))] {
             let run = |case: &Case, values: &[f32], device: &Device| {
@@ -50,7 +50,8 @@ fn unrolled_pursuits_are_differentiable() {
             let direction = common::normals(&mut rng(11), 110);
             let loss_at =
                 |case: &Case, values: &[f32]| f64::from(run(case, values, &device.device).0.into_scalar::<f32>());
-            let h = 2e-3f32;
+            // Small enough that no code value comes or goes on the way: there the loss has kinks.
+            let h = 4e-4f32;
             let moved = |from: &[f32], direction: &[f32], h: f32| -> Vec<f32> {
                 from.iter().zip(direction).map(|(value, d)| value + h * d).collect()
             };
@@ -59,7 +60,10 @@ fn unrolled_pursuits_are_differentiable() {
                 / (2.0 * f64::from(h));
             let found = along(host(signals.grad(&gradients).unwrap()), &direction);
             println!("{}: signals {found} {difference}", pursuit.name());
-            assert!((found - difference).abs() <= 0.02 * difference.abs(), "{}: {found} {difference}", pursuit.name());
+            assert!((found - difference).abs() <= 0.01 * difference.abs(), "{}: {found} {difference}", pursuit.name());
+            // Steps follow the filters' norms and count as constants. ML-ISTA's fixed point moves with them, so that only the
+            // other's derivatives with respect to filters are those of a function that differences can be taken of.
+            let filters = if shallower.is_none() { filters } else { Vec::new() };
             for (layer, filters) in filters.iter().enumerate() {
                 let direction = common::normals(&mut rng(12), case.filters[layer].len());
                 let at = |h: f32| {
@@ -67,12 +71,12 @@ fn unrolled_pursuits_are_differentiable() {
                     moved_case.filters[layer] = moved(&case.filters[layer], &direction, h);
                     loss_at(&moved_case, &values)
                 };
-                let h = 5e-4f32;
+                let h = 1e-4f32;
                 let difference = (at(h) - at(-h)) / (2.0 * f64::from(h));
                 let found = along(host(filters.grad(&gradients).unwrap()), &direction);
                 println!("{}: W_{} {found} {difference}", pursuit.name(), layer + 1);
                 let what = format!("{} W_{}: {found} {difference}", pursuit.name(), layer + 1);
-                assert!((found - difference).abs() <= 0.03 * difference.abs(), "{what}");
+                assert!((found - difference).abs() <= 0.01 * difference.abs(), "{what}");
             }
         }
     });
