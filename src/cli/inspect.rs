@@ -4,7 +4,7 @@ use super::DeviceArgs;
 use super::coding;
 use super::output::{self, Summary, grouped, number};
 use crate::error::Result;
-use crate::model::geometry::{Geometry, LayerGeometry, SignalShape};
+use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::operator::Costs;
 use crate::model::{Application, Mlcsc};
 use crate::theory::coherence::mutual_coherence;
@@ -70,7 +70,7 @@ impl InspectArgs {
         let own: Vec<Filters> =
             filters.iter().zip(layers).map(|(filters, layer)| Filters::new(filters.clone(), layer)).collect();
         let effective: Vec<Filters> = (1..=model.depth())
-            .map(|depth| Filters::new(model.effective_filters(depth), &effective_layer(geometry, depth)))
+            .map(|depth| Filters::new(model.effective_filters(depth), &geometry.windows(depth)))
             .collect();
         let parameters: usize = filters.iter().map(|filters| filters.dims().iter().product::<usize>()).sum();
         // The bound that first-order pursuits would step with.
@@ -155,18 +155,5 @@ impl InspectArgs {
             output::table(&numbers),
             output::table(&ways)
         ))
-    }
-}
-
-/// D^(i) as a layer; where padding crops inside the cascade, of the atoms that it leaves whole.
-fn effective_layer(geometry: &Geometry, depth: usize) -> LayerGeometry {
-    let effective = geometry.effective(depth);
-    LayerGeometry {
-        signal: geometry.signal(),
-        code: geometry.layers()[depth - 1].code,
-        kernel: effective.kernel,
-        stride: effective.stride,
-        padding: [0, 0],
-        output_padding: [0, 0],
     }
 }

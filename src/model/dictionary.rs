@@ -54,11 +54,6 @@ impl Dictionary {
         analyze(signals, self.filters.val(), geometry)
     }
 
-    /// Euclidean norm of every atom, `[atoms]`.
-    pub fn atom_norms(&self) -> Tensor<1> {
-        atom_norms(self.filters.val())
-    }
-
     /// Vertical and horizontal stride.
     pub fn stride(&self) -> [usize; 2] {
         self.stride
@@ -149,10 +144,4 @@ pub(crate) fn filter_gradient(
         return codes.reshape([count, dims[0]]).transpose().matmul(residuals).reshape(dims);
     }
     conv2d_weight_backward(residuals, filters, codes, ConvOptions::new(geometry.stride, geometry.padding, [1, 1], 1))
-}
-
-/// Euclidean norm over everything but the first dimension, `[atoms]`.
-pub(crate) fn atom_norms(filters: Tensor<4>) -> Tensor<1> {
-    let [atoms, channels, height, width] = filters.dims();
-    filters.reshape([atoms, channels * height * width]).square().sum_dim(1).sqrt().reshape([atoms])
 }

@@ -61,7 +61,7 @@ impl<'a> SubspacePursuit<'a> {
         let full: Vec<usize> = (0..code.len()).filter(|&place| code[place] != 0.0).collect();
         let scale = |place: usize| self.inverse_norms[place / (self.rows * self.columns)];
         let mut kept = full.clone();
-        keep_largest(&mut kept, self.nonzeros, |place| code[place].abs() / scale(place).max(f32::MIN_POSITIVE));
+        keep_largest(&mut kept, self.nonzeros, |place| contribution(code[place].abs(), scale(place)));
         let additions = self.exchange + self.nonzeros - kept.len();
         let mut fresh: Vec<usize> = (0..code.len())
             .filter(|&place| code[place] == 0.0 && scale(place) > 0.0 && residual_correlations[place] != 0.0)
@@ -98,7 +98,7 @@ impl<'a> SubspacePursuit<'a> {
         let wide = project(&gram, &correlations, size, all);
         let mut chosen = wide.support.clone();
         keep_largest(&mut chosen, self.nonzeros, |index| {
-            (wide.coefficients[index] as f32).abs() / scale(union[index]).max(f32::MIN_POSITIVE)
+            contribution((wide.coefficients[index] as f32).abs(), scale(union[index]))
         });
         chosen.sort_unstable();
         let mut best = project(&gram, &correlations, size, chosen);
@@ -133,6 +133,11 @@ fn project(gram: &[f64], correlations: &[f64], size: usize, support: Vec<usize>)
     solve_normal_equations(&mut matrix, &mut coefficients);
     let explained = support.iter().zip(&coefficients).map(|(&index, value)| correlations[index] * value).sum();
     Projection { support, coefficients, explained }
+}
+
+/// What a coefficient contributes to the signal, the inverse of its atom's norm given; an atom that is zero contributes nothing.
+fn contribution(size: f32, inverse_norm: f32) -> f32 {
+    if inverse_norm > 0.0 { size / inverse_norm } else { 0.0 }
 }
 
 /// Keeps the `count` places of largest score; of equal ones the earlier.
