@@ -13,7 +13,8 @@ pub mod normalization;
 pub mod operator;
 pub mod preset;
 pub mod sparse;
-pub mod spectrum;
+pub(crate) mod simd;
+mod spectrum;
 pub mod stripe;
 
 pub use config::ModelConfig;

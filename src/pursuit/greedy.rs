@@ -6,13 +6,16 @@
 //! M. Zibulevsky, M. Elad, "Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", Technion
 //! CS-2008-08).
 //!
-//! Correlations of a whole batch are one analysis on the device. Columns of D^(L) are made when an atom is picked and kept by their
-//! non-zeros, so that nothing grows with the square of the code; masks, paddings and strides need no case of their own. What
-//! follows for each signal is done on the host in `f64`.
+//! Where the atoms' inner products are few enough to be held, correlations with the residual follow from them, signal by signal.
+//! Else they are one analysis of all residuals on the device, and columns of D^(L) are made when an atom is picked and kept by
+//! their non-zeros: nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
+//! triangular systems are solved on the host in `f64`.
 
+use super::columns::{self, Columns, LANES, energy};
 use super::{Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
 use crate::model::Operator;
+use crate::model::simd::vectorised;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -87,26 +90,8 @@ impl Pursuit for OrthogonalMatchingPursuit {
         check_nonzeros(problem.operator(), self.config.nonzeros)?;
         refuse_penalties(problem, self.name())?;
         let level = f64::from(self.config.residual).powi(2);
-        let mut growth = Growth::new(problem);
-        let mut open: Vec<usize> = (0..problem.count()).collect();
-        let mut stops = vec![StopReason::Nonzeros; problem.count()];
-        loop {
-            open.retain(|&row| {
-                let approximation = &growth.approximations[row];
-                if approximation.residual_energy <= level {
-                    stops[row] = StopReason::Residual;
-                    return false;
-                }
-                approximation.support.len() < self.config.nonzeros
-            });
-            if open.is_empty() {
-                break;
-            }
-            for row in growth.grow(&open) {
-                stops[row] = StopReason::Exhausted;
-                open.retain(|&other| other != row);
-            }
-        }
+        let mut growth = Growth::new(problem)?;
+        let stops = growth.grow_to(self.config.nonzeros, level);
         let reports = growth.approximations.iter().zip(stops).map(|(state, stop)| state.report(stop)).collect();
         Ok(Pursued::consistent(growth.codes(), reports))
     }
@@ -122,83 +107,178 @@ pub(super) fn refuse_penalties(problem: &Problem, pursuit: &str) -> Result<()> {
 /// A direction whose energy falls below this part of its atom's is taken to depend on the atoms already chosen.
 const DEPENDENT: f64 = 1e-5;
 
+/// A residual of less than this part of the signal's energy is computed from the atoms: as a difference it would be rounding.
+const SMALL_RESIDUAL: f64 = 1e-2;
+
+/// A residual of less than this part of the signal's energy is also correlated with the atoms as it is.
+const TINY_RESIDUAL: f64 = 1e-6;
+
 /// A batch of signals that are approximated by ever more atoms.
 pub(super) struct Growth<'a> {
     operator: &'a Operator,
-    mask: Option<Vec<f32>>,
+    means: Means,
+    /// One signal after the other, missing samples being zero.
+    signals: Vec<f32>,
     /// 1/‖atom‖, or 0 for atoms that are zero: for all signals alike, or, where there is a mask, for each.
     inverse_norms: Vec<f32>,
     pub(super) approximations: Vec<Approximation>,
 }
 
+/// How correlations with residuals and among atoms are found.
+enum Means {
+    /// From the atoms' inner products, signal by signal.
+    InnerProducts {
+        columns: Columns,
+        /// Dᵀy of all signals.
+        correlations: Vec<f32>,
+    },
+    /// By analysing the residuals of the whole batch, and from the picked atoms themselves.
+    Analysis { mask: Option<Vec<f32>> },
+}
+
 /// One signal on the atoms picked so far.
 pub(super) struct Approximation {
-    signal: Vec<f32>,
+    energy: f64,
     /// Correlation, in units of the atom's norm, of the first pick.
     first_score: f32,
-    unavailable: Vec<bool>,
+    /// Atoms of the support, and those that depend on it.
+    unavailable: Vec<usize>,
     pub(super) support: Vec<usize>,
     pub(super) coefficients: Vec<f64>,
-    /// The picked atoms' non-zeros.
-    columns: Vec<Vec<(u32, f32)>>,
-    /// Rows of the Cholesky factor of the picked atoms' Gram matrix.
-    factor: Vec<Vec<f64>>,
+    /// Rows of the Cholesky factor of the picked atoms' Gram matrix, one after the other.
+    factor: Vec<f64>,
     /// The factor's inverse times the picked atoms' correlations with the signal.
     projected: Vec<f64>,
-    residual: Vec<f32>,
     pub(super) residual_energy: f64,
+    /// The residual and the picked atoms' non-zeros, where inner products are not at hand.
+    residual: Vec<f32>,
+    picked: Vec<Vec<(u32, f32)>>,
 }
 
 impl<'a> Growth<'a> {
-    pub(super) fn new(problem: &Problem<'a>) -> Self {
+    /// # Errors
+    /// As [`Columns::new`].
+    pub(super) fn new(problem: &Problem<'a>) -> Result<Self> {
         let operator = problem.operator();
-        let inverse_norms = to_host(operator.atom_energies(problem.mask()))
+        let signals = to_host(problem.signals());
+        let means = if !problem.has_separate_masks() && columns::suits(operator, problem.is_plain()) {
+            let correlations = columns::correlate(operator, problem.signals());
+            Means::InnerProducts { columns: Columns::new(operator, problem.shared_mask(), None)?, correlations }
+        } else {
+            Means::Analysis { mask: problem.mask().map(to_host) }
+        };
+        let mask = match means {
+            Means::InnerProducts { .. } => problem.shared_mask(),
+            Means::Analysis { .. } => problem.mask(),
+        };
+        let inverse_norms = to_host(operator.atom_energies(mask))
             .into_iter()
             .map(|energy| if energy > 0.0 { energy.sqrt().recip() } else { 0.0 })
             .collect();
-        let approximations = to_host(problem.signals())
+        let approximations = signals
             .chunks_exact(operator.signal().len())
-            .map(|signal| Approximation::new(signal, operator.code().len()))
+            .map(|signal| Approximation::new(signal, &means))
             .collect();
-        Self { operator, mask: problem.mask().map(to_host), inverse_norms, approximations }
+        Ok(Self { operator, means, signals, inverse_norms, approximations })
+    }
+
+    /// Adds atoms to all signals until they have `nonzeros` or a residual of no more energy than `level`.
+    pub(super) fn grow_to(&mut self, nonzeros: usize, level: f64) -> Vec<StopReason> {
+        let finished = |state: &Approximation| match state.residual_energy <= level {
+            true => Some(StopReason::Residual),
+            false => (state.support.len() >= nonzeros).then_some(StopReason::Nonzeros),
+        };
+        if let Means::InnerProducts { columns, correlations } = &self.means {
+            // Signal by signal, so that what one needs stays in the cache.
+            let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
+            return self
+                .approximations
+                .par_iter_mut()
+                .zip(correlations.par_chunks_exact(code_len).zip(self.signals.par_chunks_exact(signal_len)))
+                .map_init(Vec::new, |scratch, (state, (correlations, signal))| {
+                    vectorised(
+                        #[inline(always)]
+                        || {
+                            loop {
+                                if let Some(stop) = finished(state) {
+                                    state.residual_energy = energy(&state.residual_by(columns, signal));
+                                    return stop;
+                                }
+                                if !state.grow_by_inner_products(columns, correlations, signal, norms, scratch) {
+                                    return StopReason::Exhausted;
+                                }
+                            }
+                        },
+                    )
+                })
+                .collect();
+        }
+        let mut open: Vec<usize> = (0..self.approximations.len()).collect();
+        let mut stops = vec![StopReason::Nonzeros; open.len()];
+        loop {
+            open.retain(|&row| match finished(&self.approximations[row]) {
+                Some(stop) => {
+                    stops[row] = stop;
+                    false
+                }
+                None => true,
+            });
+            if open.is_empty() {
+                return stops;
+            }
+            for row in self.grow(&open) {
+                stops[row] = StopReason::Exhausted;
+                open.retain(|&other| other != row);
+            }
+        }
     }
 
     /// Adds one atom to each of the signals in `rows` (in ascending order) and projects them anew. Where the best atom depends on
     /// those picked already it is ruled out and nothing is added. Returns the signals for which no atom is left.
     pub(super) fn grow(&mut self, rows: &[usize]) -> Vec<usize> {
         let (code_len, signal_len) = (self.operator.code().len(), self.operator.signal().len());
-        let residuals: Vec<f32> =
-            rows.iter().flat_map(|&row| self.approximations[row].residual.iter().copied()).collect();
-        let residuals =
-            Tensor::from_data(TensorData::new(residuals, [rows.len(), signal_len]), &self.operator.device());
-        let correlations = to_host(self.operator.analyze_rows(residuals));
-        let shared = self.mask.is_none();
-        let norms = &self.inverse_norms;
-        let approximations = &mut self.approximations;
-        let mut chosen: Vec<&mut Approximation> = select(approximations, rows);
-        let picks: Vec<Option<usize>> = chosen
-            .par_iter_mut()
-            .zip(correlations.par_chunks_exact(code_len))
-            .zip(rows.par_iter())
-            .map(|((state, correlations), &row)| {
-                state.pick(correlations, &norms[if shared { 0 } else { row * code_len }..][..code_len])
-            })
-            .collect();
-        let places: Vec<usize> = picks.iter().flatten().copied().collect();
-        let columns = to_host(self.operator.columns(&places));
-        let mask = &self.mask;
-        let mut columns = columns.chunks_exact(signal_len);
-        let work: Vec<(&mut Approximation, usize, &[f32], usize)> = chosen
-            .into_iter()
-            .zip(&picks)
-            .zip(rows)
-            .filter_map(|((state, pick), &row)| pick.and_then(|pick| Some((state, pick, columns.next()?, row))))
-            .collect();
-        work.into_par_iter().for_each(|(state, place, column, row)| {
-            let mask = mask.as_ref().map(|mask| &mask[row * signal_len..][..signal_len]);
-            state.extend(place, column, mask);
-        });
-        rows.iter().zip(&picks).filter(|(_, pick)| pick.is_none()).map(|(&row, _)| row).collect()
+        let (norms, signals) = (&self.inverse_norms, &self.signals);
+        let mut chosen: Vec<&mut Approximation> = select(&mut self.approximations, rows);
+        match &self.means {
+            Means::InnerProducts { columns, correlations } => {
+                let left = chosen.par_iter_mut().zip(rows).map_init(Vec::new, |scratch, (state, &row)| {
+                    let correlations = &correlations[row * code_len..][..code_len];
+                    let signal = &signals[row * signal_len..][..signal_len];
+                    state.grow_by_inner_products(columns, correlations, signal, norms, scratch)
+                });
+                let left: Vec<bool> = left.collect();
+                rows.iter().zip(left).filter(|(_, left)| !left).map(|(&row, _)| row).collect()
+            }
+            Means::Analysis { mask } => {
+                let residuals: Vec<f32> = chosen.iter().flat_map(|state| state.residual.iter().copied()).collect();
+                let residuals =
+                    Tensor::from_data(TensorData::new(residuals, [rows.len(), signal_len]), &self.operator.device());
+                let mut correlations = to_host(self.operator.analyze_rows(residuals));
+                let picks: Vec<Option<usize>> = chosen
+                    .par_iter_mut()
+                    .zip(correlations.par_chunks_exact_mut(code_len))
+                    .zip(rows)
+                    .map(|((state, correlations), &row)| {
+                        let first = if mask.is_none() { 0 } else { row * code_len };
+                        state.pick(correlations, &norms[first..][..code_len])
+                    })
+                    .collect();
+                let places: Vec<usize> = picks.iter().flatten().copied().collect();
+                let atoms = to_host(self.operator.columns(&places));
+                let mut atoms = atoms.chunks_exact(signal_len);
+                let work: Vec<(&mut Approximation, usize, &[f32], usize)> = chosen
+                    .into_iter()
+                    .zip(&picks)
+                    .zip(rows)
+                    .filter_map(|((state, pick), &row)| pick.and_then(|pick| Some((state, pick, atoms.next()?, row))))
+                    .collect();
+                work.into_par_iter().for_each(|(state, place, atom, row)| {
+                    let mask = mask.as_ref().map(|mask| &mask[row * signal_len..][..signal_len]);
+                    state.grow_by_atom(place, atom, mask, &signals[row * signal_len..][..signal_len]);
+                });
+                rows.iter().zip(&picks).filter(|(_, pick)| pick.is_none()).map(|(&row, _)| row).collect()
+            }
+        }
     }
 
     /// The codes as they stand, `[n, m_L, h_L, w_L]`.
@@ -232,77 +312,151 @@ fn select<'a, T>(items: &'a mut [T], rows: &[usize]) -> Vec<&'a mut T> {
 }
 
 impl Approximation {
-    fn new(signal: &[f32], code_len: usize) -> Self {
+    fn new(signal: &[f32], means: &Means) -> Self {
+        let energy = energy(signal);
         Self {
-            residual_energy: energy(signal),
-            residual: signal.to_vec(),
-            signal: signal.to_vec(),
+            energy,
+            residual_energy: energy,
             first_score: 0.0,
-            unavailable: vec![false; code_len],
+            unavailable: Vec::new(),
             support: Vec::new(),
             coefficients: Vec::new(),
-            columns: Vec::new(),
             factor: Vec::new(),
             projected: Vec::new(),
+            residual: match means {
+                Means::InnerProducts { .. } => Vec::new(),
+                Means::Analysis { .. } => signal.to_vec(),
+            },
+            picked: Vec::new(),
         }
     }
 
-    /// The available atom of largest correlation relative to its norm; of equal ones the first.
-    fn pick(&mut self, correlations: &[f32], inverse_norms: &[f32]) -> Option<usize> {
+    /// The available atom of largest correlation relative to its norm; of equal ones the first. Correlations of unavailable ones
+    /// become zero.
+    #[inline(always)]
+    fn pick(&mut self, correlations: &mut [f32], inverse_norms: &[f32]) -> Option<usize> {
+        self.unavailable.iter().for_each(|&place| correlations[place] = 0.0);
+        // The largest score of a chunk first, by lanes: that vectorises, and few chunks are looked at more closely.
         let (mut best, mut score) = (None, 0.0f32);
-        for (place, (correlation, scale)) in correlations.iter().zip(inverse_norms).enumerate() {
-            let candidate = (correlation * scale).abs();
-            if candidate > score && !self.unavailable[place] {
-                (best, score) = (Some(place), candidate);
+        let mut start = 0;
+        for (correlations, scales) in correlations.chunks(4 * LANES).zip(inverse_norms.chunks(4 * LANES)) {
+            if largest_score(correlations, scales) > score {
+                for (place, (correlation, scale)) in correlations.iter().zip(scales).enumerate() {
+                    let candidate = (correlation * scale).abs();
+                    if candidate > score {
+                        (best, score) = (Some(start + place), candidate);
+                    }
+                }
             }
+            start += correlations.len();
         }
         self.first_score = self.first_score.max(score);
         // Nothing left but rounding.
         best.filter(|_| score > 1e-6 * self.first_score)
     }
 
-    /// Takes an atom into the support, given its column of D^(L).
-    fn extend(&mut self, place: usize, column: &[f32], mask: Option<&[f32]>) {
-        self.unavailable[place] = true;
-        let column: Vec<f32> = match mask {
-            Some(mask) => column.iter().zip(mask).map(|(entry, mask)| entry * mask).collect(),
-            None => column.to_vec(),
+    /// Picks the next atom and takes it into the support. Returns whether there was one.
+    #[inline(always)]
+    fn grow_by_inner_products(
+        &mut self,
+        columns: &Columns,
+        correlations: &[f32],
+        signal: &[f32],
+        inverse_norms: &[f32],
+        scratch: &mut Vec<f32>,
+    ) -> bool {
+        scratch.resize(correlations.len(), 0.0);
+        if self.residual_energy < TINY_RESIDUAL * self.energy {
+            columns.correlate_with(&self.residual_by(columns, signal), scratch);
+        } else {
+            columns.subtract_explained(correlations, &self.support, &self.rounded(), scratch);
+        }
+        let Some(place) = self.pick(scratch, inverse_norms) else {
+            return false;
         };
-        let energy_of_atom = energy(&column);
-        // One more row of the factor: the triangular system that gives the overlaps with the earlier directions.
-        let mut row: Vec<f64> = Vec::with_capacity(self.support.len() + 1);
-        for (other, earlier) in self.columns.iter().zip(&self.factor) {
-            let inner: f64 = other.iter().map(|&(at, entry)| f64::from(entry) * f64::from(column[at as usize])).sum();
-            let known: f64 = row.iter().zip(earlier).map(|(a, b)| a * b).sum();
-            row.push((inner - known) / earlier[row.len()]);
-        }
-        let left = energy_of_atom - row.iter().map(|value| value * value).sum::<f64>();
-        if left <= DEPENDENT * energy_of_atom {
-            return;
-        }
-        let known: f64 = row.iter().zip(&self.projected).map(|(a, b)| a * b).sum();
-        let correlation: f64 = column.iter().zip(&self.signal).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        self.projected.push((correlation - known) / left.sqrt());
-        row.push(left.sqrt());
-        self.factor.push(row);
-        self.support.push(place);
-        let nonzeros = column.iter().enumerate().filter(|(_, entry)| **entry != 0.0);
-        self.columns.push(nonzeros.map(|(at, &entry)| (at as u32, entry)).collect());
-        // Back substitution.
-        let mut coefficients = self.projected.clone();
-        for last in (0..coefficients.len()).rev() {
-            coefficients[last] /= self.factor[last][last];
-            for earlier in 0..last {
-                coefficients[earlier] -= self.factor[last][earlier] * coefficients[last];
+        let inner = |other| f64::from(columns.inner(place, other));
+        if self.admit(place, inner(place), f64::from(correlations[place]), |_, other| inner(other)) {
+            let explained: f64 = self.projected.iter().map(|value| value * value).sum();
+            self.residual_energy = self.energy - explained;
+            if self.residual_energy < SMALL_RESIDUAL * self.energy {
+                self.residual_energy = energy(&self.residual_by(columns, signal));
             }
         }
-        let mut residual: Vec<f64> = self.signal.iter().map(|&sample| f64::from(sample)).collect();
-        for (column, value) in self.columns.iter().zip(&coefficients) {
-            column.iter().for_each(|&(at, entry)| residual[at as usize] -= value * f64::from(entry));
+        true
+    }
+
+    fn rounded(&self) -> Vec<f32> {
+        self.coefficients.iter().map(|&value| value as f32).collect()
+    }
+
+    #[inline(always)]
+    fn residual_by(&self, columns: &Columns, signal: &[f32]) -> Vec<f32> {
+        columns.residual(signal, &self.support, &self.rounded())
+    }
+
+    /// Takes an atom into the support, given its column of D^(L).
+    fn grow_by_atom(&mut self, place: usize, atom: &[f32], mask: Option<&[f32]>, signal: &[f32]) {
+        let atom: Vec<f32> = match mask {
+            Some(mask) => atom.iter().zip(mask).map(|(entry, mask)| entry * mask).collect(),
+            None => atom.to_vec(),
+        };
+        let correlation = atom.iter().zip(signal).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        let picked = std::mem::take(&mut self.picked);
+        let inner = |index: usize, _| {
+            picked[index].iter().map(|&(at, entry)| f64::from(entry) * f64::from(atom[at as usize])).sum()
+        };
+        let admitted = self.admit(place, energy(&atom), correlation, inner);
+        self.picked = picked;
+        if !admitted {
+            return;
         }
-        self.coefficients = coefficients;
+        let nonzeros = atom.iter().enumerate().filter(|(_, entry)| **entry != 0.0);
+        self.picked.push(nonzeros.map(|(at, &entry)| (at as u32, entry)).collect());
+        let mut residual: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
+        for (atom, value) in self.picked.iter().zip(&self.coefficients) {
+            atom.iter().for_each(|&(at, entry)| residual[at as usize] -= value * f64::from(entry));
+        }
         self.residual_energy = residual.iter().map(|sample| sample * sample).sum();
         self.residual = residual.into_iter().map(|sample| sample as f32).collect();
+    }
+
+    /// Takes an atom of that energy and correlation with the signal into the support and solves for all coefficients; `inner` gives
+    /// its inner product with an atom of the support, by index and place. Returns whether it was independent of the support.
+    #[inline(always)]
+    fn admit(
+        &mut self,
+        place: usize,
+        energy: f64,
+        correlation: f64,
+        inner: impl Fn(usize, usize) -> f64,
+    ) -> bool {
+        self.unavailable.push(place);
+        // One more row of the factor: the triangular system that gives the overlaps with the earlier directions.
+        let (size, start) = (self.support.len(), self.factor.len());
+        for (index, &other) in self.support.iter().enumerate() {
+            let earlier = row_of(index);
+            let known = dot(&self.factor[start..], &self.factor[earlier..][..index]);
+            let value = (inner(index, other) - known) / self.factor[earlier + index];
+            self.factor.push(value);
+        }
+        let row = &self.factor[start..];
+        let left = energy - dot(row, row);
+        if left <= DEPENDENT * energy {
+            self.factor.truncate(start);
+            return false;
+        }
+        self.projected.push((correlation - dot(row, &self.projected)) / left.sqrt());
+        self.factor.push(left.sqrt());
+        self.support.push(place);
+        // Back substitution.
+        self.coefficients.clone_from(&self.projected);
+        for last in (0..=size).rev() {
+            let row = &self.factor[row_of(last)..][..=last];
+            let value = self.coefficients[last] / row[last];
+            self.coefficients[last] = value;
+            self.coefficients[..last].iter_mut().zip(row).for_each(|(earlier, entry)| *earlier -= entry * value);
+        }
+        true
     }
 
     pub(super) fn report(&self, stop: StopReason) -> SignalReport {
@@ -319,8 +473,24 @@ impl Approximation {
     }
 }
 
-fn energy(values: &[f32]) -> f64 {
-    values.iter().map(|&value| f64::from(value) * f64::from(value)).sum()
+/// Largest correlation relative to the atom's norm.
+#[inline(always)]
+fn largest_score(correlations: &[f32], scales: &[f32]) -> f32 {
+    let ((correlations, rest), (scales, rest_of_scales)) = (correlations.as_chunks::<LANES>(), scales.as_chunks::<LANES>());
+    let mut largest = [0.0f32; LANES];
+    for (correlations, scales) in correlations.iter().zip(scales) {
+        for (largest, (correlation, scale)) in largest.iter_mut().zip(correlations.iter().zip(scales)) {
+            let score = (correlation * scale).abs();
+            *largest = if score > *largest { score } else { *largest };
+        }
+    }
+    let rest = rest.iter().zip(rest_of_scales).map(|(correlation, scale)| (correlation * scale).abs());
+    rest.chain(largest).fold(0.0, f32::max)
+}
+
+/// Where a row of a packed triangle starts.
+fn row_of(index: usize) -> usize {
+    index * (index + 1) / 2
 }
 
 /// Columns of D^(L) that are made at once for a least squares problem.

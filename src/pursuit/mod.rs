@@ -3,6 +3,7 @@
 //! Every pursuit implements [`Pursuit`]: it takes a [`Problem`] (a model on signals of one shape, a batch of signals, the weights
 //! of the penalties, a mask, codes to start from) and returns the representations with a report per signal.
 
+mod columns;
 pub mod comparison;
 pub mod config;
 pub mod coordinate_descent;
@@ -362,7 +363,7 @@ impl Algorithm {
     /// Settings out of range.
     pub fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
         let plain = problem.is_plain();
-        let fista = problem.has_separate_masks() || !(plain || coordinate_descent::suits(problem.operator(), false));
+        let fista = problem.has_separate_masks() || !(plain || columns::suits(problem.operator(), false));
         let algorithm = if self == Self::Auto && fista { Self::Fista } else { self };
         algorithm.init(config, problem.operator())
     }
@@ -377,7 +378,7 @@ impl Algorithm {
             ..ProximalGradientConfig::new(acceleration)
         };
         Ok(match self {
-            Self::Auto if coordinate_descent::suits(operator, true) => {
+            Self::Auto if columns::suits(operator, true) => {
                 Self::CoordinateDescent.init(config, operator)?
             }
             Self::Auto | Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),

@@ -186,7 +186,7 @@ impl GreedyProjection {
             }
             None => operator.code().len().min(operator.signal().len()),
         };
-        let mut growth = Growth::new(problem);
+        let mut growth = Growth::new(problem)?;
         let mut found: Vec<Admissible> = growth
             .approximations
             .iter()

@@ -6,6 +6,7 @@
 
 use super::greedy::solve_normal_equations;
 use crate::model::correlation::CorrelationTable;
+use crate::model::simd::vectorised;
 
 /// Added to the diagonal of Gram matrices, as a part of its largest entry: more than the rounding of inner products in
 /// `f32`, which makes the matrix of nearly dependent atoms indefinite. Atoms that outnumber the signal's samples always
@@ -50,7 +51,7 @@ impl<'a> SubspacePursuit<'a> {
     ///
     /// Both are as long as the code. A code that has more non-zeros than allowed is cut first; one that is empty is filled.
     pub fn refine(&self, residual_correlations: &[f32], code: &mut [f32]) {
-        pulp::Arch::new().dispatch(
+        vectorised(
             #[inline(always)]
             || self.exchange_once(residual_correlations, code),
         );

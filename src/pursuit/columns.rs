@@ -1,0 +1,367 @@
+//! The effective atoms on the host, with their inner products at hand: what pursuits that work signal by signal share.
+
+use super::duality::Certificate;
+use super::to_host;
+use crate::error::{Error, Result};
+use crate::model::correlation::{CorrelationTable, reach};
+use crate::model::geometry::{LayerGeometry, SignalShape};
+use crate::model::sparse::HostFilters;
+use crate::model::{Application, Operator};
+use burn::tensor::Tensor;
+
+/// Signals that are correlated with the atoms in one matrix product. Always as many, the last ones being zero, so that a
+/// signal's correlations are rounded in the same way whatever the size of the batch.
+const BLOCK: usize = 64;
+
+/// Lanes that loops over correlations keep apart, so that they vectorise.
+pub(super) const LANES: usize = 16;
+
+/// The dictionary on the host, shared by all signals.
+pub(super) struct Columns {
+    form: Form,
+    code_len: usize,
+    signal_len: usize,
+}
+
+pub(super) enum Form {
+    /// Atoms (row j: effective atom j) and Gram matrix in full.
+    Dense { atoms: Vec<f32>, gram: Vec<f32> },
+    /// A convolution that crops nothing: filters and what they have in common at every shift.
+    Convolution {
+        filters: HostFilters,
+        geometry: LayerGeometry,
+        /// Code positions by which two atoms that overlap can be apart.
+        reach: [usize; 2],
+        /// `[atom, moved atom, vertical shift + reach, horizontal shift + reach]`.
+        shared: Vec<f32>,
+    },
+}
+
+/// The geometry of D^(L) where it is a convolution that crops nothing and has several positions, so that atoms of all positions
+/// have their filters' correlations in common.
+fn shift_invariant(operator: &Operator) -> Option<LayerGeometry> {
+    let layer = operator.geometry().effective_layer()?;
+    (layer.padding == [0, 0] && !layer.code.is_single_position()).then_some(layer)
+}
+
+/// Code values up to which a signal's working set may be expected to stay small.
+const MAX_CODE: usize = 1 << 16;
+
+/// Code values up to which a Gram matrix is built for coordinate descent where the operator itself does without.
+const MAX_DENSE_CODE: usize = 1 << 13;
+
+/// Inner products that are held at most.
+const MAX_INNER_PRODUCTS: usize = 1 << 27;
+
+/// Whether coordinate descent is what an operator should be given to. It needs the atoms' inner products: few where a convolution's
+/// positions share them, else the square of the code. `plain` says that there are neither weights nor masks, which take away
+/// what positions share.
+pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
+    let len = operator.code().len();
+    match (operator.application(), shift_invariant(operator).filter(|_| plain)) {
+        (_, Some(layer)) => len <= MAX_CODE && shared_len(&layer) <= MAX_INNER_PRODUCTS,
+        (Application::Gram, _) => len.saturating_mul(len) <= MAX_INNER_PRODUCTS,
+        (Application::Matrix, _) => len <= MAX_DENSE_CODE,
+        _ => false,
+    }
+}
+
+/// Inner products that a convolution's positions share: of all pairs of filters at all shifts.
+fn shared_len(layer: &LayerGeometry) -> usize {
+    let overlap = reach(layer.kernel, layer.stride);
+    let shifts = [layer.code.height, layer.code.width].into_iter().zip(overlap);
+    let shifts = shifts.map(|(positions, overlap)| 2 * overlap.min(positions - 1) + 1);
+    shifts.fold(layer.code.channels.saturating_mul(layer.code.channels), usize::saturating_mul)
+}
+
+/// Dᵀy for all signals, one row each.
+pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
+    let [count, len] = signals.dims();
+    let padded = count.next_multiple_of(BLOCK);
+    let rows = Tensor::zeros([padded, len], &signals.device()).slice_assign([0..count, 0..len], signals);
+    let mut correlations = Vec::with_capacity(padded * operator.code().len());
+    for start in (0..padded).step_by(BLOCK) {
+        let block = rows.clone().slice([start..start + BLOCK, 0..len]);
+        correlations.extend(to_host(operator.analyze_rows(block)));
+    }
+    correlations.truncate(count * operator.code().len());
+    correlations
+}
+
+impl Columns {
+    /// The dictionary on the samples of the mask `[1, signal values]`, every atom divided by its weight.
+    ///
+    /// # Errors
+    /// More inner products than can be held.
+    pub(super) fn new(operator: &Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Result<Self> {
+        let (code_len, signal_len) = (operator.code().len(), operator.signal().len());
+        let shift_invariant = shift_invariant(operator).filter(|_| mask.is_none() && weights.is_none());
+        let held = shift_invariant.as_ref().map_or(code_len.saturating_mul(code_len), shared_len);
+        if held > MAX_INNER_PRODUCTS {
+            let expected = format!(
+                "fista for a code of {code_len} values: more than {MAX_INNER_PRODUCTS} inner products of atoms"
+            );
+            return Err(Error::parameter("algorithm", "coordinate-descent", expected));
+        }
+        if let Some(geometry) = shift_invariant {
+            let filters = operator.effective_filters();
+            let positions = [geometry.code.height, geometry.code.width];
+            let table = CorrelationTable::new(&filters, geometry.stride, positions);
+            let (reach, atoms) = (table.reach(), geometry.code.channels);
+            let shared = (0..atoms * atoms)
+                .flat_map(|pair| {
+                    let (table, first) = (&table, (pair / atoms, reach[0], reach[1]));
+                    (0..=2 * reach[0]).flat_map(move |row| {
+                        (0..=2 * reach[1]).map(move |column| table.between(first, (pair % atoms, row, column)))
+                    })
+                })
+                .collect();
+            let filters = HostFilters::from_tensor(filters);
+            return Ok(Self { form: Form::Convolution { filters, geometry, reach, shared }, code_len, signal_len });
+        }
+        let (mut atoms, mut gram) = match mask {
+            None => (to_host(operator.atoms()), to_host(operator.gram())),
+            Some(mask) => {
+                let atoms = operator.atoms() * mask;
+                (to_host(atoms.clone()), to_host(atoms.clone().matmul(atoms.transpose())))
+            }
+        };
+        if let Some(weights) = weights {
+            for (atom, weight) in atoms.chunks_exact_mut(signal_len).zip(weights) {
+                atom.iter_mut().for_each(|entry| *entry /= weight);
+            }
+            for (row, weight) in gram.chunks_exact_mut(code_len).zip(weights) {
+                row.iter_mut().zip(weights).for_each(|(inner, other)| *inner /= weight * other);
+            }
+        }
+        Ok(Self { form: Form::Dense { atoms, gram }, code_len, signal_len })
+    }
+
+    /// Inner product of the atoms of two code values.
+    #[inline(always)]
+    pub(super) fn inner(&self, first: usize, second: usize) -> f32 {
+        match &self.form {
+            Form::Dense { gram, .. } => gram[first * self.code_len + second],
+            Form::Convolution { geometry, reach, shared, .. } => {
+                let (a, b) = (geometry.place(first), geometry.place(second));
+                let [rows, columns] = reach.map(|reach| 2 * reach + 1);
+                let down = b[1].wrapping_sub(a[1]).wrapping_add(reach[0]);
+                let across = b[2].wrapping_sub(a[2]).wrapping_add(reach[1]);
+                if down < rows && across < columns {
+                    shared[((a[0] * geometry.code.channels + b[0]) * rows + down) * columns + across]
+                } else {
+                    0.0
+                }
+            }
+        }
+    }
+
+    /// Subtracts `value` times a row of the Gram matrix.
+    #[inline(always)]
+    fn subtract_row(&self, place: usize, value: f32, correlations: &mut [f32]) {
+        match &self.form {
+            Form::Dense { gram, .. } => {
+                let row = &gram[place * self.code_len..][..self.code_len];
+                for (correlation, &inner) in correlations.iter_mut().zip(row) {
+                    *correlation -= value * inner;
+                }
+            }
+            Form::Convolution { geometry, reach, shared, .. } => {
+                let [atom, row, column] = geometry.place(place);
+                let (height, width) = (geometry.code.height, geometry.code.width);
+                let [shifts, shifts_across] = reach.map(|reach| 2 * reach + 1);
+                let (top, bottom) = (row.saturating_sub(reach[0]), (row + reach[0] + 1).min(height));
+                let (left, right) = (column.saturating_sub(reach[1]), (column + reach[1] + 1).min(width));
+                let maps = correlations.chunks_exact_mut(height * width);
+                let pairs = shared.chunks_exact(shifts * shifts_across).skip(atom * geometry.code.channels);
+                for (map, shared) in maps.zip(pairs) {
+                    for y in top..bottom {
+                        let shared = &shared[(y + reach[0] - row) * shifts_across + left + reach[1] - column..];
+                        let line = &mut map[y * width + left..y * width + right];
+                        for (correlation, &inner) in line.iter_mut().zip(shared) {
+                            *correlation -= value * inner;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Subtracts `value` times an atom.
+    #[inline(always)]
+    fn subtract_atom(&self, place: usize, value: f32, residual: &mut [f32]) {
+        match &self.form {
+            Form::Dense { atoms, .. } => {
+                let row = &atoms[place * self.signal_len..][..self.signal_len];
+                for (sample, &entry) in residual.iter_mut().zip(row) {
+                    *sample -= value * entry;
+                }
+            }
+            Form::Convolution { filters, geometry, .. } => {
+                let [atom, row, column] = geometry.place(place);
+                let SignalShape { height, width, .. } = geometry.signal;
+                let (top, left) = (row * geometry.stride[0], column * geometry.stride[1]);
+                let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]);
+                for (line, entries) in lines.enumerate() {
+                    let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
+                    let samples = &mut residual[(channel * height + y) * width + left..];
+                    for (sample, &entry) in samples.iter_mut().zip(entries) {
+                        *sample -= value * entry;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Dᵀy − Gγ for a sparse γ, given Dᵀy.
+    #[inline(always)]
+    pub(super) fn subtract_explained(&self, correlations: &[f32], support: &[usize], values: &[f32], out: &mut [f32]) {
+        match &self.form {
+            Form::Dense { gram, .. } => {
+                // A few lanes stay in registers while all rows pass by.
+                let (chunks, rest) = out.as_chunks_mut::<{ BLOCKS * LANES }>();
+                let whole = chunks.len() * BLOCKS * LANES;
+                for (index, chunk) in chunks.iter_mut().enumerate() {
+                    let start = index * BLOCKS * LANES;
+                    let mut sums = [[0.0f32; LANES]; BLOCKS];
+                    for (&place, &value) in support.iter().zip(values) {
+                        let row = &gram[place * self.code_len + start..][..BLOCKS * LANES];
+                        for (sums, row) in sums.iter_mut().zip(row.as_chunks::<LANES>().0) {
+                            for (sum, inner) in sums.iter_mut().zip(row) {
+                                *sum += value * inner;
+                            }
+                        }
+                    }
+                    let correlations = &correlations[start..][..BLOCKS * LANES];
+                    for ((out, correlation), sum) in chunk.iter_mut().zip(correlations).zip(sums.as_flattened()) {
+                        *out = correlation - sum;
+                    }
+                }
+                for (place, out) in (whole..).zip(rest) {
+                    let explained: f32 = support
+                        .iter()
+                        .zip(values)
+                        .map(|(&other, &value)| value * gram[other * self.code_len + place])
+                        .sum();
+                    *out = correlations[place] - explained;
+                }
+            }
+            Form::Convolution { .. } => {
+                out.copy_from_slice(correlations);
+                for (&place, &value) in support.iter().zip(values) {
+                    self.subtract_row(place, value, out);
+                }
+            }
+        }
+    }
+
+    /// y − Dγ for a sparse γ.
+    #[inline(always)]
+    pub(super) fn residual(&self, signal: &[f32], support: &[usize], values: &[f32]) -> Vec<f32> {
+        let mut residual = signal.to_vec();
+        for (&place, &value) in support.iter().zip(values) {
+            self.subtract_atom(place, value, &mut residual);
+        }
+        residual
+    }
+
+    /// Dᵀr, straight from the atoms.
+    pub(super) fn correlate_with(&self, residual: &[f32], out: &mut [f32]) {
+        match &self.form {
+            Form::Dense { atoms, .. } => {
+                for (out, atom) in out.iter_mut().zip(atoms.chunks_exact(self.signal_len)) {
+                    *out = dot(atom, residual);
+                }
+            }
+            Form::Convolution { filters, geometry, .. } => {
+                let SignalShape { height, width, .. } = geometry.signal;
+                for (place, out) in out.iter_mut().enumerate() {
+                    let [atom, row, column] = geometry.place(place);
+                    let (top, left) = (row * geometry.stride[0], column * geometry.stride[1]);
+                    let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]).enumerate();
+                    *out = lines
+                        .map(|(line, entries)| {
+                            let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
+                            dot(entries, &residual[(channel * height + y) * width + left..][..entries.len()])
+                        })
+                        .sum();
+                }
+            }
+        }
+    }
+
+    /// Objective and gap from the residual itself.
+    #[inline(always)]
+    pub(super) fn certify(
+        &self,
+        signal: &[f32],
+        support: &[usize],
+        values: &[f32],
+        correlations: &[f32],
+        lambda: f32,
+        nonnegative: bool,
+    ) -> Certificate {
+        let (mut one_norm, mut code_correlation) = (0.0f64, 0.0f64);
+        for (&place, &value) in support.iter().zip(values) {
+            one_norm += f64::from(value.abs());
+            code_correlation += f64::from(value) * f64::from(correlations[place]);
+        }
+        let energy = energy(&self.residual(signal, support, values));
+        let largest = f64::from(largest(correlations, nonnegative));
+        Certificate::new(f64::from(lambda), energy, one_norm, code_correlation, largest)
+    }
+
+    /// Number of code values.
+    pub(super) fn code_len(&self) -> usize {
+        self.code_len
+    }
+
+    /// Number of signal values.
+    pub(super) fn signal_len(&self) -> usize {
+        self.signal_len
+    }
+}
+
+/// Blocks of [`LANES`] sums that are kept in registers.
+const BLOCKS: usize = 4;
+
+/// Squared length, in `f64`.
+#[inline(always)]
+pub(super) fn energy(values: &[f32]) -> f64 {
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut sums = [0.0f64; LANES];
+    for chunk in chunks {
+        for (sum, &value) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(value) * f64::from(value);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>()
+}
+
+/// Inner product with [`LANES`] partial sums, so that it vectorises and rounds the same way on every run.
+#[inline(always)]
+pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<LANES>(), right.as_chunks::<LANES>());
+    let mut sums = [0.0f32; LANES];
+    for (left, right) in left.iter().zip(right) {
+        for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
+            *sum += left * right;
+        }
+    }
+    sums.iter().sum::<f32>() + left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum::<f32>()
+}
+
+/// Largest correlation: in magnitude, or positive only.
+#[inline(always)]
+pub(super) fn largest(correlations: &[f32], nonnegative: bool) -> f32 {
+    let size = |value: f32| if nonnegative { value } else { value.abs() };
+    let (chunks, rest) = correlations.as_chunks::<LANES>();
+    let mut largest = [0.0f32; LANES];
+    for chunk in chunks {
+        for lane in 0..LANES {
+            let value = size(chunk[lane]);
+            largest[lane] = if value > largest[lane] { value } else { largest[lane] };
+        }
+    }
+    rest.iter().map(|&value| size(value)).chain(largest).fold(0.0, f32::max)
+}
