@@ -14,7 +14,7 @@ use crate::data::Source;
 use crate::error::Result;
 use crate::model::geometry::{Geometry, LayerShape, SignalShape};
 use crate::model::operator::Application;
-use crate::model::sparse::{HostFilters, norm};
+use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::{ModelConfig, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -107,7 +107,7 @@ fn learn_stage(
             Tensor::from_data(tensor, sampler.device),
             &lambda,
         )?;
-        let codes: Vec<f32> = pursued.codes.into_data().iter::<f32>().collect();
+        let codes: Vec<f32> = to_host(pursued.codes);
         let weight = ((step + 1) as f32).powf(-learning.pursuit.forgetting);
         statistics.add(&signals, &codes, cascade.atoms(), weight, sampler.device);
         replace_unused(cascade, &update, &mut statistics, &signals, &pursued.reports, step);
@@ -176,7 +176,7 @@ impl Sampler<'_> {
             self.source.read(&indices, &mut signals)?;
             let tensor = TensorData::new(signals, self.source.shape().batched(wanted));
             let (tensor, _) = self.config.model.normalization.apply(Tensor::from_data(tensor, self.device));
-            let signals: Vec<f32> = tensor.into_data().iter::<f32>().collect();
+            let signals: Vec<f32> = to_host(tensor);
             let places: Vec<(&[f32], [usize; 2])> = (0..candidates)
                 .map(|candidate| {
                     let signal = &signals[candidate % wanted * len..][..len];

@@ -11,7 +11,7 @@ use super::surrogate::{SurrogateUpdate, windows};
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::model::geometry::Geometry;
-use crate::model::sparse::{HostFilters, norm};
+use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursued};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -156,7 +156,7 @@ impl Learner {
         let (batch, mut sums) = self.code(&operator, source, &order[within * learning.batch_size..end])?;
         let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
-        let codes: Vec<f32> = pursued.codes.clone().into_data().iter::<f32>().collect();
+        let codes: Vec<f32> = to_host(pursued.codes.clone());
         for (idle, used) in self.idle.iter_mut().zip(sums.usage()) {
             *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
         }
@@ -165,7 +165,7 @@ impl Learner {
         sums.seconds.coding += preparing - counted;
         match &mut self.statistics {
             Some(statistics) => {
-                let values: Vec<f32> = signals.clone().into_data().iter::<f32>().collect();
+                let values: Vec<f32> = to_host(signals.clone());
                 let weight = ((self.step + 1) as f32).powf(-learning.pursuit.forgetting);
                 statistics.add(&values, &codes, self.cascade.atoms(), weight, &self.device);
                 stopwatch.lap(&mut sums.seconds.statistics);
@@ -288,7 +288,7 @@ impl Learner {
             .into_data()
             .iter::<f32>()
             .collect();
-        let signals: Vec<f32> = batch.signals.clone().into_data().iter::<f32>().collect();
+        let signals: Vec<f32> = to_host(batch.signals.clone());
         let len = windows_of.signal.len();
         let (rows, columns) = (windows_of.code.height, windows_of.code.width);
         // One place per signal, that of the largest residual; the worst signals first.

@@ -4,7 +4,7 @@ use super::cascade::Cascade;
 use crate::data::quality::Quality;
 use crate::model::geometry::Geometry;
 use crate::model::normalization::Undo;
-use crate::model::sparse::SparseDictionary;
+use crate::model::sparse::{SparseDictionary, to_host};
 use crate::pursuit::Pursued;
 use crate::theory::coherence::mutual_coherence;
 use burn::tensor::{Device, Tensor};
@@ -115,7 +115,7 @@ impl BatchSums {
         undo: &Undo,
         lambda: f32,
     ) -> Self {
-        let values: Vec<f32> = signals.clone().into_data().iter::<f32>().collect();
+        let values: Vec<f32> = to_host(signals.clone());
         let len = geometry.signal().len();
         let count = pursued.reports.len();
         let total = |value: fn(&crate::pursuit::SignalReport) -> f32| -> f64 {
@@ -127,7 +127,7 @@ impl BatchSums {
             let error = 2.0 * f64::from(report.data_term);
             quality.add_error(signal.iter().map(|&value| f64::from(value)), error, f64::from(scale));
         }
-        let codes: Vec<f32> = pursued.codes.clone().into_data().iter::<f32>().collect();
+        let codes: Vec<f32> = to_host(pursued.codes.clone());
         let positions = geometry.code().height * geometry.code().width;
         let mut usage = vec![0.0; geometry.code().channels];
         for code in codes.chunks_exact(geometry.code().len()) {

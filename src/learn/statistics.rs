@@ -17,7 +17,7 @@
 
 use crate::model::correlation::reach;
 use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::{HostFilters, SparseDictionary, nonzeros};
+use crate::model::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -188,7 +188,7 @@ impl Statistics {
         if row == count {
             let len = filters.atom_len();
             let product = matrix(second.to_vec(), rows, count).matmul(matrix(filters.values().to_vec(), count, len));
-            return product.into_data().iter::<f32>().collect();
+            return to_host(product);
         }
         let second =
             Tensor::<3>::from_data(TensorData::new(second.to_vec(), [rows, vertical * horizontal, count]), device);
@@ -220,7 +220,7 @@ impl Statistics {
             let sum = out.clone().slice(place.clone()) + part;
             out = out.slice_assign(place, sum);
         }
-        out.into_data().iter::<f32>().collect()
+        to_host(out)
     }
 
     /// Gradient A ∗ D − B of the surrogate with respect to some of the effective filters.

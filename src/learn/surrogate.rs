@@ -16,7 +16,7 @@ use super::statistics::{Statistics, add_window, inner};
 use crate::model::correlation::CorrelationTable;
 use crate::model::dictionary::analyze;
 use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::HostFilters;
+use crate::model::sparse::{HostFilters, to_host};
 use crate::pursuit::subspace::SubspacePursuit;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -247,7 +247,7 @@ impl DictionaryBelow {
         let residuals = TensorData::new(residuals.to_vec(), signal.batched(count));
         let residuals = Tensor::from_data(residuals, &self.filters.device());
         let correlations: Vec<f32> =
-            analyze(residuals, self.filters.clone(), &self.geometry).into_data().iter::<f32>().collect();
+            to_host(analyze(residuals, self.filters.clone(), &self.geometry));
         let shape = [code.channels, code.height, code.width];
         let pursuit = SubspacePursuit::new(&self.table, shape, nonzeros, exchange);
         codes

@@ -1,5 +1,6 @@
 //! Inner products of a convolutional dictionary's atoms at all relative shifts: its Gram matrix without the repetitions.
 
+use super::sparse::to_host;
 use burn::tensor::Tensor;
 
 /// Code positions by which two atoms can be apart and still overlap, per axis: ⌈k/s⌉ − 1.
@@ -60,7 +61,7 @@ impl CorrelationTable {
         let columns = 2 * reach[1] + 1;
         let mut values = vec![0.0; (2 * reach[0] + 1) * columns * atoms * atoms];
         for_each_shift(filters, stride, reach, |vertical, horizontal, inner| {
-            let inner: Vec<f32> = inner.into_data().iter::<f32>().collect();
+            let inner: Vec<f32> = to_host(inner);
             let place = |vertical: isize, horizontal: isize| {
                 let row = (vertical + reach[0] as isize) as usize;
                 (row * columns + (horizontal + reach[1] as isize) as usize) * atoms * atoms

@@ -6,6 +6,7 @@
 
 use super::dictionary;
 use super::geometry::{Geometry, LayerGeometry, MAX_TENSOR_LEN, SignalShape};
+use super::sparse::to_host;
 use super::{Mlcsc, effective_filters, spectrum};
 use crate::error::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -291,7 +292,7 @@ impl Operator {
         if let Some(layer) = self.geometry.effective_layer() {
             // Each atom is a filter at its place: no need to synthesise a whole signal for it.
             let filters =
-                self.host_filters.get_or_init(|| self.effective_filters().into_data().iter::<f32>().collect());
+                self.host_filters.get_or_init(|| to_host(self.effective_filters()));
             let mut columns = vec![0.0f32; places.len() * layer.signal.len()];
             for (column, &place) in columns.chunks_exact_mut(layer.signal.len()).zip(places) {
                 paint(filters, &layer, place, column);

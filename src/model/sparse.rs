@@ -4,7 +4,8 @@
 //! hundredth of what its convolutions do: for every non-zero of a code, its atom's non-zeros are added where they belong.
 
 use super::geometry::{LayerGeometry, SignalShape};
-use burn::tensor::{Device, Tensor, TensorData};
+use super::simd::vectorised;
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
 /// A filter tensor in the host's memory.
@@ -32,7 +33,7 @@ impl HostFilters {
     /// A copy of a tensor.
     pub fn from_tensor(tensor: Tensor<4>) -> Self {
         let dims = tensor.dims();
-        Self::new(dims, tensor.into_data().iter::<f32>().collect())
+        Self::new(dims, to_host(tensor))
     }
 
     /// A tensor on a device.
@@ -87,6 +88,15 @@ impl HostFilters {
     }
 }
 
+/// A tensor's values in the host's memory, row-major; no copy is made of what lies there already.
+pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.into_data();
+    match data.dtype() == DType::F32 {
+        true => data.try_into_vec().expect("values of the type that they are said to have"),
+        false => data.iter::<f32>().collect(),
+    }
+}
+
 /// Euclidean norm, summed in `f64`.
 pub(crate) fn norm(values: &[f32]) -> f32 {
     values.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt() as f32
@@ -96,9 +106,15 @@ pub(crate) fn norm(values: &[f32]) -> f32 {
 #[derive(Debug, Clone)]
 pub struct SparseDictionary {
     geometry: LayerGeometry,
-    /// Where each atom's entries start in the two lists; one more than there are atoms.
-    starts: Vec<usize>,
-    entries: Vec<Entry>,
+    atoms: Atoms,
+}
+
+#[derive(Debug, Clone)]
+enum Atoms {
+    /// Where each atom's entries start, one more than there are atoms, and the entries.
+    Entries { starts: Vec<usize>, entries: Vec<Entry> },
+    /// Atoms that are mostly not zero, and cropped nowhere: their lines, each filled up with zeros to a multiple of [`LANES`].
+    Lines { lines: Vec<f32>, line_len: usize },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,6 +126,12 @@ struct Entry {
     value: f32,
 }
 
+/// Lines are added by so many values at a time.
+const LANES: usize = 8;
+
+/// Part of zeros up to which atoms are added line by line.
+const MOST_ZEROS_IN_LINES: f64 = 0.75;
+
 impl SparseDictionary {
     /// The non-zeros of `filters`.
     ///
@@ -117,22 +139,38 @@ impl SparseDictionary {
     /// If the filters' dimensions are not the geometry's.
     pub fn new(filters: &HostFilters, geometry: &LayerGeometry) -> Self {
         assert_eq!(filters.dims, geometry.filter_dims(), "filters of a layer");
-        let [atoms, _, height, width] = filters.dims;
+        let [_, _, height, width] = filters.dims;
         let SignalShape { height: signal_height, width: signal_width, .. } = geometry.signal;
-        let mut starts = Vec::with_capacity(atoms + 1);
-        let mut entries = Vec::new();
-        for atom in 0..atoms {
-            starts.push(entries.len());
-            for (index, &value) in filters.atom(atom).iter().enumerate() {
-                if value != 0.0 {
-                    let (channel, row, column) = (index / (height * width), index / width % height, index % width);
-                    let offset = (channel * signal_height + row) * signal_width + column;
-                    entries.push(Entry { offset: offset as u32, row: row as u32, column: column as u32, value });
-                }
+        let by_atom: Vec<Vec<Entry>> = filters
+            .values
+            .par_chunks(filters.atom_len().max(1))
+            .map(|atom| {
+                nonzeros(atom)
+                    .map(|(index, value)| {
+                        let (channel, row, column) = (index / (height * width), index / width % height, index % width);
+                        let offset = (channel * signal_height + row) * signal_width + column;
+                        Entry { offset: offset as u32, row: row as u32, column: column as u32, value }
+                    })
+                    .collect()
+            })
+            .collect();
+        let mut starts = vec![0];
+        starts.extend(by_atom.iter().scan(0, |sum, entries| {
+            *sum += entries.len();
+            Some(*sum)
+        }));
+        let used = starts[starts.len() - 1] as f64;
+        let atoms = if geometry.padding == [0, 0] && used >= (1.0 - MOST_ZEROS_IN_LINES) * filters.values.len() as f64 {
+            let line_len = width.next_multiple_of(LANES);
+            let mut lines = vec![0.0; filters.values.len() / width * line_len];
+            for (line, values) in lines.chunks_exact_mut(line_len).zip(filters.values.chunks_exact(width)) {
+                line[..width].copy_from_slice(values);
             }
-        }
-        starts.push(entries.len());
-        Self { geometry: geometry.clone(), starts, entries }
+            Atoms::Lines { lines, line_len }
+        } else {
+            Atoms::Entries { starts, entries: by_atom.concat() }
+        };
+        Self { geometry: geometry.clone(), atoms }
     }
 
     /// Adds D_i times one sparse code to a signal.
@@ -140,10 +178,29 @@ impl SparseDictionary {
     /// - `code`: the code's non-zeros as (index into the code, value)
     /// - `signal`: as long as the geometry's signal
     pub fn synthesize_into(&self, code: impl IntoIterator<Item = (usize, f32)>, signal: &mut [f32]) {
+        match &self.atoms {
+            Atoms::Entries { starts, entries } => self.add_entries(starts, entries, code, signal),
+            Atoms::Lines { lines, line_len } => {
+                let mut code = code.into_iter();
+                vectorised(
+                    #[inline(always)]
+                    || self.add_lines(lines, *line_len, &mut code, signal),
+                );
+            }
+        }
+    }
+
+    fn add_entries(
+        &self,
+        starts: &[usize],
+        entries: &[Entry],
+        code: impl IntoIterator<Item = (usize, f32)>,
+        signal: &mut [f32],
+    ) {
         let LayerGeometry { signal: shape, stride, padding, .. } = &self.geometry;
         for (index, coefficient) in code {
             let [atom, row, column] = self.geometry.place(index);
-            let entries = &self.entries[self.starts[atom]..self.starts[atom + 1]];
+            let entries = &entries[starts[atom]..starts[atom + 1]];
             let (top, left) = (row * stride[0], column * stride[1]);
             if *padding == [0, 0] {
                 let place = &mut signal[top * shape.width + left..];
@@ -163,6 +220,39 @@ impl SparseDictionary {
                     }
                 }
             }
+        }
+    }
+
+    #[inline(always)]
+    fn add_lines(
+        &self,
+        lines: &[f32],
+        line_len: usize,
+        code: &mut impl Iterator<Item = (usize, f32)>,
+        signal: &mut [f32],
+    ) {
+        let LayerGeometry { signal: shape, kernel, stride, .. } = &self.geometry;
+        // Lines may run over the end of the signal's, by zeros: they are added in a wider copy.
+        let wide = shape.width + line_len - kernel[1];
+        let atom_len = shape.channels * kernel[0] * line_len;
+        let mut sums = vec![0.0f32; shape.channels * shape.height * wide];
+        for (index, coefficient) in code {
+            let [atom, row, column] = self.geometry.place(index);
+            let (top, left) = (row * stride[0], column * stride[1]);
+            let atom = &lines[atom * atom_len..][..atom_len];
+            for (number, line) in atom.chunks_exact(line_len).enumerate() {
+                let (channel, down) = (number / kernel[0], number % kernel[0]);
+                let start = (channel * shape.height + top + down) * wide + left;
+                let (targets, _) = sums[start..][..line_len].as_chunks_mut::<LANES>();
+                for (targets, values) in targets.iter_mut().zip(line.as_chunks::<LANES>().0) {
+                    for (target, value) in targets.iter_mut().zip(values) {
+                        *target += coefficient * value;
+                    }
+                }
+            }
+        }
+        for (line, sums) in signal.chunks_exact_mut(shape.width).zip(sums.chunks_exact(wide)) {
+            line.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum);
         }
     }
 
@@ -200,12 +290,14 @@ mod tests {
             let value = (state >> 8) as f32 / (1u32 << 24) as f32 - 0.5;
             if state & 0x8000 == 0 { value } else { 0.0 }
         };
-        for padding in [Pair([0, 0]), Pair([1, 2])] {
+        for (padding, dense) in [(Pair([0, 0]), false), (Pair([0, 0]), true), (Pair([1, 2]), false)] {
             let shape = LayerShape::new(3, Pair([2, 4]), Pair([2, 1])).with_padding(padding);
             let geometry = Geometry::new(SignalShape::new(2, 7, 9), &[shape]).unwrap().layers()[0].clone();
             let filters = HostFilters::new(
                 geometry.filter_dims(),
-                (0..geometry.filter_dims().iter().product()).map(|_| random()).collect(),
+                (0..geometry.filter_dims().iter().product())
+                    .map(|place| if dense || place % 3 == 0 { random() } else { 0.0 })
+                    .collect(),
             );
             let codes: Vec<f32> = (0..2 * geometry.code.len()).map(|_| random()).collect();
             let expected = synthesize(

@@ -10,6 +10,7 @@
 
 use super::correlation::reach;
 use super::geometry::{Geometry, LayerGeometry, SignalShape};
+use super::sparse::to_host;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -79,7 +80,7 @@ pub fn stripe_norms(codes: Tensor<4>, radius: [usize; 2]) -> Vec<usize> {
     if count == 0 {
         return Vec::new();
     }
-    let values: Vec<f32> = codes.into_data().iter::<f32>().collect();
+    let values: Vec<f32> = to_host(codes);
     values.par_chunks_exact(shape.len()).map(|code| stripe_norm(code, shape, radius)).collect()
 }
 

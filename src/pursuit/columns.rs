@@ -1,10 +1,10 @@
 //! The effective atoms on the host, with their inner products at hand: what pursuits that work signal by signal share.
 
-use super::duality::Certificate;
 use super::to_host;
 use crate::error::{Error, Result};
 use crate::model::correlation::{CorrelationTable, reach};
 use crate::model::geometry::{LayerGeometry, SignalShape};
+use crate::model::simd::subtract_rows;
 use crate::model::sparse::HostFilters;
 use crate::model::{Application, Operator};
 use burn::tensor::Tensor;
@@ -156,6 +156,20 @@ impl Columns {
         }
     }
 
+    /// Inner products of an atom with some others.
+    #[inline(always)]
+    pub(super) fn inner_with(&self, atom: usize, others: &[usize], out: &mut [f32]) {
+        match &self.form {
+            Form::Dense { gram, .. } => {
+                let row = &gram[atom * self.code_len..][..self.code_len];
+                out.iter_mut().zip(others).for_each(|(out, &other)| *out = row[other]);
+            }
+            Form::Convolution { .. } => {
+                out.iter_mut().zip(others).for_each(|(out, &other)| *out = self.inner(atom, other));
+            }
+        }
+    }
+
     /// Subtracts `value` times a row of the Gram matrix.
     #[inline(always)]
     fn subtract_row(&self, place: usize, value: f32, correlations: &mut [f32]) {
@@ -217,35 +231,7 @@ impl Columns {
     #[inline(always)]
     pub(super) fn subtract_explained(&self, correlations: &[f32], support: &[usize], values: &[f32], out: &mut [f32]) {
         match &self.form {
-            Form::Dense { gram, .. } => {
-                // A few lanes stay in registers while all rows pass by.
-                let (chunks, rest) = out.as_chunks_mut::<{ BLOCKS * LANES }>();
-                let whole = chunks.len() * BLOCKS * LANES;
-                for (index, chunk) in chunks.iter_mut().enumerate() {
-                    let start = index * BLOCKS * LANES;
-                    let mut sums = [[0.0f32; LANES]; BLOCKS];
-                    for (&place, &value) in support.iter().zip(values) {
-                        let row = &gram[place * self.code_len + start..][..BLOCKS * LANES];
-                        for (sums, row) in sums.iter_mut().zip(row.as_chunks::<LANES>().0) {
-                            for (sum, inner) in sums.iter_mut().zip(row) {
-                                *sum += value * inner;
-                            }
-                        }
-                    }
-                    let correlations = &correlations[start..][..BLOCKS * LANES];
-                    for ((out, correlation), sum) in chunk.iter_mut().zip(correlations).zip(sums.as_flattened()) {
-                        *out = correlation - sum;
-                    }
-                }
-                for (place, out) in (whole..).zip(rest) {
-                    let explained: f32 = support
-                        .iter()
-                        .zip(values)
-                        .map(|(&other, &value)| value * gram[other * self.code_len + place])
-                        .sum();
-                    *out = correlations[place] - explained;
-                }
-            }
+            Form::Dense { gram, .. } => subtract_rows(gram, support, values, correlations, out),
             Form::Convolution { .. } => {
                 out.copy_from_slice(correlations);
                 for (&place, &value) in support.iter().zip(values) {
@@ -290,27 +276,6 @@ impl Columns {
         }
     }
 
-    /// Objective and gap from the residual itself.
-    #[inline(always)]
-    pub(super) fn certify(
-        &self,
-        signal: &[f32],
-        support: &[usize],
-        values: &[f32],
-        correlations: &[f32],
-        lambda: f32,
-        nonnegative: bool,
-    ) -> Certificate {
-        let (mut one_norm, mut code_correlation) = (0.0f64, 0.0f64);
-        for (&place, &value) in support.iter().zip(values) {
-            one_norm += f64::from(value.abs());
-            code_correlation += f64::from(value) * f64::from(correlations[place]);
-        }
-        let energy = energy(&self.residual(signal, support, values));
-        let largest = f64::from(largest(correlations, nonnegative));
-        Certificate::new(f64::from(lambda), energy, one_norm, code_correlation, largest)
-    }
-
     /// Number of code values.
     pub(super) fn code_len(&self) -> usize {
         self.code_len
@@ -321,9 +286,6 @@ impl Columns {
         self.signal_len
     }
 }
-
-/// Blocks of [`LANES`] sums that are kept in registers.
-const BLOCKS: usize = 4;
 
 /// Squared length, in `f64`.
 #[inline(always)]

@@ -11,7 +11,8 @@
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
 //! number of threads or on the rest of the batch.
 
-use super::columns::{Columns, LANES, correlate, largest};
+use super::columns::{self, Columns, LANES, correlate, energy, largest};
+use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
 use super::threshold::soft_threshold_value;
 use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
@@ -51,10 +52,22 @@ pub struct CoordinateDescent {
 const SWEEP_TOLERANCE: f64 = 0.1;
 
 /// Atoms that a working set starts with at most, and takes in at least where so many violate optimality.
-const GROWTH: usize = 32;
+const LEAST_GROWTH: usize = 16;
+
+/// Part of its size by which a working set may grow at once.
+const GROWTH: f32 = 0.5;
+
+/// Part of the present gap to which a working set that may not be the last is solved.
+const AHEAD: f64 = 0.1;
+
+/// A residual of less than this part of the signal's energy is computed from the atoms: as a difference it would be rounding.
+const SMALL: f64 = 1e-2;
+
+/// Correlations that are looked at together.
+const CHUNK: usize = 64;
 
 /// Sweeps after which the linear system on the support is solved.
-const SWEEPS_PER_SOLUTION: usize = 3;
+const SWEEPS_PER_SOLUTION: usize = 2;
 
 /// Non-zeros up to which a linear system is worth its cost.
 const MAX_SUPPORT: usize = 512;
@@ -106,12 +119,15 @@ impl Pursuit for CoordinateDescent {
             .zip(correlations.par_chunks_exact(columns.code_len()))
             .zip(signals.par_chunks_exact(columns.signal_len()))
             .zip(&lambda)
-            .map(|(((code, correlations), signal), &lambda)| {
-                vectorised(
-                    #[inline(always)]
-                    || self.pursue_one(&columns, signal, correlations, lambda, code),
-                )
-            })
+            .map_init(
+                || Workspace::new(columns.code_len()),
+                |workspace, (((code, correlations), signal), &lambda)| {
+                    vectorised(
+                        #[inline(always)]
+                        || self.pursue_one(&columns, Given { signal, correlations, lambda }, code, workspace),
+                    )
+                },
+            )
             .collect();
         unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
@@ -122,22 +138,15 @@ impl Pursuit for CoordinateDescent {
 impl CoordinateDescent {
     /// Codes one signal, from the code that is there.
     #[inline(always)]
-    fn pursue_one(
-        &self,
-        columns: &Columns,
-        signal: &[f32],
-        correlations: &[f32],
-        lambda: f32,
-        code: &mut [f32],
-    ) -> SignalReport {
+    fn pursue_one(&self, columns: &Columns, given: Given, code: &mut [f32], workspace: &mut Workspace) -> SignalReport {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config.basis;
-        let mut working = WorkingSet::new(columns.code_len());
-        let used: Vec<usize> = (0..columns.code_len()).filter(|&atom| code[atom] != 0.0).collect();
-        working.admit(used.into_iter(), columns);
-        // Dᵀ(y − Dγ).
-        let mut residual_correlations = vec![0.0; correlations.len()];
-        let (mut support, mut values): (Vec<usize>, Vec<f32>) = (Vec::new(), Vec::new());
-        let mut violators: Vec<(f32, usize)> = Vec::new();
+        let (gap, Given { signal, correlations, lambda }) = (f64::from(gap), given);
+        let Workspace { working, violators, residual_correlations, support, values } = workspace;
+        working.clear();
+        violators.clear();
+        violators.extend((0..code.len()).filter(|&atom| code[atom] != 0.0).map(|atom| (0.0, atom)));
+        working.admit(violators, columns);
+        let energy_of_signal = energy(signal);
         let mut sweeps = 0;
         loop {
             // Moves accumulate rounding; what the gap is computed from starts afresh.
@@ -145,11 +154,24 @@ impl CoordinateDescent {
             support.extend(working.members.iter().copied().filter(|&atom| code[atom] != 0.0));
             values.clear();
             values.extend(support.iter().map(|&atom| code[atom]));
-            columns.subtract_explained(correlations, &support, &values, &mut residual_correlations);
-            let certificate =
-                columns.certify(signal, &support, &values, &residual_correlations, lambda, nonnegative);
-            let converged = certificate.relative_gap() <= f64::from(gap);
-            if converged || sweeps >= max_iterations {
+            columns.subtract_explained(correlations, support, values, residual_correlations);
+            let largest = f64::from(largest(residual_correlations, nonnegative));
+            let (mut one_norm, mut code_correlation, mut explained) = (0.0f64, 0.0f64, 0.0f64);
+            for (&place, &value) in support.iter().zip(&*values) {
+                let (value, correlation) = (f64::from(value), f64::from(residual_correlations[place]));
+                one_norm += value.abs();
+                code_correlation += value * correlation;
+                explained += value * (f64::from(correlations[place]) + correlation);
+            }
+            let certify = |energy| Certificate::new(f64::from(lambda), energy, one_norm, code_correlation, largest);
+            // ‖y − Dγ‖² = ‖y‖² − 〈γ, Dᵀy + Dᵀ(y − Dγ)〉 costs nothing; what is reported comes from the residual itself.
+            let mut certificate = certify((energy_of_signal - explained).max(0.0));
+            let last = sweeps >= max_iterations;
+            if last || certificate.relative_gap() <= gap || energy_of_signal - explained < SMALL * energy_of_signal {
+                certificate = certify(energy(&columns.residual(signal, support, values)));
+            }
+            let converged = certificate.relative_gap() <= gap;
+            if converged || last {
                 return SignalReport {
                     lambda,
                     iterations: sweeps,
@@ -161,20 +183,27 @@ impl CoordinateDescent {
                 };
             }
             violators.clear();
-            violators.extend(residual_correlations.iter().enumerate().filter_map(|(atom, &correlation)| {
-                let excess = (if nonnegative { correlation } else { correlation.abs() }) - lambda;
-                (excess > 0.0 && !working.has(atom)).then_some((excess, atom))
-            }));
-            let room = working.members.len().max(GROWTH);
+            for (chunk, correlations) in residual_correlations.chunks(CHUNK).enumerate() {
+                if columns::largest(correlations, nonnegative) <= lambda {
+                    continue;
+                }
+                for (place, &correlation) in correlations.iter().enumerate() {
+                    let excess = (if nonnegative { correlation } else { correlation.abs() }) - lambda;
+                    if excess > 0.0 && !working.has(chunk * CHUNK + place) {
+                        violators.push((excess, chunk * CHUNK + place));
+                    }
+                }
+            }
+            let room = ((working.members.len() as f32 * GROWTH) as usize).max(LEAST_GROWTH);
             if violators.len() > room {
                 violators.select_nth_unstable_by(room, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
                 violators.truncate(room);
                 violators.sort_unstable_by_key(|&(_, atom)| atom);
             }
-            working.admit(violators.iter().map(|&(_, atom)| atom), columns);
-            working.gather(code, &residual_correlations);
-            let tolerance =
-                SWEEP_TOLERANCE * f64::from(gap) * certificate.objective / working.members.len().max(1) as f64;
+            working.admit(violators, columns);
+            working.gather(code, residual_correlations);
+            let wanted = gap.max(AHEAD * certificate.relative_gap());
+            let tolerance = SWEEP_TOLERANCE * wanted * certificate.objective / working.members.len().max(1) as f64;
             loop {
                 let progress = working.sweep(lambda, nonnegative);
                 sweeps += 1;
@@ -183,7 +212,11 @@ impl CoordinateDescent {
                 }
                 // Correlated atoms settle slowly, yet once their signs are known the rest is a linear system.
                 if sweeps.is_multiple_of(SWEEPS_PER_SOLUTION) {
-                    (0..SIGN_CHANGES).any(|_| working.solve_on_support(lambda));
+                    for _ in 0..SIGN_CHANGES {
+                        if working.solve_on_support(lambda) {
+                            break;
+                        }
+                    }
                 }
             }
             working.scatter(code);
@@ -191,7 +224,39 @@ impl CoordinateDescent {
     }
 }
 
+/// What is known of one signal.
+struct Given<'a> {
+    signal: &'a [f32],
+    /// Dᵀy.
+    correlations: &'a [f32],
+    lambda: f32,
+}
+
+/// What the work on one signal needs for a while, kept for the next.
+struct Workspace {
+    working: WorkingSet,
+    /// By how much atoms violate optimality, and which.
+    violators: Vec<(f32, usize)>,
+    /// Dᵀ(y − Dγ).
+    residual_correlations: Vec<f32>,
+    support: Vec<usize>,
+    values: Vec<f32>,
+}
+
+impl Workspace {
+    fn new(atoms: usize) -> Self {
+        Self {
+            working: WorkingSet { inside: vec![false; atoms], ..WorkingSet::default() },
+            violators: Vec::new(),
+            residual_correlations: vec![0.0; atoms],
+            support: Vec::new(),
+            values: Vec::new(),
+        }
+    }
+}
+
 /// Some of the atoms with a Gram matrix of their own.
+#[derive(Default)]
 struct WorkingSet {
     members: Vec<usize>,
     /// Whether an atom is a member.
@@ -203,19 +268,25 @@ struct WorkingSet {
     code: Vec<f32>,
     /// Correlations with the residual.
     correlations: Vec<f32>,
+    /// Memory for the next Gram matrix, and for the linear system.
+    spare: Vec<f32>,
+    system: System,
+}
+
+/// The linear system on the support.
+#[derive(Default)]
+struct System {
+    support: Vec<usize>,
+    matrix: Vec<f64>,
+    change: Vec<f64>,
 }
 
 impl WorkingSet {
     #[inline(always)]
-    fn new(atoms: usize) -> Self {
-        Self {
-            members: Vec::new(),
-            inside: vec![false; atoms],
-            stride: 0,
-            gram: Vec::new(),
-            code: Vec::new(),
-            correlations: Vec::new(),
-        }
+    fn clear(&mut self) {
+        self.members.iter().for_each(|&atom| self.inside[atom] = false);
+        self.members.clear();
+        self.stride = 0;
     }
 
     #[inline(always)]
@@ -224,27 +295,30 @@ impl WorkingSet {
     }
 
     #[inline(always)]
-    fn admit(&mut self, atoms: impl Iterator<Item = usize>, columns: &Columns) {
+    fn admit(&mut self, atoms: &[(f32, usize)], columns: &Columns) {
         let before = self.members.len();
-        self.members.extend(atoms);
-        self.members[before..].iter().for_each(|&atom| self.inside[atom] = true);
+        self.members.extend(atoms.iter().map(|&(_, atom)| atom));
+        atoms.iter().for_each(|&(_, atom)| self.inside[atom] = true);
         let stride = self.members.len().next_multiple_of(LANES);
         if stride > self.stride {
-            // Twice what is needed, so that growing costs little.
-            let stride = (2 * stride).min(columns.code_len().next_multiple_of(LANES));
-            let mut gram = vec![0.0; stride * stride];
+            // More than what is needed, so that growing costs little.
+            let stride = (stride + stride / 2).next_multiple_of(LANES);
+            self.spare.clear();
+            self.spare.resize(stride * stride, 0.0);
             for row in 0..before {
-                gram[row * stride..][..before].copy_from_slice(&self.gram[row * self.stride..][..before]);
+                self.spare[row * stride..][..before].copy_from_slice(&self.gram[row * self.stride..][..before]);
             }
-            (self.stride, self.gram) = (stride, gram);
+            std::mem::swap(&mut self.spare, &mut self.gram);
+            self.stride = stride;
+            self.code.clear();
             self.code.resize(stride, 0.0);
+            self.correlations.clear();
             self.correlations.resize(stride, 0.0);
         }
         for (row, &atom) in self.members.iter().enumerate().skip(before) {
-            for (column, &other) in self.members[..=row].iter().enumerate() {
-                let inner = columns.inner(atom, other);
-                self.gram[row * self.stride + column] = inner;
-                self.gram[column * self.stride + row] = inner;
+            columns.inner_with(atom, &self.members[..=row], &mut self.gram[row * self.stride..][..=row]);
+            for column in 0..row {
+                self.gram[column * self.stride + row] = self.gram[row * self.stride + column];
             }
         }
     }
@@ -296,29 +370,29 @@ impl WorkingSet {
     /// The step of feature-sign search (H. Lee, A. Battle, R. Raina, A. Ng, "Efficient sparse coding algorithms", NIPS 2006).
     #[inline(always)]
     fn solve_on_support(&mut self, lambda: f32) -> bool {
-        let support: Vec<usize> = (0..self.members.len()).filter(|&place| self.code[place] != 0.0).collect();
+        let System { support, matrix, change } = &mut self.system;
+        support.clear();
+        support.extend((0..self.members.len()).filter(|&place| self.code[place] != 0.0));
         if support.len() > MAX_SUPPORT {
             return true;
         }
-        let (gram, stride) = (&self.gram, self.stride);
-        let mut matrix: Vec<f64> = support
-            .iter()
-            .flat_map(|&row| support.iter().map(move |&column| f64::from(gram[row * stride + column])))
-            .collect();
-        let mut change: Vec<f64> = support
-            .iter()
-            .map(|&place| f64::from(self.correlations[place]) - f64::from(lambda.copysign(self.code[place])))
-            .collect();
-        solve_normal_equations(&mut matrix, &mut change);
+        matrix.clear();
+        change.clear();
+        for &row in &*support {
+            let own = &self.gram[row * self.stride..][..self.stride];
+            matrix.extend(support.iter().map(|&column| f64::from(own[column])));
+            change.push(f64::from(self.correlations[row]) - f64::from(lambda.copysign(self.code[row])));
+        }
+        solve_normal_equations(matrix, change);
         let (mut part, mut blocking) = (1.0, None);
-        for (&place, change) in support.iter().zip(&change) {
+        for (&place, change) in support.iter().zip(&*change) {
             let value = f64::from(self.code[place]);
             if value * (value + change) <= 0.0 && -value / change < part {
                 (part, blocking) = (-value / change, Some(place));
             }
         }
         let used = self.members.len().next_multiple_of(LANES);
-        for (&place, change) in support.iter().zip(&change) {
+        for (&place, change) in support.iter().zip(&*change) {
             let before = self.code[place];
             let after = if blocking == Some(place) { 0.0 } else { (f64::from(before) + part * change) as f32 };
             self.code[place] = after;

@@ -374,8 +374,15 @@ impl Approximation {
         let Some(place) = self.pick(scratch, inverse_norms) else {
             return false;
         };
-        let inner = |other| f64::from(columns.inner(place, other));
-        if self.admit(place, inner(place), f64::from(correlations[place]), |_, other| inner(other)) {
+        // Rows of the support are at hand already.
+        let admitted = self.admit(
+            place,
+            f64::from(columns.inner(place, place)),
+            f64::from(correlations[place]),
+            #[inline(always)]
+            |_, other| f64::from(columns.inner(other, place)),
+        );
+        if admitted {
             let explained: f64 = self.projected.iter().map(|value| value * value).sum();
             self.residual_energy = self.energy - explained;
             if self.residual_energy < SMALL_RESIDUAL * self.energy {

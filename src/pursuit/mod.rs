@@ -35,6 +35,7 @@ pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConf
 pub use recipe::{PursuitName, Recipe};
 
 use crate::error::{Error, Result};
+pub(crate) use crate::model::sparse::to_host;
 use crate::model::Operator;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -402,10 +403,6 @@ fn by_name<T: Copy>(all: &[(T, &'static str)], text: &str) -> std::result::Resul
         let names: Vec<_> = all.iter().map(|(_, name)| *name).collect();
         format!("expected one of {}, found {text:?}", names.join(", "))
     })
-}
-
-pub(crate) fn to_host(tensor: Tensor<2>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
 }
 
 fn take_rows(tensor: &Tensor<2>, positions: &[usize]) -> Tensor<2> {

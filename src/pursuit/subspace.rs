@@ -4,9 +4,10 @@
 //! 2009: to the current support add the atoms most correlated with the residual, project onto the union, keep the largest
 //! coefficients, project again. One call is one such exchange; it never makes the approximation worse.
 
-use super::greedy::solve_normal_equations;
+use super::greedy::{dot, solve_normal_equations};
 use crate::model::correlation::CorrelationTable;
 use crate::model::simd::vectorised;
+use crate::model::sparse::nonzeros;
 
 /// Added to the diagonal of Gram matrices, as a part of its largest entry: more than the rounding of inner products in
 /// `f32`, which makes the matrix of nearly dependent atoms indefinite. Atoms that outnumber the signal's samples always
@@ -59,17 +60,13 @@ impl<'a> SubspacePursuit<'a> {
 
     #[inline(always)]
     fn exchange_once(&self, residual_correlations: &[f32], code: &mut [f32]) {
-        let full: Vec<usize> = (0..code.len()).filter(|&place| code[place] != 0.0).collect();
+        let full: Vec<usize> = nonzeros(code).map(|(place, _)| place).collect();
         let scale = |place: usize| self.inverse_norms[place / (self.rows * self.columns)];
         let mut kept = full.clone();
         keep_largest(&mut kept, self.nonzeros, |place| contribution(code[place].abs(), scale(place)));
         let additions = self.exchange + self.nonzeros - kept.len();
-        let mut fresh: Vec<usize> = (0..code.len())
-            .filter(|&place| code[place] == 0.0 && scale(place) > 0.0 && residual_correlations[place] != 0.0)
-            .collect();
-        keep_largest(&mut fresh, additions, |place| residual_correlations[place].abs() * scale(place));
-        let mut union = kept.clone();
-        union.append(&mut fresh);
+        let mut union = self.strongest(residual_correlations, code, additions);
+        union.extend(&kept);
         union.sort_unstable();
         // Dᵀu on the union: what the residual has, plus what the code explains.
         let places: Vec<(usize, usize, usize)> = union.iter().map(|&place| self.unravel(place)).collect();
@@ -82,19 +79,19 @@ impl<'a> SubspacePursuit<'a> {
                 gram[j * size + i] = inner;
             }
         }
-        let explained_part: Vec<((usize, usize, usize), f64)> =
-            full.iter().map(|&place| (self.unravel(place), f64::from(code[place]))).collect();
-        let correlations: Vec<f64> = union
+        let values: Vec<f64> = union.iter().map(|&place| f64::from(code[place])).collect();
+        let mut correlations: Vec<f64> = union
             .iter()
-            .zip(&places)
-            .map(|(&index, &place)| {
-                let own: f64 = explained_part
-                    .iter()
-                    .map(|&(other, value)| value * f64::from(self.table.between(place, other)))
-                    .sum();
-                f64::from(residual_correlations[index]) + own
-            })
+            .zip(gram.chunks_exact(size.max(1)))
+            .map(|(&place, row)| f64::from(residual_correlations[place]) + dot(row, &values))
             .collect();
+        // What was cut off explains something too.
+        for &other in full.iter().filter(|place| kept.len() < full.len() && union.binary_search(place).is_err()) {
+            let (value, other) = (f64::from(code[other]), self.unravel(other));
+            for (correlation, &place) in correlations.iter_mut().zip(&places) {
+                *correlation += value * f64::from(self.table.between(place, other));
+            }
+        }
         let all: Vec<usize> = (0..size).collect();
         let wide = project(&gram, &correlations, size, all);
         let mut chosen = wide.support.clone();
@@ -116,6 +113,32 @@ impl<'a> SubspacePursuit<'a> {
         for (&index, &value) in best.support.iter().zip(&best.coefficients) {
             code[union[index]] = value as f32;
         }
+    }
+
+    /// The `count` places outside the code's support of largest correlation relative to the atom's norm; of equal ones the earlier.
+    #[inline(always)]
+    fn strongest(&self, correlations: &[f32], code: &[f32], count: usize) -> Vec<usize> {
+        let positions = self.rows * self.columns;
+        // The best so far, the strongest first.
+        let mut best: Vec<(f32, usize)> = Vec::with_capacity(count + 1);
+        let maps = correlations.chunks_exact(positions).zip(code.chunks_exact(positions)).zip(&self.inverse_norms);
+        for (atom, ((correlations, code), &scale)) in maps.enumerate() {
+            let least = if best.len() < count { 0.0 } else { best[best.len() - 1].0 };
+            let largest = correlations.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            if count == 0 || largest * scale <= least {
+                continue;
+            }
+            for (position, (correlation, &value)) in correlations.iter().zip(code).enumerate() {
+                let score = correlation.abs() * scale;
+                let least = if best.len() < count { 0.0 } else { best[best.len() - 1].0 };
+                if score > least && value == 0.0 {
+                    let rank = best.partition_point(|&(other, _)| other >= score);
+                    best.insert(rank, (score, atom * positions + position));
+                    best.truncate(count);
+                }
+            }
+        }
+        best.into_iter().map(|(_, place)| place).collect()
     }
 
     fn unravel(&self, place: usize) -> (usize, usize, usize) {
