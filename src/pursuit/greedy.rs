@@ -92,7 +92,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
         let level = f64::from(self.config.residual).powi(2);
         let mut growth = Growth::new(problem)?;
         let stops = growth.grow_to(self.config.nonzeros, level);
-        let reports = growth.approximations.iter().zip(stops).map(|(state, stop)| state.report(stop)).collect();
+        let reports = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop)).collect();
         Ok(Pursued::consistent(growth.codes(), reports))
     }
 }
@@ -201,7 +201,6 @@ impl<'a> Growth<'a> {
                         || {
                             loop {
                                 if let Some(stop) = finished(state) {
-                                    state.residual_energy = energy(&state.residual_by(columns, signal));
                                     return stop;
                                 }
                                 if !state.grow_by_inner_products(columns, correlations, signal, norms, scratch) {
@@ -278,6 +277,31 @@ impl<'a> Growth<'a> {
                 });
                 rows.iter().zip(&picks).filter(|(_, pick)| pick.is_none()).map(|(&row, _)| row).collect()
             }
+        }
+    }
+
+    /// What there is to say of a signal as it stands, the residual's energy from the residual itself.
+    pub(super) fn report(&self, row: usize, stop: StopReason) -> SignalReport {
+        let state = &self.approximations[row];
+        let residual_energy = match &self.means {
+            Means::InnerProducts { columns, .. } => {
+                let signal = &self.signals[row * columns.signal_len()..][..columns.signal_len()];
+                vectorised(
+                    #[inline(always)]
+                    || energy(&state.residual_by(columns, signal)),
+                )
+            }
+            Means::Analysis { .. } => state.residual_energy,
+        };
+        let data_term = (0.5 * residual_energy) as f32;
+        SignalReport {
+            lambda: 0.0,
+            iterations: state.support.len(),
+            objective: data_term,
+            relative_gap: if data_term == 0.0 { 0.0 } else { 1.0 },
+            data_term,
+            nonzeros: state.support.len(),
+            stop,
         }
     }
 
@@ -464,19 +488,6 @@ impl Approximation {
             self.coefficients[..last].iter_mut().zip(row).for_each(|(earlier, entry)| *earlier -= entry * value);
         }
         true
-    }
-
-    pub(super) fn report(&self, stop: StopReason) -> SignalReport {
-        let data_term = (0.5 * self.residual_energy) as f32;
-        SignalReport {
-            lambda: 0.0,
-            iterations: self.support.len(),
-            objective: data_term,
-            relative_gap: if data_term == 0.0 { 0.0 } else { 1.0 },
-            data_term,
-            nonzeros: self.support.len(),
-            stop,
-        }
     }
 }
 

@@ -187,13 +187,11 @@ impl GreedyProjection {
             None => operator.code().len().min(operator.signal().len()),
         };
         let mut growth = Growth::new(problem)?;
-        let mut found: Vec<Admissible> = growth
-            .approximations
-            .iter()
-            .map(|state| Admissible {
+        let mut found: Vec<Admissible> = (0..problem.count())
+            .map(|row| Admissible {
                 support: Vec::new(),
                 coefficients: Vec::new(),
-                report: state.report(StopReason::Exhausted),
+                report: growth.report(row, StopReason::Exhausted),
             })
             .collect();
         let mut open: Vec<usize> = (0..problem.count()).collect();
@@ -231,7 +229,7 @@ impl GreedyProjection {
                     found[row] = Admissible {
                         support: state.support.clone(),
                         coefficients: state.coefficients.clone(),
-                        report: state.report(StopReason::Exhausted),
+                        report: growth.report(row, StopReason::Exhausted),
                     };
                 } else {
                     found[row].report.stop = StopReason::Limit;
