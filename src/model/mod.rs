@@ -5,6 +5,7 @@
 //! Modeling: Pursuit and Dictionary Learning", IEEE Trans. Signal Processing 66(15), 2018).
 
 pub mod config;
+pub mod convolution;
 pub mod correlation;
 pub mod dictionary;
 pub mod file;
