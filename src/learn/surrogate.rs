@@ -246,8 +246,7 @@ impl DictionaryBelow {
         let count = residuals.len() / signal.len();
         let residuals = TensorData::new(residuals.to_vec(), signal.batched(count));
         let residuals = Tensor::from_data(residuals, &self.filters.device());
-        let correlations: Vec<f32> =
-            to_host(analyze(residuals, self.filters.clone(), &self.geometry));
+        let correlations: Vec<f32> = to_host(analyze(residuals, self.filters.clone(), &self.geometry));
         let shape = [code.channels, code.height, code.width];
         let pursuit = SubspacePursuit::new(&self.table, shape, nonzeros, exchange);
         codes

@@ -93,6 +93,24 @@ impl Convolution {
     }
 }
 
+/// Dᵀx as [`Convolution::analyze_into`], for filters that are used once.
+///
+/// # Panics
+/// As there; if the filters' dimensions are not the geometry's.
+pub(super) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, signals: &[f32], out: &mut [f32]) {
+    assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
+    Correlation::analysis(filters, geometry).apply(signals, out);
+}
+
+/// Dγ as [`Convolution::synthesize_into`], for filters that are used once.
+///
+/// # Panics
+/// As there; if the filters' dimensions are not the geometry's.
+pub(super) fn synthesize_once(filters: &HostFilters, geometry: &LayerGeometry, codes: &[f32], out: &mut [f32]) {
+    assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
+    Correlation::synthesis(filters, geometry).apply(codes, out);
+}
+
 /// Rows that a band's outputs have about.
 const BAND_ROWS: usize = 16;
 

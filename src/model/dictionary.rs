@@ -1,9 +1,8 @@
 //! One convolutional dictionary D_i: synthesis, analysis, and the gradient with respect to its filters.
 
 use super::geometry::{LayerGeometry, LayerShape, SignalShape};
+use super::operation;
 use burn::module::{Module, Param};
-use burn::tensor::module::{conv_transpose2d, conv2d, conv2d_weight_backward};
-use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 use burn::tensor::{Device, Tensor};
 
 /// A convolutional dictionary: one filter tensor W_i that serves the synthesis D_i and the analysis D_iᵀ.
@@ -78,8 +77,7 @@ pub(crate) fn synthesize(codes: Tensor<4>, filters: Tensor<4>, geometry: &LayerG
         let matrix = filters.reshape([atoms, channels * height * width]);
         return codes.reshape([count, atoms]).matmul(matrix).reshape(geometry.signal.batched(count));
     }
-    let options = ConvTransposeOptions::new(geometry.stride, geometry.padding, geometry.output_padding, [1, 1], 1);
-    conv_transpose2d(codes, filters, None, options)
+    operation::synthesis(codes, filters, geometry)
 }
 
 /// Dᵀ x for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::analyze`].
@@ -99,7 +97,7 @@ pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGe
     if geometry.padding == [0, 0] && geometry.code.height * geometry.code.width <= FEW_POSITIONS {
         return analyze_by_windows(signals, filters, geometry);
     }
-    conv2d(signals, filters, None, ConvOptions::new(geometry.stride, geometry.padding, [1, 1], 1))
+    operation::analysis(signals, filters, geometry)
 }
 
 /// Code positions up to which windows are cut out one by one.
@@ -143,5 +141,5 @@ pub(crate) fn filter_gradient(
         let residuals = residuals.reshape([count, geometry.signal.len()]);
         return codes.reshape([count, dims[0]]).transpose().matmul(residuals).reshape(dims);
     }
-    conv2d_weight_backward(residuals, filters, codes, ConvOptions::new(geometry.stride, geometry.padding, [1, 1], 1))
+    operation::gradient(residuals, codes, filters, geometry)
 }

@@ -11,10 +11,11 @@ pub mod dictionary;
 pub mod file;
 pub mod geometry;
 pub mod normalization;
+mod operation;
 pub mod operator;
 pub mod preset;
-pub mod sparse;
 pub(crate) mod simd;
+pub mod sparse;
 mod spectrum;
 pub mod stripe;
 

@@ -62,8 +62,8 @@ impl std::str::FromStr for Application {
 
 /// How many times dearer a multiplication inside a convolution is than one inside a large matrix product.
 ///
-/// burn's CPU convolutions (im2col, col2im) reach 15–30 GFLOP/s where its matrix product reaches 400 on the same two cores.
-const CONVOLUTION_PENALTY: u64 = 16;
+/// On two cores the convolutions reach a third to a half of what matrix products do; `cargo bench --bench convolution` measures.
+const CONVOLUTION_PENALTY: u64 = 3;
 
 /// Largest dense matrix that [`Application::Auto`] builds (2²⁶ values: 256 MiB).
 const MAX_AUTO_MATRIX: usize = 1 << 26;
@@ -291,8 +291,7 @@ impl Operator {
         }
         if let Some(layer) = self.geometry.effective_layer() {
             // Each atom is a filter at its place: no need to synthesise a whole signal for it.
-            let filters =
-                self.host_filters.get_or_init(|| to_host(self.effective_filters()));
+            let filters = self.host_filters.get_or_init(|| to_host(self.effective_filters()));
             let mut columns = vec![0.0f32; places.len() * layer.signal.len()];
             for (column, &place) in columns.chunks_exact_mut(layer.signal.len()).zip(places) {
                 paint(filters, &layer, place, column);

@@ -175,10 +175,8 @@ impl<'a> Growth<'a> {
             .into_iter()
             .map(|energy| if energy > 0.0 { energy.sqrt().recip() } else { 0.0 })
             .collect();
-        let approximations = signals
-            .chunks_exact(operator.signal().len())
-            .map(|signal| Approximation::new(signal, &means))
-            .collect();
+        let approximations =
+            signals.chunks_exact(operator.signal().len()).map(|signal| Approximation::new(signal, &means)).collect();
         Ok(Self { operator, means, signals, inverse_norms, approximations })
     }
 
@@ -454,13 +452,7 @@ impl Approximation {
     /// Takes an atom of that energy and correlation with the signal into the support and solves for all coefficients; `inner` gives
     /// its inner product with an atom of the support, by index and place. Returns whether it was independent of the support.
     #[inline(always)]
-    fn admit(
-        &mut self,
-        place: usize,
-        energy: f64,
-        correlation: f64,
-        inner: impl Fn(usize, usize) -> f64,
-    ) -> bool {
+    fn admit(&mut self, place: usize, energy: f64, correlation: f64, inner: impl Fn(usize, usize) -> f64) -> bool {
         self.unavailable.push(place);
         // One more row of the factor: the triangular system that gives the overlaps with the earlier directions.
         let (size, start) = (self.support.len(), self.factor.len());
@@ -494,7 +486,8 @@ impl Approximation {
 /// Largest correlation relative to the atom's norm.
 #[inline(always)]
 fn largest_score(correlations: &[f32], scales: &[f32]) -> f32 {
-    let ((correlations, rest), (scales, rest_of_scales)) = (correlations.as_chunks::<LANES>(), scales.as_chunks::<LANES>());
+    let ((correlations, rest), (scales, rest_of_scales)) =
+        (correlations.as_chunks::<LANES>(), scales.as_chunks::<LANES>());
     let mut largest = [0.0f32; LANES];
     for (correlations, scales) in correlations.iter().zip(scales) {
         for (largest, (correlation, scale)) in largest.iter_mut().zip(correlations.iter().zip(scales)) {

@@ -35,8 +35,8 @@ pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConf
 pub use recipe::{PursuitName, Recipe};
 
 use crate::error::{Error, Result};
-pub(crate) use crate::model::sparse::to_host;
 use crate::model::Operator;
+pub(crate) use crate::model::sparse::to_host;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -379,9 +379,7 @@ impl Algorithm {
             ..ProximalGradientConfig::new(acceleration)
         };
         Ok(match self {
-            Self::Auto if columns::suits(operator, true) => {
-                Self::CoordinateDescent.init(config, operator)?
-            }
+            Self::Auto if columns::suits(operator, true) => Self::CoordinateDescent.init(config, operator)?,
             Self::Auto | Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
             Self::Ista => Box::new(proximal(Acceleration::Ista).init()?),
             Self::CoordinateDescent => Box::new(CoordinateDescentConfig { basis: config.clone() }.init()?),
