@@ -12,8 +12,8 @@ use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
 use mlcsc::pursuit::{
-    Acceleration, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, ProximalGradientConfig, Pursuit,
-    Unrolled,
+    Acceleration, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, ProximalGradientConfig,
+    Pursuit, Unrolled,
 };
 
 /// Signals that are coded at a time.
@@ -84,7 +84,8 @@ fn orthogonal_matching_pursuit(bencher: Bencher, nonzeros: usize) {
 fn unrolled_fista(bencher: Bencher, iterations: usize) {
     let operator = operator(1024);
     let pursuit = ProximalGradientConfig::new(Acceleration::Fista).init().expect("defaults");
-    let problem = Problem::new(&operator, signals(&operator)).and_then(|problem| problem.with_lambda(Lambda::Relative(0.1)));
+    let problem =
+        Problem::new(&operator, signals(&operator)).and_then(|problem| problem.with_lambda(Lambda::Relative(0.1)));
     let problem = problem.expect("signals that fit");
     bencher
         .counter(ItemsCount::new(SIGNALS))

@@ -128,7 +128,7 @@ pub(super) struct Growth<'a> {
 enum Means {
     /// From the atoms' inner products, signal by signal.
     InnerProducts {
-        columns: Columns,
+        columns: Box<Columns>,
         /// Dᵀy of all signals.
         correlations: Vec<f32>,
     },
@@ -163,7 +163,8 @@ impl<'a> Growth<'a> {
         let signals = to_host(problem.signals());
         let means = if !problem.has_separate_masks() && columns::suits(operator, problem.is_plain()) {
             let correlations = columns::correlate(operator, problem.signals());
-            Means::InnerProducts { columns: Columns::new(operator, problem.shared_mask(), None)?, correlations }
+            let columns = Box::new(Columns::new(operator, problem.shared_mask(), None)?);
+            Means::InnerProducts { columns, correlations }
         } else {
             Means::Analysis { mask: problem.mask().map(to_host) }
         };
