@@ -3,7 +3,7 @@
 //! Analysis and synthesis are the same thing: every output value is a sum over taps of input values at fixed distances, with
 //! weights that neighbouring outputs share. Strides split the input (analysis) or the output (synthesis) into phases, padding is
 //! zeros around the input, so that one kernel serves all: several outputs of a grid point times a run of grid points are
-//! summed in registers while the taps go by ([`Correlation`]). Filters are repacked once, into the order in which the kernel reads
+//! summed in registers while the taps go by (`Correlation`). Filters are repacked once, into the order in which the kernel reads
 //! them; taps at which all filters of a block are zero are left out.
 //!
 //! Loops are compiled for the instruction sets of x86-64 and aarch64 and chosen at run time. Work is divided into bands of rows

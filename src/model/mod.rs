@@ -16,7 +16,7 @@ pub mod operator;
 pub mod preset;
 pub(crate) mod simd;
 pub mod sparse;
-mod spectrum;
+pub mod spectrum;
 pub mod stripe;
 
 pub use config::ModelConfig;
