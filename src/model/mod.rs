@@ -6,12 +6,14 @@
 
 pub mod config;
 pub mod correlation;
+pub mod design;
 pub mod dictionary;
 pub mod file;
 pub mod geometry;
 pub mod normalization;
 pub mod operator;
 pub mod preset;
+pub mod sample;
 pub mod sparse;
 pub mod spectrum;
 pub mod stripe;
