@@ -95,7 +95,10 @@ fn main() -> Result<()> {
             }
         }
         let measured: usize = own.iter().map(|tally| tally.measured).sum();
-        eprintln!("{name}: {measured} promises measured, {} broken", own.iter().map(|tally| tally.broken).sum::<usize>());
+        eprintln!(
+            "{name}: {measured} promises measured, {} broken",
+            own.iter().map(|tally| tally.broken).sum::<usize>()
+        );
         tallies.push(own);
         profiles.push(profile);
     }
@@ -116,7 +119,8 @@ fn main() -> Result<()> {
             })
         })
         .collect();
-    let document = json!({ "signals": args.signals, "seed": args.seed, "noise": LEVELS, "nonzeros": NONZEROS, "models": results });
+    let document =
+        json!({ "signals": args.signals, "seed": args.seed, "noise": LEVELS, "nonzeros": NONZEROS, "models": results });
     files::write_bytes(&args.out.join("results.json"), format!("{document:#}\n").as_bytes())?;
     let page = page(&args, &models, &profiles, &theorems, &tallies);
     files::write_bytes(&args.out.join("README.md"), page.as_bytes())?;
@@ -203,7 +207,8 @@ impl Tally {
 /// Which part of the bounds is used by which part of the measurements.
 fn picture(theorems: &[Theorem], tallies: &[Vec<Tally>]) -> Panel {
     let line = |(index, theorem): (usize, &Theorem)| {
-        let mut ratios: Vec<f64> = tallies.iter().flat_map(|tallies| tallies[index].ratios.iter().flatten().copied()).collect();
+        let mut ratios: Vec<f64> =
+            tallies.iter().flat_map(|tallies| tallies[index].ratios.iter().flatten().copied()).collect();
         ratios.sort_by(f64::total_cmp);
         let points = (1..=100).filter_map(|percent| {
             let place = (percent * ratios.len()).div_ceil(100).checked_sub(1)?;
@@ -257,7 +262,8 @@ fn page(
     );
     for ((name, model), tallies) in models.iter().zip(tallies) {
         for (theorem, tally) in theorems.iter().zip(tallies) {
-            let used = tally.ratios.iter().map(|ratios| median(ratios).map_or("–".into(), |value| format!("{value:.3}")));
+            let used =
+                tally.ratios.iter().map(|ratios| median(ratios).map_or("–".into(), |value| format!("{value:.3}")));
             let _ = writeln!(
                 page,
                 "| {name} | {} | {} | {} | {} | {} | {:.0}% | {} | {:.3} |",

@@ -19,8 +19,8 @@ use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::generator;
 use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
 use mlcsc::pursuit::{
-    BasisPursuitConfig, ConvexProjectionConfig, HolisticPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem,
-    Pursuit,
+    BasisPursuitConfig, ConvexProjectionConfig, HolisticPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig,
+    Problem, Pursuit,
 };
 use rand::Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -280,13 +280,18 @@ fn estimates(
     zeros: usize,
 ) -> Result<Vec<Vec<Vec<f64>>>> {
     let values: Vec<f32> = trials.iter().flat_map(|trial| trial.noisy.iter().map(|&value| value as f32)).collect();
-    let signals = Tensor::from_data(TensorData::new(values, operator.signal().batched(trials.len())), &operator.device());
+    let signals =
+        Tensor::from_data(TensorData::new(values, operator.signal().batched(trials.len())), &operator.device());
     let nonzeros = trials[0].support.len();
     let weights: Vec<f32> = dictionaries.effective.iter().map(|atom| norm(atom) as f32).collect();
     let plain = Problem::new(operator, signals)?;
     let weighted = plain.clone().with_lambda(Lambda::Absolute(lambda() as f32))?.with_weights(2, weights)?;
     let basis = BasisPursuitConfig { gap: 1e-4, ..BasisPursuitConfig::default() };
-    let convex = ConvexProjectionConfig { debias: true, basis: basis.clone(), ..ConvexProjectionConfig::new(vec![FIRST, SECOND]) };
+    let convex = ConvexProjectionConfig {
+        debias: true,
+        basis: basis.clone(),
+        ..ConvexProjectionConfig::new(vec![FIRST, SECOND])
+    };
     let holistic = HolisticPursuitConfig { basis, ..HolisticPursuitConfig::new(vec![FIRST - zeros]) };
     let pursued = [
         OrthogonalMatchingPursuitConfig::new(nonzeros).init()?.solve(&plain)?,
@@ -307,7 +312,8 @@ impl Sums {
         let difference: Vec<f64> = estimate.iter().zip(&trial.second).map(|(found, value)| found - value).collect();
         let energy = |values: &[f64]| norm(values).powi(2);
         self.signal += energy(&combine(&dictionaries.effective, &difference));
-        self.first += energy(&combine(&dictionaries.second, &difference)) / energy(&combine(&dictionaries.second, &trial.second));
+        self.first +=
+            energy(&combine(&dictionaries.second, &difference)) / energy(&combine(&dictionaries.second, &trial.second));
         self.second += energy(&difference) / energy(&trial.second);
     }
 }

@@ -16,8 +16,8 @@ use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::{SampleConfig, add_noise, generator};
 use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
 use mlcsc::pursuit::{
-    BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, OrthogonalMatchingPursuitConfig, Problem,
-    Pursuit, Threshold,
+    BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, OrthogonalMatchingPursuitConfig,
+    Problem, Pursuit, Threshold,
 };
 use mlcsc::theory::{Levels, ModelProfile, Noise, Theorem};
 use serde_json::{Value, json};

@@ -109,7 +109,10 @@ fn main() -> Result<()> {
             .iter()
             .map(|(name, theorem)| row(name, theorem.as_ref(), &profile, &operator, &known, &noisy))
             .collect::<Result<_>>()?;
-        eprintln!("noise {level}: {}", of_level.iter().map(|row| format!("{:.4}", row.errors[model.depth() - 1])).collect::<Vec<_>>().join(" "));
+        eprintln!(
+            "noise {level}: {}",
+            of_level.iter().map(|row| format!("{:.4}", row.errors[model.depth() - 1])).collect::<Vec<_>>().join(" ")
+        );
         rows.push(of_level);
     }
     files::create_folder(&args.out)?;
@@ -159,22 +162,35 @@ fn row(
             .collect(),
     };
     let mean = |value: &dyn Fn(usize, usize) -> f64, layer: usize| {
-        (0..known.len()).map(|row| value(row, layer) / known[row].levels.layers[layer].norm).sum::<f64>() / known.len() as f64
+        (0..known.len()).map(|row| value(row, layer) / known[row].levels.layers[layer].norm).sum::<f64>()
+            / known.len() as f64
     };
     let layers = 0..profile.depth();
-    let bound = |row: usize, layer: usize| trials[row].promise.layers[layer].as_ref().map_or(f64::INFINITY, |bound| bound.global);
+    let bound = |row: usize, layer: usize| {
+        trials[row].promise.layers[layer].as_ref().map_or(f64::INFINITY, |bound| bound.global)
+    };
     let error = |row: usize, layer: usize| errors[row][layer].global;
     let ratios = (0..known.len()).flat_map(|row| layers.clone().map(move |layer| (row, layer)));
     Ok(Row {
         errors: layers.clone().map(|layer| mean(&error, layer)).collect(),
         bounds: all.then(|| layers.clone().map(|layer| mean(&bound, layer)).collect()),
         promised,
-        tightest: if all { ratios.map(|(row, layer)| error(row, layer) / bound(row, layer)).fold(0.0, f64::max) } else { 0.0 },
+        tightest: if all {
+            ratios.map(|(row, layer)| error(row, layer) / bound(row, layer)).fold(0.0, f64::max)
+        } else {
+            0.0
+        },
     })
 }
 
 /// Pursuits without a theorem, or whose theorem has nothing to say: with as much knowledge as a user could have.
-fn otherwise(name: &str, profile: &ModelProfile, operator: &Operator, known: &[Known], noisy: &Tensor<4>) -> Result<Vec<Vec<Vec<f32>>>> {
+fn otherwise(
+    name: &str,
+    profile: &ModelProfile,
+    operator: &Operator,
+    known: &[Known],
+    noisy: &Tensor<4>,
+) -> Result<Vec<Vec<Vec<f32>>>> {
     let depth = profile.depth();
     let basis = BasisPursuitConfig { gap: 1e-5, max_iterations: 3000, ..BasisPursuitConfig::default() };
     let most = |layer: usize| known.iter().map(|known| known.levels.layers[layer].nonzeros).max().unwrap_or(1);
@@ -189,7 +205,10 @@ fn otherwise(name: &str, profile: &ModelProfile, operator: &Operator, known: &[K
         "layered thresholding" => LayeredThresholding::new(Threshold::Soft).solve(&layered()?)?,
         "layered BP" => LayeredBasisPursuitConfig { basis, ..Default::default() }.init()?.solve(&layered()?)?,
         "ML-FISTA" => {
-            let config = MultiLayerProximalGradientConfig { basis, ..MultiLayerProximalGradientConfig::new(Acceleration::Fista) };
+            let config = MultiLayerProximalGradientConfig {
+                basis,
+                ..MultiLayerProximalGradientConfig::new(Acceleration::Fista)
+            };
             config.init()?.solve(&penalised()?.with_shallower_lambda(shallower)?)?
         }
         "projection by OMP" => {
@@ -221,8 +240,16 @@ fn draw(args: &Args, rows: &[Vec<Row>], depth: usize) -> Result<()> {
                 .iter()
                 .map(|&(level, layer)| rows[level][colour].bounds.as_ref().map_or(f64::NAN, |bounds| bounds[layer]))
                 .collect();
-            lines.push(Line { curve: Curve { name: (*name).into(), points: points(&errors, colour) }, colour, dashed: false });
-            lines.push(Line { curve: Curve { name: String::new(), points: points(&bounds, colour) }, colour, dashed: true });
+            lines.push(Line {
+                curve: Curve { name: (*name).into(), points: points(&errors, colour) },
+                colour,
+                dashed: false,
+            });
+            lines.push(Line {
+                curve: Curve { name: String::new(), points: points(&bounds, colour) },
+                colour,
+                dashed: true,
+            });
         }
         lines
     };
@@ -265,7 +292,10 @@ fn page(args: &Args, profile: &ModelProfile, rows: &[Vec<Row>]) -> String {
         args.signals,
         args.nonzeros,
         profile.depth(),
-        args.model.as_ref().map_or("a designed model".into(), |path| format!("model {}", path.file_name().unwrap_or_default().to_string_lossy())),
+        args.model.as_ref().map_or("a designed model".into(), |path| format!(
+            "model {}",
+            path.file_name().unwrap_or_default().to_string_lossy()
+        )),
         coherences(&profile.own),
         coherences(&profile.effective),
         profile.depth(),
@@ -276,7 +306,8 @@ fn page(args: &Args, profile: &ModelProfile, rows: &[Vec<Row>]) -> String {
                 Some(bounds) => (list(bounds), format!("{:.3}", row.tightest)),
                 None => ("no guarantee".into(), "–".into()),
             };
-            let holds = if theorem.is_some() { format!("{} of {}", row.promised, args.signals) } else { "no theorem".into() };
+            let holds =
+                if theorem.is_some() { format!("{} of {}", row.promised, args.signals) } else { "no theorem".into() };
             // Writing into a string cannot fail.
             let _ = writeln!(page, "| {level} | {name} | {} | {bounds} | {holds} | {ratio} |", list(&row.errors));
         }

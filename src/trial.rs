@@ -286,4 +286,3 @@ fn split(codes: Tensor<4>) -> Vec<Vec<f32>> {
     let values: Vec<f32> = codes.into_data().iter::<f32>().collect();
     values.chunks_exact(dims[1] * dims[2] * dims[3]).map(<[f32]>::to_vec).collect()
 }
-

@@ -77,7 +77,8 @@ impl Bench {
 #[test]
 fn drawn_signals_are_in_the_model() {
     let bench = Bench::new(2);
-    let printed = bench.json("sample --model model.safetensors --count 5 --nonzeros 2 --noise 0.25 --seed 3 --out drawn");
+    let printed =
+        bench.json("sample --model model.safetensors --count 5 --nonzeros 2 --noise 0.25 --seed 3 --out drawn");
     assert_eq!(printed["mean_nonzeros"][1], 2.0);
     assert_eq!(printed["images"], 5);
     let (noisy, clean) = (bench.npy("drawn/signals.npy"), bench.npy("drawn/clean.npy"));
@@ -173,7 +174,8 @@ fn certificates_know_what_was_planted() {
     let loud = bench.json(&format!("{certify} --pursuit omp --nonzeros 1 --noise 50"));
     let first = &loud["certificates"][0];
     assert_eq!(first["stability"][0]["vacuous"], true);
-    let named = |name: &str| first["theorems"].as_array().unwrap().iter().find(|theorem| theorem["theorem"] == name).unwrap();
+    let named =
+        |name: &str| first["theorems"].as_array().unwrap().iter().find(|theorem| theorem["theorem"] == name).unwrap();
     assert!(named("omp-projection")["layers"][0]["reason"].as_str().unwrap().contains("ε_0"));
     assert!(named("omp-projection")["radius"].as_f64().unwrap() < 50.0);
     assert_eq!(named("model-projection")["radius"], "unbounded");

@@ -170,7 +170,14 @@ fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], nois
     let cells = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<String>>();
     let limit = |limit: f64| if limit.is_finite() { number(limit) } else { "∞".into() };
     let mut layers = vec![cells(&[
-        "layer", "own stripe", "limit", "effective stripe", "limit", "only one as sparse", "within E", "vacuous",
+        "layer",
+        "own stripe",
+        "limit",
+        "effective stripe",
+        "limit",
+        "only one as sparse",
+        "within E",
+        "vacuous",
     ])];
     for index in 0..profile.depth() {
         let level = |certified: &Certified| certified.certificate.levels.layers[index].clone();
@@ -208,7 +215,8 @@ fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], nois
         let reports: Vec<_> = certified.iter().map(|certified| &certified.certificate.theorems[index]).collect();
         let radii: Vec<f64> = reports.iter().filter_map(|report| report.radius).collect();
         let holds = reports.iter().filter(|report| report.promise.holds()).count();
-        let mut row = vec![theorem.name().to_owned(), format!("{holds} of {count}"), median(&radii).map_or("–".into(), limit)];
+        let mut row =
+            vec![theorem.name().to_owned(), format!("{holds} of {count}"), median(&radii).map_or("–".into(), limit)];
         let promise = |place: usize| match certified[place].trials.get(index) {
             Some(trial) => &trial.promise,
             None => &certified[place].certificate.theorems[index].promise,
@@ -219,7 +227,8 @@ fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], nois
                 .map(|place| (&promise(place).layers[layer], certified[place].certificate.levels.layers[layer].norm))
                 .collect();
             let (within, _) = described(&bounds);
-            all_vacuous += bounds.iter().filter(|(bound, norm)| bound.as_ref().is_ok_and(|bound| bound.is_vacuous(*norm))).count();
+            all_vacuous +=
+                bounds.iter().filter(|(bound, norm)| bound.as_ref().is_ok_and(|bound| bound.is_vacuous(*norm))).count();
             row.push(within);
         }
         row.push(if holds == 0 { "–".into() } else { format!("{all_vacuous} of {}", holds * profile.depth()) });
@@ -245,7 +254,11 @@ fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], nois
         table(&rows)
     );
     if !reasons.is_empty() {
-        text.push_str(&format!("\n\nno guarantee, for the first of {} that has none\n{}", counted(count, "signal"), reasons.join("\n")));
+        text.push_str(&format!(
+            "\n\nno guarantee, for the first of {} that has none\n{}",
+            counted(count, "signal"),
+            reasons.join("\n")
+        ));
     }
     text
 }

@@ -100,7 +100,8 @@ impl SampleArgs {
             ..SampleConfig::new(1)
         };
         let mut rng = generator(self.seed);
-        let samples = config.init(&operator).and_then(|sampler| sampler.sample(self.count, &mut rng)).map_err(name_flag)?;
+        let samples =
+            config.init(&operator).and_then(|sampler| sampler.sample(self.count, &mut rng)).map_err(name_flag)?;
         let noise = self.noise.unwrap_or(0.0);
         let noisy = match self.noise {
             Some(noise) => add_noise(samples.signals.clone(), noise, &mut rng),
@@ -238,9 +239,11 @@ fn name_flag(error: Error) -> Error {
             };
             Error::Parameter { parameter, value, expected }
         }
-        Error::Shape { what, expected, found } if what.starts_with("limits") => {
-            Error::parameter("--stripe-limit", format!("{found} numbers"), format!("{expected}, or one for the deepest"))
-        }
+        Error::Shape { what, expected, found } if what.starts_with("limits") => Error::parameter(
+            "--stripe-limit",
+            format!("{found} numbers"),
+            format!("{expected}, or one for the deepest"),
+        ),
         other => other,
     }
 }

@@ -233,8 +233,8 @@ fn tick(value: f64) -> String {
 
 /// A range with some room around the values.
 fn range(values: impl Iterator<Item = f64>, logarithmic: bool) -> Range<f64> {
-    let (least, most) = values
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)));
+    let (least, most) =
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)));
     match (least <= most, logarithmic) {
         (false, _) => 0.1..10.0,
         (true, true) => least / 1.2..most * 1.2,

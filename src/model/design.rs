@@ -71,7 +71,11 @@ impl DesignConfig {
                     let nonzeros = self.atom_nonzeros[index - 1];
                     if !(1..=layer.atom_len()).contains(&nonzeros) {
                         let expected = format!("1 to {}, the values of an atom", layer.atom_len());
-                        return Err(Error::parameter(format!("non-zeros of atoms of layer {}", index + 1), nonzeros, expected));
+                        return Err(Error::parameter(
+                            format!("non-zeros of atoms of layer {}", index + 1),
+                            nonzeros,
+                            expected,
+                        ));
                     }
                     sparse(layer, nonzeros, &mut rng)
                 }
@@ -109,7 +113,11 @@ fn sparse(layer: &LayerGeometry, nonzeros: usize, rng: &mut impl Rng) -> HostFil
         order.sort_unstable();
         for _ in 0..nonzeros {
             let free = |entry: usize| filters.atom(atom)[entry] == 0.0;
-            let best = order.iter().map(|&(_, entry)| entry).filter(|&entry| free(entry)).min_by_key(|&entry| uses[rivals(entry)]);
+            let best = order
+                .iter()
+                .map(|&(_, entry)| entry)
+                .filter(|&entry| free(entry))
+                .min_by_key(|&entry| uses[rivals(entry)]);
             if let Some(entry) = best {
                 uses[rivals(entry)] += 1;
                 let magnitude = 0.5 + 0.5 * rng.random::<f32>();
@@ -144,7 +152,9 @@ impl Below {
 
     /// The effective atoms.
     fn synthesize(&self, filters: Tensor<4>) -> Tensor<4> {
-        self.layers.iter().fold(filters, |codes, (filters, layer)| dictionary::synthesize(codes, filters.clone(), layer))
+        self.layers
+            .iter()
+            .fold(filters, |codes, (filters, layer)| dictionary::synthesize(codes, filters.clone(), layer))
     }
 
     /// Its adjoint.
@@ -162,8 +172,8 @@ fn optimize(layer: &LayerGeometry, filters: Tensor<4>, support: Tensor<4>, below
     for step in 0..=steps {
         let part = step as f32 / steps.max(1) as f32;
         let own = Correlations::of(&current, layer.stride, positions);
-        let effective =
-            (!below.layers.is_empty()).then(|| Correlations::of(&below.synthesize(current.clone()), below.stride, below.positions));
+        let effective = (!below.layers.is_empty())
+            .then(|| Correlations::of(&below.synthesize(current.clone()), below.stride, below.positions));
         let largest = effective.iter().fold(own.largest, |largest, effective| largest.max(effective.largest));
         if largest < least {
             (best, least) = (current.clone(), largest);

@@ -433,9 +433,8 @@ impl Geometry {
         let (signal, code) = (self.signal(), self.layers[depth - 1].code);
         let (border, stride) = (self.border(depth), self.effective(depth).stride);
         // Whole strides are taken away, so that what the strides don't reach stays the same in every layer.
-        let spare = |axis: usize, positions: usize| {
-            positions.saturating_sub(2 * border[axis] + reach[axis] + 1) * stride[axis]
-        };
+        let spare =
+            |axis: usize, positions: usize| positions.saturating_sub(2 * border[axis] + reach[axis] + 1) * stride[axis];
         SignalShape::new(signal.channels, signal.height - spare(0, code.height), signal.width - spare(1, code.width))
     }
 

@@ -116,7 +116,11 @@ impl SampleConfig {
                 return Err(Error::parameter(format!("limit of layer {}", layer + 1), 0, "at least 1"));
             }
         } else if self.nonzeros.is_none() {
-            return Err(Error::parameter("nonzeros", "nothing", "a number of non-zeros, or limits of the stripe norms"));
+            return Err(Error::parameter(
+                "nonzeros",
+                "nothing",
+                "a number of non-zeros, or limits of the stripe norms",
+            ));
         }
         let [least, largest] = self.amplitudes;
         if !(least > 0.0 && largest >= least && largest.is_finite()) {
@@ -206,7 +210,9 @@ impl Sampler<'_> {
                 Err(Error::parameter(
                     format!("limit of layer {layer}"),
                     limits[layer - 1],
-                    format!("at least {norm}: the sparsest atom of D_{depth} puts as many non-zeros into one stripe of γ_{layer}"),
+                    format!(
+                        "at least {norm}: the sparsest atom of D_{depth} puts as many non-zeros into one stripe of γ_{layer}"
+                    ),
                 ))
             }
             _ => Ok(()),
@@ -302,7 +308,8 @@ impl Sampler<'_> {
         let (mut fewest_missing, mut stopped_by) = (usize::MAX, layers.len());
         for _ in 0..ATTEMPTS {
             let mut places = self.admitted.clone();
-            let tries = TRIES.saturating_mul(self.config.nonzeros.unwrap_or(limits[layers.len() - 1])).min(places.len());
+            let tries =
+                TRIES.saturating_mul(self.config.nonzeros.unwrap_or(limits[layers.len() - 1])).min(places.len());
             let (tried, _) = places.partial_shuffle(rng, tries);
             let mut support: Vec<usize> = Vec::new();
             let mut blocked = layers.len();

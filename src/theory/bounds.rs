@@ -263,9 +263,10 @@ impl Theorem {
             Self::LayeredBasisPursuit { penalties } => {
                 (Support::Contained, layered_basis_pursuit(profile, levels, noise.first_patch, penalties.as_deref()))
             }
-            Self::LayeredThresholding { soft, thresholds } => {
-                (Support::Equal, layered_thresholding(profile, levels, noise.first_patch, *soft, thresholds.as_deref()).0)
-            }
+            Self::LayeredThresholding { soft, thresholds } => (
+                Support::Equal,
+                layered_thresholding(profile, levels, noise.first_patch, *soft, thresholds.as_deref()).0,
+            ),
         };
         Promise { support, layers }
     }
@@ -392,7 +393,10 @@ fn relaxed(
     if needed >= penalty.least && !(noise == 0.0 && penalty.largest == 0.0) {
         return Err(Unmet {
             layer,
-            condition: format!("(1 + ρ)ε_{} + ρ·(largest penalty) < least penalty, ρ = kμ/(1 − (k − 1)μ) for {name}", layer - 1),
+            condition: format!(
+                "(1 + ρ)ε_{} + ρ·(largest penalty) < least penalty, ρ = kμ/(1 − (k − 1)μ) for {name}",
+                layer - 1
+            ),
             found: needed,
             limit: penalty.least,
         });
@@ -455,8 +459,7 @@ fn from_deepest(
     for depth in (2..=profile.depth()).rev() {
         let (level, dictionary) = (&levels.layers[depth - 1], &profile.own[depth - 1]);
         let coherence = dictionary.mutual();
-        let growth =
-            dictionary.max_norm() * (1.0 + level.reached_stripe.saturating_sub(1) as f64 * coherence).sqrt();
+        let growth = dictionary.max_norm() * (1.0 + level.reached_stripe.saturating_sub(1) as f64 * coherence).sqrt();
         let cover = (covering_patches(profile.geometry(), depth) as f64).sqrt();
         let half = level.reached_stripe as f64 * coherence < 0.5 * (1.0 + coherence) && has_unit_columns(dictionary);
         current = current.map(|bound| {
@@ -487,8 +490,7 @@ fn layered_basis_pursuit(
     layers
         .map(|(index, (level, dictionary))| {
             let bound = below.clone().and_then(|(noise, paper)| {
-                let penalty =
-                    penalties.map_or(Penalty::normalized(PENALTY * noise), |penalties| penalties[index]);
+                let penalty = penalties.map_or(Penalty::normalized(PENALTY * noise), |penalties| penalties[index]);
                 let name = format!("D_{}", index + 1);
                 let largest = relaxed((index + 1, &name), level.own_stripe, dictionary, noise, penalty)?;
                 let patch = (level.patch as f64).sqrt();
@@ -550,8 +552,7 @@ fn layered_thresholding(
             let scale = (most * most - 1.0).abs().max((1.0 - least * least).abs());
             // Rounded norms are no reason to be off.
             let scale = if has_unit_columns(dictionary) { 0.0 } else { scale };
-            let largest =
-                most * (others + noise) + if soft { threshold } else { 0.0 } + scale * level.largest;
+            let largest = most * (others + noise) + if soft { threshold } else { 0.0 } + scale * level.largest;
             let of = |count: usize| largest * (count as f64).sqrt();
             Ok(Bound { global: of(level.nonzeros), local: of(level.patch), largest, paper: None })
         });

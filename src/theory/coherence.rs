@@ -173,7 +173,11 @@ fn largest(inner: Tensor<2>, same_position: bool) -> f64 {
     let atoms = inner.dims()[0];
     let device = inner.device();
     let inner = inner.abs();
-    let inner = if same_position { inner * (Tensor::ones([atoms, atoms], &device) - Tensor::eye(atoms, &device)) } else { inner };
+    let inner = if same_position {
+        inner * (Tensor::ones([atoms, atoms], &device) - Tensor::eye(atoms, &device))
+    } else {
+        inner
+    };
     f64::from(inner.max().into_scalar::<f32>())
 }
 
@@ -212,8 +216,7 @@ pub fn welch_bound(geometry: &LayerGeometry) -> f64 {
         }
         largest = largest.max(squared(columns, dimensions, pairs - columns));
     }
-    let all_shifts =
-        (0..2).all(|axis| positions[axis] > overlap[axis] + 2 * padding[axis].div_ceil(stride[axis]));
+    let all_shifts = (0..2).all(|axis| positions[axis] > overlap[axis] + 2 * padding[axis].div_ceil(stride[axis]));
     if all_shifts {
         let (mut shifts, mut dimensions) = (atoms, signal.channels as f64);
         for axis in 0..2 {
