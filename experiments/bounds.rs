@@ -26,7 +26,7 @@ use std::path::PathBuf;
 #[derive(Parser)]
 struct Args {
     /// Signals of every model, at every noise level and number of non-zeros
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 300)]
     signals: usize,
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -141,7 +141,8 @@ fn models(device: &Device) -> Result<Vec<(&'static str, Mlcsc)>> {
     let three = vec![LayerShape::new(8, 8, 3), LayerShape::new(12, 3, 2), LayerShape::new(24, 4, 1)];
     let two = vec![LayerShape::new(6, Pair([5, 7]), Pair([2, 3])), LayerShape::new(10, 3, 1)];
     let overcomplete = vec![LayerShape::new(6, 9, 2)];
-    let cropped = vec![padded(6, 6, 3, 2), padded(8, 3, 2, 1)];
+    let cropped = vec![padded(4, 8, 4, 1), LayerShape::new(6, 3, 2)];
+    let cropped_inside = vec![LayerShape::new(8, 8, 4), padded(6, 3, 1, 1)];
     let uneven = design([1, 32, 32], vec![LayerShape::new(8, 8, 4), LayerShape::new(12, 2, 1)], &[2])?;
     let filters = uneven.filters();
     let lengths: Vec<f32> = (0..12).map(|atom| 0.6 + 0.07 * atom as f32).collect();
@@ -151,7 +152,8 @@ fn models(device: &Device) -> Result<Vec<(&'static str, Mlcsc)>> {
         ("three layers", design([1, 38, 38], three, &[2, 2])?),
         ("two layers, colour, rectangles", design([3, 25, 31], two, &[2])?),
         ("one layer, overcomplete", design([1, 31, 31], overcomplete, &[])?),
-        ("two layers, padded", design([1, 29, 29], cropped, &[2])?),
+        ("two layers, the first padded", design([1, 34, 34], cropped, &[1])?),
+        ("two layers, padded inside", design([1, 32, 32], cropped_inside, &[16])?),
         ("two layers, atoms of other lengths", uneven),
     ])
 }

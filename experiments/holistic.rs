@@ -34,8 +34,11 @@ struct Args {
     #[arg(long, default_value_t = 1000)]
     trials: usize,
     /// Non-zeros of γ_2
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 10)]
     nonzeros: usize,
+    /// λ of BP and of holistic pursuit's first estimate, as a multiple of σ√(2 ln m_2)
+    #[arg(long, default_value_t = 2.0)]
+    lambda: f64,
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Folder of the results
@@ -51,12 +54,15 @@ const SECOND: usize = 50;
 const DEVIATION: f64 = 0.1;
 const DECIBELS: f64 = 25.0;
 
+/// Least magnitude of the non-zeros of γ_2, as a part of their root mean square.
+const LEAST: f64 = 0.4;
+
 /// Trials that share their dictionaries.
 const GROUP: usize = 20;
 
-/// λ on coefficients of unit atoms: σ√(2 ln m_2).
-fn lambda() -> f64 {
-    DEVIATION * (2.0 * (SECOND as f64).ln()).sqrt()
+/// λ on coefficients of unit atoms, as a multiple of σ√(2 ln m_2).
+fn lambda(factor: f64) -> f64 {
+    factor * DEVIATION * (2.0 * (SECOND as f64).ln()).sqrt()
 }
 
 const NAMES: [&str; 5] = [
@@ -89,7 +95,9 @@ fn main() -> Result<()> {
         for (&zeros, sums) in zeros.iter().zip(&mut sums) {
             let trials: Vec<Trial> =
                 (0..GROUP).map(|_| Trial::random(&dictionaries, args.nonzeros, zeros, &mut rng)).collect();
-            for (sums, estimates) in sums.iter_mut().zip(estimates(&dictionaries, &operator, &trials, zeros)?) {
+            for (sums, estimates) in
+                sums.iter_mut().zip(estimates(&dictionaries, &operator, &trials, zeros, args.lambda)?)
+            {
                 for (trial, estimate) in trials.iter().zip(estimates) {
                     sums.add(&dictionaries, trial, &estimate);
                 }
@@ -147,7 +155,7 @@ fn main() -> Result<()> {
         .collect();
     let results = json!({
         "trials": groups * GROUP, "nonzeros": args.nonzeros, "seed": args.seed, "sigma": DEVIATION,
-        "decibels": DECIBELS, "lambda": lambda(), "rows": rows,
+        "decibels": DECIBELS, "lambda": lambda(args.lambda), "rows": rows,
     });
     files::write_bytes(&args.out.join("results.json"), format!("{results:#}\n").as_bytes())?;
     let page = page(&args, groups * GROUP, &zeros, &sums, count);
@@ -158,11 +166,12 @@ fn main() -> Result<()> {
 
 fn page(args: &Args, trials: usize, zeros: &[usize], sums: &[[Sums; NAMES.len()]], count: f64) -> String {
     let mut page = format!(
-        "# Holistic pursuit against projection\n\nDense dictionaries, n = {SIGNAL}, m_1 = {FIRST}, m_2 = {SECOND}, {} non-zeros of γ_2, \
-         noise of σ = {DEVIATION} at {DECIBELS} dB; {trials} trials for every number of zeros of γ_1. λ = σ√(2 ln m_2) on \
+        "# Holistic pursuit against projection\n\nDense dictionaries, n = {SIGNAL}, m_1 = {FIRST}, m_2 = {SECOND}, {} non-zeros of γ_2 (Gaussian, none below {LEAST} of their root mean square), \
+         noise of σ = {DEVIATION} at {DECIBELS} dB; {trials} trials for every number of zeros of γ_1. λ = {} σ√(2 ln m_2) on \
          normalised coefficients; holistic pursuit is told how many zeros there are. Mean ‖x̂ − x‖²; in brackets mean \
          ‖γ̂_2 − γ_2‖²/‖γ_2‖².\n\n| zeros of γ_1 | {} | σ²s | σ²(s − ℓ) |\n|---|{}---|---|\n",
         args.nonzeros,
+        args.lambda,
         NAMES.join(" | "),
         "---|".repeat(NAMES.len()),
     );
@@ -234,11 +243,17 @@ struct Trial {
 
 impl Trial {
     fn random(dictionaries: &Dictionaries, nonzeros: usize, zeros: usize, rng: &mut impl Rng) -> Self {
-        let support = rand::seq::index::sample(rng, SECOND, nonzeros).into_vec();
-        let zeros = rand::seq::index::sample(rng, FIRST, zeros).into_vec();
-        let rows: Vec<Vec<f64>> = equations(dictionaries, &support, &zeros);
-        let basis = orthonormal(rows);
-        let values = without(&normals(rng, nonzeros), &basis);
+        let (support, zeros, values) = loop {
+            let support = rand::seq::index::sample(rng, SECOND, nonzeros).into_vec();
+            let zeros = rand::seq::index::sample(rng, FIRST, zeros).into_vec();
+            let basis = orthonormal(equations(dictionaries, &support, &zeros));
+            let values = without(&normals(rng, nonzeros), &basis);
+            // None so small that no pursuit could tell it from noise; some null spaces have no other.
+            let floor = LEAST * norm(&values) / (nonzeros as f64).sqrt();
+            if values.iter().all(|value| value.abs() >= floor) {
+                break (support, zeros, values);
+            }
+        };
         let mut second = vec![0.0; SECOND];
         support.iter().zip(&values).for_each(|(&place, &value)| second[place] = value);
         let clean = combine(&dictionaries.effective, &second);
@@ -278,6 +293,7 @@ fn estimates(
     operator: &Operator,
     trials: &[Trial],
     zeros: usize,
+    factor: f64,
 ) -> Result<Vec<Vec<Vec<f64>>>> {
     let values: Vec<f32> = trials.iter().flat_map(|trial| trial.noisy.iter().map(|&value| value as f32)).collect();
     let signals =
@@ -285,7 +301,7 @@ fn estimates(
     let nonzeros = trials[0].support.len();
     let weights: Vec<f32> = dictionaries.effective.iter().map(|atom| norm(atom) as f32).collect();
     let plain = Problem::new(operator, signals)?;
-    let weighted = plain.clone().with_lambda(Lambda::Absolute(lambda() as f32))?.with_weights(2, weights)?;
+    let weighted = plain.clone().with_lambda(Lambda::Absolute(lambda(factor) as f32))?.with_weights(2, weights)?;
     let basis = BasisPursuitConfig { gap: 1e-4, ..BasisPursuitConfig::default() };
     let convex = ConvexProjectionConfig {
         debias: true,

@@ -45,7 +45,7 @@ struct Args {
 }
 
 /// Numbers of non-zeros of γ_L, as far as it has places.
-const NONZEROS: [usize; 16] = [1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 25, 32, 40, 50, 64];
+const NONZEROS: [usize; 18] = [1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 65, 90, 120, 160, 210, 280];
 
 /// Entries below this part of the least planted amplitude are taken for zero: basis pursuit shrinks what it finds.
 const FLOOR: f32 = 0.5;
@@ -74,9 +74,9 @@ fn main() -> Result<()> {
     let model = match &args.model {
         Some(path) => Mlcsc::load(path, &device)?.0,
         None => {
-            let layers = vec![LayerShape::new(12, 10, 3), LayerShape::new(24, 3, 2), LayerShape::new(96, 4, 1)];
-            let config = ModelConfig::new(SignalShape::new(1, 34, 34), layers);
-            DesignConfig { seed: args.seed, ..DesignConfig::new(config, vec![2, 2]) }.init(&device)?
+            let layers = vec![LayerShape::new(16, 8, 2), LayerShape::new(392, 7, 1)];
+            let config = ModelConfig::new(SignalShape::new(1, 20, 20), layers);
+            DesignConfig { seed: args.seed, ..DesignConfig::new(config, vec![2]) }.init(&device)?
         }
     };
     let profile = ModelProfile::new(&model, model.config().signal)?;

@@ -13,6 +13,9 @@ use std::collections::BTreeMap;
 /// Duality gap of basis pursuits: what is measured is then the minimiser's error and not the solver's.
 const GAP: f32 = 1e-6;
 
+/// Iterations after which proximal gradient steps have reached what `f32` can tell apart.
+const ITERATIONS: usize = 2000;
+
 /// One signal of which everything is known.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -143,11 +146,11 @@ fn estimates(
     }
     let geometry = profile.geometry();
     let problem = || Problem::new(operator, stacked(operator, signals, open));
-    let basis = BasisPursuitConfig { gap: GAP, ..BasisPursuitConfig::default() };
+    let basis = BasisPursuitConfig { gap: GAP, max_iterations: ITERATIONS, nonnegative: false };
     match theorem {
         Theorem::ModelProjection | Theorem::GreedyProjection => {
             let deepest = |row: &usize| signals[*row].levels.layers[profile.depth() - 1].nonzeros;
-            by_count(open, deepest)
+            grouped(open, deepest)
                 .into_iter()
                 .map(|(nonzeros, rows)| {
                     let codes = matching(operator, stacked(operator, signals, &rows), nonzeros)?;
@@ -155,18 +158,21 @@ fn estimates(
                 })
                 .collect()
         }
-        Theorem::LayeredCoding => open
-            .iter()
-            .map(|&row| {
-                let mut below = stacked(operator, signals, &[row]);
+        Theorem::LayeredCoding => {
+            let counts = |row: &usize| -> Vec<usize> {
+                signals[*row].levels.layers.iter().map(|level| level.nonzeros).collect()
+            };
+            let code = |(nonzeros, rows): (Vec<usize>, Vec<usize>)| {
+                let mut below = stacked(operator, signals, &rows);
                 let mut found = Vec::new();
-                for (layer, level) in operator.layers().iter().zip(&signals[row].levels.layers) {
-                    below = matching(layer, layer.signal_shaped(operator.flat(below)), level.nonzeros)?;
+                for (layer, nonzeros) in operator.layers().iter().zip(nonzeros) {
+                    below = matching(layer, layer.signal_shaped(operator.flat(below)), nonzeros)?;
                     found.push(split(below.clone()));
                 }
-                Ok((vec![row], found))
-            })
-            .collect(),
+                Ok((rows, found))
+            };
+            grouped(open, counts).into_iter().map(code).collect()
+        }
         Theorem::ConvexProjection { .. } => {
             let dictionary = &profile.effective[profile.depth() - 1];
             let mut problem = problem()?;
@@ -270,9 +276,10 @@ fn matching(operator: &Operator, signals: Tensor<4>, nonzeros: usize) -> Result<
     Ok(pursuit.solve(&Problem::new(operator, signals)?)?.codes)
 }
 
-fn by_count(rows: &[usize], count: impl Fn(&usize) -> usize) -> BTreeMap<usize, Vec<usize>> {
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    rows.iter().for_each(|row| groups.entry(count(row)).or_default().push(*row));
+/// Rows that are alike in something.
+fn grouped<K: Ord>(rows: &[usize], key: impl Fn(&usize) -> K) -> BTreeMap<K, Vec<usize>> {
+    let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
+    rows.iter().for_each(|row| groups.entry(key(row)).or_default().push(*row));
     groups
 }
 
