@@ -24,6 +24,9 @@ pub fn mutual_coherence(filters: Tensor<4>, geometry: &LayerGeometry) -> f32 {
 /// Columns that are held at once for a dictionary whose atoms are cropped (2²⁸ values: 1 GiB).
 const MAX_COLUMNS: usize = 1 << 28;
 
+/// Multiplications that are spent on such a dictionary (2⁴¹: some seconds).
+const MAX_PRODUCTS: usize = 1 << 41;
+
 /// The coherence at every relative shift: μ_δ = max |〈d_i, d_j〉|/(‖d_i‖‖d_j‖) over columns δ code positions apart, which for δ = 0
 /// are distinct.
 ///
@@ -65,7 +68,8 @@ impl Coherence {
     /// meets every other on a signal no larger than it takes for all to be there, cropped and whole.
     ///
     /// # Errors
-    /// Signals that the model cannot take; padding with so many and so large atoms that their columns exceed 2²⁸ values.
+    /// Signals that the model cannot take; padding with so many and so large atoms that their columns exceed 2²⁸ values or
+    /// their inner products 2⁴¹ multiplications.
     pub fn of_columns(model: &Mlcsc, signal: SignalShape) -> Result<Self> {
         let geometry = model.config().geometry_on(signal)?;
         let depth = model.depth();
@@ -77,11 +81,12 @@ impl Coherence {
         let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
         let operator = representative(model, signal, reach)?;
         let SignalShape { channels: atoms, height, width } = operator.code();
-        if operator.code().len().saturating_mul(operator.signal().len()) > MAX_COLUMNS {
+        let values = operator.code().len().saturating_mul(operator.signal().len());
+        if values > MAX_COLUMNS || values.saturating_mul(operator.code().len()) > MAX_PRODUCTS {
             return Err(Error::parameter(
                 "columns of a padded dictionary",
                 format!("{} of {}", operator.code().len(), operator.signal()),
-                format!("at most {MAX_COLUMNS} values for its coherence"),
+                format!("at most {MAX_COLUMNS} values, and {MAX_PRODUCTS} products of them, for its coherence"),
             ));
         }
         let columns: Vec<Tensor<2>> = (0..height * width)
