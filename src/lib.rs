@@ -35,7 +35,7 @@
 //! - [`pursuit`]: how a signal becomes representations; each answer carries its duality gap, so that one knows how far it can
 //!   be trusted.
 //! - [`learn`]: how the dictionaries are found, with checkpoints and exact resumption.
-//! - [`theory`]: when answers are guaranteed.
+//! - [`theory`]: when answers are guaranteed; [`trial`]: promises beside what pursuits make of them.
 //! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read.
 //!
 //! [`device`] chooses where it is computed, [`cli`] is the command-line program on top, and every mistake that comes from
@@ -110,6 +110,7 @@ pub mod learn;
 pub mod model;
 pub mod pursuit;
 pub mod theory;
+pub mod trial;
 
 pub use error::{Error, Result};
 

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::operator::Costs;
 use crate::model::{Application, Mlcsc};
-use crate::theory::coherence::mutual_coherence;
+use crate::theory::{DictionaryProfile, ModelProfile, welch_bound};
 use burn::tensor::Tensor;
 use clap::Args;
 use serde::Serialize;
@@ -39,11 +39,14 @@ struct Filters {
     sparsity: f64,
     min_norm: f32,
     max_norm: f32,
-    coherence: f32,
+    /// Mutual coherence of its columns, those that padding crops included; `None` where padding makes it too dear to compute.
+    coherence: Option<f64>,
+    /// The least that its geometry permits.
+    welch_bound: f64,
 }
 
 impl Filters {
-    fn new(filters: Tensor<4>, geometry: &LayerGeometry) -> Self {
+    fn new(filters: Tensor<4>, geometry: &LayerGeometry, profile: Option<&DictionaryProfile>) -> Self {
         let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt();
         let values = filters.clone().into_data();
         let zeros = values.iter::<f32>().filter(|&value| value == 0.0).count();
@@ -53,7 +56,8 @@ impl Filters {
             sparsity: zeros as f64 / values.num_elements() as f64,
             min_norm: norms.clone().min().into_scalar(),
             max_norm: norms.max().into_scalar(),
-            coherence: mutual_coherence(filters, geometry),
+            coherence: profile.map(DictionaryProfile::mutual),
+            welch_bound: welch_bound(geometry),
         }
     }
 }
@@ -67,10 +71,20 @@ impl InspectArgs {
         let geometry = operator.geometry();
         let layers = geometry.layers();
         let filters = model.filters();
-        let own: Vec<Filters> =
-            filters.iter().zip(layers).map(|(filters, layer)| Filters::new(filters.clone(), layer)).collect();
+        let profile = ModelProfile::new(&model, signal).ok();
+        let (owns, effectives) = match &profile {
+            Some(profile) => (profile.own.iter().map(Some).collect(), profile.effective.iter().map(Some).collect()),
+            None => (vec![None; layers.len()], vec![None; layers.len()]),
+        };
+        let own: Vec<Filters> = filters
+            .iter()
+            .zip(layers)
+            .zip(owns)
+            .map(|((filters, layer), profile)| Filters::new(filters.clone(), layer, profile))
+            .collect();
         let effective: Vec<Filters> = (1..=model.depth())
-            .map(|depth| Filters::new(model.effective_filters(depth), &geometry.windows(depth)))
+            .zip(effectives)
+            .map(|(depth, profile)| Filters::new(model.effective_filters(depth), &geometry.windows(depth), profile))
             .collect();
         let parameters: usize = filters.iter().map(|filters| filters.dims().iter().product::<usize>()).sum();
         // The bound that first-order pursuits would step with.
@@ -108,7 +122,7 @@ impl InspectArgs {
         };
         let cells = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<String>>();
         let mut shapes = vec![cells(&["layer", "atoms", "kernel", "stride", "padding", "code", "parameters", "zeros"])];
-        let mut numbers = vec![cells(&["dictionary", "kernel", "stride", "norms", "coherence"])];
+        let mut numbers = vec![cells(&["dictionary", "kernel", "stride", "norms", "coherence", "least possible"])];
         for (index, (layer, own)) in layers.iter().zip(&own).enumerate() {
             shapes.push(vec![
                 (index + 1).to_string(),
@@ -131,7 +145,8 @@ impl InspectArgs {
                 pair(filters.kernel),
                 pair(filters.stride),
                 if norms[0] == norms[1] { norms[0].clone() } else { norms.join(" to ") },
-                number(filters.coherence.into()),
+                filters.coherence.map_or("too dear".into(), number),
+                number(filters.welch_bound),
             ]);
         }
         let mut ways = vec![cells(&["way", "multiplications"])];

@@ -3,6 +3,7 @@
 //! Results go to stdout, as aligned text or, with `--json`, as one JSON document; everything else goes to stderr. Errors take
 //! one or two lines. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.
 
+mod certify;
 pub mod coding;
 mod compare;
 pub mod data;
@@ -14,6 +15,7 @@ pub mod interrupt;
 pub mod output;
 pub mod progress;
 mod reconstruct;
+mod sample;
 mod train;
 
 use crate::device;
@@ -36,6 +38,8 @@ enum Command {
     Train(train::TrainArgs),
     Encode(encode::EncodeArgs),
     Compare(compare::CompareArgs),
+    Certify(certify::CertifyArgs),
+    Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
     Export(export::ExportArgs),
@@ -48,6 +52,8 @@ impl Command {
             Self::Train(args) => args.run(),
             Self::Encode(args) => args.run(),
             Self::Compare(args) => args.run(),
+            Self::Certify(args) => args.run(),
+            Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Export(args) => args.run(),

@@ -3,6 +3,8 @@
 use crate::error::{Error, Result};
 use crate::files;
 use crate::pursuit::comparison::Row;
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use std::ops::Range;
 use std::path::Path;
@@ -46,8 +48,18 @@ pub fn check_name(path: &Path, flag: &str) -> Result<()> {
 /// # Errors
 /// A file that cannot be written.
 pub fn curves(path: &Path, horizontal: &str, vertical: &str, curves: &[Curve]) -> Result<()> {
-    let drawn = draw(horizontal, vertical, curves).map_err(|reason| Error::format(path, reason))?;
-    files::write_bytes(path, drawn.as_bytes())
+    panels(path, &[logarithmic(horizontal, vertical, curves)])
+}
+
+/// Curves of different colours on logarithmic axes.
+fn logarithmic(horizontal: &str, vertical: &str, curves: &[Curve]) -> Panel {
+    let line = |(colour, curve): (usize, &Curve)| Line { curve: curve.clone(), colour, dashed: false };
+    Panel {
+        title: String::new(),
+        horizontal: Axis::logarithmic(horizontal),
+        vertical: Axis::logarithmic(vertical),
+        lines: curves.iter().enumerate().map(line).collect(),
+    }
 }
 
 /// Draws error against non-zeros: every list of rows is a curve with its pursuit's name.
@@ -63,48 +75,90 @@ pub fn error_against_nonzeros(path: &Path, rows: &[Vec<Row>]) -> Result<()> {
     curves(path, "mean non-zeros of the deepest codes", "mean ‖y − D^(L) γ_L‖", &all)
 }
 
-fn draw(horizontal: &str, vertical: &str, curves: &[Curve]) -> Result<String, String> {
-    let shown: Vec<Vec<(f64, f64)>> = curves
-        .iter()
-        .map(|curve| {
-            let shows = |(x, y): &(f64, f64)| *x > 0.0 && *y > 0.0 && x.is_finite() && y.is_finite();
-            curve.points.iter().copied().filter(shows).collect()
-        })
-        .collect();
-    let all = || shown.iter().flatten();
-    let (across, up) = (range(all().map(|point| point.0)), range(all().map(|point| point.1)));
+/// An axis with what it says.
+#[derive(Debug, Clone)]
+pub struct Axis {
+    /// Its description.
+    pub label: String,
+    /// Whether it is logarithmic: points that are not positive are then left out.
+    pub logarithmic: bool,
+}
+
+impl Axis {
+    /// In powers of ten.
+    pub fn logarithmic(label: impl Into<String>) -> Self {
+        Self { label: label.into(), logarithmic: true }
+    }
+
+    /// In equal steps.
+    pub fn linear(label: impl Into<String>) -> Self {
+        Self { label: label.into(), logarithmic: false }
+    }
+
+    fn shows(&self, value: f64) -> bool {
+        value.is_finite() && (value > 0.0 || !self.logarithmic)
+    }
+}
+
+/// A curve in its colour.
+#[derive(Debug, Clone)]
+pub struct Line {
+    /// The curve; one without a name has no place in the legend.
+    pub curve: Curve,
+    /// A number from which its colour follows; lines of the same number have the same.
+    pub colour: usize,
+    /// Whether it is dashed, as bounds are.
+    pub dashed: bool,
+}
+
+/// One picture, or one of several side by side.
+#[derive(Debug, Clone)]
+pub struct Panel {
+    /// What stands above it; may be empty.
+    pub title: String,
+    /// To the right.
+    pub horizontal: Axis,
+    /// Upwards.
+    pub vertical: Axis,
+    /// What is drawn.
+    pub lines: Vec<Line>,
+}
+
+/// Draws pictures side by side, each as wide as a picture of [`curves`] is high, with one legend in the first.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn panels(path: &Path, panels: &[Panel]) -> Result<()> {
+    let width = if panels.len() == 1 { SIZE.0 } else { SIZE.1 * panels.len() as u32 };
+    let drawn = draw((width, SIZE.1), panels).map_err(|reason| Error::format(path, reason))?;
+    files::write_bytes(path, drawn.as_bytes())
+}
+
+fn draw(size: (u32, u32), panels: &[Panel]) -> Result<String, String> {
     let mut svg = String::new();
-    let drawing = || -> Result<(), Box<dyn std::error::Error>> {
-        let area = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();
+    let mut drawing = || -> Drawn {
+        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
         area.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(20)
-            .x_label_area_size(50)
-            .y_label_area_size(75)
-            .build_cartesian_2d(across.log_scale(), up.log_scale())?;
-        chart
-            .configure_mesh()
-            .x_desc(horizontal)
-            .y_desc(vertical)
-            .label_style(("sans-serif", 16))
-            .axis_desc_style(("sans-serif", 18))
-            .x_label_formatter(&|value| format!("{value}"))
-            .y_label_formatter(&|value| format!("{value}"))
-            .draw()?;
-        for (index, (curve, points)) in curves.iter().zip(shown.iter()).enumerate() {
-            let colour = COLOURS[index % COLOURS.len()];
-            chart
-                .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(4))?
-                .label(&curve.name)
-                .legend(move |(x, y)| PathElement::new(vec![(x, y), (x + 20, y)], colour.stroke_width(3)));
+        for (index, (panel, area)) in panels.iter().zip(area.split_evenly((1, panels.len()))).enumerate() {
+            let shown: Vec<Vec<(f64, f64)>> = panel
+                .lines
+                .iter()
+                .map(|line| {
+                    let shows = |(x, y): &(f64, f64)| panel.horizontal.shows(*x) && panel.vertical.shows(*y);
+                    line.curve.points.iter().copied().filter(shows).collect()
+                })
+                .collect();
+            let all = || shown.iter().flatten();
+            let across = range(all().map(|point| point.0), panel.horizontal.logarithmic);
+            let up = range(all().map(|point| point.1), panel.vertical.logarithmic);
+            let legend = index == 0;
+            match (panel.horizontal.logarithmic, panel.vertical.logarithmic) {
+                (true, true) => paint(&area, panel, &shown, legend, across.log_scale(), up.log_scale()),
+                (true, false) => paint(&area, panel, &shown, legend, across.log_scale(), up),
+                (false, true) => paint(&area, panel, &shown, legend, across, up.log_scale()),
+                (false, false) => paint(&area, panel, &shown, legend, across, up),
+            }?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .label_font(("sans-serif", 16))
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
         area.present()?;
         Ok(())
     };
@@ -112,11 +166,83 @@ fn draw(horizontal: &str, vertical: &str, curves: &[Curve]) -> Result<String, St
     Ok(svg)
 }
 
-/// A range with some room around positive values.
-fn range(values: impl Iterator<Item = f64>) -> Range<f64> {
+type Drawn = Result<(), Box<dyn std::error::Error>>;
+
+fn paint<X, Y>(
+    area: &DrawingArea<SVGBackend<'_>, Shift>,
+    panel: &Panel,
+    shown: &[Vec<(f64, f64)>],
+    legend: bool,
+    across: X,
+    up: Y,
+) -> Drawn
+where
+    X: AsRangedCoord<Value = f64>,
+    Y: AsRangedCoord<Value = f64>,
+    X::CoordDescType: ValueFormatter<f64>,
+    Y::CoordDescType: ValueFormatter<f64>,
+{
+    let mut builder = ChartBuilder::on(area);
+    builder.margin(20).x_label_area_size(50).y_label_area_size(75);
+    if !panel.title.is_empty() {
+        builder.caption(&panel.title, ("sans-serif", 20));
+    }
+    let mut chart = builder.build_cartesian_2d(across, up)?;
+    chart
+        .configure_mesh()
+        .x_desc(&panel.horizontal.label)
+        .y_desc(&panel.vertical.label)
+        .label_style(("sans-serif", 16))
+        .axis_desc_style(("sans-serif", 18))
+        .x_label_formatter(&|value| tick(*value))
+        .y_label_formatter(&|value| tick(*value))
+        .draw()?;
+    for (line, points) in panel.lines.iter().zip(shown) {
+        let colour = COLOURS[line.colour % COLOURS.len()];
+        let drawn = if line.dashed {
+            chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 5, colour.stroke_width(2)))?
+        } else {
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(4))?
+        };
+        if line.curve.name.is_empty() {
+            continue;
+        }
+        let dashed = line.dashed;
+        drawn.label(&line.curve.name).legend(move |(x, y)| {
+            let end = if dashed { x + 12 } else { x + 20 };
+            PathElement::new(vec![(x, y), (end, y)], colour.stroke_width(3))
+        });
+    }
+    if legend {
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .label_font(("sans-serif", 16))
+            .background_style(WHITE.mix(0.85))
+            .border_style(BLACK.mix(0.3))
+            .draw()?;
+    }
+    Ok(())
+}
+
+/// A number on an axis, without the digits that come from adding steps up.
+fn tick(value: f64) -> String {
+    let rounded = (value * 1e9).round() / 1e9;
+    if rounded != 0.0 { format!("{rounded}") } else { format!("{value}") }
+}
+
+/// A range with some room around the values.
+fn range(values: impl Iterator<Item = f64>, logarithmic: bool) -> Range<f64> {
     let (least, most) =
-        values.fold((f64::INFINITY, 0.0f64), |(least, most), value| (least.min(value), most.max(value)));
-    if most == 0.0 { 0.1..10.0 } else { least / 1.2..most * 1.2 }
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), value| (least.min(value), most.max(value)));
+    match (least <= most, logarithmic) {
+        (false, _) => 0.1..10.0,
+        (true, true) => least / 1.2..most * 1.2,
+        (true, false) => {
+            let room = if most > least { 0.05 * (most - least) } else { 1.0 };
+            least - room..most + room
+        }
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +252,9 @@ mod tests {
     #[test]
     fn curves_have_axes_and_a_legend() {
         let curve = |name: &str, points: &[(f64, f64)]| Curve { name: name.into(), points: points.to_vec() };
+        let draw = |horizontal: &str, vertical: &str, curves: &[Curve]| {
+            super::draw(SIZE, &[logarithmic(horizontal, vertical, curves)])
+        };
         let svg = draw(
             "non-zeros",
             "error",
@@ -137,5 +266,29 @@ mod tests {
             assert!(svg.contains(word), "{word} in {svg}");
         }
         assert!(draw("x", "y", &[curve("a point", &[(1.0, 1.0)])]).is_ok());
+    }
+
+    #[test]
+    fn panels_stand_side_by_side() {
+        let line = |name: &str, dashed| Line {
+            curve: Curve { name: name.into(), points: vec![(0.0, 0.0), (1.0, 1.0)] },
+            colour: 0,
+            dashed,
+        };
+        let panel = |title: &str, vertical| Panel {
+            title: title.into(),
+            horizontal: Axis::linear("share"),
+            vertical,
+            lines: vec![line("measured", false), line("", true)],
+        };
+        let svg =
+            super::draw((1200, 600), &[panel("left", Axis::linear("up")), panel("right", Axis::logarithmic("up"))]);
+        let svg = svg.unwrap();
+        for word in ["left", "right", "measured", "share", "1200"] {
+            assert!(svg.contains(word), "{word} in {svg}");
+        }
+        // The dashed line is many short ones, and only the first panel has a legend.
+        assert!(svg.matches("polyline").count() > 10);
+        assert_eq!(svg.matches("measured").count(), 1);
     }
 }

@@ -251,6 +251,15 @@ impl LayerGeometry {
         [index / (height * width), index / width % height, index % width]
     }
 
+    /// Most code positions, per axis, whose atoms touch a window of `extent` samples of the signal, wherever the window lies:
+    /// ⌊(e + k − 2)/s⌋ + 1, and no more than there are.
+    pub fn touching(&self, extent: [usize; 2]) -> [usize; 2] {
+        let positions = [self.code.height, self.code.width];
+        std::array::from_fn(|axis| {
+            ((extent[axis] + self.kernel[axis]).saturating_sub(2) / self.stride[axis] + 1).min(positions[axis])
+        })
+    }
+
     /// Number of values of one atom.
     pub fn atom_len(&self) -> usize {
         self.signal.channels * self.kernel[0] * self.kernel[1]
@@ -402,6 +411,31 @@ impl Geometry {
             padding,
             output_padding: [0, 0],
         }
+    }
+
+    /// Code positions of layer i = `depth`, counted from every border, at which padding may crop the effective atom of D^(i):
+    /// b^(i) = ⌈(b^(i−1) + p_i)/s_i⌉. All others hold the same atoms, moved.
+    ///
+    /// # Panics
+    /// If `depth` is larger than the number of layers.
+    pub fn border(&self, depth: usize) -> [usize; 2] {
+        self.layers[..depth].iter().fold([0, 0], |border, layer| {
+            std::array::from_fn(|axis| (border[axis] + layer.padding[axis]).div_ceil(layer.stride[axis]))
+        })
+    }
+
+    /// The smallest signal, no larger than this geometry's, on which the columns of D^(i), i = `depth`, meet each other in every
+    /// way in which they do here: cropped at each border and whole, at all relative shifts of up to `reach` code positions.
+    ///
+    /// # Panics
+    /// If `depth` is 0 or larger than the number of layers.
+    pub fn representative_signal(&self, depth: usize, reach: [usize; 2]) -> SignalShape {
+        let (signal, code) = (self.signal(), self.layers[depth - 1].code);
+        let (border, stride) = (self.border(depth), self.effective(depth).stride);
+        // Whole strides are taken away, so that what the strides don't reach stays the same in every layer.
+        let spare =
+            |axis: usize, positions: usize| positions.saturating_sub(2 * border[axis] + reach[axis] + 1) * stride[axis];
+        SignalShape::new(signal.channels, signal.height - spare(0, code.height), signal.width - spare(1, code.width))
     }
 
     /// Whether D^(L) is exactly one convolution with the effective filters, at the borders too.

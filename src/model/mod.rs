@@ -7,6 +7,7 @@
 pub mod config;
 pub mod convolution;
 pub mod correlation;
+pub mod design;
 pub mod dictionary;
 pub mod file;
 pub mod geometry;
@@ -14,6 +15,7 @@ pub mod normalization;
 mod operation;
 pub mod operator;
 pub mod preset;
+pub mod sample;
 pub(crate) mod simd;
 pub mod sparse;
 pub mod spectrum;

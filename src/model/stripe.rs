@@ -1,4 +1,4 @@
-//! Local norms of representations: non-zeros in stripes.
+//! Local norms of representations: non-zeros and energies in stripes and patches.
 //!
 //! V. Papyan, J. Sulam, M. Elad, "Working Locally Thinking Globally: Theoretical Guarantees for Convolutional Sparse Coding",
 //! IEEE Trans. Signal Processing 65(21), 2017, with windows in two dimensions and strides.
@@ -7,6 +7,10 @@
 //! code positions, over all channels. Two kinds must be kept apart: the stripe of the layer's *own* atoms (kernel k_i, stride s_i),
 //! on which the limits λ_i of the model and the bounds that name μ(D_i) lie, and the wider one of the *effective* atoms (k^(i),
 //! s^(i)), which the bounds that name μ(D^(i)) need.
+//!
+//! A *patch* of γ_i is a window as large as an atom of D_{i+1}, the dictionary that reads γ_i as its signal (of the signal itself: an
+//! atom of D_1), over all channels, anywhere. The deepest representation is read by no dictionary; its patch is what one patch of
+//! γ_{L−1} sees of it.
 
 use super::correlation::reach;
 use super::geometry::{Geometry, LayerGeometry, SignalShape};
@@ -28,19 +32,27 @@ pub fn effective_radius(geometry: &Geometry, depth: usize) -> [usize; 2] {
     reach(effective.kernel, effective.stride)
 }
 
+/// Height and width of a patch of γ_i, i = `depth` in 0..=L (0: the signal).
+///
+/// # Panics
+/// If `depth` is larger than the number of layers.
+pub fn patch_extent(geometry: &Geometry, depth: usize) -> [usize; 2] {
+    match geometry.layers().get(depth) {
+        Some(reader) => reader.kernel,
+        None => {
+            let deepest = &geometry.layers()[depth - 1];
+            deepest.touching(deepest.kernel)
+        }
+    }
+}
+
 /// ‖γ‖ˢ_{0,∞} of one code: the most non-zeros in any window of that radius, over all channels.
 ///
 /// # Panics
 /// If the number of values is not that of `shape`.
 pub fn stripe_norm(code: &[f32], shape: SignalShape, radius: [usize; 2]) -> usize {
-    assert_eq!(code.len(), shape.len(), "values of a code of shape {shape}");
     let [rows, columns] = [shape.height, shape.width];
-    let mut counts = vec![0u32; rows * columns];
-    for channel in code.chunks_exact(rows * columns) {
-        for (count, &value) in counts.iter_mut().zip(channel) {
-            *count += u32::from(value != 0.0);
-        }
-    }
+    let counts = nonzeros_by_position(code, shape);
     // Sums over windows by two passes of running sums, along rows and then along columns.
     let mut along = vec![0u32; rows * columns];
     for (sums, counts) in along.chunks_exact_mut(columns).zip(counts.chunks_exact(columns)) {
@@ -54,6 +66,75 @@ pub fn stripe_norm(code: &[f32], shape: SignalShape, radius: [usize; 2]) -> usiz
         most = sums.iter().fold(most, |most, &sum| most.max(sum));
     }
     most as usize
+}
+
+/// Non-zeros of one code at every position, over all channels.
+///
+/// # Panics
+/// If the number of values is not that of `shape`.
+pub fn nonzeros_by_position(code: &[f32], shape: SignalShape) -> Vec<u32> {
+    assert_eq!(code.len(), shape.len(), "values of a code of shape {shape}");
+    let mut counts = vec![0u32; shape.height * shape.width];
+    for channel in code.chunks_exact(shape.height * shape.width) {
+        for (count, &value) in counts.iter_mut().zip(channel) {
+            *count += u32::from(value != 0.0);
+        }
+    }
+    counts
+}
+
+/// ‖v‖ᵖ_{0,∞} of one representation: the most non-zeros in any window of that height and width, over all channels.
+///
+/// # Panics
+/// If the number of values is not that of `shape`; a window without extent.
+pub fn patch_nonzeros(values: &[f32], shape: SignalShape, extent: [usize; 2]) -> usize {
+    let counts: Vec<f64> = nonzeros_by_position(values, shape).into_iter().map(f64::from).collect();
+    largest_window(&counts, [shape.height, shape.width], extent) as usize
+}
+
+/// ‖v‖ᵖ_{2,∞} of one signal or representation: the root of the largest energy in any window of that height and width, over all
+/// channels.
+///
+/// # Panics
+/// As [`patch_nonzeros`].
+pub fn patch_norm(values: &[f32], shape: SignalShape, extent: [usize; 2]) -> f64 {
+    assert_eq!(values.len(), shape.len(), "values of shape {shape}");
+    let mut energies = vec![0.0; shape.height * shape.width];
+    for channel in values.chunks_exact(shape.height * shape.width) {
+        for (energy, &value) in energies.iter_mut().zip(channel) {
+            *energy += f64::from(value) * f64::from(value);
+        }
+    }
+    largest_window(&energies, [shape.height, shape.width], extent).max(0.0).sqrt()
+}
+
+/// ‖γ‖ˢ_{2,∞} of one code: the root of the largest energy in any window of that radius, over all channels.
+///
+/// # Panics
+/// If the number of values is not that of `shape`.
+pub fn stripe_energy_norm(code: &[f32], shape: SignalShape, radius: [usize; 2]) -> f64 {
+    // A window around a position near the border is part of one that lies within.
+    let extent = [0, 1].map(|axis| radius[axis].saturating_mul(2).saturating_add(1));
+    patch_norm(code, shape, extent)
+}
+
+/// Largest sum of non-negative `values` over a window of that extent; one larger than all is all.
+fn largest_window(values: &[f64], [rows, columns]: [usize; 2], extent: [usize; 2]) -> f64 {
+    assert!(extent[0] > 0 && extent[1] > 0, "a window without extent");
+    let extent = [extent[0].min(rows), extent[1].min(columns)];
+    // Windows of one row, then of all rows. Added up anew, not by differences, so that sums of nothing are nothing.
+    let across = columns + 1 - extent[1];
+    let along: Vec<f64> = values
+        .chunks_exact(columns)
+        .flat_map(|row| (0..across).map(move |start| row[start..start + extent[1]].iter().sum::<f64>()))
+        .collect();
+    let mut largest = 0.0f64;
+    for top in 0..=rows - extent[0] {
+        for start in 0..across {
+            largest = largest.max((top..top + extent[0]).map(|row| along[row * across + start]).sum());
+        }
+    }
+    largest
 }
 
 /// Sums of `values` over all windows that reach `radius` to both sides; as many sums as values.
@@ -113,6 +194,32 @@ mod tests {
             assert_eq!(stripe_norm(&code, shape, radius), most, "{radius:?}");
         }
         assert_eq!(stripe_norm(&[0.0; 6], SignalShape::new(1, 2, 3), [1, 1]), 0);
+    }
+
+    /// Against the definition, over every window that lies within.
+    #[test]
+    fn the_fullest_patch_is_found() {
+        let shape = SignalShape::new(2, 4, 5);
+        let values: Vec<f32> = (0..shape.len()).map(|index| ((index * 7 % 11) as f32 - 5.0).max(0.0)).collect();
+        for extent in [[1, 1], [2, 3], [4, 1], [9, 9]] {
+            let (mut nonzeros, mut energy) = (0, 0.0f64);
+            for top in 0..=4 - extent[0].min(4) {
+                for left in 0..=5 - extent[1].min(5) {
+                    let inside = |index: &usize| {
+                        let (row, column) = (index / 5 % 4, index % 5);
+                        (top..top + extent[0]).contains(&row) && (left..left + extent[1]).contains(&column)
+                    };
+                    let window: Vec<f64> =
+                        (0..values.len()).filter(inside).map(|index| f64::from(values[index])).collect();
+                    nonzeros = nonzeros.max(window.iter().filter(|value| **value != 0.0).count());
+                    energy = energy.max(window.iter().map(|value| value * value).sum());
+                }
+            }
+            assert_eq!(patch_nonzeros(&values, shape, extent), nonzeros, "{extent:?}");
+            assert!((patch_norm(&values, shape, extent) - energy.sqrt()).abs() < 1e-12, "{extent:?}");
+        }
+        assert_eq!(stripe_energy_norm(&values, shape, [1, 2]), patch_norm(&values, shape, [3, 5]));
+        assert_eq!(patch_nonzeros(&[0.0; 40], shape, [2, 2]), 0);
     }
 
     #[test]

@@ -1,34 +1,234 @@
-//! Mutual coherence of convolutional dictionaries, from correlations of their filters.
+//! Coherences of convolutional dictionaries: mutual, shift by shift, along a stripe, and the least that there can be.
 
+use crate::error::{Error, Result};
 use crate::model::correlation::{for_each_shift, reach};
-use crate::model::geometry::LayerGeometry;
+use crate::model::geometry::{LayerGeometry, SignalShape};
+use crate::model::stripe::{effective_radius, nonzeros_by_position};
+use crate::model::{Application, Mlcsc, Operator};
 use burn::tensor::Tensor;
 
 /// Mutual coherence μ(D): the largest |〈d_i, d_j〉|/(‖d_i‖‖d_j‖) over distinct columns, all shifts included.
 ///
 /// Columns are the filters at every code position, so two of them differ by a relative shift that is a multiple of the stride
-/// and fits between two code positions. Atoms that padding crops at the border are counted whole. A dictionary with a single
-/// column, or one whose atoms never overlap another, has coherence 0; atoms that are all zero count as orthogonal to
-/// everything (D. Donoho, M. Elad, "Optimally sparse representation in general dictionaries via ℓ1 minimization", PNAS 100(5), 2003).
+/// and fits between two code positions. Atoms that padding crops at the border are counted whole; [`Coherence`] knows better. A
+/// dictionary with a single column, or one whose atoms never overlap another, has coherence 0; atoms that are all zero count as
+/// orthogonal to everything (D. Donoho, M. Elad, "Optimally sparse representation in general dictionaries via ℓ1
+/// minimization", PNAS 100(5), 2003).
 ///
 /// # Shapes
 /// - filters: `[atoms, channels, kernel height, kernel width]` as `geometry.filter_dims()`.
 pub fn mutual_coherence(filters: Tensor<4>, geometry: &LayerGeometry) -> f32 {
-    let atoms = filters.dims()[0];
-    let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt().clamp_min(f32::MIN_POSITIVE);
-    let filters = filters / norms;
-    let positions = [geometry.code.height, geometry.code.width];
-    let overlap = reach(geometry.kernel, geometry.stride);
-    let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
-    let mut largest = 0.0f32;
-    for_each_shift(&filters, geometry.stride, reach, |vertical, horizontal, inner| {
-        let inner = inner.abs();
-        let inner = if vertical == 0 && horizontal == 0 {
-            inner * (Tensor::ones([atoms, atoms], &filters.device()) - Tensor::eye(atoms, &filters.device()))
-        } else {
-            inner
-        };
-        largest = largest.max(inner.max().into_scalar::<f32>());
-    });
-    largest
+    Coherence::of_whole_atoms(filters, geometry).mutual() as f32
+}
+
+/// Columns that are held at once for a dictionary whose atoms are cropped (2²⁸ values: 1 GiB).
+const MAX_COLUMNS: usize = 1 << 28;
+
+/// Multiplications that are spent on such a dictionary (2⁴¹: some seconds).
+const MAX_PRODUCTS: usize = 1 << 41;
+
+/// The coherence at every relative shift: μ_δ = max |〈d_i, d_j〉|/(‖d_i‖‖d_j‖) over columns δ code positions apart, which for δ = 0
+/// are distinct.
+///
+/// V. Papyan, J. Sulam, M. Elad, "Working Locally Thinking Globally", IEEE Trans. Signal Processing 65(21), 2017, there for one
+/// dimension ("shifted mutual coherence"). Computed in `f32`: the last digit of seven is not to be trusted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coherence {
+    reach: [usize; 2],
+    /// `[vertical shift + reach, horizontal shift + reach]`.
+    values: Vec<f64>,
+}
+
+impl Coherence {
+    fn zero(reach: [usize; 2]) -> Self {
+        Self { reach, values: vec![0.0; (2 * reach[0] + 1) * (2 * reach[1] + 1)] }
+    }
+
+    /// Of filters whose atoms are counted whole, from correlations of the filters.
+    ///
+    /// # Shapes
+    /// - filters: `[atoms, channels, kernel height, kernel width]` as `geometry.filter_dims()`.
+    pub fn of_whole_atoms(filters: Tensor<4>, geometry: &LayerGeometry) -> Self {
+        let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt().clamp_min(f32::MIN_POSITIVE);
+        let filters = filters / norms;
+        let positions = [geometry.code.height, geometry.code.width];
+        let overlap = reach(geometry.kernel, geometry.stride);
+        let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
+        let mut this = Self::zero(reach);
+        for_each_shift(&filters, geometry.stride, reach, |vertical, horizontal, inner| {
+            this.raise([vertical, horizontal], largest(inner, vertical == 0 && horizontal == 0));
+        });
+        this
+    }
+
+    /// Of the columns of D_1 … D_L of a model, on signals of one shape, as they are: those that padding crops, in the first layer
+    /// or inside the cascade, are counted as cropped.
+    ///
+    /// Without padding the columns are the effective filters, moved, and their correlations tell. With padding every column
+    /// meets every other on a signal no larger than it takes for all to be there, cropped and whole.
+    ///
+    /// # Errors
+    /// Signals that the model cannot take; padding with so many and so large atoms that their columns exceed 2²⁸ values or
+    /// their inner products 2⁴¹ multiplications.
+    pub fn of_columns(model: &Mlcsc, signal: SignalShape) -> Result<Self> {
+        let geometry = model.config().geometry_on(signal)?;
+        let depth = model.depth();
+        if geometry.layers().iter().all(|layer| layer.padding == [0, 0]) {
+            return Ok(Self::of_whole_atoms(model.effective_filters(depth), &geometry.windows(depth)));
+        }
+        let positions = [geometry.code().height, geometry.code().width];
+        let overlap = effective_radius(&geometry, depth);
+        let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
+        let operator = representative(model, signal, reach)?;
+        let SignalShape { channels: atoms, height, width } = operator.code();
+        let values = operator.code().len().saturating_mul(operator.signal().len());
+        if values > MAX_COLUMNS || values.saturating_mul(operator.code().len()) > MAX_PRODUCTS {
+            return Err(Error::parameter(
+                "columns of a padded dictionary",
+                format!("{} of {}", operator.code().len(), operator.signal()),
+                format!("at most {MAX_COLUMNS} values, and {MAX_PRODUCTS} products of them, for its coherence"),
+            ));
+        }
+        let columns: Vec<Tensor<2>> = (0..height * width)
+            .map(|position| {
+                let places: Vec<usize> = (0..atoms).map(|atom| atom * height * width + position).collect();
+                let columns = operator.columns(&places);
+                let norms = columns.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
+                columns / norms
+            })
+            .collect();
+        let mut this = Self::zero(reach);
+        for first in 0..height * width {
+            for second in first..height * width {
+                let vertical = second / width - first / width;
+                let horizontal = (second % width) as isize - (first % width) as isize;
+                if vertical <= reach[0] && horizontal.unsigned_abs() <= reach[1] {
+                    let inner = columns[first].clone().matmul(columns[second].clone().transpose());
+                    this.raise([vertical as isize, horizontal], largest(inner, first == second));
+                }
+            }
+        }
+        Ok(this)
+    }
+
+    /// Takes a coherence into account at a shift and at its opposite.
+    fn raise(&mut self, shift: [isize; 2], coherence: f64) {
+        for sign in [1, -1] {
+            let place = self.place(shift.map(|shift| sign * shift));
+            self.values[place] = self.values[place].max(coherence);
+        }
+    }
+
+    fn place(&self, shift: [isize; 2]) -> usize {
+        let [row, column] = [0, 1].map(|axis| (shift[axis] + self.reach[axis] as isize) as usize);
+        row * (2 * self.reach[1] + 1) + column
+    }
+
+    /// Largest shift between two columns that overlap, in code positions per axis.
+    pub fn reach(&self) -> [usize; 2] {
+        self.reach
+    }
+
+    /// μ_δ; 0 beyond [`Self::reach`].
+    pub fn at(&self, shift: [isize; 2]) -> f64 {
+        let within = (0..2).all(|axis| shift[axis].unsigned_abs() <= self.reach[axis]);
+        if within { self.values[self.place(shift)] } else { 0.0 }
+    }
+
+    /// μ = max_δ μ_δ.
+    pub fn mutual(&self) -> f64 {
+        self.values.iter().fold(0.0, |largest, &value| largest.max(value))
+    }
+
+    /// The stripe coherence of a code, ζ = max_p Σ_δ n_{p+δ} μ_δ, with n_q the code's non-zeros at position q.
+    ///
+    /// It weighs every non-zero by how strongly its shift can interfere, where [`Self::mutual`] weighs all alike:
+    /// ζ ≤ μ‖γ‖ˢ_{0,∞}. Without noise, OMP and basis pursuit find the code if ζ < ½(1 + μ_0): for an atom of the support the
+    /// others sum up to at most ζ − μ_0, for one outside to ζ.
+    ///
+    /// # Panics
+    /// If the number of values is not that of `shape`.
+    pub fn of_stripe(&self, code: &[f32], shape: SignalShape) -> f64 {
+        let counts = nonzeros_by_position(code, shape);
+        let filled: Vec<(isize, isize, f64)> = counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+            .map(|(place, &count)| ((place / shape.width) as isize, (place % shape.width) as isize, f64::from(count)))
+            .collect();
+        let mut largest = 0.0f64;
+        for row in 0..shape.height as isize {
+            for column in 0..shape.width as isize {
+                let sum = filled.iter().map(|(y, x, count)| count * self.at([y - row, x - column])).sum();
+                largest = largest.max(sum);
+            }
+        }
+        largest
+    }
+}
+
+/// The model on the smallest signal on which all pairs of columns occur that are at most `reach` code positions apart.
+pub(super) fn representative(model: &Mlcsc, signal: SignalShape, reach: [usize; 2]) -> Result<Operator> {
+    let geometry = model.config().geometry_on(signal)?;
+    model.operator(geometry.representative_signal(model.depth(), reach), Application::Auto)
+}
+
+/// Largest magnitude of a square matrix, its diagonal left out where it holds columns with themselves.
+fn largest(inner: Tensor<2>, same_position: bool) -> f64 {
+    let atoms = inner.dims()[0];
+    let device = inner.device();
+    let inner = inner.abs();
+    let inner = if same_position {
+        inner * (Tensor::ones([atoms, atoms], &device) - Tensor::eye(atoms, &device))
+    } else {
+        inner
+    };
+    f64::from(inner.max().into_scalar::<f32>())
+}
+
+/// The least mutual coherence that unit columns of this geometry can have.
+///
+/// Any N unit vectors in d dimensions have Σ|〈d_i, d_j〉|² ≥ N²/d (L. Welch, "Lower bounds on the maximum cross correlation of
+/// signals", IEEE Trans. Information Theory 20(3), 1974). Of the columns at P code positions only those overlap that are at most
+/// r positions apart, so that with S ordered pairs of such positions
+///
+/// ```text
+/// μ² ≥ (N²/d − N) / (m²S − N)        N = mP columns in the d samples that they cover
+/// ```
+///
+/// The largest of these over square blocks of positions is taken, and, where all shifts up to r occur, the limit of large ones,
+/// (m/e − 1)/(m(2r+1)² − 1) with e = c·min(s, k)² samples a position: Welch's own bound √((m−1)/(m(2k−1)−1)) for one channel in
+/// one dimension at stride 1. For effective dictionaries pass [`crate::model::geometry::Geometry::windows`].
+pub fn welch_bound(geometry: &LayerGeometry) -> f64 {
+    let LayerGeometry { signal, code, kernel, stride, padding, .. } = geometry;
+    let positions = [code.height, code.width];
+    let extents = [signal.height, signal.width];
+    let overlap = reach(*kernel, *stride);
+    let atoms = code.channels as f64;
+    let squared = |columns: f64, dimensions: f64, pairs: f64| {
+        if columns > dimensions && pairs > 0.0 { (columns * columns / dimensions - columns) / pairs } else { 0.0 }
+    };
+    let mut largest = 0.0f64;
+    for side in 1..=positions[0].max(positions[1]) {
+        let (mut columns, mut dimensions, mut pairs) = (atoms, signal.channels as f64, atoms * atoms);
+        for axis in 0..2 {
+            let count = side.min(positions[axis]);
+            let covered = (count - 1) * stride[axis].min(kernel[axis]) + kernel[axis];
+            columns *= count as f64;
+            dimensions *= covered.min(extents[axis]) as f64;
+            let reach = overlap[axis].min(count - 1);
+            pairs *= (count * (2 * reach + 1) - reach * (reach + 1)) as f64;
+        }
+        largest = largest.max(squared(columns, dimensions, pairs - columns));
+    }
+    let all_shifts = (0..2).all(|axis| positions[axis] > overlap[axis] + 2 * padding[axis].div_ceil(stride[axis]));
+    if all_shifts {
+        let (mut shifts, mut dimensions) = (atoms, signal.channels as f64);
+        for axis in 0..2 {
+            shifts *= (2 * overlap[axis] + 1) as f64;
+            dimensions *= stride[axis].min(kernel[axis]) as f64;
+        }
+        largest = largest.max(squared(atoms, dimensions, atoms * (shifts - 1.0)));
+    }
+    largest.sqrt()
 }

@@ -20,6 +20,8 @@ pub struct Meta {
     pub spectral_norm_squared: f64,
     pub coherence_layer: Vec<f64>,
     pub coherence_effective: Vec<f64>,
+    #[serde(rename = "true_l0inf_stripe_of_gamma_L")]
+    pub true_stripe_norms: Vec<usize>,
 }
 
 /// One layer of `meta.json`.

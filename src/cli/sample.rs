@@ -1,0 +1,249 @@
+//! `mlcsc sample`: signals drawn from a model, with their representations.
+
+use super::coding;
+use super::output::{Summary, counted, grouped, number};
+use super::{DeviceArgs, output};
+use crate::error::{Error, Result};
+use crate::export::{CodesWriter, arrays, mosaic};
+use crate::files;
+use crate::model::geometry::{SignalShape, checked_len};
+use crate::model::sample::{SampleConfig, Samples, add_noise, generator, sparsity_conditions};
+use crate::model::sparse::HostFilters;
+use crate::model::{Application, Mlcsc, Operator};
+use crate::pursuit::{SignalReport, StopReason};
+use burn::tensor::Tensor;
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+
+/// Draw signals from a model, with all their representations
+///
+/// γ_L gets random places, magnitudes from 1 to 2 and random signs; γ_{i−1} = D_i γ_i and x = D_1 γ_1 follow, and what comes out
+/// keeps every limit given. Where the dictionaries admit no such signal nothing is written. Everything is in units of the
+/// signals after the model's normalisation.
+#[derive(Debug, Args)]
+pub(super) struct SampleArgs {
+    /// Model file
+    #[arg(long, value_name = "M.safetensors")]
+    model: PathBuf,
+    /// Number of signals
+    #[arg(long, value_name = "N")]
+    count: usize,
+    /// Non-zeros of γ_L. Default: until its fullest stripe holds --stripe-limit
+    #[arg(long, value_name = "K", required_unless_present = "stripe_limit")]
+    nonzeros: Option<usize>,
+    /// Most non-zeros in a stripe of γ_L, or of every layer
+    #[arg(long, value_name = "K|N1,…,NL", value_delimiter = ',')]
+    stripe_limit: Option<Vec<usize>>,
+    /// Length ‖v‖₂ ≥ 0 of Gaussian noise that is added. Default: none
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    noise: Option<f32>,
+    /// Draw positive non-zeros only
+    #[arg(long)]
+    nonnegative: bool,
+    /// Shape of the signals. Default: the model's
+    #[arg(long, value_name = "CxHxW")]
+    input_shape: Option<SignalShape>,
+    /// Seed of everything that is drawn
+    #[arg(long, value_name = "SEED", default_value_t = 0)]
+    seed: u64,
+    /// Folder for signals.npy, codes.safetensors, PNG images and, with --noise, clean.npy
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl SampleArgs {
+    fn check(&self) -> Result<()> {
+        if self.count == 0 {
+            return Err(Error::parameter("--count", 0, "at least 1"));
+        }
+        if let Some(noise) = self.noise.filter(|noise| !(noise.is_finite() && *noise >= 0.0)) {
+            return Err(Error::parameter("--noise", noise, "a finite length ≥ 0"));
+        }
+        files::check_writable_folder(&self.out)
+    }
+
+    /// Limits of all layers; one number is the deepest layer's, the others being free.
+    fn limits(&self, operator: &Operator) -> Option<Vec<usize>> {
+        let given = self.stripe_limit.clone()?;
+        let layers = operator.geometry().layers();
+        Some(match given[..] {
+            [deepest] if layers.len() > 1 => {
+                let shallower = layers[..layers.len() - 1].iter().map(|layer| layer.code.len());
+                shallower.chain([deepest]).collect()
+            }
+            _ => given,
+        })
+    }
+
+    pub(super) fn run(&self) -> Result<()> {
+        self.check()?;
+        let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let signal = self.input_shape.unwrap_or(model.config().signal);
+        let operator = coding::operator(&model, signal, "--input-shape", Application::Cascade)?;
+        let layers = operator.geometry().layers();
+        let largest = layers.iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
+        if checked_len(&[self.count, largest]).is_none() {
+            let expected = format!("at most {} for signals and codes of this size", (1usize << 30) / largest);
+            return Err(Error::parameter("--count", self.count, expected));
+        }
+        let limits = self.limits(&operator);
+        let config = SampleConfig {
+            nonzeros: self.nonzeros,
+            limits: limits.clone(),
+            nonnegative: self.nonnegative,
+            ..SampleConfig::new(1)
+        };
+        let mut rng = generator(self.seed);
+        let samples =
+            config.init(&operator).and_then(|sampler| sampler.sample(self.count, &mut rng)).map_err(name_flag)?;
+        let noise = self.noise.unwrap_or(0.0);
+        let noisy = match self.noise {
+            Some(noise) => add_noise(samples.signals.clone(), noise, &mut rng),
+            None => samples.signals.clone(),
+        };
+        let images = self.write(&model, &operator, &samples, &noisy, noise)?;
+        let conditions = limits.as_ref().filter(|_| self.stripe_limit.as_ref().is_some_and(|given| given.len() > 1));
+        let conditions = conditions.map_or_else(Vec::new, |limits| {
+            let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
+            sparsity_conditions(operator.geometry(), &filters, limits)
+        });
+        let nonzeros: Vec<f64> = samples.representations.iter().map(mean_nonzeros).collect();
+        let most: Vec<usize> =
+            samples.stripe_norms.iter().map(|norms| norms.iter().copied().max().unwrap_or(0)).collect();
+        if self.json {
+            return output::print_json(&json!({
+                "signals": self.count,
+                "signal": signal.to_string(),
+                "seed": self.seed,
+                "noise": noise,
+                "limits": self.stripe_limit,
+                "mean_nonzeros": nonzeros,
+                "stripe_norms": most,
+                "sparsity_conditions": conditions,
+                "out": self.out.display().to_string(),
+                "images": images,
+            }));
+        }
+        let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");
+        let mut summary = Summary::new(format!("drew {} of {signal}", counted(self.count, "signal")));
+        summary.row("non-zeros", format!("mean {} in γ_1 … γ_{}", list(&nonzeros), operator.geometry().depth()));
+        let most: Vec<f64> = most.iter().map(|&norm| norm as f64).collect();
+        summary.row("stripe norms", format!("at most {}", list(&most)));
+        for condition in &conditions {
+            summary.row(
+                format!("‖D_{}‖₀", condition.layer),
+                format!(
+                    "{}, {} {} = λ_{}/(λ_{} c_{})",
+                    condition.atom_nonzeros,
+                    if condition.holds() { "every sparse code will do: at most" } else { "more than" },
+                    number(condition.limit),
+                    condition.layer - 1,
+                    condition.layer,
+                    condition.layer
+                ),
+            );
+        }
+        summary.row("noise", if noise > 0.0 { format!("‖v‖ = {}", number(noise.into())) } else { "none".into() });
+        let images = if images > 0 { format!(", {} images", grouped(images as u64)) } else { String::new() };
+        let clean = if self.noise.is_some() { ", clean.npy" } else { "" };
+        summary.row("written", format!("{}: signals.npy{clean}, codes.safetensors{images}", self.out.display()));
+        output::print(&summary.text())
+    }
+
+    /// Writes everything, and says how many images there are.
+    fn write(
+        &self,
+        model: &Mlcsc,
+        operator: &Operator,
+        samples: &Samples,
+        noisy: &Tensor<4>,
+        noise: f32,
+    ) -> Result<usize> {
+        let signal = operator.signal();
+        let host = |signals: &Tensor<4>| signals.to_data().iter::<f32>().collect::<Vec<f32>>();
+        files::create_folder(&self.out)?;
+        let dims = signal.batched(self.count);
+        let values = host(noisy);
+        arrays::write_npy(&self.out.join("signals.npy"), &dims, &values)?;
+        if self.noise.is_some() {
+            arrays::write_npy(&self.out.join("clean.npy"), &dims, &host(&samples.signals))?;
+        }
+        let shapes: Vec<SignalShape> = operator.geometry().layers().iter().map(|layer| layer.code).collect();
+        let mut codes = CodesWriter::create(&self.out.join("codes.safetensors"), signal, &shapes, self.count)?;
+        codes.append(&samples.representations)?;
+        let deepest = host(&samples.representations[shapes.len() - 1]);
+        let reports: Vec<SignalReport> =
+            deepest.chunks_exact(operator.code().len()).map(|code| planted(code, noise)).collect();
+        codes.finish(&reports, &self.describe(model))?;
+        if !matches!(signal.channels, 1 | 3) {
+            return Ok(0);
+        }
+        for (index, image) in values.chunks_exact(signal.len()).enumerate() {
+            let path = self.out.join(format!("{index:06}.png"));
+            mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image)?;
+        }
+        Ok(self.count)
+    }
+
+    /// What the codes were drawn with.
+    fn describe(&self, model: &Mlcsc) -> Value {
+        json!({
+            "format_version": 1,
+            "model": model.config(),
+            "signals": "signals.npy",
+            "sample": {
+                "nonzeros": self.nonzeros,
+                "limits": self.stripe_limit,
+                "noise": self.noise,
+                "nonnegative": self.nonnegative,
+                "seed": self.seed,
+            },
+        })
+    }
+}
+
+/// The report of a code that was not found but planted.
+fn planted(code: &[f32], noise: f32) -> SignalReport {
+    let data_term = 0.5 * noise * noise;
+    SignalReport {
+        lambda: 0.0,
+        iterations: 0,
+        objective: data_term,
+        relative_gap: if data_term == 0.0 { 0.0 } else { 1.0 },
+        data_term,
+        nonzeros: code.iter().filter(|value| **value != 0.0).count(),
+        stop: StopReason::Direct,
+    }
+}
+
+fn mean_nonzeros(codes: &Tensor<4>) -> f64 {
+    let values = codes.to_data();
+    let nonzeros = values.iter::<f32>().filter(|value| *value != 0.0).count();
+    nonzeros as f64 / codes.dims()[0].max(1) as f64
+}
+
+/// Puts the flag in place of what the library calls it.
+fn name_flag(error: Error) -> Error {
+    match error {
+        Error::Parameter { parameter, value, expected } => {
+            let parameter = match parameter.as_str() {
+                "nonzeros" => "--nonzeros".into(),
+                name if name.starts_with("limit") => format!("--stripe-limit, {name}"),
+                _ => parameter,
+            };
+            Error::Parameter { parameter, value, expected }
+        }
+        Error::Shape { what, expected, found } if what.starts_with("limits") => Error::parameter(
+            "--stripe-limit",
+            format!("{found} numbers"),
+            format!("{expected}, or one for the deepest"),
+        ),
+        other => other,
+    }
+}

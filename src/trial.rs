@@ -1,0 +1,295 @@
+//! Pursuits run as the theorems prescribe, on signals whose representations are known: what is measured beside what is promised.
+
+use crate::error::Result;
+use crate::model::Operator;
+use crate::pursuit::{
+    Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
+    OrthogonalMatchingPursuitConfig, Problem, Pursuit, Threshold,
+};
+use crate::theory::{DictionaryProfile, Errors, Levels, ModelProfile, Noise, Penalty, Promise, Theorem, bounds};
+use burn::tensor::Tensor;
+use std::collections::BTreeMap;
+
+/// Duality gap of basis pursuits: what is measured is then the minimiser's error and not the solver's.
+const GAP: f32 = 1e-6;
+
+/// Iterations after which proximal gradient steps have reached what `f32` can tell apart.
+const ITERATIONS: usize = 2000;
+
+/// One signal of which everything is known.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// y = x + v.
+    pub noisy: Vec<f32>,
+    /// γ_1 … γ_L of x.
+    pub representations: Vec<Vec<f32>>,
+    /// The same in numbers.
+    pub levels: Levels,
+    /// What is told about v.
+    pub noise: Noise,
+}
+
+/// What a theorem promised on one signal, and what came of it.
+#[derive(Debug, Clone)]
+pub struct Trial {
+    /// The promise.
+    pub promise: Promise,
+    /// The errors of the pursuit, layer by layer; `None` where the theorem prescribes none, or, for [`Theorem::ModelProjection`] and
+    /// [`Theorem::LayeredCoding`], where what was found is not what the theorem speaks of.
+    pub errors: Option<Vec<Errors>>,
+}
+
+impl Known {
+    /// Signals with noise, from their tensors; `noise` is told the noise of every signal and says what the theorems may know of it.
+    ///
+    /// # Shapes
+    /// - clean, noisy: `[n, channels, height, width]`; representations: L tensors, γ_i as `[n, m_i, h_i, w_i]`.
+    ///
+    /// # Errors
+    /// Representations of other shapes than the model's.
+    pub fn of(
+        profile: &ModelProfile,
+        clean: &Tensor<4>,
+        noisy: &Tensor<4>,
+        representations: &[Tensor<4>],
+        noise: impl Fn(&[f32]) -> Noise,
+    ) -> Result<Vec<Self>> {
+        let levels = Levels::of(profile, representations)?;
+        let host = |tensor: &Tensor<4>| tensor.to_data().iter::<f32>().collect::<Vec<f32>>();
+        let count = levels.len();
+        let rows = |values: &[f32]| -> Vec<Vec<f32>> {
+            values.chunks_exact((values.len() / count.max(1)).max(1)).map(<[f32]>::to_vec).collect()
+        };
+        let (clean, noisy) = (rows(&host(clean)), rows(&host(noisy)));
+        let mut layers: Vec<_> = representations.iter().map(|gamma| rows(&host(gamma)).into_iter()).collect();
+        let known = levels.into_iter().zip(clean).zip(noisy).map(|((levels, clean), noisy)| {
+            let difference: Vec<f32> = noisy.iter().zip(&clean).map(|(noisy, clean)| noisy - clean).collect();
+            Self {
+                noise: noise(&difference),
+                representations: layers.iter_mut().filter_map(Iterator::next).collect(),
+                levels,
+                noisy,
+            }
+        });
+        Ok(known.collect())
+    }
+}
+
+/// Runs the pursuit of a theorem on signals of which everything is known, each by itself with the parameters that the theorem wants,
+/// and measures.
+///
+/// Penalties of the convex theorems are on normalised coefficients where all columns of an atom are equally long; where padding crops
+/// some of them, the bound is that of one penalty for all.
+///
+/// # Errors
+/// What the pursuits refuse.
+pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signals: &[Known]) -> Result<Vec<Trial>> {
+    let mut trials: Vec<Trial> = signals
+        .iter()
+        .map(|known| {
+            let theorem = as_run(theorem, profile, known);
+            Trial { promise: theorem.promise(profile, &known.levels, &known.noise), errors: None }
+        })
+        .collect();
+    // What is promised nothing is not run.
+    let open: Vec<usize> = (0..signals.len()).filter(|&row| trials[row].promise.holds()).collect();
+    for (rows, estimates) in estimates(theorem, profile, operator, signals, &open, &trials)? {
+        for (place, &row) in rows.iter().enumerate() {
+            let own: Vec<Vec<f32>> = estimates.iter().map(|layer| layer[place].clone()).collect();
+            if allows(theorem, profile, operator, &signals[row], &own, &trials[row].promise)? {
+                trials[row].errors = Some(Errors::of(profile, &own, &signals[row].representations));
+            }
+        }
+    }
+    Ok(trials)
+}
+
+/// Weights of the atoms by which a penalty is one on normalised coefficients, if all columns of an atom are equally long.
+fn weights(dictionary: &DictionaryProfile, atoms: usize) -> Option<Vec<f32>> {
+    let columns = dictionary.norms.len() / atoms;
+    let alike = |norms: &[f32]| norms.iter().all(|norm| (norm - norms[0]).abs() <= 1e-6 * norms[0] && *norm > 0.0);
+    let atoms: Vec<&[f32]> = dictionary.norms.chunks_exact(columns).collect();
+    atoms.iter().all(|norms| alike(norms)).then(|| atoms.iter().map(|norms| norms[0]).collect())
+}
+
+/// The theorem with the penalty that the pursuit is run with.
+fn as_run(theorem: &Theorem, profile: &ModelProfile, known: &Known) -> Theorem {
+    let dictionary = &profile.effective[profile.depth() - 1];
+    let atoms = profile.geometry().code().channels;
+    match theorem {
+        Theorem::ConvexProjection { penalty: None } if weights(dictionary, atoms).is_none() => {
+            let penalty = Penalty::plain(plain_lambda(dictionary, &known.noise), dictionary);
+            Theorem::ConvexProjection { penalty: Some(penalty) }
+        }
+        theorem => theorem.clone(),
+    }
+}
+
+/// λ whose least penalty is 4ε_0.
+fn plain_lambda(dictionary: &DictionaryProfile, noise: &Noise) -> f64 {
+    4.0 * noise.effective_patch * dictionary.max_norm()
+}
+
+/// Estimates of every layer, one list per layer, of some of the signals.
+type Estimates = (Vec<usize>, Vec<Vec<Vec<f32>>>);
+
+fn estimates(
+    theorem: &Theorem,
+    profile: &ModelProfile,
+    operator: &Operator,
+    signals: &[Known],
+    open: &[usize],
+    trials: &[Trial],
+) -> Result<Vec<Estimates>> {
+    if open.is_empty() {
+        return Ok(Vec::new());
+    }
+    let geometry = profile.geometry();
+    let problem = || Problem::new(operator, stacked(operator, signals, open));
+    let basis = BasisPursuitConfig { gap: GAP, max_iterations: ITERATIONS, nonnegative: false };
+    match theorem {
+        Theorem::ModelProjection | Theorem::GreedyProjection => {
+            let deepest = |row: &usize| signals[*row].levels.layers[profile.depth() - 1].nonzeros;
+            grouped(open, deepest)
+                .into_iter()
+                .map(|(nonzeros, rows)| {
+                    let codes = matching(operator, stacked(operator, signals, &rows), nonzeros)?;
+                    Ok((rows, operator.propagate(codes).into_iter().map(split).collect()))
+                })
+                .collect()
+        }
+        Theorem::LayeredCoding => {
+            let counts = |row: &usize| -> Vec<usize> {
+                signals[*row].levels.layers.iter().map(|level| level.nonzeros).collect()
+            };
+            let code = |(nonzeros, rows): (Vec<usize>, Vec<usize>)| {
+                let mut below = stacked(operator, signals, &rows);
+                let mut found = Vec::new();
+                for (layer, nonzeros) in operator.layers().iter().zip(nonzeros) {
+                    below = matching(layer, layer.signal_shaped(operator.flat(below)), nonzeros)?;
+                    found.push(split(below.clone()));
+                }
+                Ok((rows, found))
+            };
+            grouped(open, counts).into_iter().map(code).collect()
+        }
+        Theorem::ConvexProjection { .. } => {
+            let dictionary = &profile.effective[profile.depth() - 1];
+            let mut problem = problem()?;
+            let lambda = match weights(dictionary, geometry.code().channels) {
+                Some(weights) => {
+                    problem = problem.with_weights(profile.depth(), weights)?;
+                    open.iter().map(|&row| (4.0 * signals[row].noise.effective_patch) as f32).collect()
+                }
+                None => open.iter().map(|&row| plain_lambda(dictionary, &signals[row].noise) as f32).collect(),
+            };
+            let problem = problem.with_lambda(Lambda::PerSignal(lambda))?;
+            let found = Algorithm::Auto.init_for(&basis, &problem)?.solve(&problem)?;
+            Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
+        }
+        Theorem::LayeredBasisPursuit { .. } => {
+            let mut problem = problem()?;
+            for (index, (dictionary, layer)) in profile.own.iter().zip(geometry.layers()).enumerate() {
+                match weights(dictionary, layer.code.channels) {
+                    Some(weights) => problem = problem.with_weights(index + 1, weights)?,
+                    None => return Ok(Vec::new()),
+                }
+            }
+            // The penalty of a layer is four times the patch error promised for the one before.
+            let error = |row: usize, depth: usize| match depth {
+                0 => signals[row].noise.first_patch,
+                _ => trials[row].promise.layers[depth - 1].as_ref().map_or(0.0, |bound| bound.local),
+            };
+            let lambda = |depth: usize| {
+                Lambda::PerSignal(open.iter().map(|&row| (4.0 * error(row, depth - 1)) as f32).collect())
+            };
+            let problem = problem
+                .with_lambda(lambda(profile.depth()))?
+                .with_shallower_lambda((1..profile.depth()).map(lambda).collect())?;
+            let found = LayeredBasisPursuitConfig { basis, ..Default::default() }.init()?.solve(&problem)?;
+            Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
+        }
+        Theorem::LayeredThresholding { soft, .. } => {
+            let thresholds: Vec<Vec<f64>> = open
+                .iter()
+                .map(|&row| bounds::thresholds(profile, &signals[row].levels, &signals[row].noise, *soft))
+                .collect();
+            let lambda = |depth: usize| Lambda::PerSignal(thresholds.iter().map(|all| all[depth - 1] as f32).collect());
+            let problem = problem()?
+                .with_lambda(lambda(profile.depth()))?
+                .with_shallower_lambda((1..profile.depth()).map(lambda).collect())?;
+            let threshold = if *soft { Threshold::Soft } else { Threshold::Hard };
+            let found = LayeredThresholding::new(threshold).solve(&problem)?;
+            Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
+        }
+    }
+}
+
+/// Whether what was found is what the theorem speaks of.
+fn allows(
+    theorem: &Theorem,
+    profile: &ModelProfile,
+    operator: &Operator,
+    known: &Known,
+    estimates: &[Vec<f32>],
+    promise: &Promise,
+) -> Result<bool> {
+    use crate::model::stripe::stripe_norm;
+    let layers = profile.geometry().layers();
+    let stripes = |effective: bool| {
+        estimates.iter().enumerate().all(|(index, estimate)| {
+            let level = &known.levels.layers[index];
+            let (dictionary, limit) = match effective {
+                true => (&profile.effective[index], level.effective_stripe),
+                false => (&profile.own[index], level.own_stripe),
+            };
+            stripe_norm(estimate, layers[index].code, dictionary.radius) <= limit
+        })
+    };
+    let residual = |operator: &Operator, signal: &[f32], code: &[f32]| {
+        let code = Tensor::<1>::from_floats(code, &operator.device()).reshape([1, code.len()]);
+        let made: Vec<f32> = operator.synthesize_rows(code).into_data().iter::<f32>().collect();
+        made.iter().zip(signal).map(|(made, signal)| f64::from(made - signal).powi(2)).sum::<f64>().sqrt()
+    };
+    Ok(match theorem {
+        Theorem::ModelProjection => {
+            residual(operator, &known.noisy, &estimates[estimates.len() - 1]) <= known.noise.global && stripes(true)
+        }
+        Theorem::LayeredCoding => {
+            let mut below = (&known.noisy, known.noise.global);
+            let mut within = stripes(false);
+            for (layer, (estimate, bound)) in operator.layers().iter().zip(estimates.iter().zip(&promise.layers)) {
+                within &= residual(layer, below.0, estimate) <= below.1;
+                below = (estimate, bound.as_ref().map_or(0.0, |bound| bound.global));
+            }
+            within
+        }
+        _ => true,
+    })
+}
+
+fn matching(operator: &Operator, signals: Tensor<4>, nonzeros: usize) -> Result<Tensor<4>> {
+    if nonzeros == 0 {
+        return Ok(Tensor::zeros(operator.code().batched(signals.dims()[0]), &operator.device()));
+    }
+    let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init()?;
+    Ok(pursuit.solve(&Problem::new(operator, signals)?)?.codes)
+}
+
+/// Rows that are alike in something.
+fn grouped<K: Ord>(rows: &[usize], key: impl Fn(&usize) -> K) -> BTreeMap<K, Vec<usize>> {
+    let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
+    rows.iter().for_each(|row| groups.entry(key(row)).or_default().push(*row));
+    groups
+}
+
+fn stacked(operator: &Operator, signals: &[Known], rows: &[usize]) -> Tensor<4> {
+    let values: Vec<f32> = rows.iter().flat_map(|&row| signals[row].noisy.iter().copied()).collect();
+    Tensor::<1>::from_floats(values.as_slice(), &operator.device()).reshape(operator.signal().batched(rows.len()))
+}
+
+fn split(codes: Tensor<4>) -> Vec<Vec<f32>> {
+    let dims = codes.dims();
+    let values: Vec<f32> = codes.into_data().iter::<f32>().collect();
+    values.chunks_exact(dims[1] * dims[2] * dims[3]).map(<[f32]>::to_vec).collect()
+}
