@@ -284,6 +284,7 @@ impl Contender {
         write_npy(&folder.join("atoms.npy"), &atoms.dims(), &host(atoms))?;
         Ok(json!({
             "strides": model.config().layers.iter().map(|layer| layer.stride.0).collect::<Vec<_>>(),
+            "sizes": operator.geometry().layers().iter().map(|layer| [layer.signal.height, layer.signal.width]).collect::<Vec<_>>(),
             "signal": operator.signal().batched(1),
             "code": operator.code().batched(1),
             "squared_norm_bound": operator.squared_norm_bound(),

@@ -26,7 +26,7 @@ def write_report(folder, results):
     text = page.read_text() if page.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
     pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
     page.write_text(re.sub(pattern, lambda _: f"{BEGIN}\n\n{tables}\n{END}", text, flags=re.DOTALL))
-    print(tables, flush=True)
+    print("\n".join(section(name, result) for name, result in results.items()), flush=True)
 
 
 def section(name, result):
@@ -69,8 +69,9 @@ def table(case):
 # What the judge found, in words.
 CHECKS = {
     "largest_gap": "gap ≤ {:.1e}",
+    "missed": "{} signals miss it",
     "largest_excess": "above the best ≤ {:.1e}",
-    "excess": "above the best {:.1e}",
+    "excess": "objective {:+.1e}",
     "data_term": "data term {:.5g}",
     "nonzeros": "{:.1f} non-zeros",
     "epoch_seconds": "epoch {:.3g} s",

@@ -244,6 +244,13 @@ class OnlineLearning:
 # --- Unrolled pursuits of the cascade ----------------------------------------------------------------------------------------
 
 
+def synthesize(codes, filters, stride, size):
+    """conv_transpose2d onto a signal of that size, whose last rows and columns no atom may reach."""
+    painted = functional.conv_transpose2d(codes, filters, stride=stride)
+    below, right = size[0] - painted.shape[-2], size[1] - painted.shape[-1]
+    return functional.pad(painted, (0, right, 0, below)) if below or right else painted
+
+
 def effective_filters(filters, strides):
     codes = filters[-1]
     for below, stride in zip(reversed(filters[:-1]), reversed(strides[:-1])):
@@ -261,13 +268,12 @@ class Cascade:
         self.signals = load(request["signals"])[: request.get("count")]
         self.weight, self.way = request["weight"], request["way"]
         self.code_shape = request["code"][1:]
+        self.sizes = request["sizes"]
 
     def dense(self, filters):
         """Atoms `[code values, signal values]`: every effective filter at each of its places."""
         effective = effective_filters(filters, self.strides)
         count, rows, columns = self.code_shape
-        if rows == columns == 1:
-            return effective.flatten(1)
         height, width = self.signals.shape[-2:]
         kernel_height, kernel_width = effective.shape[-2:]
         placed = [
@@ -292,14 +298,14 @@ class Cascade:
         if self.way == "filters":
             effective = effective_filters(filters, self.strides)
             return lambda codes: functional.conv2d(
-                functional.conv_transpose2d(codes, effective, stride=self.stride) - signals,
+                synthesize(codes, effective, self.stride, self.sizes[0]) - signals,
                 effective,
                 stride=self.stride,
             ), shape
 
         def through_layers(codes):
-            for layer, stride in zip(reversed(filters), reversed(self.strides)):
-                codes = functional.conv_transpose2d(codes, layer, stride=stride)
+            for layer, stride, size in zip(reversed(filters), reversed(self.strides), reversed(self.sizes)):
+                codes = synthesize(codes, layer, stride, size)
             below = codes - signals
             for layer, stride in zip(filters, self.strides):
                 below = functional.conv2d(below, layer, stride=stride)
