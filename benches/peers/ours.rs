@@ -220,7 +220,10 @@ impl Contender {
             Request::LearnFilters { source, atoms, kernel, path } => {
                 let model = ModelConfig {
                     normalization: Normalization::Center,
-                    ..ModelConfig::new(SignalShape::new(1, 3 * kernel, 3 * kernel), vec![LayerShape::new(atoms, kernel, 1)])
+                    ..ModelConfig::new(
+                        SignalShape::new(1, 3 * kernel, 3 * kernel),
+                        vec![LayerShape::new(atoms, kernel, 1)],
+                    )
                 };
                 let data = DataConfig {
                     source,
@@ -260,8 +263,7 @@ impl Contender {
             }
             Request::Memory => Ok(json!({"bytes": most_memory()?})),
             Request::Plot { path, horizontal, vertical, curves } => {
-                let curves: Vec<Curve> =
-                    curves.into_iter().map(|(name, points)| Curve { name, points }).collect();
+                let curves: Vec<Curve> = curves.into_iter().map(|(name, points)| Curve { name, points }).collect();
                 plot::curves(&path, &horizontal, &vertical, &curves)?;
                 Ok(json!({}))
             }
@@ -341,13 +343,8 @@ impl Contender {
             }
             Task::Learning { dictionary, signals } => {
                 let model = self.model(&dictionary, None)?;
-                let data = DataConfig {
-                    source: signals.display().to_string(),
-                    held_out: 0.0,
-                    ..DataConfig::default()
-                };
-                let config =
-                    TrainConfig { model: model.config().clone(), data, learning: LearningConfig::default() };
+                let data = DataConfig { source: signals.display().to_string(), held_out: 0.0, ..DataConfig::default() };
+                let config = TrainConfig { model: model.config().clone(), data, learning: LearningConfig::default() };
                 let source = data::open(&config.data)?.all;
                 let learner = Learner::from_model(&config, &model, &*source, &self.device)?;
                 Box::new(Learning { learner, source })
@@ -494,8 +491,7 @@ impl Timed for Learning {
         let mut phases = [0.0; 5];
         for _ in 0..steps {
             let seconds = self.learner.step(&*self.source)?.seconds;
-            let parts =
-                [seconds.reading, seconds.coding, seconds.measuring, seconds.statistics, seconds.dictionaries];
+            let parts = [seconds.reading, seconds.coding, seconds.measuring, seconds.statistics, seconds.dictionaries];
             phases.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
         }
         let [reading, coding, measuring, statistics, dictionaries] = phases;
@@ -536,8 +532,7 @@ impl Timed for Network {
         let started = Instant::now();
         self.found = if self.gradient {
             let operator = self.model.operator(self.model.config().signal, Application::Auto)?;
-            let problem =
-                Problem::new(&operator, self.signals.clone())?.with_lambda(Lambda::Absolute(self.lambda))?;
+            let problem = Problem::new(&operator, self.signals.clone())?.with_lambda(Lambda::Absolute(self.lambda))?;
             with_gradients(pursuit.unrolled(&problem, self.iterations)?, &self.model)?
         } else {
             let problem =

@@ -35,7 +35,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="repetitions of everybody; default 5, quick 2")
     parser.add_argument("--signals", type=int, help="digits of lasso and omp; default 10000, quick 600")
     parser.add_argument("--most-seconds", type=float, help="length of a repetition beyond which fewer signals are given")
-    parser.add_argument("--images", default=None, help="sizes of images, default 256,512, quick 96")
+    parser.add_argument("--images", default=None, help="sizes of images, default 256,512, quick 64")
     parser.add_argument("--banks", default=None, help="filters x side, default 32x8,96x11, quick 16x8")
     args = parser.parse_args()
     args.only = args.only.split(",")
@@ -45,7 +45,7 @@ def arguments():
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.signals = args.signals or (600 if args.quick else 10000)
     args.most_seconds = args.most_seconds or (5.0 if args.quick else 60.0)
-    args.images = [int(size) for size in (args.images or ("96" if args.quick else "256,512")).split(",")]
+    args.images = [int(size) for size in (args.images or ("64" if args.quick else "256,512")).split(",")]
     banks = (args.banks or ("16x8" if args.quick else "32x8,96x11")).split(",")
     args.banks = [tuple(int(number) for number in bank.split("x")) for bank in banks]
     args.work = args.work.resolve()
