@@ -13,7 +13,8 @@ use mlcsc::pursuit::{
     StopReason,
 };
 
-const ALGORITHMS: [Algorithm; 3] = [Algorithm::Ista, Algorithm::Fista, Algorithm::CoordinateDescent];
+const ALGORITHMS: [Algorithm; 4] =
+    [Algorithm::Ista, Algorithm::Fista, Algorithm::CoordinateDescent, Algorithm::ResidualDescent];
 
 /// Relative error of an objective or a gap that `f32` sums of a few hundred values make.
 const ROUNDING: f64 = 2e-6;
@@ -479,7 +480,7 @@ fn the_algorithm_follows_the_operator() {
         let filters = Tensor::ones([1, 1, 2, 2], &device.device);
         let config = ModelConfig::new(SignalShape::new(1, 300, 300), vec![LayerShape::new(1, 2, 1)]);
         let large = Mlcsc::from_filters(config.clone(), vec![filters]).unwrap();
-        assert_eq!(name(&large.operator(config.signal, Application::Cascade).unwrap()), "fista");
+        assert_eq!(name(&large.operator(config.signal, Application::Cascade).unwrap()), "residual-descent");
         for (algorithm, name) in Algorithm::ALL {
             assert_eq!(name.parse(), Ok(algorithm));
         }

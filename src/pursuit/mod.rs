@@ -16,6 +16,7 @@ pub mod problem;
 pub mod projection;
 pub mod proximal_gradient;
 pub mod recipe;
+pub mod residual_descent;
 pub mod subspace;
 pub mod threshold;
 
@@ -33,6 +34,7 @@ pub use projection::{
 };
 pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConfig};
 pub use recipe::{PursuitName, Recipe};
+pub use residual_descent::{ResidualDescent, ResidualDescentConfig};
 
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -320,7 +322,7 @@ impl BasisPursuitConfig {
     }
 
     /// The algorithm that suits an operator: coordinate descent where codes and the atoms' inner products are few enough for it,
-    /// FISTA everywhere else.
+    /// descent on the residual for all other convolutions, FISTA everywhere else.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -333,24 +335,28 @@ impl BasisPursuitConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// Coordinate descent where codes are small enough for it, else FISTA.
+    /// Coordinate descent where codes are small enough for it, else descent on the residual where D^(L) is a convolution, else
+    /// FISTA.
     #[default]
     Auto,
     /// Proximal gradient steps.
     Ista,
     /// Accelerated proximal gradient steps with adaptive restart.
     Fista,
-    /// Coordinate descent on a working set.
+    /// Coordinate descent on a working set, with the atoms' inner products at hand.
     CoordinateDescent,
+    /// Descent on the residual of a convolution, on a working set.
+    ResidualDescent,
 }
 
 impl Algorithm {
     /// Every algorithm, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 5] = [
         (Self::Auto, "auto"),
         (Self::Ista, "ista"),
         (Self::Fista, "fista"),
         (Self::CoordinateDescent, "coordinate-descent"),
+        (Self::ResidualDescent, "residual-descent"),
     ];
 
     /// Its name in flags.
@@ -358,15 +364,23 @@ impl Algorithm {
         Self::ALL[self as usize].1
     }
 
+    /// What [`Self::Auto`] is for an operator; `table` says whether coordinate descent suits.
+    fn resolve(self, operator: &Operator, table: bool) -> Self {
+        match self {
+            Self::Auto if table => Self::CoordinateDescent,
+            Self::Auto if residual_descent::suits(operator) => Self::ResidualDescent,
+            Self::Auto => Self::Fista,
+            other => other,
+        }
+    }
+
     /// As [`Self::init`], [`Self::Auto`] being what suits the problem: coordinate descent takes no mask of each signal's own.
     ///
     /// # Errors
     /// Settings out of range.
     pub fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
-        let plain = problem.is_plain();
-        let fista = problem.has_separate_masks() || !(plain || columns::suits(problem.operator(), false));
-        let algorithm = if self == Self::Auto && fista { Self::Fista } else { self };
-        algorithm.init(config, problem.operator())
+        let table = !problem.has_separate_masks() && columns::suits(problem.operator(), problem.is_plain());
+        self.resolve(problem.operator(), table).init(config, problem.operator())
     }
 
     /// The algorithm with those settings, ready to run.
@@ -379,10 +393,11 @@ impl Algorithm {
             ..ProximalGradientConfig::new(acceleration)
         };
         Ok(match self {
-            Self::Auto if columns::suits(operator, true) => Self::CoordinateDescent.init(config, operator)?,
-            Self::Auto | Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
+            Self::Auto => self.resolve(operator, columns::suits(operator, true)).init(config, operator)?,
+            Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
             Self::Ista => Box::new(proximal(Acceleration::Ista).init()?),
             Self::CoordinateDescent => Box::new(CoordinateDescentConfig { basis: config.clone() }.init()?),
+            Self::ResidualDescent => Box::new(ResidualDescentConfig { basis: config.clone() }.init()?),
         })
     }
 }
