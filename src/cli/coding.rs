@@ -48,11 +48,11 @@ pub struct CodingArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pursuit")]
 pub struct PursuitArgs {
-    /// bp (½‖y − D^(L)γ‖² + λ‖γ‖₁ by --algorithm), ista, fista or coordinate-descent (the same by that algorithm), omp, projection,
-    /// layered-thresholding, layered-bp, ml-ista, ml-fista, ml-bp or holistic
+    /// bp (½‖y − D^(L)γ‖² + λ‖γ‖₁ by --algorithm), ista, fista, coordinate-descent or residual-descent (the same by that
+    /// algorithm), omp, projection, layered-thresholding, layered-bp, ml-ista, ml-fista, ml-bp or holistic
     #[arg(id = "pursuit", long, value_name = "NAME", default_value = "bp")]
     pub name: PursuitName,
-    /// auto, ista, fista or coordinate-descent, for bp, layered-bp and projection --convex. Default: auto
+    /// auto, ista, fista, coordinate-descent or residual-descent, for bp, layered-bp and projection --convex. Default: auto
     #[arg(long, value_name = "NAME")]
     pub algorithm: Option<Algorithm>,
     /// Most non-zeros of γ_L for omp and projection; for holistic those of γ_1,…,γ_{L−1}

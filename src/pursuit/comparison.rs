@@ -380,6 +380,7 @@ impl Parameters {
             PursuitName::Ista => by(Algorithm::Ista, basis),
             PursuitName::Fista => by(Algorithm::Fista, basis),
             PursuitName::CoordinateDescent => by(Algorithm::CoordinateDescent, basis),
+            PursuitName::ResidualDescent => by(Algorithm::ResidualDescent, basis),
             PursuitName::OrthogonalMatchingPursuit => {
                 let most = operator.code().len().min(operator.signal().len());
                 let nonzeros = self.nonzeros.unwrap_or(most);

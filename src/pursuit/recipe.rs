@@ -18,6 +18,8 @@ pub enum PursuitName {
     Fista,
     /// Basis pursuit by coordinate descent.
     CoordinateDescent,
+    /// Basis pursuit by descent on the residual.
+    ResidualDescent,
     /// Orthogonal matching pursuit.
     OrthogonalMatchingPursuit,
     /// Projection onto the model, greedy or convex.
@@ -38,11 +40,12 @@ pub enum PursuitName {
 
 impl PursuitName {
     /// Every pursuit with its name, in the order of their declaration.
-    pub const ALL: [(Self, &'static str); 12] = [
+    pub const ALL: [(Self, &'static str); 13] = [
         (Self::BasisPursuit, "bp"),
         (Self::Ista, "ista"),
         (Self::Fista, "fista"),
         (Self::CoordinateDescent, "coordinate-descent"),
+        (Self::ResidualDescent, "residual-descent"),
         (Self::OrthogonalMatchingPursuit, "omp"),
         (Self::Projection, "projection"),
         (Self::LayeredThresholding, "layered-thresholding"),
@@ -141,7 +144,7 @@ impl Recipe {
             if operator.application() == Application::Gram {
                 operator.gram();
             }
-            if pursuit.name() != "coordinate-descent" {
+            if !matches!(pursuit.name(), "coordinate-descent" | "residual-descent") {
                 operator.squared_norm_bound();
             }
         } else if self.lambda.is_some() {
