@@ -277,13 +277,13 @@ fn page(args: &Args, profile: &ModelProfile, rows: &[Vec<Row>]) -> String {
         profiles.iter().map(|own| format!("{:.3}", own.mutual())).collect::<Vec<_>>().join(", ")
     };
     let mut page = format!(
-        "# Sparse recovery under noise\n\n{} signals with {} non-zeros of γ_{}, amplitudes {} to {}; {}. μ(D_i): {}; μ(D^(i)): {}. \
+        "# Sparse recovery under noise\n\n{} signals with {} of γ_{}, amplitudes {} to {}; {}. μ(D_i): {}; μ(D^(i)): {}. \
          Errors are mean ‖γ̂_i − γ_i‖₂/‖γ_i‖₂ of γ_1 … γ_{}, bounds (of the theorem with the noise of every patch known) the same.\n\n\
          Where a theorem holds for all signals, its pursuit is run as it prescribes; else layered pursuits take λ_i at {RELATIVE} of every \
          layer's λ_max, the others λ = 2ε_0, and OMP the number of non-zeros.\n\n\
          | noise | pursuit | errors | bounds | condition holds for | largest error/bound |\n|---|---|---|---|---|---|\n",
         args.signals,
-        args.nonzeros,
+        mlcsc::cli::output::counted(args.nonzeros, "non-zero"),
         profile.depth(),
         AMPLITUDES[0],
         AMPLITUDES[1],

@@ -124,7 +124,8 @@ pub struct Panel {
     pub lines: Vec<Line>,
 }
 
-/// Draws pictures side by side, each as wide as a picture of [`curves`] is high, with one legend in the first.
+/// Draws pictures side by side, each as wide as a picture of [`curves`] is high, with one legend in the first, where it
+/// hides least.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -151,7 +152,7 @@ fn draw(size: (u32, u32), panels: &[Panel]) -> Result<String, String> {
             let all = || shown.iter().flatten();
             let across = range(all().map(|point| point.0), panel.horizontal.logarithmic);
             let up = range(all().map(|point| point.1), panel.vertical.logarithmic);
-            let legend = index == 0;
+            let legend = (index == 0).then(|| emptiest_corner(panel, &shown, &across, &up));
             match (panel.horizontal.logarithmic, panel.vertical.logarithmic) {
                 (true, true) => paint(&area, panel, &shown, legend, across.log_scale(), up.log_scale()),
                 (true, false) => paint(&area, panel, &shown, legend, across.log_scale(), up),
@@ -166,13 +167,55 @@ fn draw(size: (u32, u32), panels: &[Panel]) -> Result<String, String> {
     Ok(svg)
 }
 
+/// Points of a line from which on they are not marked.
+const MANY: usize = 40;
+
+/// The corner that lines leave most room in; of equal ones the upper right.
+fn emptiest_corner(
+    panel: &Panel,
+    shown: &[Vec<(f64, f64)>],
+    across: &Range<f64>,
+    up: &Range<f64>,
+) -> SeriesLabelPosition {
+    let place = |value: f64, range: &Range<f64>, logarithmic: bool| {
+        let [value, start, end] = [value, range.start, range.end].map(|v| if logarithmic { v.ln() } else { v });
+        (value - start) / (end - start)
+    };
+    let mut met = [0usize; 4];
+    let corners = [(true, true), (false, true), (true, false), (false, false)];
+    for points in shown {
+        let placed: Vec<(f64, f64)> = points
+            .iter()
+            .map(|(x, y)| (place(*x, across, panel.horizontal.logarithmic), place(*y, up, panel.vertical.logarithmic)))
+            .collect();
+        for pair in placed.windows(2) {
+            for step in 0..=20 {
+                let part = f64::from(step) / 20.0;
+                let (x, y) = (pair[0].0 + part * (pair[1].0 - pair[0].0), pair[0].1 + part * (pair[1].1 - pair[0].1));
+                for (met, (right, upper)) in met.iter_mut().zip(corners) {
+                    let beside = if right { x > 0.65 } else { x < 0.35 };
+                    let within = if upper { y > 0.6 } else { y < 0.4 };
+                    *met += usize::from(beside && within);
+                }
+            }
+        }
+    }
+    let fewest = (0..4).min_by_key(|&corner| met[corner]).unwrap_or(0);
+    match corners[fewest] {
+        (true, true) => SeriesLabelPosition::UpperRight,
+        (false, true) => SeriesLabelPosition::UpperLeft,
+        (true, false) => SeriesLabelPosition::LowerRight,
+        (false, false) => SeriesLabelPosition::LowerLeft,
+    }
+}
+
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 fn paint<X, Y>(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     panel: &Panel,
     shown: &[Vec<(f64, f64)>],
-    legend: bool,
+    legend: Option<SeriesLabelPosition>,
     across: X,
     up: Y,
 ) -> Drawn
@@ -202,7 +245,9 @@ where
         let drawn = if line.dashed {
             chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 5, colour.stroke_width(2)))?
         } else {
-            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(4))?
+            // Points as close as beads on a string are no help.
+            let size = if points.len() > MANY { 0 } else { 4 };
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(size))?
         };
         if line.curve.name.is_empty() {
             continue;
@@ -213,10 +258,10 @@ where
             PathElement::new(vec![(x, y), (end, y)], colour.stroke_width(3))
         });
     }
-    if legend {
+    if let Some(corner) = legend {
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(corner)
             .label_font(("sans-serif", 16))
             .background_style(WHITE.mix(0.85))
             .border_style(BLACK.mix(0.3))
