@@ -126,6 +126,7 @@ fn a_masked_problem_is_the_problem_without_those_rows() {
                             .unwrap(),
                     ),
                 ];
+                pursuits.push(Algorithm::ResidualDescent.init(&basis(1e-5), &operator).unwrap());
                 if is_shared {
                     pursuits.push(Algorithm::CoordinateDescent.init(&basis(1e-5), &operator).unwrap());
                 }
@@ -243,6 +244,7 @@ fn weighted_norms_are_norms_over_scaled_atoms() {
                 Algorithm::Ista.init(&basis, &operator).unwrap(),
                 Algorithm::Fista.init(&basis, &operator).unwrap(),
                 Algorithm::CoordinateDescent.init(&basis, &operator).unwrap(),
+                Algorithm::ResidualDescent.init(&basis, &operator).unwrap(),
                 Box::new(
                     MultiLayerSplittingConfig {
                         basis: BasisPursuitConfig { gap: 2e-5, ..basis },
@@ -289,6 +291,7 @@ fn a_solution_is_where_a_warm_start_ends() {
         let pursuits: Vec<[Box<dyn Pursuit>; 2]> = vec![
             [1e-5, 1e-4].map(|gap| Algorithm::Fista.init(&basis(gap), &operator).unwrap()),
             [1e-5, 1e-4].map(|gap| Algorithm::CoordinateDescent.init(&basis(gap), &operator).unwrap()),
+            [1e-5, 1e-4].map(|gap| Algorithm::ResidualDescent.init(&basis(gap), &operator).unwrap()),
             // Its multipliers start from nothing, but those of the deepest layer the certificate does not need.
             [2e-5, 2e-4].map(|gap| Box::new(config(gap).init().unwrap()) as Box<dyn Pursuit>),
         ];
@@ -389,7 +392,8 @@ fn wrong_use_names_the_parameter_and_its_range() {
             names(pursuit.solve(&asked).unwrap_err(), &["lambda", "none"]);
         }
         let shallower = with_lambda.clone().with_shallower_lambda(vec![Lambda::Absolute(0.1)]).unwrap();
-        for pursuit in [&*descent, &*fista, &matching] {
+        let residual = Algorithm::ResidualDescent.init(&basis(1e-3), &operator).unwrap();
+        for pursuit in [&*descent, &*residual, &*fista, &matching] {
             names(pursuit.solve(&shallower).unwrap_err(), &["lambda of the shallower layers", pursuit.name()]);
         }
         let started = with_lambda.clone().with_start(ones([2, 8, 4, 5])).unwrap();
@@ -540,6 +544,7 @@ fn nothing_in_nothing_out() {
                     Box::new(LayeredThresholding::new(Threshold::Soft)),
                     Box::new(LayeredBasisPursuitConfig::default().init().unwrap()),
                     Algorithm::CoordinateDescent.init(&basis(1e-4), &operator).unwrap(),
+                    Algorithm::ResidualDescent.init(&basis(1e-4), &operator).unwrap(),
                 ];
                 for pursuit in pursuits {
                     let pursued = pursuit.solve(&asked).unwrap();

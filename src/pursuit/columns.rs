@@ -8,6 +8,7 @@ use crate::model::simd::subtract_rows;
 use crate::model::sparse::HostFilters;
 use crate::model::{Application, Operator};
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 
 /// Signals that are correlated with the atoms in one matrix product. Always as many, the last ones being zero, so that a
 /// signal's correlations are rounded in the same way whatever the size of the batch.
@@ -77,14 +78,23 @@ fn shared_len(layer: &LayerGeometry) -> usize {
 /// Dᵀy for all signals, one row each.
 pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
     let [count, len] = signals.dims();
-    let padded = count.next_multiple_of(BLOCK);
-    let rows = Tensor::zeros([padded, len], &signals.device()).slice_assign([0..count, 0..len], signals);
-    let mut correlations = Vec::with_capacity(padded * operator.code().len());
-    for start in (0..padded).step_by(BLOCK) {
-        let block = rows.clone().slice([start..start + BLOCK, 0..len]);
-        correlations.extend(to_host(operator.analyze_rows(block)));
+    let code_len = operator.code().len();
+    let mut correlations = vec![0.0; count * code_len];
+    let fill = |(index, out): (usize, &mut [f32])| {
+        let (start, rows) = (index * BLOCK, out.len() / code_len);
+        let block = signals.clone().slice([start..start + rows, 0..len]);
+        let block = match rows {
+            BLOCK => block,
+            _ => Tensor::zeros([BLOCK, len], &block.device()).slice_assign([0..rows, 0..len], block),
+        };
+        out.copy_from_slice(&to_host(operator.analyze_rows(block))[..out.len()]);
+    };
+    // The first block prepares what all of them need. Products of so few rows leave cores idle, so that blocks share them.
+    let mut blocks = correlations.chunks_mut(BLOCK * code_len).enumerate();
+    if let Some(first) = blocks.next() {
+        fill(first);
     }
-    correlations.truncate(count * operator.code().len());
+    blocks.collect::<Vec<_>>().into_par_iter().for_each(fill);
     correlations
 }
 

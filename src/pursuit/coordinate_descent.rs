@@ -110,8 +110,15 @@ impl Pursuit for CoordinateDescent {
             start
         });
         let nonnegative = self.config.basis.nonnegative;
-        let largest: Vec<f32> =
-            correlations.chunks_exact(columns.code_len()).map(|row| largest(row, nonnegative)).collect();
+        let largest: Vec<f32> = correlations
+            .par_chunks_exact(columns.code_len())
+            .map(|row| {
+                vectorised(
+                    #[inline(always)]
+                    || largest(row, nonnegative),
+                )
+            })
+            .collect();
         let lambda = lambda.resolve(&largest)?;
         let mut codes = start.unwrap_or_else(|| vec![0.0f32; correlations.len()]);
         let reports: Vec<SignalReport> = codes

@@ -81,8 +81,11 @@ const GROWING: (usize, f64) = (20, 1e-2);
 const SETTLED: (usize, f64) = (100, 1e-4);
 
 /// Rounds in a row, of a working set that has settled, in which conjugate gradients are given more iterations: twice as many as in
-/// the one before, for a hundredth of what they left.
+/// the one before, for a tenth of what they left.
 const EFFORTS: u32 = 4;
+
+/// What a derivative may be in units of λ, and of the root mean square of the signal, so that conjugate gradients see but rounding.
+const NEGLIGIBLE: [f64; 2] = [1e-6, 3e-7];
 
 /// The working set has settled when fewer than one in so many members are new.
 const NEWCOMERS: usize = 64;
@@ -186,7 +189,9 @@ impl ResidualDescent {
             }
             let effort = EFFORTS.min(settled.max(1) - 1);
             let (iterations, tolerance) = if is_settled { SETTLED } else { GROWING };
-            set.minimize_on_support(iterations << effort, tolerance * 0.01f64.powi(effort as i32));
+            if !set.minimize_on_support(iterations << effort, tolerance * 0.1f64.powi(effort as i32)) {
+                settled = 0;
+            }
             set.forget();
         }
     }
@@ -624,19 +629,23 @@ impl<'a> WorkingSet<'a> {
     }
 
     /// Conjugate gradients over the non-zeros with their signs held, then a step there, along which coefficients that would change
-    /// sign become zero, as long as it makes the objective smaller.
-    fn minimize_on_support(&mut self, iterations: usize, tolerance: f64) {
+    /// sign become zero, as long as it makes the objective smaller. Returns whether a step was taken.
+    fn minimize_on_support(&mut self, iterations: usize, tolerance: f64) -> bool {
         self.gather_support();
         let before = 0.5 * energy(&self.residual) + f64::from(self.lambda) * self.one_norm();
         let kept = self.residual.clone();
         let first = self.visit(Image::Residual, Task::Slopes);
+        let support: usize = self.strips.iter().flat_map(|strip| &strip.tiles).map(|tile| tile.support).sum();
+        let negligible = (NEGLIGIBLE[0] * f64::from(self.lambda)).powi(2)
+            + NEGLIGIBLE[1].powi(2) * energy(&self.signal) / self.signal.len() as f64;
+        let enough = (tolerance * first).max(negligible * support as f64);
         let mut slopes = first;
         self.on_support(|member| (member.direction, member.step) = (member.slope, 0.0));
         for _ in 0..iterations {
             self.scratch.fill(0.0);
             self.visit(Image::Scratch, Task::Subtract(Part::Direction));
             let curvature = energy(&self.scratch);
-            if slopes <= tolerance * first || curvature <= 0.0 {
+            if curvature <= 0.0 {
                 break;
             }
             let length = (slopes / curvature) as f32;
@@ -652,6 +661,9 @@ impl<'a> WorkingSet<'a> {
             let ratio = (next / slopes) as f32;
             self.on_support(|member| member.direction = member.slope + ratio * member.direction);
             slopes = next;
+            if slopes <= enough {
+                break;
+            }
         }
         // Steps are kept as directions while their lengths are tried.
         self.on_support(|member| member.direction = member.step);
@@ -672,11 +684,12 @@ impl<'a> WorkingSet<'a> {
             let after = 0.5 * energy(&self.residual) + f64::from(self.lambda) * one_norm;
             if after <= before * (1.0 + ROUNDING) {
                 self.on_support(|member| member.value += member.step);
-                return;
+                return true;
             }
             length *= 0.5;
         }
         self.residual = kept;
+        false
     }
 
     fn on_support(&mut self, work: impl Fn(&mut Member) + Sync) {
