@@ -42,7 +42,7 @@ def residuals(atoms, signals, codes):
     atoms = np.asarray(atoms, np.float64)
     data, nonzeros = [], []
     for start in range(0, len(codes), CHUNK):
-        part = slice(start, start + CHUNK)
+        part = slice(start, min(start + CHUNK, len(codes)))
         code = np.asarray(codes[part], np.float64)
         data.append(0.5 * ((np.asarray(signals[part], np.float64) - code @ atoms) ** 2).sum(1))
         nonzeros.append((code != 0).sum(1))
