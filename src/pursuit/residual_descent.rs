@@ -183,9 +183,10 @@ impl ResidualDescent {
             let is_settled = look.violators.len() * NEWCOMERS < set.members().count();
             settled = if is_settled { settled + 1 } else { 0 };
             set.admit(look.violators.into_iter().map(|place| (place, 0.0)));
-            for pass in 0..PASSES.min((max_iterations - sweeps).div_ceil(2)) {
-                set.pass(pass > 0);
-                sweeps += 2;
+            for pass in 0..PASSES {
+                let turns = (max_iterations - sweeps).min(2);
+                set.pass(pass > 0, turns);
+                sweeps += turns;
             }
             let effort = EFFORTS.min(settled.max(1) - 1);
             let (iterations, tolerance) = if is_settled { SETTLED } else { GROWING };
@@ -502,7 +503,7 @@ struct WorkingSet<'a> {
 #[derive(Clone, Copy)]
 enum Task {
     /// The objective is minimised over each, forth and back.
-    Sweep { only_nonzeros: bool },
+    Sweep { only_nonzeros: bool, turns: usize },
     /// Atoms are added to the image: as the code says, against the direction of conjugate gradients, as the step says.
     Subtract(Part),
     /// Slopes of the non-zeros from the residual; the sum of their squares.
@@ -603,9 +604,9 @@ impl<'a> WorkingSet<'a> {
         self.visit(Image::Residual, Task::Subtract(Part::Value));
     }
 
-    /// Sweeps over all members, or those that are not zero.
-    fn pass(&mut self, only_nonzeros: bool) {
-        self.visit(Image::Residual, Task::Sweep { only_nonzeros });
+    /// Sweeps over all members, or those that are not zero: forth, and back if there are two turns.
+    fn pass(&mut self, only_nonzeros: bool, turns: usize) {
+        self.visit(Image::Residual, Task::Sweep { only_nonzeros, turns });
     }
 
     /// Objective and gap, and the number of non-zeros.
@@ -783,9 +784,9 @@ impl Visit<'_, '_> {
         strip.sum = 0.0;
         for Tile { members, support } in &mut strip.tiles {
             match task {
-                Task::Sweep { only_nonzeros } => {
+                Task::Sweep { only_nonzeros, turns } => {
                     let count = members.len();
-                    for turn in 0..2 * count {
+                    for turn in 0..turns * count {
                         let member = &mut members[if turn < count { turn } else { 2 * count - 1 - turn }];
                         if member.energy <= 0.0 || (only_nonzeros && member.value == 0.0) {
                             continue;

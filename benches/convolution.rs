@@ -1,0 +1,83 @@
+//! What convolutions and the coding of images cost: `cargo bench --bench convolution`.
+//!
+//! Random filters and images. One item is one multiplication and addition, or one pixel.
+
+use burn::tensor::{Distribution, Tensor};
+use divan::counter::ItemsCount;
+use divan::{Bencher, black_box};
+use mlcsc::model::convolution::{Convolution, filter_gradient_into};
+use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape};
+use mlcsc::model::sparse::HostFilters;
+use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::pursuit::{BasisPursuitConfig, Lambda};
+
+fn main() {
+    divan::main();
+}
+
+/// Channels, side of the image, atoms, side of the kernel, stride.
+const LAYERS: [[usize; 5]; 4] = [[1, 256, 32, 8, 1], [1, 256, 96, 11, 1], [24, 61, 48, 3, 1], [1, 128, 24, 8, 2]];
+
+fn layer([channels, side, atoms, kernel, stride]: [usize; 5]) -> LayerGeometry {
+    let shape = LayerShape::new(atoms, kernel, stride);
+    Geometry::new(SignalShape::new(channels, side, side), &[shape]).expect("a layer that fits").layers()[0].clone()
+}
+
+/// Numbers in [-0.5, 0.5).
+fn random(len: usize) -> Vec<f32> {
+    let mut state = 1u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1u32 << 24) as f32 - 0.5
+    };
+    (0..len).map(next).collect()
+}
+
+fn filters(layer: &LayerGeometry) -> HostFilters {
+    HostFilters::new(layer.filter_dims(), random(layer.filter_dims().iter().product()))
+}
+
+#[divan::bench(args = LAYERS, sample_count = 10)]
+fn analysis(bencher: Bencher, sizes: [usize; 5]) {
+    let layer = layer(sizes);
+    let (convolution, signal) = (Convolution::new(&filters(&layer), &layer), random(layer.signal.len()));
+    let mut out = vec![0.0; layer.code.len()];
+    bencher.counter(ItemsCount::new(layer.multiplications())).bench_local(|| {
+        convolution.analyze_into(black_box(&signal), &mut out);
+    });
+}
+
+#[divan::bench(args = LAYERS, sample_count = 10)]
+fn synthesis(bencher: Bencher, sizes: [usize; 5]) {
+    let layer = layer(sizes);
+    let (convolution, code) = (Convolution::new(&filters(&layer), &layer), random(layer.code.len()));
+    let mut out = vec![0.0; layer.signal.len()];
+    bencher.counter(ItemsCount::new(layer.multiplications())).bench_local(|| {
+        convolution.synthesize_into(black_box(&code), &mut out);
+    });
+}
+
+#[divan::bench(args = LAYERS, sample_count = 10)]
+fn filter_gradient(bencher: Bencher, sizes: [usize; 5]) {
+    let layer = layer(sizes);
+    let (residual, code) = (random(layer.signal.len()), random(layer.code.len()));
+    let mut out = vec![0.0; layer.filter_dims().iter().product()];
+    bencher.counter(ItemsCount::new(layer.multiplications())).bench_local(|| {
+        filter_gradient_into(&layer, black_box(&residual), &code, &mut out);
+    });
+}
+
+/// Basis pursuit on one image over 16 filters of 8×8, λ a third of λ_max, to a relative gap of 1e-3.
+#[divan::bench(args = [64, 128, 256], sample_count = 5)]
+fn coding(bencher: Bencher, side: usize) {
+    let device = mlcsc::device::named(None).expect("a device");
+    let (image, layer) = (SignalShape::new(1, side, side), LayerShape::new(16, 8, 1));
+    let filters = filters(&Geometry::new(image, std::slice::from_ref(&layer)).expect("a layer").layers()[0]);
+    let model = Mlcsc::from_filters(ModelConfig::new(image, vec![layer]), vec![filters.to_tensor(&device)]);
+    let operator = model.and_then(|model| model.operator(image, Application::Auto)).expect("a model");
+    let pursuit = BasisPursuitConfig { gap: 1e-3, ..Default::default() }.init_for(&operator).expect("settings");
+    let signal = Tensor::<4>::random(image.batched(1), Distribution::Normal(0.0, 0.3), &device);
+    bencher.counter(ItemsCount::new(side * side)).bench_local(|| {
+        black_box(pursuit.pursue(&operator, signal.clone(), &Lambda::Relative(0.33)).expect("an image that fits"))
+    });
+}
