@@ -24,6 +24,8 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=self.log,
             bufsize=0,
+            # Signals that libraries send to their workers' group reach nobody else.
+            start_new_session=True,
         )
         self.pending = b""
 

@@ -7,6 +7,9 @@ that the compiler can fuse, finished signals leaving the batch, momentum that re
 import math
 import os
 
+# The compiler works in this process rather than in a pool of others, which would go on beside whoever comes next.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 import numpy as np
 import torch
 import torch.nn.functional as functional
