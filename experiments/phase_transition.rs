@@ -13,7 +13,7 @@ use mlcsc::export::plot::{self, Axis, Curve, Line, Panel};
 use mlcsc::files;
 use mlcsc::model::design::DesignConfig;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
-use mlcsc::model::sample::{SampleConfig, add_noise, generator};
+use mlcsc::model::sample::{SampleConfig, generator, relative_noise};
 use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
 use mlcsc::pursuit::{
     BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, OrthogonalMatchingPursuitConfig,
@@ -114,9 +114,7 @@ fn main() -> Result<()> {
 fn row(args: &Args, profile: &ModelProfile, operator: &Operator, nonzeros: usize) -> Result<Row> {
     let mut rng = generator(args.seed.wrapping_mul(1009).wrapping_add(nonzeros as u64));
     let samples = SampleConfig::new(nonzeros).init(operator)?.sample(args.trials, &mut rng)?;
-    let unit = add_noise(samples.signals.clone().zeros_like(), args.noise, &mut rng);
-    let lengths = samples.signals.clone().square().sum_dims(&[1, 2, 3]).sqrt();
-    let noise = unit * lengths;
+    let noise = relative_noise(&samples.signals, args.noise, &mut rng);
     let levels = Levels::of(profile, &samples.representations)?;
     let host = |tensor: Tensor<4>| tensor.into_data().iter::<f32>().collect::<Vec<f32>>();
     let values = host(noise.clone());
@@ -185,7 +183,8 @@ fn page(args: &Args, profile: &ModelProfile, rows: &[Row]) -> String {
     let mut page = format!(
         "# Phase transition\n\n{} trials for every number of non-zeros of γ_L (amplitudes 1 to 2), noise {} of the signal's length. \
          μ(D_i): {}; μ(D^(L)) = {:.3}, so that ½(1 + 1/μ(D^(L))) = {:.2}: with fewer non-zeros in a stripe the code is the only one as \
-         sparse. BP and layered pursuits with λ at {RELATIVE} of (every layer's) λ_max. In brackets the part of the trials for which the \
+         sparse. BP and layered pursuits with λ at {RELATIVE} of (every layer's) λ_max; of what they find, BP's entries below {FLOOR} and those \
+         of layered pursuits below half of {FLOOR} of the largest count as zero. In brackets the part of the trials for which the \
          theorem's conditions hold.\n\n| non-zeros | {} |\n|---|{}\n",
         args.trials,
         args.noise,

@@ -15,7 +15,7 @@ use mlcsc::export::plot::{self, Axis, Curve, Line, Panel};
 use mlcsc::files;
 use mlcsc::model::design::DesignConfig;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
-use mlcsc::model::sample::{SampleConfig, add_noise, generator};
+use mlcsc::model::sample::{SampleConfig, generator, relative_noise};
 use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
 use mlcsc::pursuit::{
     Acceleration, BasisPursuitConfig, HolisticPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
@@ -103,9 +103,7 @@ fn main() -> Result<()> {
         // The same signals and noise at every level, but for its length.
         let mut rng = generator(args.seed + 1);
         let samples = sampler.sample(args.signals, &mut rng)?;
-        let unit = add_noise(samples.signals.clone().zeros_like(), level, &mut rng);
-        let lengths = samples.signals.clone().square().sum_dims(&[1, 2, 3]).sqrt();
-        let noisy = samples.signals.clone() + unit * lengths;
+        let noisy = samples.signals.clone() + relative_noise(&samples.signals, level, &mut rng);
         let told = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
         let known = Known::of(&profile, &samples.signals, &noisy, &samples.representations, told)?;
         let of_level: Vec<Row> = PURSUITS

@@ -89,6 +89,19 @@ fn try_out(name: &str, device: &Device) -> Result<()> {
     Err(Error::Device { name: name.into(), reason: format!("not usable on this machine: {reason}") })
 }
 
+/// Whether a device computes in the host's memory and on its cores, so that work for it may come from several threads at once.
+// The constructor of ndarray's is marked deprecated upstream; it stays for as long as the backend does.
+#[allow(deprecated)]
+pub(crate) fn is_host(device: &Device) -> bool {
+    let hosts: &[Device] = &[
+        #[cfg(feature = "flex")]
+        Device::flex(),
+        #[cfg(feature = "ndarray")]
+        Device::ndarray(),
+    ];
+    hosts.contains(device)
+}
+
 // The ndarray and tch constructors are marked deprecated upstream; they stay for as long as the backends do.
 #[allow(deprecated)]
 fn create(name: &str) -> Option<Device> {

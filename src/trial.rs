@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::model::Operator;
+use crate::model::sparse::to_host;
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
     OrthogonalMatchingPursuitConfig, Problem, Pursuit, Threshold,
@@ -55,13 +56,13 @@ impl Known {
         noise: impl Fn(&[f32]) -> Noise,
     ) -> Result<Vec<Self>> {
         let levels = Levels::of(profile, representations)?;
-        let host = |tensor: &Tensor<4>| tensor.to_data().iter::<f32>().collect::<Vec<f32>>();
         let count = levels.len();
         let rows = |values: &[f32]| -> Vec<Vec<f32>> {
             values.chunks_exact((values.len() / count.max(1)).max(1)).map(<[f32]>::to_vec).collect()
         };
-        let (clean, noisy) = (rows(&host(clean)), rows(&host(noisy)));
-        let mut layers: Vec<_> = representations.iter().map(|gamma| rows(&host(gamma)).into_iter()).collect();
+        let (clean, noisy) = (rows(&to_host(clean.clone())), rows(&to_host(noisy.clone())));
+        let mut layers: Vec<_> =
+            representations.iter().map(|gamma| rows(&to_host(gamma.clone())).into_iter()).collect();
         let known = levels.into_iter().zip(clean).zip(noisy).map(|((levels, clean), noisy)| {
             let difference: Vec<f32> = noisy.iter().zip(&clean).map(|(noisy, clean)| noisy - clean).collect();
             Self {
@@ -248,7 +249,7 @@ fn allows(
     };
     let residual = |operator: &Operator, signal: &[f32], code: &[f32]| {
         let code = Tensor::<1>::from_floats(code, &operator.device()).reshape([1, code.len()]);
-        let made: Vec<f32> = operator.synthesize_rows(code).into_data().iter::<f32>().collect();
+        let made: Vec<f32> = to_host(operator.synthesize_rows(code));
         made.iter().zip(signal).map(|(made, signal)| f64::from(made - signal).powi(2)).sum::<f64>().sqrt()
     };
     Ok(match theorem {
@@ -290,6 +291,6 @@ fn stacked(operator: &Operator, signals: &[Known], rows: &[usize]) -> Tensor<4> 
 
 fn split(codes: Tensor<4>) -> Vec<Vec<f32>> {
     let dims = codes.dims();
-    let values: Vec<f32> = codes.into_data().iter::<f32>().collect();
+    let values = to_host(codes);
     values.chunks_exact(dims[1] * dims[2] * dims[3]).map(<[f32]>::to_vec).collect()
 }

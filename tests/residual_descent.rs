@@ -44,14 +44,14 @@ fn agrees_with_fista_on_many_strips() {
             for nonnegative in [false, true] {
                 let problem = Problem::new(&operator, signals.clone())
                     .unwrap()
-                    .with_lambda(Lambda::PerSignal(vec![0.8, 1.7]))
+                    .with_lambda(Lambda::PerSignal(vec![0.2, 0.4]))
                     .unwrap();
                 let found = solve(Algorithm::ResidualDescent, &config(1e-5, nonnegative), &problem);
                 let expected = solve(Algorithm::Fista, &config(1e-5, nonnegative), &problem);
                 for (found, expected) in found.reports.iter().zip(&expected.reports) {
                     let what = format!("{} {:?}: {found:?} {expected:?}", case.config.signal, case.config.layers);
                     assert_eq!((found.stop, found.lambda), (StopReason::DualityGap, expected.lambda), "{what}");
-                    assert!(found.relative_gap <= 1e-5 && found.nonzeros > 20, "{what}");
+                    assert!(found.relative_gap <= 1e-5 && found.nonzeros > 100, "{what}");
                     // Both are within their gaps of the minimum.
                     let difference = (found.objective - expected.objective).abs();
                     assert!(difference <= 2e-5 * expected.objective, "{what}");

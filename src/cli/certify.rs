@@ -1,11 +1,10 @@
 //! `mlcsc certify`: what is proven about codes.
 
 use super::coding::{Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs};
-use super::data::{self, DataArgs, SelectionArgs, Signals};
+use super::data::{InputArgs, Signals};
+use super::output;
 use super::output::{counted, number, table};
-use super::{DeviceArgs, output};
 use crate::error::{Error, Result};
-use crate::model::Mlcsc;
 use crate::model::sample::{add_noise, generator};
 use crate::pursuit::PursuitName;
 use crate::theory::certificate::{Certificate, bound_json, median};
@@ -13,7 +12,6 @@ use crate::theory::{Bound, Levels, ModelProfile, Noise, Theorem, Unmet};
 use crate::trial::{self, Known, Trial};
 use clap::Args;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 
 /// Code signals and say what is proven about their codes
 ///
@@ -24,9 +22,8 @@ use std::path::PathBuf;
 /// Units are those of the signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct CertifyArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
-    model: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
     /// Length E ≥ 0 of the noise; omp and projection stop at residuals of that length
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     noise: Option<f32>,
@@ -45,12 +42,6 @@ pub(super) struct CertifyArgs {
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    device: DeviceArgs,
-    #[command(flatten)]
-    data: DataArgs,
-    #[command(flatten)]
-    selection: SelectionArgs,
     #[command(flatten)]
     lambda: LambdaArgs,
     #[command(flatten)]
@@ -89,10 +80,9 @@ impl CertifyArgs {
             return Err(Error::parameter("--noise", noise, "a finite length ≥ 0"));
         }
         coding.check()?;
-        self.selection.check()?;
-        let config = self.data.config()?;
-        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
-        let signals = self.selection.select(&data::open(&config)?)?;
+        self.input.check()?;
+        let (model, defaults) = self.input.load()?;
+        let signals = self.input.signals()?;
         let settings = coding.settings(defaults, signals.len())?;
         let shape = signals.shape();
         let coder = Coder::new(model.clone(), shape, &signals.source(), settings)?;
@@ -140,12 +130,12 @@ impl CertifyArgs {
             })
         };
         json!({
-            "model": self.model.display().to_string(),
+            "model": self.input.model.display().to_string(),
             "signals": signals.len(),
             "source": signals.source(),
             "pursuit": self.pursuit.name(),
             "noise": self.noise,
-            "device": self.device.name(),
+            "device": self.input.device.name(),
             "own": profile.own.iter().map(dictionary).collect::<Value>(),
             "effective": profile.effective.iter().map(dictionary).collect::<Value>(),
             "certificates": certified.iter().map(document_of).collect::<Value>(),

@@ -1,15 +1,15 @@
 //! `mlcsc compare`: pursuits side by side.
 
 use super::coding::{self, LambdaArgs, SolverArgs, name_flag, name_flags};
-use super::data::{self, DataArgs, SelectionArgs, Signals};
+use super::data::{InputArgs, Signals};
 use super::output::{number, table};
 use super::progress::Progress;
-use super::{DeviceArgs, interrupt, output};
+use super::{interrupt, output};
 use crate::error::{Error, Result};
 use crate::export::plot;
 use crate::files;
+use crate::model::Operator;
 use crate::model::normalization::Normalization;
-use crate::model::{Mlcsc, Operator};
 use crate::pursuit::PursuitName;
 use crate::pursuit::comparison::{Batches, Comparison, Row, Setting};
 use crate::pursuit::recipe::check_weights;
@@ -26,9 +26,8 @@ use std::path::PathBuf;
 /// pursuit over a range of λ, or of non-zeros. Everything is in units of the signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
-    model: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
     /// Pursuits, as `mlcsc encode --pursuit` names them. Default: bp, omp, layered-thresholding and layered-bp; with
     /// --layer-weights ml-fista and ml-bp too, with --stripe-limits projection too
     #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
@@ -53,12 +52,6 @@ pub(super) struct CompareArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: DeviceArgs,
-    #[command(flatten)]
-    data: DataArgs,
-    #[command(flatten)]
-    selection: SelectionArgs,
-    #[command(flatten)]
     lambda: LambdaArgs,
     #[command(flatten)]
     solver: SolverArgs,
@@ -68,7 +61,7 @@ impl CompareArgs {
     fn check(&self) -> Result<()> {
         self.lambda.check()?;
         self.solver.check()?;
-        self.selection.check()?;
+        self.input.check()?;
         for (flag, values) in [
             ("--nonzeros", &self.nonzeros),
             ("--shallower-nonzeros", &self.shallower_nonzeros),
@@ -138,9 +131,8 @@ impl CompareArgs {
 
     pub(super) fn run(&self) -> Result<()> {
         self.check()?;
-        let config = self.data.config()?;
-        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
-        let signals = self.selection.select(&data::open(&config)?)?;
+        let (model, defaults) = self.input.load()?;
+        let signals = self.input.signals()?;
         let (lambda, nonnegative) = self.lambda.resolve(&defaults, signals.len())?;
         let operator = coding::operator(&model, signals.shape(), &signals.source(), self.solver.application)?;
         let comparison = Comparison {
@@ -184,7 +176,7 @@ impl CompareArgs {
             let mut document = json!({
                 "signals": signals.len(),
                 "source": signals.source(),
-                "device": self.device.name(),
+                "device": self.input.device.name(),
                 "nonnegative": nonnegative,
                 "layer_weights": self.layer_weights,
                 "rows": rows.iter().map(Row::json).collect::<Value>(),

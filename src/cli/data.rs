@@ -1,10 +1,13 @@
 //! Flags that say what signals to read.
 
-use super::output;
+use super::{DeviceArgs, output};
 use crate::data::{self, DataConfig, Dataset, Source, Split};
 use crate::error::{Error, Result};
+use crate::model::Mlcsc;
+use crate::model::file::CodingDefaults;
 use crate::model::geometry::{Pair, SignalShape};
 use clap::{Args, ValueEnum};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// What to read.
@@ -95,6 +98,47 @@ pub struct SelectionArgs {
     /// Take the first N signals only
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+}
+
+/// A model, and the signals that it is to work on.
+#[derive(Debug, Clone, Args)]
+pub struct InputArgs {
+    /// Model file
+    #[arg(long, value_name = "M.safetensors")]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+    #[command(flatten)]
+    pub data: DataArgs,
+    #[command(flatten)]
+    pub selection: SelectionArgs,
+}
+
+impl InputArgs {
+    /// The model, on its device, with how its signals are best coded.
+    ///
+    /// # Errors
+    /// As [`Mlcsc::load`]; a device that is not there.
+    pub fn load(&self) -> Result<(Mlcsc, CodingDefaults)> {
+        Mlcsc::load(&self.model, &self.device.open()?)
+    }
+
+    /// Checks what says which signals, before anything is opened.
+    ///
+    /// # Errors
+    /// No source; numbers out of range.
+    pub fn check(&self) -> Result<()> {
+        self.selection.check()?;
+        self.data.config().map(drop)
+    }
+
+    /// The signals.
+    ///
+    /// # Errors
+    /// As [`Self::check`]; as [`open`].
+    pub fn signals(&self) -> Result<Signals> {
+        self.selection.select(&open(&self.data.config()?)?)
+    }
 }
 
 /// A part of a data set, as flags name it.

@@ -1,13 +1,12 @@
 //! `mlcsc encode`: signals to codes.
 
 use super::coding::{Coder, CodingArgs};
-use super::data::{self, DataArgs, SelectionArgs};
-use super::{DeviceArgs, output};
+use super::data::InputArgs;
+use super::output;
 use crate::error::Result;
 use crate::export::CodesWriter;
 use crate::export::codes::CodesFormat;
 use crate::files;
-use crate::model::Mlcsc;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -17,9 +16,8 @@ use std::path::PathBuf;
 /// layer. --noise and λ are in units of the signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct EncodeArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
-    model: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
     /// File for the codes; .npz is compressed
     #[arg(long, value_name = "F.safetensors|F.npz")]
     out: PathBuf,
@@ -27,24 +25,17 @@ pub(super) struct EncodeArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: DeviceArgs,
-    #[command(flatten)]
-    data: DataArgs,
-    #[command(flatten)]
-    selection: SelectionArgs,
-    #[command(flatten)]
     coding: CodingArgs,
 }
 
 impl EncodeArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.coding.check()?;
-        self.selection.check()?;
-        let config = self.data.config()?;
+        self.input.check()?;
         CodesFormat::of(&self.out, "--out")?;
         files::check_writable(&self.out)?;
-        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
-        let signals = self.selection.select(&data::open(&config)?)?;
+        let (model, defaults) = self.input.load()?;
+        let signals = self.input.signals()?;
         let settings = self.coding.settings(defaults, signals.len())?;
         let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
 
@@ -55,11 +46,11 @@ impl EncodeArgs {
         writer.finish(&coded.reports, &coder.describe(&signals.source()))?;
 
         if self.json {
-            let mut document = coder.json(&coded, &self.device.name());
+            let mut document = coder.json(&coded, &self.input.device.name());
             document["out"] = self.out.display().to_string().into();
             return output::print_json(&document);
         }
-        let mut summary = coder.summary(&coded, &signals, &self.device.name());
+        let mut summary = coder.summary(&coded, &signals, &self.input.device.name());
         let shapes = shapes.iter().enumerate().map(|(index, shape)| format!("γ_{} {shape}", index + 1));
         summary.row("codes", shapes.collect::<Vec<_>>().join(", "));
         summary.row("written", self.out.display());

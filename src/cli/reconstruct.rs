@@ -1,10 +1,10 @@
 //! `mlcsc reconstruct`: signals, or their codes, to reconstructions.
 
 use super::coding::{self, Coder, CodingArgs, PURSUIT_FLAGS};
-use super::data::{self, DataArgs, SelectionArgs};
+use super::data::InputArgs;
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
-use super::{DeviceArgs, interrupt, output};
+use super::{interrupt, output};
 use crate::data::quality::Quality;
 use crate::error::{Error, Result};
 use crate::export::codes::CodesFormat;
@@ -14,6 +14,7 @@ use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
+use crate::model::sparse::to_host;
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::json;
@@ -26,9 +27,8 @@ use std::path::{Path, PathBuf};
 /// unexplained is Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal. With --codes, what is written is D^(L)γ_L as it stands.
 #[derive(Debug, Args)]
 pub(super) struct ReconstructArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
-    model: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
     /// Codes to start from instead of signals, as `mlcsc encode` writes them
     #[arg(
         long,
@@ -48,27 +48,21 @@ pub(super) struct ReconstructArgs {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    device: DeviceArgs,
-    #[command(flatten)]
-    data: DataArgs,
-    #[command(flatten)]
-    selection: SelectionArgs,
-    #[command(flatten)]
     coding: CodingArgs,
 }
 
 impl ReconstructArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.coding.check()?;
-        self.selection.check()?;
-        if let Some(codes) = &self.codes {
-            CodesFormat::of(codes, "--codes")?;
+        match &self.codes {
+            Some(codes) => drop(CodesFormat::of(codes, "--codes")?),
+            None => self.input.check()?,
         }
         match is_array(&self.out) {
             true => files::check_writable(&self.out)?,
             false => files::check_writable_folder(&self.out)?,
         }
-        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let (model, defaults) = self.input.load()?;
         check_channels(&self.out, model.config().signal.channels)?;
         match &self.codes {
             Some(codes) => self.reconstruct_codes(&model, codes),
@@ -77,7 +71,7 @@ impl ReconstructArgs {
     }
 
     fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults) -> Result<()> {
-        let signals = self.selection.select(&data::open(&self.data.config()?)?)?;
+        let signals = self.input.signals()?;
         let settings = self.coding.settings(defaults, signals.len())?;
         let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
         let mut quality = Quality::new(signals.shape().len());
@@ -89,13 +83,13 @@ impl ReconstructArgs {
             })
         })?;
         if self.json {
-            let mut document = coder.json(&coded, &self.device.name());
+            let mut document = coder.json(&coded, &self.input.device.name());
             document["psnr"] = json!(quality.psnr());
             document["variance_unexplained"] = json!(quality.variance_unexplained());
             document["out"] = self.out.display().to_string().into();
             return output::print_json(&document);
         }
-        let mut summary = coder.summary(&coded, &signals, &self.device.name());
+        let mut summary = coder.summary(&coded, &signals, &self.input.device.name());
         let or_dash =
             |value: Option<f64>, unit: &str| value.map_or("–".into(), |value| format!("{}{unit}", number(value)));
         summary.row("PSNR", or_dash(quality.psnr(), " dB"));
@@ -129,13 +123,13 @@ impl ReconstructArgs {
                 "signals": codes.len(),
                 "normalization_undone": normalization == Normalization::None,
                 "application": operator.application(),
-                "device": self.device.name(),
+                "device": self.input.device.name(),
                 "out": self.out.display().to_string(),
             }));
         }
         let mut summary =
             Summary::new(format!("reconstructed {} ({})", counted(codes.len(), "signal"), path.display()));
-        summary.row("application", format!("{}, {}", operator.application(), self.device.name()));
+        summary.row("application", format!("{}, {}", operator.application(), self.input.device.name()));
         if normalization != Normalization::None {
             summary.row("normalisation", "not undone: what was taken from the signals is not in their codes");
         }
@@ -172,11 +166,10 @@ fn write_signals<T>(
     count: usize,
     produce: impl FnOnce(&mut dyn FnMut(Tensor<4>) -> Result<()>) -> Result<T>,
 ) -> Result<T> {
-    let host = |signals: Tensor<4>| signals.into_data().iter::<f32>().collect::<Vec<f32>>();
     if is_array(out) {
         let mut produced = None;
         arrays::write_npy_with(out, &shape.batched(count), |append| {
-            produced = Some(produce(&mut |signals| append(&host(signals)))?);
+            produced = Some(produce(&mut |signals| append(&to_host(signals)))?);
             Ok(())
         })?;
         return produced.ok_or_else(|| Error::format(out, "nothing was written"));
@@ -184,7 +177,7 @@ fn write_signals<T>(
     files::create_folder(out)?;
     let mut index = 0;
     produce(&mut |signals| {
-        for image in host(signals).chunks_exact(shape.len()) {
+        for image in to_host(signals).chunks_exact(shape.len()) {
             mosaic::save_image(
                 &out.join(format!("{index:06}.png")),
                 [shape.channels, shape.height, shape.width],

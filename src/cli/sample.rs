@@ -6,9 +6,9 @@ use super::{DeviceArgs, output};
 use crate::error::{Error, Result};
 use crate::export::{CodesWriter, arrays, mosaic};
 use crate::files;
-use crate::model::geometry::{SignalShape, checked_len};
+use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
 use crate::model::sample::{SampleConfig, Samples, add_noise, generator, sparsity_conditions};
-use crate::model::sparse::HostFilters;
+use crate::model::sparse::{HostFilters, nonzeros, to_host};
 use crate::model::{Application, Mlcsc, Operator};
 use crate::pursuit::{SignalReport, StopReason};
 use burn::tensor::Tensor;
@@ -89,7 +89,7 @@ impl SampleArgs {
         let layers = operator.geometry().layers();
         let largest = layers.iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
         if checked_len(&[self.count, largest]).is_none() {
-            let expected = format!("at most {} for signals and codes of this size", (1usize << 30) / largest);
+            let expected = format!("at most {} for signals and codes of this size", MAX_TENSOR_LEN / largest);
             return Err(Error::parameter("--count", self.count, expected));
         }
         let limits = self.limits(&operator);
@@ -166,18 +166,17 @@ impl SampleArgs {
         noise: f32,
     ) -> Result<usize> {
         let signal = operator.signal();
-        let host = |signals: &Tensor<4>| signals.to_data().iter::<f32>().collect::<Vec<f32>>();
         files::create_folder(&self.out)?;
         let dims = signal.batched(self.count);
-        let values = host(noisy);
+        let values = to_host(noisy.clone());
         arrays::write_npy(&self.out.join("signals.npy"), &dims, &values)?;
         if self.noise.is_some() {
-            arrays::write_npy(&self.out.join("clean.npy"), &dims, &host(&samples.signals))?;
+            arrays::write_npy(&self.out.join("clean.npy"), &dims, &to_host(samples.signals.clone()))?;
         }
         let shapes: Vec<SignalShape> = operator.geometry().layers().iter().map(|layer| layer.code).collect();
         let mut codes = CodesWriter::create(&self.out.join("codes.safetensors"), signal, &shapes, self.count)?;
         codes.append(&samples.representations)?;
-        let deepest = host(&samples.representations[shapes.len() - 1]);
+        let deepest = to_host(samples.representations[shapes.len() - 1].clone());
         let reports: Vec<SignalReport> =
             deepest.chunks_exact(operator.code().len()).map(|code| planted(code, noise)).collect();
         codes.finish(&reports, &self.describe(model))?;
@@ -217,15 +216,13 @@ fn planted(code: &[f32], noise: f32) -> SignalReport {
         objective: data_term,
         relative_gap: if data_term == 0.0 { 0.0 } else { 1.0 },
         data_term,
-        nonzeros: code.iter().filter(|value| **value != 0.0).count(),
+        nonzeros: nonzeros(code).count(),
         stop: StopReason::Direct,
     }
 }
 
 fn mean_nonzeros(codes: &Tensor<4>) -> f64 {
-    let values = codes.to_data();
-    let nonzeros = values.iter::<f32>().filter(|value| *value != 0.0).count();
-    nonzeros as f64 / codes.dims()[0].max(1) as f64
+    nonzeros(&to_host(codes.clone())).count() as f64 / codes.dims()[0].max(1) as f64
 }
 
 /// Puts the flag in place of what the library calls it.

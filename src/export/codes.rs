@@ -18,6 +18,7 @@ use super::arrays::{self, Content, Element, NamedArray};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::geometry::{SignalShape, checked_len};
+use crate::model::sparse::to_host;
 use crate::pursuit::SignalReport;
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, Metadata};
@@ -100,7 +101,7 @@ impl CodesWriter {
             return Err(Error::shape("codes to write", expected, format!("{dims:?}")));
         }
         for (spool, codes) in self.spools.iter_mut().zip(representations) {
-            let values: Vec<f32> = codes.to_data().iter::<f32>().collect();
+            let values = to_host(codes.clone());
             spool.write_all(&arrays::little_endian(&values)).map_err(Error::write(&self.path))?;
         }
         self.written += count;

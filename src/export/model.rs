@@ -5,6 +5,7 @@ use super::mosaic;
 use crate::error::Result;
 use crate::files;
 use crate::model::Mlcsc;
+use crate::model::sparse::to_host;
 use burn::tensor::Tensor;
 use std::path::{Path, PathBuf};
 
@@ -31,7 +32,7 @@ pub fn export_model(model: &Mlcsc, folder: &Path) -> Result<Vec<PathBuf>> {
             written.push(path);
         }
         let shape = filters.dims();
-        let values: Vec<f32> = filters.into_data().iter::<f32>().collect();
+        let values = to_host(filters);
         let path = folder.join(format!("{name}.npy"));
         arrays::write_npy(&path, &shape, &values)?;
         written.push(path);

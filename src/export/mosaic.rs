@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::sparse::to_host;
 use burn::tensor::Tensor;
 use image::{ImageFormat, Rgb, RgbImage};
 use std::io::Cursor;
@@ -92,7 +93,7 @@ pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
 
 fn draw(tiles: Tensor<4>, order: Option<&[usize]>, scaling: Scaling) -> RgbImage {
     let [count, channels, height, width] = tiles.dims();
-    let values: Vec<f32> = tiles.into_data().iter::<f32>().collect();
+    let values = to_host(tiles);
     let panels = if channels == 3 { 1 } else { channels };
     let tile = [height, width * panels];
     let shown: Vec<usize> = match order {

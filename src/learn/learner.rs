@@ -284,10 +284,7 @@ impl Learner {
             return;
         }
         let windows_of = self.geometry.windows(self.geometry.depth());
-        let residuals: Vec<f32> = (batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()))
-            .into_data()
-            .iter::<f32>()
-            .collect();
+        let residuals = to_host(batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()));
         let signals: Vec<f32> = to_host(batch.signals.clone());
         let len = windows_of.signal.len();
         let (rows, columns) = (windows_of.code.height, windows_of.code.width);

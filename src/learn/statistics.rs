@@ -15,7 +15,7 @@
 //! curvature from above, and B is corrected so that the gradient at the current dictionary is exact: a surrogate that
 //! majorises the data term.
 
-use crate::model::correlation::reach;
+use crate::model::correlation::inner_products;
 use crate::model::geometry::LayerGeometry;
 use crate::model::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -45,25 +45,17 @@ struct NonZero {
 impl Statistics {
     /// Of nothing yet, for the convolution D^(L).
     pub fn new(geometry: &LayerGeometry) -> Self {
-        let positions = [geometry.code.height, geometry.code.width];
-        let overlap = reach(geometry.kernel, geometry.stride);
-        let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
-        let atoms = geometry.code.channels;
-        let shifts = (2 * reach[0] + 1) * (2 * reach[1] + 1);
         Self {
             geometry: geometry.clone(),
-            reach,
-            second: vec![0.0; atoms * shifts * atoms],
+            reach: geometry.reach(),
+            second: vec![0.0; Self::second_len(geometry)],
             first: vec![0.0; geometry.filter_dims().iter().product()],
         }
     }
 
     /// Values that A takes for a geometry; saturates.
     pub(super) fn second_len(geometry: &LayerGeometry) -> usize {
-        let positions = [geometry.code.height, geometry.code.width];
-        let shifts = reach(geometry.kernel, geometry.stride).into_iter().zip(positions);
-        let shifts = shifts.map(|(overlap, positions)| 2 * overlap.min(positions - 1) + 1);
-        shifts.fold(geometry.code.channels.saturating_mul(geometry.code.channels), usize::saturating_mul)
+        inner_products(geometry)
     }
 
     /// A and B, for a checkpoint.
@@ -81,7 +73,7 @@ impl Statistics {
     }
 
     fn shifts(&self) -> [usize; 2] {
-        self.reach.map(|reach| 2 * reach + 1)
+        self.geometry.shifts()
     }
 
     /// Adds a batch with weight `weight` in (0, 1], the statistics so far keeping 1 − `weight`.

@@ -235,7 +235,7 @@ impl DictionaryBelow {
                 &self.geometry,
             );
             let residuals: Vec<f32> =
-                painted.into_data().iter::<f32>().zip(targets).map(|(painted, target)| target - painted).collect();
+                to_host(painted).into_iter().zip(targets).map(|(painted, target)| target - painted).collect();
             self.exchange(&residuals, &mut codes, nonzeros, nonzeros.div_ceil(2));
         }
         codes

@@ -1,12 +1,8 @@
 //! Inner products of a convolutional dictionary's atoms at all relative shifts: its Gram matrix without the repetitions.
 
+use super::geometry::{LayerGeometry, reach_within};
 use super::sparse::to_host;
 use burn::tensor::Tensor;
-
-/// Code positions by which two atoms can be apart and still overlap, per axis: ⌈k/s⌉ − 1.
-pub fn reach(kernel: [usize; 2], stride: [usize; 2]) -> [usize; 2] {
-    std::array::from_fn(|axis| kernel[axis].div_ceil(stride[axis]) - 1)
-}
 
 /// Calls `visit` with (vertical shift, horizontal shift, inner products) for one shift of every pair of opposite ones, the zero
 /// shift first, up to `reach` code positions.
@@ -40,6 +36,11 @@ pub fn for_each_shift(
     }
 }
 
+/// Number of inner products that a convolution's atoms have at all relative shifts; saturates.
+pub fn inner_products(layer: &LayerGeometry) -> usize {
+    layer.shifts().into_iter().fold(layer.code.channels.saturating_mul(layer.code.channels), usize::saturating_mul)
+}
+
 /// All inner products, on the host, for looking them up pair by pair.
 #[derive(Debug, Clone)]
 pub struct CorrelationTable {
@@ -56,8 +57,7 @@ impl CorrelationTable {
     /// - filters: `[atoms, channels, kernel height, kernel width]`.
     pub fn new(filters: &Tensor<4>, stride: [usize; 2], positions: [usize; 2]) -> Self {
         let [atoms, _, height, width] = filters.dims();
-        let overlap = reach([height, width], stride);
-        let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
+        let reach = reach_within([height, width], stride, positions);
         let columns = 2 * reach[1] + 1;
         let mut values = vec![0.0; (2 * reach[0] + 1) * columns * atoms * atoms];
         for_each_shift(filters, stride, reach, |vertical, horizontal, inner| {

@@ -9,8 +9,8 @@
 //! The supports of sparse atoms are spread so that as few columns as possible share an entry: two atoms of z non-zeros that share one
 //! correlate by about 1/z, which no choice of amplitudes mends.
 
-use super::correlation::{for_each_shift, reach};
-use super::geometry::{Geometry, LayerGeometry, SignalShape};
+use super::correlation::for_each_shift;
+use super::geometry::{Geometry, LayerGeometry, SignalShape, reach_within};
 use super::sample::generator;
 use super::sparse::HostFilters;
 use super::{Mlcsc, ModelConfig, dictionary, filters_as_codes};
@@ -224,8 +224,7 @@ impl Correlations {
         let [atoms, _, height, width] = filters.dims();
         let norms = norms(filters);
         let unit = filters.clone() / norms.clone();
-        let overlap = reach([height, width], stride);
-        let reach = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
+        let reach = reach_within([height, width], stride, positions);
         let device = filters.device();
         let others = Tensor::<2>::ones([atoms, atoms], &device) - Tensor::eye(atoms, &device);
         let mut shifts = Vec::new();

@@ -251,6 +251,16 @@ impl LayerGeometry {
         [index / (height * width), index / width % height, index % width]
     }
 
+    /// Code positions by which two columns can be apart and still overlap, per axis.
+    pub fn reach(&self) -> [usize; 2] {
+        reach_within(self.kernel, self.stride, [self.code.height, self.code.width])
+    }
+
+    /// Numbers of relative shifts, per axis, at which two columns can overlap: 2r + 1 with r = [`Self::reach`].
+    pub fn shifts(&self) -> [usize; 2] {
+        self.reach().map(|reach| 2 * reach + 1)
+    }
+
     /// Most code positions, per axis, whose atoms touch a window of `extent` samples of the signal, wherever the window lies:
     /// ⌊(e + k − 2)/s⌋ + 1, and no more than there are.
     pub fn touching(&self, extent: [usize; 2]) -> [usize; 2] {
@@ -276,6 +286,20 @@ impl LayerGeometry {
     pub fn multiplications(&self) -> u64 {
         self.code.len() as u64 * self.atom_len() as u64
     }
+}
+
+/// Code positions by which two atoms can be apart and still overlap, per axis: ⌈k/s⌉ − 1.
+pub fn reach(kernel: [usize; 2], stride: [usize; 2]) -> [usize; 2] {
+    std::array::from_fn(|axis| kernel[axis].div_ceil(stride[axis]) - 1)
+}
+
+/// [`reach`] between two of `positions` code positions, which may not be as many.
+///
+/// # Panics
+/// If there is no position.
+pub fn reach_within(kernel: [usize; 2], stride: [usize; 2], positions: [usize; 2]) -> [usize; 2] {
+    let overlap = reach(kernel, stride);
+    std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1))
 }
 
 /// Product of extents, unless it exceeds [`MAX_TENSOR_LEN`].

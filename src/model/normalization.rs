@@ -1,5 +1,6 @@
 //! What is done to signals before they are coded, and undone in what comes out.
 
+use super::sparse::to_host;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +49,7 @@ impl Undo {
     /// What errors of each of `count` coded signals are multiplied by when they are brought back to the scale of the signals.
     pub fn scales(&self, count: usize) -> Vec<f32> {
         match &self.0 {
-            Some((_, Some(deviation))) => deviation.clone().into_data().iter::<f32>().collect(),
+            Some((_, Some(deviation))) => to_host(deviation.clone()),
             _ => vec![1.0; count],
         }
     }

@@ -184,38 +184,67 @@ mod autodiff {
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 
-    #[derive(Debug)]
-    struct Analysis;
+    /// The two linear maps, each the other's adjoint.
+    #[derive(Debug, Clone, Copy)]
+    enum Direction {
+        Analysis,
+        Synthesis,
+    }
 
-    #[derive(Debug)]
-    struct Synthesis;
-
-    impl<B: DictionaryOps> Backward<B, 2> for Analysis {
-        type State = (FloatTensor<B>, FloatTensor<B>, LayerGeometry);
-
-        fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let ([of_signals, of_filters], (signals, filters, layer)) = (ops.parents, ops.state);
-            let codes = grads.consume::<B>(&ops.node);
-            if let Some(node) = of_signals {
-                grads.register::<B>(node.id, B::dictionary_synthesis(codes.clone(), filters.clone(), layer.clone()));
+    impl Direction {
+        fn adjoint(self) -> Self {
+            match self {
+                Self::Analysis => Self::Synthesis,
+                Self::Synthesis => Self::Analysis,
             }
-            if let Some(node) = of_filters {
-                grads.register::<B>(node.id, B::dictionary_gradient(signals, codes, filters, layer));
+        }
+
+        fn apply<B: DictionaryOps>(
+            self,
+            input: FloatTensor<B>,
+            filters: FloatTensor<B>,
+            layer: LayerGeometry,
+        ) -> FloatTensor<B> {
+            match self {
+                Self::Analysis => B::dictionary_analysis(input, filters, layer),
+                Self::Synthesis => B::dictionary_synthesis(input, filters, layer),
+            }
+        }
+
+        fn tracked<B: DictionaryOps, C: CheckpointStrategy>(
+            self,
+            input: FloatTensor<Autodiff<B, C>>,
+            filters: FloatTensor<Autodiff<B, C>>,
+            layer: LayerGeometry,
+        ) -> FloatTensor<Autodiff<B, C>> {
+            let nodes = [input.node(), filters.node()];
+            let (input, filters) = (input.into_primitive(), filters.into_primitive());
+            match self.prepare::<C>(nodes).compute_bound().stateful() {
+                OpsKind::Tracked(prepared) => {
+                    let out = self.apply::<B>(input.clone(), filters.clone(), layer.clone());
+                    prepared.finish((input, filters, layer), out)
+                }
+                OpsKind::UnTracked(prepared) => prepared.finish(self.apply::<B>(input, filters, layer)),
             }
         }
     }
 
-    impl<B: DictionaryOps> Backward<B, 2> for Synthesis {
+    impl<B: DictionaryOps> Backward<B, 2> for Direction {
         type State = (FloatTensor<B>, FloatTensor<B>, LayerGeometry);
 
         fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let ([of_codes, of_filters], (codes, filters, layer)) = (ops.parents, ops.state);
-            let signals = grads.consume::<B>(&ops.node);
-            if let Some(node) = of_codes {
-                grads.register::<B>(node.id, B::dictionary_analysis(signals.clone(), filters.clone(), layer.clone()));
+            let ([of_input, of_filters], (input, filters, layer)) = (ops.parents, ops.state);
+            let of_output = grads.consume::<B>(&ops.node);
+            if let Some(node) = of_input {
+                let gradient = self.adjoint().apply::<B>(of_output.clone(), filters.clone(), layer.clone());
+                grads.register::<B>(node.id, gradient);
             }
             if let Some(node) = of_filters {
-                grads.register::<B>(node.id, B::dictionary_gradient(signals, codes, filters, layer));
+                let (residuals, codes) = match self {
+                    Self::Analysis => (input, of_output),
+                    Self::Synthesis => (of_output, input),
+                };
+                grads.register::<B>(node.id, B::dictionary_gradient(residuals, codes, filters, layer));
             }
         }
     }
@@ -226,16 +255,7 @@ mod autodiff {
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
-            match Analysis.prepare::<C>([signals.node(), filters.node()]).compute_bound().stateful() {
-                OpsKind::Tracked(prepared) => {
-                    let (signals, filters) = (signals.into_primitive(), filters.into_primitive());
-                    let out = B::dictionary_analysis(signals.clone(), filters.clone(), layer.clone());
-                    prepared.finish((signals, filters, layer), out)
-                }
-                OpsKind::UnTracked(prepared) => {
-                    prepared.finish(B::dictionary_analysis(signals.into_primitive(), filters.into_primitive(), layer))
-                }
-            }
+            Direction::Analysis.tracked::<B, C>(signals, filters, layer)
         }
 
         fn dictionary_synthesis(
@@ -243,16 +263,7 @@ mod autodiff {
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
-            match Synthesis.prepare::<C>([codes.node(), filters.node()]).compute_bound().stateful() {
-                OpsKind::Tracked(prepared) => {
-                    let (codes, filters) = (codes.into_primitive(), filters.into_primitive());
-                    let out = B::dictionary_synthesis(codes.clone(), filters.clone(), layer.clone());
-                    prepared.finish((codes, filters, layer), out)
-                }
-                OpsKind::UnTracked(prepared) => {
-                    prepared.finish(B::dictionary_synthesis(codes.into_primitive(), filters.into_primitive(), layer))
-                }
-            }
+            Direction::Synthesis.tracked::<B, C>(codes, filters, layer)
         }
     }
 }

@@ -357,6 +357,15 @@ pub fn generator(seed: u64) -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(seed)
 }
 
+/// Gaussian noise for every signal, exactly that part of the signal's length.
+///
+/// # Shapes
+/// - signals: `[n, channels, height, width]`, the same out.
+pub fn relative_noise(signals: &Tensor<4>, part: f32, rng: &mut impl Rng) -> Tensor<4> {
+    let lengths = signals.clone().square().sum_dims(&[1, 2, 3]).sqrt();
+    add_noise(signals.zeros_like(), part, rng) * lengths
+}
+
 /// Adds Gaussian noise of exactly that length to every signal.
 ///
 /// # Shapes

@@ -97,9 +97,22 @@ pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     }
 }
 
+/// Squared Euclidean norm, summed in `f64` by lanes, so that it vectorises and rounds the same way on every run.
+#[inline(always)]
+pub(crate) fn energy(values: &[f32]) -> f64 {
+    let (chunks, rest) = values.as_chunks::<16>();
+    let mut sums = [0.0f64; 16];
+    for chunk in chunks {
+        for (sum, &value) in sums.iter_mut().zip(chunk) {
+            *sum += f64::from(value) * f64::from(value);
+        }
+    }
+    sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>()
+}
+
 /// Euclidean norm, summed in `f64`.
 pub(crate) fn norm(values: &[f32]) -> f32 {
-    values.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt() as f32
+    energy(values).sqrt() as f32
 }
 
 /// One dictionary D_i by the non-zeros of its atoms, on codes and signals of fixed shapes.

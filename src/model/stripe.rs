@@ -12,8 +12,7 @@
 //! atom of D_1), over all channels, anywhere. The deepest representation is read by no dictionary; its patch is what one patch of
 //! γ_{L−1} sees of it.
 
-use super::correlation::reach;
-use super::geometry::{Geometry, LayerGeometry, SignalShape};
+use super::geometry::{Geometry, LayerGeometry, SignalShape, reach};
 use super::sparse::to_host;
 use burn::tensor::Tensor;
 use rayon::prelude::*;

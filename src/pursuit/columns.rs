@@ -1,8 +1,9 @@
 //! The effective atoms on the host, with their inner products at hand: what pursuits that work signal by signal share.
 
 use super::to_host;
+use crate::device;
 use crate::error::{Error, Result};
-use crate::model::correlation::{CorrelationTable, reach};
+use crate::model::correlation::{CorrelationTable, inner_products};
 use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::simd::subtract_rows;
 use crate::model::sparse::HostFilters;
@@ -10,8 +11,7 @@ use crate::model::{Application, Operator};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-/// Signals that are correlated with the atoms in one matrix product. Always as many, the last ones being zero, so that a
-/// signal's correlations are rounded in the same way whatever the size of the batch.
+/// Signals that are correlated with the atoms in one matrix product.
 const BLOCK: usize = 64;
 
 /// Lanes that loops over correlations keep apart, so that they vectorise.
@@ -60,41 +60,40 @@ const MAX_INNER_PRODUCTS: usize = 1 << 27;
 pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
     let len = operator.code().len();
     match (operator.application(), shift_invariant(operator).filter(|_| plain)) {
-        (_, Some(layer)) => len <= MAX_CODE && shared_len(&layer) <= MAX_INNER_PRODUCTS,
+        (_, Some(layer)) => len <= MAX_CODE && inner_products(&layer) <= MAX_INNER_PRODUCTS,
         (Application::Gram, _) => len.saturating_mul(len) <= MAX_INNER_PRODUCTS,
         (Application::Matrix, _) => len <= MAX_DENSE_CODE,
         _ => false,
     }
 }
 
-/// Inner products that a convolution's positions share: of all pairs of filters at all shifts.
-fn shared_len(layer: &LayerGeometry) -> usize {
-    let overlap = reach(layer.kernel, layer.stride);
-    let shifts = [layer.code.height, layer.code.width].into_iter().zip(overlap);
-    let shifts = shifts.map(|(positions, overlap)| 2 * overlap.min(positions - 1) + 1);
-    shifts.fold(layer.code.channels.saturating_mul(layer.code.channels), usize::saturating_mul)
-}
-
 /// Dᵀy for all signals, one row each.
 pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
     let [count, len] = signals.dims();
     let code_len = operator.code().len();
+    // Always as many rows in a product, so that a signal's correlations are rounded in the same way whatever the batch.
+    let block = match operator.application() {
+        Application::Matrix | Application::Gram => BLOCK,
+        _ => 1,
+    };
     let mut correlations = vec![0.0; count * code_len];
     let fill = |(index, out): (usize, &mut [f32])| {
-        let (start, rows) = (index * BLOCK, out.len() / code_len);
-        let block = signals.clone().slice([start..start + rows, 0..len]);
-        let block = match rows {
-            BLOCK => block,
-            _ => Tensor::zeros([BLOCK, len], &block.device()).slice_assign([0..rows, 0..len], block),
+        let (start, rows) = (index * block, out.len() / code_len);
+        let part = signals.clone().slice([start..start + rows, 0..len]);
+        let part = match rows == block {
+            true => part,
+            false => Tensor::zeros([block, len], &part.device()).slice_assign([0..rows, 0..len], part),
         };
-        out.copy_from_slice(&to_host(operator.analyze_rows(block))[..out.len()]);
+        out.copy_from_slice(&to_host(operator.analyze_rows(part))[..out.len()]);
     };
-    // The first block prepares what all of them need. Products of so few rows leave cores idle, so that blocks share them.
-    let mut blocks = correlations.chunks_mut(BLOCK * code_len).enumerate();
-    if let Some(first) = blocks.next() {
-        fill(first);
+    let mut parts = correlations.chunks_mut(block * code_len).enumerate();
+    // The first makes what all others use: a thread that waits for another to make it might be given one of them to do.
+    parts.by_ref().take(1).for_each(fill);
+    if device::is_host(&signals.device()) {
+        parts.collect::<Vec<_>>().into_par_iter().for_each(fill);
+    } else {
+        parts.for_each(fill);
     }
-    blocks.collect::<Vec<_>>().into_par_iter().for_each(fill);
     correlations
 }
 
@@ -106,7 +105,7 @@ impl Columns {
     pub(super) fn new(operator: &Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Result<Self> {
         let (code_len, signal_len) = (operator.code().len(), operator.signal().len());
         let shift_invariant = shift_invariant(operator).filter(|_| mask.is_none() && weights.is_none());
-        let held = shift_invariant.as_ref().map_or(code_len.saturating_mul(code_len), shared_len);
+        let held = shift_invariant.as_ref().map_or(code_len.saturating_mul(code_len), inner_products);
         if held > MAX_INNER_PRODUCTS {
             let expected = format!(
                 "fista for a code of {code_len} values: more than {MAX_INNER_PRODUCTS} inner products of atoms"
@@ -178,6 +177,11 @@ impl Columns {
                 out.iter_mut().zip(others).for_each(|(out, &other)| *out = self.inner(atom, other));
             }
         }
+    }
+
+    /// Squared norms of all atoms.
+    pub(super) fn energies(&self) -> impl Iterator<Item = f32> + '_ {
+        (0..self.code_len).map(|place| self.inner(place, place))
     }
 
     /// Subtracts `value` times a row of the Gram matrix.
@@ -295,19 +299,6 @@ impl Columns {
     pub(super) fn signal_len(&self) -> usize {
         self.signal_len
     }
-}
-
-/// Squared length, in `f64`.
-#[inline(always)]
-pub(super) fn energy(values: &[f32]) -> f64 {
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut sums = [0.0f64; LANES];
-    for chunk in chunks {
-        for (sum, &value) in sums.iter_mut().zip(chunk) {
-            *sum += f64::from(value) * f64::from(value);
-        }
-    }
-    sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>()
 }
 
 /// Inner product with [`LANES`] partial sums, so that it vectorises and rounds the same way on every run.

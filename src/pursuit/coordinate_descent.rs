@@ -11,40 +11,21 @@
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
 //! number of threads or on the rest of the batch.
 
-use super::columns::{self, Columns, LANES, correlate, energy, largest};
+use super::columns::{self, Columns, LANES, correlate, largest};
 use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
 use super::threshold::soft_threshold_value;
 use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::Result;
 use crate::model::simd::vectorised;
+use crate::model::sparse::energy;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
-/// Parameters of [`CoordinateDescent`].
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CoordinateDescentConfig {
-    /// Gap, sweeps, sign.
-    pub basis: BasisPursuitConfig,
-}
-
-impl CoordinateDescentConfig {
-    /// Checks the parameters.
-    ///
-    /// # Errors
-    /// As [`BasisPursuitConfig::check`].
-    pub fn init(self) -> Result<CoordinateDescent> {
-        self.basis.check()?;
-        Ok(CoordinateDescent { config: self })
-    }
-}
 
 /// Coordinate descent with checked parameters.
 #[derive(Debug, Clone)]
 pub struct CoordinateDescent {
-    config: CoordinateDescentConfig,
+    config: BasisPursuitConfig,
 }
 
 /// A sweep ends the work on the working set when no coefficient moved the objective by more than this part of what the gap
@@ -104,12 +85,12 @@ impl Pursuit for CoordinateDescent {
             for row in start.chunks_exact_mut(columns.code_len()) {
                 for (place, value) in row.iter_mut().enumerate() {
                     *value *= weights.as_ref().map_or(1.0, |weights| weights[place]);
-                    *value = if self.config.basis.nonnegative { value.max(0.0) } else { *value };
+                    *value = if self.config.nonnegative { value.max(0.0) } else { *value };
                 }
             }
             start
         });
-        let nonnegative = self.config.basis.nonnegative;
+        let nonnegative = self.config.nonnegative;
         let largest: Vec<f32> = correlations
             .par_chunks_exact(columns.code_len())
             .map(|row| {
@@ -143,10 +124,19 @@ impl Pursuit for CoordinateDescent {
 }
 
 impl CoordinateDescent {
+    /// With that gap, that many sweeps at most, and that sign.
+    ///
+    /// # Errors
+    /// As [`BasisPursuitConfig::check`].
+    pub fn new(config: BasisPursuitConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config })
+    }
+
     /// Codes one signal, from the code that is there.
     #[inline(always)]
     fn pursue_one(&self, columns: &Columns, given: Given, code: &mut [f32], workspace: &mut Workspace) -> SignalReport {
-        let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config.basis;
+        let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
         let (gap, Given { signal, correlations, lambda }) = (f64::from(gap), given);
         let Workspace { working, violators, residual_correlations, support, values } = workspace;
         working.clear();

@@ -11,11 +11,12 @@
 //! their non-zeros: nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
 //! triangular systems are solved on the host in `f64`.
 
-use super::columns::{self, Columns, LANES, energy};
+use super::columns::{self, Columns, LANES};
 use super::{Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
 use crate::model::Operator;
 use crate::model::simd::vectorised;
+use crate::model::sparse::energy;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -161,21 +162,18 @@ impl<'a> Growth<'a> {
     pub(super) fn new(problem: &Problem<'a>) -> Result<Self> {
         let operator = problem.operator();
         let signals = to_host(problem.signals());
-        let means = if !problem.has_separate_masks() && columns::suits(operator, problem.is_plain()) {
-            let correlations = columns::correlate(operator, problem.signals());
-            let columns = Box::new(Columns::new(operator, problem.shared_mask(), None)?);
-            Means::InnerProducts { columns, correlations }
-        } else {
-            Means::Analysis { mask: problem.mask().map(to_host) }
-        };
-        let mask = match means {
-            Means::InnerProducts { .. } => problem.shared_mask(),
-            Means::Analysis { .. } => problem.mask(),
-        };
-        let inverse_norms = to_host(operator.atom_energies(mask))
-            .into_iter()
-            .map(|energy| if energy > 0.0 { energy.sqrt().recip() } else { 0.0 })
-            .collect();
+        let (means, energies): (Means, Vec<f32>) =
+            if !problem.has_separate_masks() && columns::suits(operator, problem.is_plain()) {
+                let correlations = columns::correlate(operator, problem.signals());
+                let columns = Box::new(Columns::new(operator, problem.shared_mask(), None)?);
+                let energies = columns.energies().collect();
+                (Means::InnerProducts { columns, correlations }, energies)
+            } else {
+                let energies = to_host(operator.atom_energies(problem.mask()));
+                (Means::Analysis { mask: problem.mask().map(to_host) }, energies)
+            };
+        let inverse = |energy: f32| if energy > 0.0 { energy.sqrt().recip() } else { 0.0 };
+        let inverse_norms = energies.into_iter().map(inverse).collect();
         let approximations =
             signals.chunks_exact(operator.signal().len()).map(|signal| Approximation::new(signal, &means)).collect();
         Ok(Self { operator, means, signals, inverse_norms, approximations })

@@ -21,7 +21,7 @@ pub mod subspace;
 pub mod threshold;
 
 pub use config::PursuitConfig;
-pub use coordinate_descent::{CoordinateDescent, CoordinateDescentConfig};
+pub use coordinate_descent::CoordinateDescent;
 pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
 pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
 pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
@@ -34,7 +34,7 @@ pub use projection::{
 };
 pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConfig};
 pub use recipe::{PursuitName, Recipe};
-pub use residual_descent::{ResidualDescent, ResidualDescentConfig};
+pub use residual_descent::ResidualDescent;
 
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -364,6 +364,11 @@ impl Algorithm {
         Self::ALL[self as usize].1
     }
 
+    /// What [`Self::Auto`] is for an operator, as long as there are neither weights nor masks.
+    fn resolved(self, operator: &Operator) -> Self {
+        self.resolve(operator, columns::suits(operator, true))
+    }
+
     /// What [`Self::Auto`] is for an operator; `table` says whether coordinate descent suits.
     fn resolve(self, operator: &Operator, table: bool) -> Self {
         match self {
@@ -393,11 +398,11 @@ impl Algorithm {
             ..ProximalGradientConfig::new(acceleration)
         };
         Ok(match self {
-            Self::Auto => self.resolve(operator, columns::suits(operator, true)).init(config, operator)?,
+            Self::Auto => self.resolved(operator).init(config, operator)?,
             Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
             Self::Ista => Box::new(proximal(Acceleration::Ista).init()?),
-            Self::CoordinateDescent => Box::new(CoordinateDescentConfig { basis: config.clone() }.init()?),
-            Self::ResidualDescent => Box::new(ResidualDescentConfig { basis: config.clone() }.init()?),
+            Self::CoordinateDescent => Box::new(CoordinateDescent::new(config.clone())?),
+            Self::ResidualDescent => Box::new(ResidualDescent::new(config.clone())?),
         })
     }
 }

@@ -1,6 +1,6 @@
 //! A pursuit together with the penalties it is run with, and the names by which pursuits are chosen.
 
-use super::{Lambda, Problem, Pursued, Pursuit, PursuitConfig, by_name};
+use super::{Algorithm, Lambda, Problem, Pursued, Pursuit, PursuitConfig, by_name};
 use crate::error::{Error, Result};
 use crate::model::{Application, Operator};
 use burn::tensor::Tensor;
@@ -140,11 +140,16 @@ impl Recipe {
             PursuitConfig::BasisPursuit { algorithm, basis } => algorithm.init(basis, operator)?,
             config => config.init()?,
         };
-        if matches!(self.config, PursuitConfig::BasisPursuit { .. } | PursuitConfig::ConvexProjection(_)) {
+        let algorithm = match &self.config {
+            PursuitConfig::BasisPursuit { algorithm, .. } => Some(*algorithm),
+            PursuitConfig::ConvexProjection(config) => Some(config.algorithm),
+            _ => None,
+        };
+        if let Some(algorithm) = algorithm {
             if operator.application() == Application::Gram {
                 operator.gram();
             }
-            if !matches!(pursuit.name(), "coordinate-descent" | "residual-descent") {
+            if matches!(algorithm.resolved(operator), Algorithm::Ista | Algorithm::Fista) {
                 operator.squared_norm_bound();
             }
         } else if self.lambda.is_some() {

@@ -24,35 +24,15 @@ use crate::model::Operator;
 use crate::model::convolution::Convolution;
 use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::simd::vectorised;
-use crate::model::sparse::{HostFilters, nonzeros};
+use crate::model::sparse::{HostFilters, energy, nonzeros};
 use burn::tensor::{Tensor, TensorData};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
-/// Parameters of [`ResidualDescent`].
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ResidualDescentConfig {
-    /// Gap, sweeps, sign.
-    pub basis: BasisPursuitConfig,
-}
-
-impl ResidualDescentConfig {
-    /// Checks the parameters.
-    ///
-    /// # Errors
-    /// As [`BasisPursuitConfig::check`].
-    pub fn init(self) -> Result<ResidualDescent> {
-        self.basis.check()?;
-        Ok(ResidualDescent { config: self })
-    }
-}
 
 /// Descent on the residual with checked parameters.
 #[derive(Debug, Clone)]
 pub struct ResidualDescent {
-    config: ResidualDescentConfig,
+    config: BasisPursuitConfig,
 }
 
 /// Whether descent on the residual can work with an operator, and positions share enough for it to be worth it.
@@ -113,7 +93,7 @@ impl Pursuit for ResidualDescent {
         let dictionary = Dictionary::new(&HostFilters::from_tensor(operator.effective_filters()), &geometry, weights);
         let (signals, mask, count) = (to_host(problem.signals()), problem.mask().map(to_host), problem.count());
         let (signal_len, code_len) = (geometry.signal.len(), geometry.code.len());
-        let BasisPursuitConfig { nonnegative, .. } = self.config.basis;
+        let BasisPursuitConfig { nonnegative, .. } = self.config;
         let signal = |row: usize| &signals[row * signal_len..][..signal_len];
         let largest: Vec<f32> = match lambda {
             Lambda::Relative(_) => (0..count)
@@ -147,6 +127,15 @@ impl Pursuit for ResidualDescent {
 }
 
 impl ResidualDescent {
+    /// With that gap, that many sweeps at most, and that sign.
+    ///
+    /// # Errors
+    /// As [`BasisPursuitConfig::check`].
+    pub fn new(config: BasisPursuitConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config })
+    }
+
     /// Codes one signal, from the code that is there.
     fn pursue_one(
         &self,
@@ -156,7 +145,7 @@ impl ResidualDescent {
         lambda: f32,
         code: &mut [f32],
     ) -> SignalReport {
-        let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config.basis;
+        let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
         let mut set = WorkingSet::new(dictionary, signal, mask, lambda, nonnegative);
         set.admit(nonzeros(code));
         let mut sweeps = 0;
@@ -246,8 +235,6 @@ impl Dictionary {
                 packed[(row * signal.channels + channel) * line..][..kernel[1]].copy_from_slice(values);
             }
         }
-        let energy =
-            |atom: usize| filters.atom(atom).iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
         Self {
             convolution: Convolution::new(filters, &geometry),
             signal,
@@ -258,7 +245,7 @@ impl Dictionary {
             // An odd number of cache lines: rows that lie a power of two apart would contend for the same places in the cache.
             pitch: ((padded.width + line - kernel[1]).div_ceil(LANES) | 1) * LANES,
             tile: std::array::from_fn(|axis| TILE.max(kernel[axis].div_ceil(stride[axis]))),
-            energies: (0..filters.atoms()).map(|atom| energy(atom) as f32).collect(),
+            energies: (0..filters.atoms()).map(|atom| energy(filters.atom(atom)) as f32).collect(),
             weights: weights.map_or_else(|| vec![1.0; filters.atoms()], <[f32]>::to_vec),
             geometry,
         }
@@ -619,7 +606,7 @@ impl<'a> WorkingSet<'a> {
             .zip(&self.residual)
             .map(|(&signal, &residual)| (f64::from(signal) - f64::from(residual)) * f64::from(residual))
             .sum();
-        let energy = energy(&self.residual);
+        let energy = energy_of(&self.residual);
         (Certificate::new(f64::from(self.lambda), energy, self.one_norm(), correlation, f64::from(largest)), nonzeros)
     }
 
@@ -633,19 +620,19 @@ impl<'a> WorkingSet<'a> {
     /// sign become zero, as long as it makes the objective smaller. Returns whether a step was taken.
     fn minimize_on_support(&mut self, iterations: usize, tolerance: f64) -> bool {
         self.gather_support();
-        let before = 0.5 * energy(&self.residual) + f64::from(self.lambda) * self.one_norm();
+        let before = 0.5 * energy_of(&self.residual) + f64::from(self.lambda) * self.one_norm();
         let kept = self.residual.clone();
         let first = self.visit(Image::Residual, Task::Slopes);
         let support: usize = self.strips.iter().flat_map(|strip| &strip.tiles).map(|tile| tile.support).sum();
         let negligible = (NEGLIGIBLE[0] * f64::from(self.lambda)).powi(2)
-            + NEGLIGIBLE[1].powi(2) * energy(&self.signal) / self.signal.len() as f64;
+            + NEGLIGIBLE[1].powi(2) * energy_of(&self.signal) / self.signal.len() as f64;
         let enough = (tolerance * first).max(negligible * support as f64);
         let mut slopes = first;
         self.on_support(|member| (member.direction, member.step) = (member.slope, 0.0));
         for _ in 0..iterations {
             self.scratch.fill(0.0);
             self.visit(Image::Scratch, Task::Subtract(Part::Direction));
-            let curvature = energy(&self.scratch);
+            let curvature = energy_of(&self.scratch);
             if curvature <= 0.0 {
                 break;
             }
@@ -682,7 +669,7 @@ impl<'a> WorkingSet<'a> {
                 .sum();
             self.residual.copy_from_slice(&kept);
             self.visit(Image::Residual, Task::Subtract(Part::Step));
-            let after = 0.5 * energy(&self.residual) + f64::from(self.lambda) * one_norm;
+            let after = 0.5 * energy_of(&self.residual) + f64::from(self.lambda) * one_norm;
             if after <= before * (1.0 + ROUNDING) {
                 self.on_support(|member| member.value += member.step);
                 return true;
@@ -735,17 +722,13 @@ enum Image {
 /// Samples that a thread works on at a time.
 const CHUNK: usize = 1 << 13;
 
-/// ‖image‖².
-fn energy(image: &[f32]) -> f64 {
+/// ‖image‖², by all cores.
+fn energy_of(image: &[f32]) -> f64 {
     let parts = image.par_chunks(CHUNK).map(|chunk| {
-        let (vectors, rest) = chunk.as_chunks::<LANES>();
-        let mut sums = [0.0f64; LANES];
-        for vector in vectors {
-            for lane in 0..LANES {
-                sums[lane] += f64::from(vector[lane]) * f64::from(vector[lane]);
-            }
-        }
-        sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>()
+        vectorised(
+            #[inline(always)]
+            || energy(chunk),
+        )
     });
     parts.collect::<Vec<f64>>().iter().sum()
 }

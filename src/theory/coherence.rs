@@ -1,9 +1,9 @@
 //! Coherences of convolutional dictionaries: mutual, shift by shift, along a stripe, and the least that there can be.
 
 use crate::error::{Error, Result};
-use crate::model::correlation::{for_each_shift, reach};
-use crate::model::geometry::{LayerGeometry, SignalShape};
-use crate::model::stripe::{effective_radius, nonzeros_by_position};
+use crate::model::correlation::for_each_shift;
+use crate::model::geometry::{LayerGeometry, SignalShape, reach, reach_within};
+use crate::model::stripe::nonzeros_by_position;
 use crate::model::{Application, Mlcsc, Operator};
 use burn::tensor::Tensor;
 
@@ -51,9 +51,7 @@ impl Coherence {
     pub fn of_whole_atoms(filters: Tensor<4>, geometry: &LayerGeometry) -> Self {
         let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt().clamp_min(f32::MIN_POSITIVE);
         let filters = filters / norms;
-        let positions = [geometry.code.height, geometry.code.width];
-        let overlap = reach(geometry.kernel, geometry.stride);
-        let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
+        let reach = geometry.reach();
         let mut this = Self::zero(reach);
         for_each_shift(&filters, geometry.stride, reach, |vertical, horizontal, inner| {
             this.raise([vertical, horizontal], largest(inner, vertical == 0 && horizontal == 0));
@@ -76,9 +74,9 @@ impl Coherence {
         if geometry.layers().iter().all(|layer| layer.padding == [0, 0]) {
             return Ok(Self::of_whole_atoms(model.effective_filters(depth), &geometry.windows(depth)));
         }
+        let effective = geometry.effective(depth);
         let positions = [geometry.code().height, geometry.code().width];
-        let overlap = effective_radius(&geometry, depth);
-        let reach: [usize; 2] = std::array::from_fn(|axis| overlap[axis].min(positions[axis] - 1));
+        let reach = reach_within(effective.kernel, effective.stride, positions);
         let operator = representative(model, signal, reach)?;
         let SignalShape { channels: atoms, height, width } = operator.code();
         let values = operator.code().len().saturating_mul(operator.signal().len());

@@ -3,6 +3,7 @@
 use super::profile::{DictionaryProfile, ModelProfile};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
+use crate::model::sparse::{energy, nonzeros, to_host};
 use crate::model::stripe::{patch_extent, patch_nonzeros, patch_norm, stripe_norm};
 use burn::tensor::Tensor;
 use serde::Serialize;
@@ -65,10 +66,9 @@ impl Levels {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let host = |codes: &Tensor<4>| codes.to_data().iter::<f32>().collect::<Vec<f32>>();
-        let values: Vec<Vec<f32>> = representations.iter().map(host).collect();
+        let values: Vec<Vec<f32>> = representations.iter().cloned().map(to_host).collect();
         let deepest = representations[representations.len() - 1].clone().abs();
-        let magnitudes: Vec<Vec<f32>> = profile.magnitudes().propagate(deepest).iter().map(host).collect();
+        let magnitudes: Vec<Vec<f32>> = profile.magnitudes().propagate(deepest).into_iter().map(to_host).collect();
         let of_signal = |row: usize| {
             let layers = (1..=profile.depth()).map(|depth| {
                 let shape = profile.layer(depth).code;
@@ -94,7 +94,7 @@ fn layer(profile: &ModelProfile, depth: usize, mut values: Vec<f32>, magnitudes:
             *value = 0.0;
         }
     }
-    let nonzeros = values.iter().filter(|value| **value != 0.0).count();
+    let nonzeros = nonzeros(&values).count();
     let (own, effective) = (&profile.own[depth - 1], &profile.effective[depth - 1]);
     let (own_least, own_largest) = amplitudes(&values, own);
     LayerLevels {
@@ -122,10 +122,6 @@ fn amplitudes(values: &[f32], dictionary: &DictionaryProfile) -> (f64, f64) {
     let (least, largest) =
         weighted.fold((f64::INFINITY, 0.0f64), |(least, largest), value| (least.min(value), largest.max(value)));
     if least.is_finite() { (least, largest) } else { (0.0, 0.0) }
-}
-
-fn energy(values: &[f32]) -> f64 {
-    values.iter().map(|&value| f64::from(value) * f64::from(value)).sum()
 }
 
 /// How far an estimate of one representation is from the true one, in the norms that theorems bound.

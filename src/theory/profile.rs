@@ -3,6 +3,7 @@
 use super::coherence::{Coherence, representative, welch_bound};
 use crate::error::Result;
 use crate::model::geometry::{Geometry, LayerGeometry, SignalShape};
+use crate::model::sparse::to_host;
 use crate::model::stripe::effective_radius;
 use crate::model::{Application, Mlcsc, ModelConfig, Operator};
 use burn::tensor::Tensor;
@@ -59,7 +60,7 @@ impl DictionaryProfile {
 fn norms(model: &Mlcsc, geometry: &Geometry) -> Result<Vec<f32>> {
     let depth = model.depth();
     let small = representative(model, geometry.signal(), [0, 0])?;
-    let energies: Vec<f32> = small.atom_energies(None).into_data().iter::<f32>().collect();
+    let energies: Vec<f32> = to_host(small.atom_energies(None));
     let (code, few, border) = (geometry.code(), small.code(), geometry.border(depth));
     let place = |position: usize, all: usize, few: usize, border: usize| {
         // Whole atoms are alike.
