@@ -27,7 +27,7 @@
 //! Data walks through the modules in one direction:
 //!
 //! ```text
-//! data ──► pursuit (over model) ──► representations ──► learn | theory | export
+//! data ──► pursuit (over model) ──► representations ──► learn | classify | theory | export
 //! ```
 //!
 //! - [`data`]: where signals come from: files, folders of images, MNIST, digits drawn by a generator.
@@ -35,6 +35,7 @@
 //! - [`pursuit`]: how a signal becomes representations; each answer carries its duality gap, so that one knows how far it can
 //!   be trusted.
 //! - [`learn`]: how the dictionaries are found, with checkpoints and exact resumption.
+//! - [`classify`]: what codes say about classes: pooled features and a linear classifier.
 //! - [`theory`]: when answers are guaranteed; [`trial`]: promises beside what pursuits make of them.
 //! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read.
 //!
@@ -100,6 +101,7 @@
 // Formulas are written in Unicode, in running text and in blocks of code: they render wherever the source is read, and need no
 // script from elsewhere.
 
+pub mod classify;
 pub mod cli;
 pub mod data;
 pub mod device;

@@ -202,8 +202,13 @@ def omp(arena):
                   sample=min(count, 400), count=count),
             Entry("scikit-learn, Gram", "scikit-learn", shared, sample=min(count, 100), count=count),
         ]
+
+        def lacking(codes):
+            used = np.count_nonzero(codes, 1).mean()
+            return None if used > nonzeros / 2 else f"{used:.1f} non-zeros"
+
         for entry in entries[1:]:
-            arena.tune(entry)
+            arena.tune(entry, lacking)
         arena.race(entries)
         data = {}
         for entry in entries:

@@ -375,7 +375,24 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The pursuit with its penalties.
+    /// The pursuit with its penalties, and whether it keeps γ_L non-negative.
+    pub fn recipe_for(&self, operator: &Operator) -> (Recipe, bool) {
+        let recipe = self.recipe(operator);
+        let nonnegative = self.keeps_nonnegative(&recipe);
+        (recipe, nonnegative)
+    }
+
+    /// Whether the pursuit keeps γ_L non-negative: only some can.
+    fn keeps_nonnegative(&self, recipe: &Recipe) -> bool {
+        let args = &self.args.pursuit;
+        let can = match args.name {
+            PursuitName::Holistic => false,
+            PursuitName::LayeredThresholding => args.threshold.is_none_or(|kind| kind == Threshold::NonNegative),
+            _ => recipe.lambda.is_some(),
+        };
+        can && self.nonnegative
+    }
+
     fn recipe(&self, operator: &Operator) -> Recipe {
         let args = &self.args.pursuit;
         let holistic = args.name == PursuitName::Holistic;
@@ -443,17 +460,6 @@ impl Coder {
         Ok(Self { model, operator, recipe, pursuit, settings, setup_seconds })
     }
 
-    /// Whether the pursuit keeps γ_L non-negative: only some can.
-    fn is_nonnegative(&self) -> bool {
-        let args = &self.settings.args.pursuit;
-        let can = match args.name {
-            PursuitName::Holistic => false,
-            PursuitName::LayeredThresholding => args.threshold.is_none_or(|kind| kind == Threshold::NonNegative),
-            _ => self.recipe.lambda.is_some(),
-        };
-        can && self.settings.nonnegative
-    }
-
     /// The operator that codes are found with.
     pub fn operator(&self) -> &Operator {
         &self.operator
@@ -508,7 +514,7 @@ impl Coder {
                 "lambda": lambda,
                 "gap": basis.gap,
                 "max_iterations": basis.max_iterations,
-                "nonnegative": self.is_nonnegative(),
+                "nonnegative": self.settings.keeps_nonnegative(&self.recipe),
             },
         })
     }
@@ -531,7 +537,7 @@ impl Coder {
             "max_gap": largest_gap,
             "converged": converged(reports),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
-            "nonnegative": self.is_nonnegative(),
+            "nonnegative": self.settings.keeps_nonnegative(&self.recipe),
             "pursuit": self.settings.args.pursuit.name,
             "layer_weights": self.recipe.layer_weights,
             "algorithm": self.pursuit.name(),
@@ -562,7 +568,7 @@ impl Coder {
                 Some(weights) => format!(" times {} from the first layer to the deepest", list(weights)),
                 None => String::new(),
             };
-            let sign = if self.is_nonnegative() { ", γ ≥ 0" } else { "" };
+            let sign = if self.settings.keeps_nonnegative(&self.recipe) { ", γ ≥ 0" } else { "" };
             summary.row("λ", format!("{lambda}{weights}{sign}"));
         }
         summary.row(

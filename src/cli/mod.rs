@@ -4,6 +4,7 @@
 //! one or two lines. Exit codes: 0 done, 1 failure, 2 wrong usage, 130 interrupted.
 
 mod certify;
+mod classify;
 pub mod coding;
 mod compare;
 pub mod data;
@@ -38,6 +39,7 @@ enum Command {
     Train(train::TrainArgs),
     Encode(encode::EncodeArgs),
     Compare(compare::CompareArgs),
+    Classify(classify::ClassifyArgs),
     Certify(certify::CertifyArgs),
     Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
@@ -52,6 +54,7 @@ impl Command {
             Self::Train(args) => args.run(),
             Self::Encode(args) => args.run(),
             Self::Compare(args) => args.run(),
+            Self::Classify(args) => args.run(),
             Self::Certify(args) => args.run(),
             Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),

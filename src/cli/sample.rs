@@ -2,7 +2,8 @@
 
 use super::coding;
 use super::output::{Summary, counted, grouped, number};
-use super::{DeviceArgs, output};
+use super::progress::Progress;
+use super::{DeviceArgs, interrupt, output};
 use crate::error::{Error, Result};
 use crate::export::{CodesWriter, arrays, mosaic};
 use crate::files;
@@ -100,8 +101,15 @@ impl SampleArgs {
             ..SampleConfig::new(1)
         };
         let mut rng = generator(self.seed);
-        let samples =
-            config.init(&operator).and_then(|sampler| sampler.sample(self.count, &mut rng)).map_err(name_flag)?;
+        interrupt::watch();
+        let progress = Progress::new("drawing", "signals", self.count as u64);
+        let go_on = || {
+            progress.advance(1);
+            interrupt::check("nothing was written")
+        };
+        let drawn = config.init(&operator).and_then(|sampler| sampler.sample_while(self.count, &mut rng, go_on));
+        let samples = drawn.map_err(name_flag)?;
+        progress.finish();
         let noise = self.noise.unwrap_or(0.0);
         let noisy = match self.noise {
             Some(noise) => add_noise(samples.signals.clone(), noise, &mut rng),

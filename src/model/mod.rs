@@ -138,6 +138,26 @@ impl Mlcsc {
         Self::from_filters(config, self.filters()[..depth].to_vec())
     }
 
+    /// The first `depth` layers on one window as large as the atoms of D^(i), i = `depth`, so that γ_i has one position, with
+    /// filters of layer i scaled so that those atoms have unit norm; atoms that are zero stay so.
+    ///
+    /// # Errors
+    /// A depth outside 1..=L.
+    pub fn with_unit_atoms(&self, depth: usize) -> Result<Self> {
+        if depth == 0 || depth > self.depth() {
+            return Err(Error::parameter("depth", depth, format!("1 to {}", self.depth())));
+        }
+        let atoms = self.effective_filters(depth);
+        let [_, channels, height, width] = atoms.dims();
+        let norms = atoms.square().sum_dims(&[1, 2, 3]).sqrt();
+        let norms = norms.clone().mask_fill(norms.equal_scalar(0.0), 1.0);
+        let mut filters = self.filters()[..depth].to_vec();
+        filters[depth - 1] = filters[depth - 1].clone() / norms;
+        let layers = self.config.layers[..depth].iter().map(|layer| layer.clone().with_padding(0)).collect();
+        let signal = SignalShape::new(channels, height, width);
+        Self::from_filters(ModelConfig { signal, layers, ..self.config.clone() }, filters)
+    }
+
     /// The model on signals of that shape, ready to synthesise and analyse.
     ///
     /// # Errors

@@ -249,9 +249,24 @@ impl Sampler<'_> {
     /// # Errors
     /// Limits that leave no room for so many non-zeros, as far as random search can tell.
     pub fn sample(&self, count: usize, rng: &mut impl Rng) -> Result<Samples> {
+        self.sample_while(count, rng, || Ok(()))
+    }
+
+    /// As [`Self::sample`]; `go_on` is asked before every signal, since a search for supports within limits can take long, and its
+    /// error ends it.
+    ///
+    /// # Errors
+    /// As [`Self::sample`]; that of `go_on`.
+    pub fn sample_while(
+        &self,
+        count: usize,
+        rng: &mut impl Rng,
+        mut go_on: impl FnMut() -> Result<()>,
+    ) -> Result<Samples> {
         let code = self.operator.code();
         let mut values = vec![0.0f32; count * code.len()];
         for values in values.chunks_exact_mut(code.len()) {
+            go_on()?;
             let [least, largest] = self.config.amplitudes;
             for place in self.support(rng)? {
                 let magnitude = least + (largest - least) * rng.random::<f32>();

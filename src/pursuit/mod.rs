@@ -12,6 +12,7 @@ pub mod greedy;
 pub mod holistic;
 pub mod layered;
 pub mod multi_layer;
+mod operation;
 pub mod problem;
 pub mod projection;
 pub mod proximal_gradient;
@@ -416,7 +417,7 @@ impl std::str::FromStr for Algorithm {
 }
 
 /// The value of that name.
-fn by_name<T: Copy>(all: &[(T, &'static str)], text: &str) -> std::result::Result<T, String> {
+pub(crate) fn by_name<T: Copy>(all: &[(T, &'static str)], text: &str) -> std::result::Result<T, String> {
     all.iter().find(|(_, name)| *name == text).map(|(value, _)| *value).ok_or_else(|| {
         let names: Vec<_> = all.iter().map(|(_, name)| *name).collect();
         format!("expected one of {}, found {text:?}", names.join(", "))

@@ -360,7 +360,7 @@ impl Iteration for Gradient<'_> {
             Acceleration::Ista => self.point = codes.clone(),
             Acceleration::Fista => {
                 (self.point, self.momentum) =
-                    extrapolate(&codes, &self.codes, &self.point, self.momentum.clone(), true);
+                    extrapolate(&codes, self.codes.clone(), &self.point, self.momentum.clone(), true);
             }
         }
         self.before = std::mem::replace(&mut self.codes, codes);

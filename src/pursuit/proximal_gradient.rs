@@ -7,7 +7,7 @@
 //! residual; finished signals leave the batch, so that they cost nothing any more.
 
 use super::duality::Certificate;
-use super::threshold::soft_threshold;
+use super::operation::{extrapolation, proximal_step};
 use super::{
     BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest, masked,
     take_rows, to_host, weighted,
@@ -195,18 +195,23 @@ impl ProximalGradient {
             None => operator.gram_rows(state.point.clone()),
             mask => operator.analyze_rows(masked(operator.synthesize_rows(state.point.clone()), mask)),
         };
-        let moved = state.point.clone() - (explained - state.correlations.clone()) * state.step;
-        let codes = soft_threshold(moved, state.thresholds.clone(), self.config.basis.nonnegative);
+        let codes = proximal_step(
+            state.point.clone(),
+            explained,
+            state.correlations.clone(),
+            state.thresholds.clone(),
+            state.step,
+            self.config.basis.nonnegative,
+        );
+        let before = std::mem::replace(&mut state.codes, codes.clone());
         match self.config.acceleration {
-            Acceleration::Ista => state.point = codes.clone(),
+            Acceleration::Ista => state.point = codes,
             Acceleration::Fista => {
-                let (point, momentum) =
-                    extrapolate(&codes, &state.codes, &state.point, state.momentum.clone(), self.config.restart);
-                state.point = point;
-                state.momentum = momentum;
+                let momentum = state.momentum.clone();
+                (state.point, state.momentum) =
+                    extrapolate(&codes, before, &state.point, momentum, self.config.restart);
             }
         }
-        state.codes = codes;
     }
 
     /// Objective, gap and non-zeros of every signal, from its true residual.
@@ -255,18 +260,18 @@ impl State {
 /// - `codes`, `before`: the new and the former code; `point`: where the step to `codes` was taken; `momentum`: t, `[n, 1]`
 pub(super) fn extrapolate(
     codes: &Tensor<2>,
-    before: &Tensor<2>,
+    before: Tensor<2>,
     point: &Tensor<2>,
     mut momentum: Tensor<2>,
     restart: bool,
 ) -> (Tensor<2>, Tensor<2>) {
-    let change = codes.clone() - before.clone();
     let mut next = ((momentum.clone().square() * 4.0 + 1.0).sqrt() + 1.0) * 0.5;
     if restart {
         // Momentum points uphill where the step from z and the step from γ disagree.
-        let uphill = ((point.clone() - codes.clone()) * change.clone()).sum_dim(1).greater_scalar(0.0);
+        let change = codes.clone() - before.clone();
+        let uphill = ((point.clone() - codes.clone()) * change).sum_dim(1).greater_scalar(0.0);
         momentum = momentum.mask_fill(uphill.clone(), 1.0);
         next = next.mask_fill(uphill, 1.0);
     }
-    (codes.clone() + change * ((momentum - 1.0) / next.clone()), next)
+    (extrapolation(codes.clone(), before, (momentum - 1.0) / next.clone()), next)
 }

@@ -1,0 +1,340 @@
+//! Unsupervised classification of MNIST: features learned without labels, a linear classifier on top.
+//!
+//! ```text
+//! cargo run --release --example unsupervised_classification -- --data FOLDER
+//! ```
+//!
+//! Every row is a model, the layers whose codes are pooled, and the grid; dictionaries are learned from the 60,000 training digits
+//! without their labels, the classifier's penalty is chosen on 10,000 of them, the error is that on the 10,000 test digits. Each
+//! seed learns dictionaries of its own. What is finished is kept in `results.json` and in the runs' folders, so that the command
+//! can be stopped at any time and goes on where it was.
+
+use burn::tensor::Device;
+use clap::Parser;
+use mlcsc::classify::{
+    Encoder, Evaluation, EvaluationConfig, Features, Labelled, PoolingConfig, SignalEncoder, WindowConfig, extract,
+};
+use mlcsc::data::{self, DataConfig, Dataset, Source};
+use mlcsc::error::{Error, Result};
+use mlcsc::files;
+use mlcsc::learn::config::{LearningConfig, Schedule, TrainConfig};
+use mlcsc::learn::run::{holds_run, read_config};
+use mlcsc::learn::{Learner, Observer, Outcome, Record, Run};
+use mlcsc::model::geometry::{LayerShape, SignalShape};
+use mlcsc::model::normalization::Normalization;
+use mlcsc::model::preset::Preset;
+use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, PursuitConfig, Recipe};
+use serde::{Deserialize, Serialize};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+#[derive(Parser)]
+struct Args {
+    /// Folder of MNIST's IDX files
+    #[arg(long)]
+    data: String,
+    /// Seeds
+    #[arg(long, value_delimiter = ',', default_value = "0,1,2")]
+    seeds: Vec<u64>,
+    /// Rows to compute, by a part of their name. Default: all
+    #[arg(long, value_delimiter = ',')]
+    rows: Vec<String>,
+    /// Take the first N training digits only
+    #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
+    train: usize,
+    /// Folder of the training runs
+    #[arg(long, default_value = "runs/unsupervised_classification")]
+    runs: PathBuf,
+    /// Folder of the results
+    #[arg(long, default_value = "experiments/unsupervised_classification")]
+    out: PathBuf,
+    #[arg(long)]
+    device: Option<String>,
+}
+
+/// Dictionaries to learn.
+struct Learning {
+    name: &'static str,
+    config: TrainConfig,
+}
+
+/// Features to judge.
+struct Row {
+    name: &'static str,
+    /// What the paper, or whoever is named, has.
+    published: Option<&'static str>,
+    learning: &'static str,
+    layers: Vec<usize>,
+    /// The distance of windows for each layer, where every window is coded by itself; none where whole digits are.
+    windows: Option<Vec<usize>>,
+    pooling: PoolingConfig,
+}
+
+/// One row with one seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Outcomes {
+    row: String,
+    seed: u64,
+    train: usize,
+    features: usize,
+    test_error: f64,
+    interval: [f64; 2],
+    penalty: f64,
+    held_out_error: f64,
+    training_error: f64,
+    confusion: Vec<Vec<usize>>,
+    seconds: f64,
+}
+
+/// λ in units of the standard deviation of a contrast-normalised window of that many pixels: `part` of the window's length.
+fn of_length(part: f32, pixels: usize) -> f32 {
+    part * (pixels as f32).sqrt()
+}
+
+/// λ of windows as a part of their length.
+const WINDOW_LAMBDA: f32 = 0.15;
+
+fn local(layers: Vec<LayerShape>, size: usize, source: &str) -> TrainConfig {
+    let model = ModelConfig {
+        normalization: Normalization::Contrast,
+        ..ModelConfig::new(SignalShape::new(1, size, size), layers)
+    };
+    let data =
+        DataConfig { source: source.into(), patch: Some(size.into()), patches: Some(200_000), ..DataConfig::default() };
+    let learning = LearningConfig {
+        lambda: Schedule::constant(of_length(WINDOW_LAMBDA, size * size)),
+        epochs: 2,
+        ..LearningConfig::default()
+    };
+    TrainConfig { model, data, learning }
+}
+
+fn learnings(source: &str) -> Vec<Learning> {
+    let mut paper = TrainConfig::preset(Preset::Mnist);
+    paper.data.source = source.into();
+    vec![
+        Learning { name: "paper", config: paper },
+        Learning { name: "local-1", config: local(vec![LayerShape::new(256, 9, 1)], 9, source) },
+        Learning {
+            name: "local-3",
+            config: local(
+                vec![LayerShape::new(64, 5, 1), LayerShape::new(256, 5, 1), LayerShape::new(1024, 5, 1)],
+                13,
+                source,
+            ),
+        },
+    ]
+}
+
+fn rows() -> Vec<Row> {
+    let grid = |grids: &[usize]| PoolingConfig { grids: grids.to_vec(), ..PoolingConfig::default() };
+    vec![
+        Row {
+            name: "ML-CSC, the paper's geometry, γ_2",
+            published: Some("1.30% (paper)"),
+            learning: "paper",
+            layers: vec![2],
+            windows: None,
+            pooling: grid(&[7]),
+        },
+        Row {
+            name: "ML-CSC, the paper's geometry, γ_2 and γ_3",
+            published: Some("1.15% (paper)"),
+            learning: "paper",
+            layers: vec![2, 3],
+            windows: None,
+            pooling: grid(&[7]),
+        },
+        Row {
+            name: "one layer of 256 atoms 9×9, every window",
+            published: None,
+            learning: "local-1",
+            layers: vec![1],
+            windows: Some(vec![1]),
+            pooling: grid(&[5]),
+        },
+        Row {
+            name: "ML-CSC of local atoms (5×5, 9×9, 13×13), every window, γ_1 to γ_3",
+            published: Some("0.48% (convolutional winner-take-all, stacked)"),
+            learning: "local-3",
+            layers: vec![1, 2, 3],
+            windows: Some(vec![1, 1, 2]),
+            pooling: grid(&[4]),
+        },
+    ]
+}
+
+struct Lines;
+
+impl Observer for Lines {
+    fn initializing(&mut self, _: usize, _: f32) {}
+
+    fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {
+        match record {
+            Record::Step { step, batch, .. } if step % 100 == 0 => {
+                let (all, rate) = (learner.steps(), batch.signals_per_second);
+                println!("  step {step}/{all}: objective {:.3}, {rate:.0} signals/s", batch.objective);
+            }
+            Record::Epoch { epoch, test, .. } => {
+                println!("  epoch {epoch}: test objective {:.4}, {} dead", test.objective, test.dead_atoms);
+            }
+            Record::Step { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn evaluating(&mut self, _: f32) {}
+}
+
+/// The model of a run, learned or gone on with where it is not finished.
+fn learned(folder: &Path, learning: &Learning, seed: u64, device: &Device) -> Result<Mlcsc> {
+    let mut config = learning.config.clone();
+    config.learning.seed = seed;
+    config.data.seed = seed;
+    let (data, mut run);
+    if holds_run(folder) {
+        config = read_config(folder)?;
+        data = data::open(&config.data)?;
+        run = Run::resume(folder, &config, &data, device)?;
+    } else {
+        println!("learning {} with seed {seed}", learning.name);
+        data = data::open(&config.data)?;
+        run = Run::create(folder, &config, &data, device, &mut Lines)?;
+    }
+    match run.train(&data, &|| false, &mut Lines)? {
+        Outcome::Finished => run.learner().model(),
+        Outcome::Interrupted => Err(Error::Interrupted(folder.display().to_string())),
+    }
+}
+
+fn encoder(row: &Row, model: &Mlcsc, shape: SignalShape, lambda: f32) -> Result<Box<dyn Encoder>> {
+    let basis = BasisPursuitConfig { nonnegative: true, gap: 1e-2, ..BasisPursuitConfig::default() };
+    if let Some(strides) = row.windows.clone() {
+        let config =
+            WindowConfig { layers: row.layers.clone(), lambda: Lambda::Absolute(lambda), padding: 0, strides, basis };
+        return Ok(Box::new(config.init(model, shape)?));
+    }
+    let recipe = Recipe {
+        config: PursuitConfig::BasisPursuit { algorithm: Algorithm::Auto, basis },
+        lambda: Some(Lambda::Absolute(lambda)),
+        layer_weights: None,
+    };
+    let operator = model.operator(shape, Application::Auto)?;
+    Ok(Box::new(SignalEncoder::new(model, operator, recipe, row.layers.clone(), true)?))
+}
+
+fn features(source: &dyn Source, count: usize, encoder: &dyn Encoder, row: &Row) -> Result<(Features, Vec<u8>)> {
+    let labels = source.labels().ok_or_else(|| Error::parameter("--data", source.describe(), "digits with labels"))?;
+    let started = Instant::now();
+    let found = extract(source, count, encoder, &row.pooling, |done| {
+        if done % 5120 < 512 {
+            let left = started.elapsed().as_secs_f64() * (count as f64 / done as f64 - 1.0);
+            println!("  {done} of {count} digits coded, {left:.0} s left");
+        }
+        true
+    })?;
+    let found = found.ok_or_else(|| Error::Interrupted("coding".into()))?;
+    Ok((found, labels[..count].to_vec()))
+}
+
+fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, model: &Mlcsc, lambda: f32) -> Result<Outcomes> {
+    let started = Instant::now();
+    let encoder = encoder(row, model, digits.train.shape(), lambda)?;
+    let count = digits.train.len().min(args.train);
+    let (train, train_labels) = features(&*digits.train, count, encoder.as_ref(), row)?;
+    let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder.as_ref(), row)?;
+    println!("  {} features, {:.0} s", train.columns(), started.elapsed().as_secs_f64());
+    let labelled = Labelled::new(train, train_labels, test, test_labels)?;
+    let config = EvaluationConfig { seed, ..EvaluationConfig::default() };
+    let found = labelled.evaluate(&config, None, |candidate| {
+        let seconds = started.elapsed().as_secs_f64();
+        println!(
+            "  penalty {:.1e}: held-out error {:.3}% after {} iterations ({seconds:.0} s)",
+            candidate.penalty,
+            100.0 * candidate.error,
+            candidate.iterations
+        );
+        true
+    })?;
+    let Some(Evaluation { penalty, candidates, confusion, training_error, .. }) = found else {
+        return Err(Error::Interrupted("classifying".into()));
+    };
+    let held_out = candidates.iter().map(|candidate| candidate.error).fold(f64::INFINITY, f64::min);
+    Ok(Outcomes {
+        row: row.name.into(),
+        seed,
+        train: count,
+        features: labelled.columns(),
+        test_error: confusion.error(),
+        interval: confusion.interval(),
+        penalty,
+        held_out_error: held_out,
+        training_error,
+        confusion: confusion.counts,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}
+
+fn main() -> Result<()> {
+    let args = Args::parse();
+    let device = mlcsc::device::named(args.device.as_deref())?;
+    let digits = data::open(&DataConfig { source: args.data.clone(), ..DataConfig::default() })?;
+    let path = args.out.join("results.json");
+    let mut results: Vec<Outcomes> = match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::format(&path, error.to_string()))?,
+        Err(_) => Vec::new(),
+    };
+    let learnings = learnings(&args.data);
+    for &seed in &args.seeds {
+        for row in &rows() {
+            let wanted = args.rows.is_empty() || args.rows.iter().any(|part| row.name.contains(part.as_str()));
+            let train = digits.train.len().min(args.train);
+            let done = |found: &Outcomes| (found.row.as_str(), found.seed, found.train) == (row.name, seed, train);
+            if !wanted || results.iter().any(done) {
+                continue;
+            }
+            let Some(learning) = learnings.iter().find(|learning| learning.name == row.learning) else { continue };
+            let folder = args.runs.join(format!("{}-{seed}", learning.name));
+            let model = learned(&folder, learning, seed, &device)?;
+            println!("{} (seed {seed})", row.name);
+            let lambda = learning.config.learning.lambda.end;
+            let found = judged(&args, row, seed, &digits, &model, lambda)?;
+            println!("  test error {:.2}%, {:.0} s", 100.0 * found.test_error, found.seconds);
+            results.push(found);
+            let text = serde_json::to_vec_pretty(&results).map_err(|error| Error::format(&path, error.to_string()))?;
+            files::write_bytes(&path, &text)?;
+            files::write_bytes(&args.out.join("README.md"), page(&results).as_bytes())?;
+        }
+    }
+    println!("{}", page(&results));
+    Ok(())
+}
+
+fn page(results: &[Outcomes]) -> String {
+    let mut page = String::from(
+        "# Unsupervised classification of MNIST\n\n\
+         `cargo run --release --example unsupervised_classification -- --data FOLDER`\n\n\
+         Features learned from 60,000 digits without labels; a linear classifier (squared hinge, one class against all others) on \
+         top, its penalty chosen on 10,000 of the training digits; the error on the 10,000 test digits, mean over the seeds.\n\n\
+         | features | number | test error | seeds | published |\n|---|---|---|---|---|\n",
+    );
+    for row in &rows() {
+        let found: Vec<&Outcomes> = results.iter().filter(|found| found.row == row.name).collect();
+        let Some(first) = found.first() else { continue };
+        let errors: Vec<f64> = found.iter().map(|found| 100.0 * found.test_error).collect();
+        let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+        let each: Vec<String> = errors.iter().map(|error| format!("{error:.2}")).collect();
+        // Writing into a string cannot fail.
+        let _ = writeln!(
+            page,
+            "| {} | {} | {mean:.2}% | {} | {} |",
+            row.name,
+            first.features,
+            each.join(", "),
+            row.published.unwrap_or("")
+        );
+    }
+    page
+}

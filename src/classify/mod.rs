@@ -1,0 +1,16 @@
+//! What codes say about classes: features without labels, and a linear classifier on top of them.
+//!
+//! An [`Encoder`] turns signals into codes; [`PoolingConfig`] makes of them feature vectors of one length ([`extract`]); a
+//! [`LinearConfig`] fits a classifier to them, and [`Labelled`] judges features by the error that is left on test signals, with the
+//! penalty chosen on a part of the training signals.
+
+pub mod encoder;
+pub mod evaluation;
+pub mod features;
+mod lbfgs;
+pub mod linear;
+
+pub use encoder::{Encoder, Map, SignalEncoder, WindowConfig, WindowEncoder, extract};
+pub use evaluation::{Candidate, Confusion, Evaluation, EvaluationConfig, Labelled};
+pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Standardization};
+pub use linear::{LinearClassifier, LinearConfig, Loss};

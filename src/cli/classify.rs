@@ -1,0 +1,282 @@
+//! `mlcsc classify`: what codes say about classes.
+
+use super::coding::{self, CodingArgs, name_flags};
+use super::data::{self, DataArgs};
+use super::output::{self, Summary, counted, number, table};
+use super::progress::Progress;
+use super::{DeviceArgs, interrupt};
+use crate::classify::{
+    Candidate, Confusion, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig, Loss, PoolingConfig,
+    PoolingMethod, Rectification, SignalEncoder, WindowConfig, extract,
+};
+use crate::data::Source;
+use crate::error::{Error, Result};
+use crate::model::Mlcsc;
+use crate::pursuit::by_name;
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Judge codes by a linear classifier: features without labels, labels for the classifier alone
+///
+/// Codes of the training signals are pooled and a linear classifier is fitted to them, its penalty chosen on a part of the training
+/// signals; the error is that on the test signals. --data has to come with labels (mnist, digits).
+#[derive(Debug, Args)]
+pub(super) struct ClassifyArgs {
+    /// Model file
+    #[arg(long, value_name = "M.safetensors")]
+    model: PathBuf,
+    #[command(flatten)]
+    device: DeviceArgs,
+    #[command(flatten)]
+    data: DataArgs,
+    /// Take the first N training signals only
+    #[arg(long, value_name = "N")]
+    train_limit: Option<usize>,
+    /// Take the first N test signals only
+    #[arg(long, value_name = "N")]
+    test_limit: Option<usize>,
+    /// Layers whose codes become features. Default: the deepest
+    #[arg(long, value_name = "I,J,…", value_delimiter = ',', help_heading = "Features")]
+    layers: Option<Vec<usize>>,
+    /// Code the window of every position by itself (normalised as the model says) instead of the whole signal, each layer over its
+    /// own effective dictionary with atoms of unit norm. Default: where signals are larger than the model's
+    #[arg(long, help_heading = "Features")]
+    windows: bool,
+    /// Zeros around the signal with --windows
+    #[arg(long, value_name = "P", default_value_t = 0, help_heading = "Features")]
+    padding: usize,
+    /// Distance of neighbouring windows, for all layers or one for each of --layers. Default: 1
+    #[arg(long, value_name = "S,…", value_delimiter = ',', help_heading = "Features")]
+    stride: Vec<usize>,
+    /// Pool over G × G cells; several numbers put the features of several grids beside each other
+    #[arg(long, value_name = "G,…", value_delimiter = ',', default_value = "4", help_heading = "Features")]
+    grid: Vec<usize>,
+    /// What is kept of a cell: max or mean
+    #[arg(long, value_name = "NAME", default_value = "max", value_parser = pooling, help_heading = "Features")]
+    pool: PoolingMethod,
+    /// Signs: split (positive and negative parts apart), absolute or signed
+    #[arg(long, value_name = "NAME", default_value = "split", value_parser = rectification, help_heading = "Features")]
+    rectify: Rectification,
+    /// svm (squared hinge, one class against all others) or logistic (multinomial)
+    #[arg(long, value_name = "NAME", default_value = "svm", value_parser = loss, help_heading = "Classifier")]
+    classifier: Loss,
+    /// Penalties to choose from. Default: 1 to 1e-6 in half powers of ten
+    #[arg(long, value_name = "A,…", value_delimiter = ',', allow_negative_numbers = true, help_heading = "Classifier")]
+    penalties: Option<Vec<f64>>,
+    /// Also with so many labels only
+    #[arg(long, value_name = "N,…", value_delimiter = ',', help_heading = "Classifier")]
+    labels: Vec<usize>,
+    /// Seed of the split and of the choice of labels
+    #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Classifier")]
+    seed: u64,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    coding: CodingArgs,
+}
+
+fn pooling(text: &str) -> Result<PoolingMethod, String> {
+    by_name(&PoolingMethod::ALL, text)
+}
+
+fn rectification(text: &str) -> Result<Rectification, String> {
+    by_name(&Rectification::ALL, text)
+}
+
+fn loss(text: &str) -> Result<Loss, String> {
+    by_name(&Loss::ALL, text)
+}
+
+/// How an interruption leaves things.
+const UNFINISHED: &str = "nothing was classified";
+
+/// One half of the signals.
+struct Half {
+    features: Features,
+    labels: Vec<u8>,
+}
+
+impl ClassifyArgs {
+    fn pooling(&self) -> PoolingConfig {
+        PoolingConfig { grids: self.grid.clone(), method: self.pool, rectification: self.rectify }
+    }
+
+    fn evaluation(&self) -> EvaluationConfig {
+        let default = EvaluationConfig::default();
+        EvaluationConfig {
+            classifier: LinearConfig { loss: self.classifier, ..default.classifier },
+            penalties: self.penalties.clone().unwrap_or(default.penalties),
+            seed: self.seed,
+            ..default
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        self.coding.check()?;
+        self.pooling().check().map_err(named)?;
+        self.evaluation().check().map_err(named)?;
+        for (flag, value) in [("--train-limit", self.train_limit), ("--test-limit", self.test_limit)] {
+            if value == Some(0) {
+                return Err(Error::parameter(flag, 0, "at least 1"));
+            }
+        }
+        if let Some(path) = &self.coding.lambda.lambda_file {
+            return Err(Error::parameter("--lambda-file", path.display(), "--lambda or --lambda-relative"));
+        }
+        self.data.config().map(drop)
+    }
+
+    pub(super) fn run(&self) -> Result<()> {
+        self.check()?;
+        let data = data::open(&self.data.config()?)?;
+        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let (shape, trained) = (data.train.shape(), model.config().signal);
+        let windows = self.windows || shape.height > trained.height || shape.width > trained.width;
+        if !windows && (self.padding > 0 || !self.stride.is_empty()) {
+            return Err(Error::parameter("--padding, --stride", "given", "--windows beside them"));
+        }
+        let layers = self.layers.clone().unwrap_or_else(|| vec![model.depth()]);
+        let train = data.train.len().min(self.train_limit.unwrap_or(usize::MAX));
+        let test = data.test.len().min(self.test_limit.unwrap_or(usize::MAX));
+        let source = data.train.describe();
+        let settings = self.coding.settings(defaults, train)?;
+        let encoder: Box<dyn Encoder> = if windows {
+            let (lambda, nonnegative) = self.coding.lambda.resolve(&defaults, train)?;
+            let config = WindowConfig {
+                lambda,
+                strides: match self.stride.as_slice() {
+                    [] => vec![1; layers.len()],
+                    [stride] => vec![*stride; layers.len()],
+                    strides => strides.to_vec(),
+                },
+                layers,
+                padding: self.padding,
+                basis: self.coding.solver.basis(nonnegative),
+            };
+            Box::new(config.init(&model, shape).map_err(named)?)
+        } else {
+            let operator = coding::operator(&model, shape, &source, self.coding.solver.application)?;
+            let (recipe, nonnegative) = settings.recipe_for(&operator);
+            Box::new(name_flags(SignalEncoder::new(&model, operator, recipe, layers, nonnegative)).map_err(named)?)
+        };
+        interrupt::watch();
+        let started = Instant::now();
+        let train = self.half(&*data.train, train, encoder.as_ref())?;
+        let test = self.half(&*data.test, test, encoder.as_ref())?;
+        let coding_seconds = started.elapsed().as_secs_f64();
+        let labelled = Labelled::new(train.features, train.labels, test.features, test.labels)?;
+        let mut evaluations = vec![self.evaluate(&labelled, None)?];
+        for &labels in &self.labels {
+            evaluations.push(self.evaluate(&labelled, Some(labels))?);
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        if self.json {
+            return output::print_json(&self.document(&evaluations, &labelled, coding_seconds, seconds));
+        }
+        output::print(&self.text(&evaluations, &labelled, &source, seconds))
+    }
+
+    fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {
+        let Some(labels) = source.labels() else {
+            let expected = format!("signals with labels (mnist, digits); {} has none", source.describe());
+            return Err(Error::parameter("--data", source.describe(), expected));
+        };
+        let progress = Progress::new("coding", "signals", count as u64);
+        let mut done = 0;
+        let features = extract(source, count, encoder, &self.pooling(), |now| {
+            progress.advance((now - done) as u64);
+            done = now;
+            !interrupt::interrupted()
+        })?;
+        let features = features.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))?;
+        Ok(Half { features, labels: labels[..count].to_vec() })
+    }
+
+    fn evaluate(&self, labelled: &Labelled, labels: Option<usize>) -> Result<Evaluation> {
+        let config = self.evaluation();
+        let progress = Progress::new("fitting", "penalties", config.penalties.len() as u64);
+        let found = labelled.evaluate(&config, labels, |candidate: &Candidate| {
+            progress.advance(1);
+            progress.message(format!("held-out error {:.2}%", 100.0 * candidate.error));
+            !interrupt::interrupted()
+        });
+        found.map_err(named)?.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))
+    }
+
+    fn document(&self, evaluations: &[Evaluation], labelled: &Labelled, coding_seconds: f64, seconds: f64) -> Value {
+        let one = |evaluation: &Evaluation| {
+            let Confusion { counts } = &evaluation.confusion;
+            json!({
+                "labels": evaluation.labels,
+                "test_error": evaluation.confusion.error(),
+                "test_error_interval": evaluation.confusion.interval(),
+                "test_errors": evaluation.confusion.errors(),
+                "training_error": evaluation.training_error,
+                "penalty": evaluation.penalty,
+                "candidates": evaluation.candidates,
+                "iterations": evaluation.iterations,
+                "converged": evaluation.converged,
+                "confusion": counts,
+            })
+        };
+        let mut document = one(&evaluations[0]);
+        document["features"] = labelled.columns().into();
+        document["classes"] = labelled.classes().into();
+        document["test_signals"] = evaluations[0].confusion.total().into();
+        document["coding_seconds"] = coding_seconds.into();
+        document["seconds"] = seconds.into();
+        document["model"] = self.model.display().to_string().into();
+        document["device"] = self.device.name().into();
+        document["fewer_labels"] = evaluations[1..].iter().map(one).collect();
+        document
+    }
+
+    fn text(&self, evaluations: &[Evaluation], labelled: &Labelled, source: &str, seconds: f64) -> String {
+        let percent = |part: f64| format!("{:.2}%", 100.0 * part);
+        let all = &evaluations[0];
+        let error = |evaluation: &Evaluation| {
+            let [low, high] = evaluation.confusion.interval();
+            let error = percent(evaluation.confusion.error());
+            format!("{error} (95% between {} and {})", percent(low), percent(high))
+        };
+        let mut summary =
+            Summary::new(format!("{source}: {} features, {} classes", labelled.columns(), all.confusion.counts.len()));
+        summary
+            .row("test error", error(all))
+            .row("test signals", format!("{}, {} wrong", all.confusion.total(), all.confusion.errors()))
+            .row("training error", format!("{} of {}", percent(all.training_error), counted(all.labels, "label")))
+            .row("penalty", format!("{}, of {} tried", number(all.penalty), all.candidates.len()));
+        if !all.converged {
+            summary.row("fit", format!("not at its minimum after {} iterations", all.iterations));
+        }
+        for fewer in &evaluations[1..] {
+            summary.row(format!("with {}", counted(fewer.labels, "label")), error(fewer));
+        }
+        summary.row("time", format!("{} s", number(seconds)));
+        let classes = all.confusion.counts.len();
+        let heading = std::iter::once("true \\ found".to_owned()).chain((0..classes).map(|class| class.to_string()));
+        let rows = all.confusion.counts.iter().enumerate().map(|(class, counts)| {
+            std::iter::once(class.to_string()).chain(counts.iter().map(ToString::to_string)).collect()
+        });
+        let rows: Vec<Vec<String>> = std::iter::once(heading.collect()).chain(rows).collect();
+        format!("{}\n\n{}", summary.text(), table(&rows))
+    }
+}
+
+/// Puts a flag's name in place of a parameter's.
+fn named(error: Error) -> Error {
+    match error {
+        Error::Parameter { parameter, value, expected } => {
+            let flag = match parameter.as_str() {
+                "grids" => "--grid",
+                "layers" | "penalties" | "labels" | "padding" | "stride" => &format!("--{parameter}"),
+                _ => parameter.as_str(),
+            };
+            Error::parameter(flag, value, expected)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,128 @@
+//! `mlcsc classify` from outside: drawn digits are told apart far better than by chance, on codes of whole signals and of windows, and
+//! mistakes are told in a line.
+
+mod common;
+
+use burn::tensor::{Tensor, TensorData};
+use mlcsc::device;
+use mlcsc::model::file::CodingDefaults;
+use mlcsc::model::geometry::{LayerShape, SignalShape};
+use mlcsc::model::normalization::Normalization;
+use mlcsc::model::{Mlcsc, ModelConfig};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use tempfile::TempDir;
+
+/// A folder with an untrained model of 28×28 pixels and one of 9×9 windows.
+struct Bench {
+    folder: TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let bench = Self { folder: tempfile::tempdir().unwrap() };
+        let whole =
+            ModelConfig::new(SignalShape::new(1, 28, 28), vec![LayerShape::new(6, 7, 3), LayerShape::new(10, 8, 1)]);
+        let windows = ModelConfig {
+            normalization: Normalization::Contrast,
+            ..ModelConfig::new(SignalShape::new(1, 9, 9), vec![LayerShape::new(8, 5, 1), LayerShape::new(20, 5, 1)])
+        };
+        for (name, config) in [("whole", whole), ("windows", windows)] {
+            let device = device::named(None).unwrap();
+            let geometry = config.geometry().unwrap();
+            let mut random = common::rng(3);
+            let filters = geometry.layers().iter().map(|layer| {
+                let dims = layer.filter_dims();
+                let values = common::normals(&mut random, dims.iter().product());
+                Tensor::from_data(TensorData::new(values, dims), &device)
+            });
+            let model = Mlcsc::from_filters(config.clone(), filters.collect()).unwrap();
+            model.save(&bench.path(&format!("{name}.safetensors")), CodingDefaults::default()).unwrap();
+        }
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn run(&self, arguments: &str) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mlcsc"));
+        command.current_dir(self.folder.path()).env_remove("BURN_DEVICE").args(arguments.split_whitespace());
+        command.output().unwrap()
+    }
+
+    fn works(&self, arguments: &str) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success() && errors.is_empty(), "{arguments}: {errors}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn fails(&self, arguments: &str, code: i32) -> String {
+        let output = self.run(arguments);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments}: {errors}");
+        assert!(errors.lines().count() <= 2 && output.stdout.is_empty(), "{errors}");
+        errors
+    }
+}
+
+#[test]
+fn drawn_digits_are_told_apart() {
+    let bench = Bench::new();
+    for (model, flags) in [
+        ("whole", "--layers 1,2 --grid 3 --labels 100"),
+        ("whole", "--classifier logistic --pool mean --rectify absolute"),
+        ("windows", "--layers 2,1 --grid 2 --lambda-relative 0.3 --stride 3 --padding 1"),
+    ] {
+        let arguments =
+            format!("classify --model {model}.safetensors --data digits --count 900 --penalties 0.1,0.01 {flags}");
+        let found: Value = serde_json::from_str(&bench.works(&format!("{arguments} --json"))).unwrap();
+        let error = found["test_error"].as_f64().unwrap();
+        // Nine in ten would be wrong by chance.
+        assert!(error < 0.5, "{arguments}: {error}");
+        let counts = found["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+        assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 150);
+        let interval: Vec<f64> =
+            found["test_error_interval"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+        assert!(interval[0] < error && error < interval[1]);
+        if flags.contains("--labels") {
+            let fewer = &found["fewer_labels"][0];
+            assert_eq!(fewer["labels"], 100);
+            assert!(fewer["test_error"].as_f64().unwrap() < 0.7);
+        }
+        let again: Value = serde_json::from_str(&bench.works(&format!("{arguments} --json"))).unwrap();
+        assert_eq!((&again["confusion"], &again["candidates"]), (&found["confusion"], &found["candidates"]));
+        let text = bench.works(&arguments);
+        let line = text.lines().find(|line| line.trim_start().starts_with("test error")).unwrap();
+        assert!(line.contains(&format!("{:.2}%", 100.0 * error)), "{text}");
+    }
+}
+
+#[test]
+fn mistakes_are_told() {
+    let bench = Bench::new();
+    std::fs::write(
+        bench.path("images"),
+        [&[0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28][..], &[7; 9 * 784]].concat(),
+    )
+    .unwrap();
+    let whole = "classify --model whole.safetensors --data digits --count 90";
+    for (arguments, code, said) in [
+        (format!("{whole} --layers 3"), 2, "--layers = 3: expected layers from 1 to 2"),
+        (format!("{whole} --grid 0"), 2, "--grid = 0"),
+        (format!("{whole} --penalties -1"), 2, "--penalties = -1"),
+        (format!("{whole} --labels 5"), 2, "--labels = 5"),
+        (format!("{whole} --train-limit 0"), 2, "--train-limit = 0"),
+        (format!("{whole} --pool median"), 2, "expected one of max, mean"),
+        (format!("{whole} --padding 2"), 2, "--windows"),
+        ("classify --model whole.safetensors --data images".into(), 2, "labels"),
+        ("classify --model none.safetensors --data digits".into(), 1, "none.safetensors"),
+        ("classify --model windows.safetensors --data digits --count 90 --stride 0".into(), 2, "--stride = 0"),
+    ] {
+        let errors = bench.fails(&arguments, code);
+        assert!(errors.contains(said), "{arguments}: {errors}");
+    }
+}
