@@ -93,6 +93,9 @@ fn of_length(part: f32, pixels: usize) -> f32 {
     part * (pixels as f32).sqrt()
 }
 
+/// Penalties that the held-out digits choose among.
+const PENALTIES: [f64; 4] = [0.3, 0.1, 0.03, 0.01];
+
 /// λ of windows as a part of their length.
 const WINDOW_LAMBDA: f32 = 0.15;
 
@@ -120,7 +123,7 @@ fn learnings(source: &str) -> Vec<Learning> {
         Learning {
             name: "local-3",
             config: local(
-                vec![LayerShape::new(64, 5, 1), LayerShape::new(256, 5, 1), LayerShape::new(1024, 5, 1)],
+                vec![LayerShape::new(64, 5, 1), LayerShape::new(256, 5, 1), LayerShape::new(512, 5, 1)],
                 13,
                 source,
             ),
@@ -227,9 +230,10 @@ fn encoder(row: &Row, model: &Mlcsc, shape: SignalShape, lambda: f32) -> Result<
 
 fn features(source: &dyn Source, count: usize, encoder: &dyn Encoder, row: &Row) -> Result<(Features, Vec<u8>)> {
     let labels = source.labels().ok_or_else(|| Error::parameter("--data", source.describe(), "digits with labels"))?;
-    let started = Instant::now();
+    let (started, mut said) = (Instant::now(), Instant::now());
     let found = extract(source, count, encoder, &row.pooling, |done| {
-        if done % 5120 < 512 {
+        if said.elapsed().as_secs() >= 15 {
+            said = Instant::now();
             let left = started.elapsed().as_secs_f64() * (count as f64 / done as f64 - 1.0);
             println!("  {done} of {count} digits coded, {left:.0} s left");
         }
@@ -247,7 +251,8 @@ fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, model: &Mlcsc, la
     let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder.as_ref(), row)?;
     println!("  {} features, {:.0} s", train.columns(), started.elapsed().as_secs_f64());
     let labelled = Labelled::new(train, train_labels, test, test_labels)?;
-    let config = EvaluationConfig { seed, ..EvaluationConfig::default() };
+    let penalties = PENALTIES.to_vec();
+    let config = EvaluationConfig { seed, penalties, ..EvaluationConfig::default() };
     let found = labelled.evaluate(&config, None, |candidate| {
         let seconds = started.elapsed().as_secs_f64();
         println!(

@@ -72,14 +72,14 @@ pub struct LinearConfig {
     pub penalty: f64,
     /// Most iterations of L-BFGS, at least 1. Default 300.
     pub max_iterations: usize,
-    /// Part, in [0, 1), of the gradient at W = 0 at which it ends. Default 1e-4. It also ends when five iterations gain less than
-    /// that part of the value.
+    /// Part, in [0, 1), of the gradient at the start at which it ends. Default 1e-3. It also ends when five iterations gain less than
+    /// a hundredth of that part of the value.
     pub tolerance: f64,
 }
 
 impl Default for LinearConfig {
     fn default() -> Self {
-        Self { loss: Loss::default(), penalty: 1e-3, max_iterations: 300, tolerance: 1e-4 }
+        Self { loss: Loss::default(), penalty: 1e-3, max_iterations: 300, tolerance: 1e-3 }
     }
 }
 
