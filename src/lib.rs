@@ -27,14 +27,16 @@
 //! Data walks through the modules in one direction:
 //!
 //! ```text
-//! data ──► pursuit (over model) ──► representations ──► learn | classify | theory | export
+//! data ──► pursuit (over model) ──► representations ──► autoencoder | learn | classify | theory | export
 //! ```
 //!
 //! - [`data`]: where signals come from: files, folders of images, MNIST, digits drawn by a generator.
 //! - [`model`]: what the dictionaries are: shapes, the cascade, the effective dictionary and the ways to apply it.
 //! - [`pursuit`]: how a signal becomes representations; each answer carries its duality gap, so that one knows how far it can
 //!   be trusted.
-//! - [`learn`]: how the dictionaries are found, with checkpoints and exact resumption.
+//! - [`autoencoder`]: the pursuit unrolled into the layers of a network, what all auto-encoders have in common, and what is measured
+//!   of them; [`baselines`]: the auto-encoders that the model is compared with.
+//! - [`learn`]: how the dictionaries are found, online or end to end, with checkpoints and exact resumption.
 //! - [`classify`]: what codes say about classes: pooled features and a linear classifier.
 //! - [`theory`]: when answers are guaranteed; [`trial`]: promises beside what pursuits make of them.
 //! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read.
@@ -83,7 +85,8 @@
 //!
 //! # Features
 //!
-//! A feature adds a backend; the program chooses among those compiled in with `--device` or the variable `BURN_DEVICE`,
+//! `train` (default) adds training by gradients, with burn's optimizers and its learner, and turns `autodiff` on, which lets
+//! gradients through pursuits and auto-encoders; `tui` adds burn's dashboard. Every other feature adds a backend; the program chooses among those compiled in with `--device` or the variable `BURN_DEVICE`,
 //! a library user with [`device::named`]. Each forwards to burn's feature of the same name.
 //!
 //! | feature | computes on | needs |
@@ -101,6 +104,8 @@
 // Formulas are written in Unicode, in running text and in blocks of code: they render wherever the source is read, and need no
 // script from elsewhere.
 
+pub mod autoencoder;
+pub mod baselines;
 pub mod classify;
 pub mod cli;
 pub mod data;
@@ -111,6 +116,7 @@ pub mod files;
 pub mod learn;
 pub mod model;
 pub mod pursuit;
+mod random;
 pub mod theory;
 pub mod trial;
 

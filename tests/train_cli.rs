@@ -415,3 +415,109 @@ fn folders_that_hold_a_run_are_left_alone() {
     bench.write("run/config.json", "{");
     bench.refuses("--resume --out run", 1, &["run/config.json"]);
 }
+
+// Training by gradients.
+
+#[cfg(feature = "train")]
+#[test]
+fn unrolled_runs_from_beginning_to_end() {
+    let bench = Bench::new();
+    let flags = "--config small.json --method unrolled --unrolled-iterations 4 --learning-rate 0.002 --out run --json";
+    let document: Value = serde_json::from_str(&bench.works(flags)).unwrap();
+    assert_eq!((document["epochs"].as_u64(), document["model"].as_str()), (Some(2), Some("run/model.safetensors")));
+    assert!(document["test_loss"].as_f64().unwrap() > 0.0);
+    for field in ["fvu", "nonzeros", "hoyer", "shrinkage"] {
+        assert!(document["diagnostics"][field].as_f64().unwrap() > 0.0, "{field}");
+    }
+    let files =
+        ["checkpoint", "checkpoint.safetensors", "config.json", "metrics.jsonl", "model.safetensors", "pictures"];
+    assert_eq!(bench.names("run"), files);
+    // The same flags in a file are the same run; what was learned goes on the other way.
+    bench.works("--config run/config.json --out again");
+    assert_same_run(&bench, "again", "run");
+    bench.works("--config small.json --from run/model.safetensors --epochs 1 --out online");
+    bench.works("--config small.json --from online/model.safetensors --method unrolled --epochs 1 --out back");
+    // Interrupted by Ctrl-C and resumed.
+    let long = "--config small.json --method unrolled --epochs 12";
+    bench.works(&format!("{long} --out whole"));
+    let child = bench.spawn(long, "parts", 12);
+    signal(&child, "-INT");
+    let output = child.wait_with_output().unwrap();
+    assert_failed(&output, "interrupted", 130, &["interrupted", "of 60 steps", "--resume --out parts"]);
+    bench.works("--resume --out parts");
+    assert_same_run(&bench, "parts", "whole");
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn rivals_from_beginning_to_end() {
+    let bench = Bench::new();
+    let data = "--count 60 --patch 12 --patches 240 --units 20 --epochs 8 --batch-size 50";
+    for name in ["sae", "sdae"] {
+        let document: Value =
+            serde_json::from_str(&bench.works(&format!("--model {name} {data} --out {name} --json"))).unwrap();
+        assert_eq!(document["epochs"], 8);
+        assert!(document["test"]["fvu"].as_f64().unwrap() > 0.0);
+        assert_eq!(bench.names(name), ["checkpoint", "config.json", "metrics.jsonl", "model.safetensors", "pictures"]);
+        assert!(bench.path(&format!("{name}/pictures/atoms.png")).is_file());
+        let again = format!("{name}-again");
+        bench.works(&format!("--config {name}/config.json --out {again}"));
+        let child = bench.spawn(&format!("--model {name} {data}"), &format!("{name}-parts"), 12);
+        signal(&child, "-INT");
+        // Eight epochs may be over before the signal comes.
+        child.wait_with_output().unwrap();
+        bench.works(&format!("--resume --out {name}-parts"));
+        for other in [again, format!("{name}-parts")] {
+            for file in ["config.json", "model.safetensors", "pictures/atoms.png"] {
+                let (found, expected) = (format!("{other}/{file}"), format!("{name}/{file}"));
+                assert!(bench.read(&found) == bench.read(&expected), "{found}");
+            }
+            let lines = |folder: &str| metrics(&bench.read(&format!("{folder}/metrics.jsonl")));
+            assert_eq!(lines(&other), lines(name), "{other}");
+        }
+    }
+    let text = bench.works("--model pca --units 5 --count 60 --patch 12 --patches 240 --out pca");
+    assert!(text.contains("5 principal components") && bench.path("pca/pictures/atoms.png").is_file());
+    let text = bench.works("--model dictionary --units 30 --epochs 1 --count 60 --patch 12 --patches 240 --out flat");
+    assert!(text.contains("flat/model.safetensors"));
+    let program = Command::new(env!("CARGO_BIN_EXE_mlcsc"))
+        .current_dir(bench.0.path())
+        .args(["diagnose", "--model", "sae/model.safetensors", "flat/model.safetensors", "sae-again/model.safetensors"])
+        .args(["--data", "digits", "--count", "60", "--patch", "12", "--limit", "30", "--json"])
+        .output()
+        .unwrap();
+    assert!(program.status.success(), "{}", plain(&program.stderr));
+    let document: Value = serde_json::from_slice(&program.stdout).unwrap();
+    let models = document["models"].as_array().unwrap();
+    assert_eq!((models.len(), document["signals"].as_u64()), (3, Some(30)));
+    // The same network is as stable as can be, another one is not.
+    let cosine = |index: usize| models[index]["stability"]["mean_cosine"].as_f64().unwrap();
+    assert!(cosine(2) > 0.999 && cosine(1) < 0.999);
+    assert!(models.iter().all(|model| model["diagnostics"]["fvu"].as_f64().unwrap() > 0.0));
+}
+
+#[cfg(feature = "train")]
+#[test]
+fn mistakes_about_gradients() {
+    let bench = Bench::new();
+    bench.refuses("--config small.json --method guess --out run", 2, &["--method", "guess", "unrolled"]);
+    bench.refuses("--config small.json --unrolled-iterations 5 --out run", 2, &["--unrolled-iterations", "--method"]);
+    bench.refuses("--config small.json --method unrolled --unrolled-iterations 0 --out run", 2, &["iterations = 0"]);
+    bench.refuses("--config small.json --learning-rate 0.1 --out run", 2, &["--learning-rate"]);
+    bench.refuses("--config small.json --method unrolled --learning-rate 7 --out run", 2, &["--learning-rate = 7"]);
+    bench.refuses("--from missing.safetensors --out run", 1, &["missing.safetensors"]);
+    bench.refuses("--model vae --out run", 2, &["--model", "vae", "k-sparse", "pca"]);
+    bench.refuses("--model sae --units 0 --out run", 2, &["--units = 0"]);
+    bench.refuses("--model sae --units 99999999999 --out run", 2, &["--units"]);
+    bench.refuses("--model sae --lambda 0.2 --out run", 2, &["--lambda"]);
+    bench.refuses("--model sae --batch-size 0 --out run", 2, &["--batch-size = 0"]);
+    bench.refuses("--model sae --epochs 0 --out run", 2, &["--epochs = 0"]);
+    bench.refuses("--model sae --method unrolled --out run", 2, &["--method"]);
+    bench.refuses("--units 5 --out run", 2, &["--model"]);
+    bench.refuses("--model pca --units 0 --out run", 2, &["--units = 0"]);
+    bench.refuses("--model pca --epochs 3 --out run", 2, &["--epochs"]);
+    bench.write("rival.json", r#"{"rival": {"model": "k-sparse", "k": 0}}"#);
+    bench.refuses("--config rival.json --out run", 1, &["rival.json", "k = 0"]);
+    bench.write("rival.json", r#"{"rival": {"model": "k-sparse"}, "speed": 1}"#);
+    bench.refuses("--config rival.json --out run", 1, &["rival.json", "speed"]);
+}

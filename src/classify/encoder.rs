@@ -1,12 +1,14 @@
 //! What turns signals into the codes that features are pooled from.
 //!
-//! [`SignalEncoder`] codes whole signals and offers any of γ_1 … γ_L as the pursuit found them. [`WindowEncoder`] codes the window
+//! [`SignalEncoder`] codes whole signals and offers any of γ_1 … γ_L as the pursuit found them; [`NetworkEncoder`] does what an
+//! auto-encoder does. [`WindowEncoder`] codes the window
 //! of every position by itself, over the effective dictionary D^(i) that ends at the layer, whose atoms have the window's size.
 //! Normalised by itself, a window is coded for its shape and not for its contrast, and every position competes with none but
 //! itself: what A. Coates, H. Lee, A. Y. Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning", AISTATS 2011,
 //! found to matter most for one layer, here for every layer of a cascade.
 
 use super::features::{Features, PoolingConfig};
+use crate::autoencoder::Autoencoder;
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
@@ -27,7 +29,7 @@ pub struct Map {
 }
 
 /// Turns signals into codes.
-pub trait Encoder: Send + Sync {
+pub trait Encoder {
     /// What [`Self::encode`] returns for every signal.
     fn maps(&self) -> Vec<Map>;
 
@@ -138,6 +140,36 @@ impl Encoder for SignalEncoder {
         let found = self.recipe.solve(self.pursuit.as_ref(), &self.operator, signals, 0)?;
         let representations = found.representations(&self.operator);
         Ok(self.layers.iter().map(|&layer| representations[layer - 1].clone()).collect())
+    }
+}
+
+/// The codes of an auto-encoder.
+pub struct NetworkEncoder<'a> {
+    network: Box<dyn Autoencoder + 'a>,
+    device: Device,
+}
+
+impl<'a> NetworkEncoder<'a> {
+    /// Of a network on that device.
+    ///
+    /// # Errors
+    /// As [`Autoencoder::ready`].
+    pub fn new(network: &'a dyn Autoencoder, device: &Device) -> Result<Self> {
+        Ok(Self { network: network.ready()?, device: device.clone() })
+    }
+}
+
+impl Encoder for NetworkEncoder<'_> {
+    fn maps(&self) -> Vec<Map> {
+        vec![Map { shape: self.network.code(), nonnegative: false }]
+    }
+
+    fn device(&self) -> Device {
+        self.device.clone()
+    }
+
+    fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+        Ok(vec![self.network.encode(signals)?])
     }
 }
 

@@ -10,7 +10,7 @@ pub mod features;
 mod lbfgs;
 pub mod linear;
 
-pub use encoder::{Encoder, Map, SignalEncoder, WindowConfig, WindowEncoder, extract};
+pub use encoder::{Encoder, Map, NetworkEncoder, SignalEncoder, WindowConfig, WindowEncoder, extract};
 pub use evaluation::{Candidate, Confusion, Evaluation, EvaluationConfig, Labelled};
 pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Standardization};
 pub use linear::{LinearClassifier, LinearConfig, Loss};

@@ -5,17 +5,20 @@ use super::data::{self, DataArgs};
 use super::output::{self, Summary, counted, number, table};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt};
+use crate::autoencoder::{Autoencoder, SparseAutoencoder, has_encoder};
+use crate::baselines::{Rival, is_rival};
 use crate::classify::{
-    Candidate, Confusion, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig, Loss, PoolingConfig,
-    PoolingMethod, Rectification, SignalEncoder, WindowConfig, extract,
+    Candidate, Confusion, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig, Loss,
+    NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, SignalEncoder, WindowConfig, extract,
 };
-use crate::data::Source;
+use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
 use crate::model::Mlcsc;
 use crate::pursuit::by_name;
+use burn::tensor::Device;
 use clap::Args;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Judge codes by a linear classifier: features without labels, labels for the classifier alone
@@ -24,7 +27,7 @@ use std::time::Instant;
 /// signals; the error is that on the test signals. --data has to come with labels (mnist, digits).
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
-    /// Model file
+    /// Model file, of dictionaries or of an auto-encoder
     #[arg(long, value_name = "M.safetensors")]
     model: PathBuf,
     #[command(flatten)]
@@ -132,15 +135,26 @@ impl ClassifyArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.check()?;
         let data = data::open(&self.data.config()?)?;
-        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let device = self.device.open()?;
+        if let Some(network) = network(&self.model, &device)? {
+            if self.windows || self.layers.is_some() {
+                let expected = "a model of dictionaries: an auto-encoder's codes are taken as they are";
+                return Err(Error::parameter("--windows, --layers", "given", expected));
+            }
+            if network.signal() != data.train.shape() {
+                let what = format!("signals of {} for {}", data.train.describe(), self.model.display());
+                return Err(Error::shape(what, network.signal(), data.train.shape()));
+            }
+            return self.judge(&data, &NetworkEncoder::new(network.as_ref(), &device)?);
+        }
+        let (model, defaults) = Mlcsc::load(&self.model, &device)?;
         let (shape, trained) = (data.train.shape(), model.config().signal);
         let windows = self.windows || shape.height > trained.height || shape.width > trained.width;
         if !windows && (self.padding > 0 || !self.stride.is_empty()) {
             return Err(Error::parameter("--padding, --stride", "given", "--windows beside them"));
         }
         let layers = self.layers.clone().unwrap_or_else(|| vec![model.depth()]);
-        let train = data.train.len().min(self.train_limit.unwrap_or(usize::MAX));
-        let test = data.test.len().min(self.test_limit.unwrap_or(usize::MAX));
+        let train = self.training(&data);
         let source = data.train.describe();
         let settings = self.coding.settings(defaults, train)?;
         let encoder: Box<dyn Encoder> = if windows {
@@ -162,10 +176,20 @@ impl ClassifyArgs {
             let (recipe, nonnegative) = settings.recipe_for(&operator);
             Box::new(name_flags(SignalEncoder::new(&model, operator, recipe, layers, nonnegative)).map_err(named)?)
         };
+        self.judge(&data, encoder.as_ref())
+    }
+
+    /// Training signals that are used.
+    fn training(&self, data: &Dataset) -> usize {
+        data.train.len().min(self.train_limit.unwrap_or(usize::MAX))
+    }
+
+    fn judge(&self, data: &Dataset, encoder: &dyn Encoder) -> Result<()> {
+        let test = data.test.len().min(self.test_limit.unwrap_or(usize::MAX));
         interrupt::watch();
         let started = Instant::now();
-        let train = self.half(&*data.train, train, encoder.as_ref())?;
-        let test = self.half(&*data.test, test, encoder.as_ref())?;
+        let train = self.half(&*data.train, self.training(data), encoder)?;
+        let test = self.half(&*data.test, test, encoder)?;
         let coding_seconds = started.elapsed().as_secs_f64();
         let labelled = Labelled::new(train.features, train.labels, test.features, test.labels)?;
         let mut evaluations = vec![self.evaluate(&labelled, None)?];
@@ -176,7 +200,7 @@ impl ClassifyArgs {
         if self.json {
             return output::print_json(&self.document(&evaluations, &labelled, coding_seconds, seconds));
         }
-        output::print(&self.text(&evaluations, &labelled, &source, seconds))
+        output::print(&self.text(&evaluations, &labelled, &data.train.describe(), seconds))
     }
 
     fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {
@@ -264,6 +288,17 @@ impl ClassifyArgs {
         let rows: Vec<Vec<String>> = std::iter::once(heading.collect()).chain(rows).collect();
         format!("{}\n\n{}", summary.text(), table(&rows))
     }
+}
+
+/// The auto-encoder that a file holds, if it is one.
+fn network(path: &Path, device: &Device) -> Result<Option<Box<dyn Autoencoder>>> {
+    if is_rival(path)? {
+        return Ok(Some(Box::new(Rival::load(path, device)?.0)));
+    }
+    if has_encoder(path)? {
+        return Ok(Some(Box::new(SparseAutoencoder::load(path, device)?)));
+    }
+    Ok(None)
 }
 
 /// Puts a flag's name in place of a parameter's.

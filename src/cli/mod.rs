@@ -8,6 +8,7 @@ mod classify;
 pub mod coding;
 mod compare;
 pub mod data;
+mod diagnose;
 mod encode;
 mod export;
 mod import;
@@ -16,6 +17,7 @@ pub mod interrupt;
 pub mod output;
 pub mod progress;
 mod reconstruct;
+mod rival;
 mod sample;
 mod train;
 
@@ -41,6 +43,7 @@ enum Command {
     Compare(compare::CompareArgs),
     Classify(classify::ClassifyArgs),
     Certify(certify::CertifyArgs),
+    Diagnose(diagnose::DiagnoseArgs),
     Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
@@ -56,6 +59,7 @@ impl Command {
             Self::Compare(args) => args.run(),
             Self::Classify(args) => args.run(),
             Self::Certify(args) => args.run(),
+            Self::Diagnose(args) => args.run(),
             Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),
@@ -143,11 +147,38 @@ impl DeviceArgs {
     }
 }
 
+/// Diagnostics of an auto-encoder as lines of a summary.
+pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'static str, String); 8] {
+    let density = found.density.map(|count| count.to_string()).join(" ");
+    [
+        ("variance unexplained", format!("{:.1}%", 100.0 * found.fvu)),
+        ("PSNR", format!("{:.2} dB", found.psnr)),
+        ("non-zeros", output::number(found.nonzeros)),
+        ("Hoyer sparsity", format!("{:.3}", found.hoyer)),
+        ("shrinkage", format!("{:.3}", found.shrinkage)),
+        ("dead units", found.dead_units.to_string()),
+        ("dense units", found.dense_units.to_string()),
+        ("units by density: <1e-5 … >0.1", density),
+    ]
+}
+
 /// Names a parameter as the flag that it came by, where there is a flag of that name.
 pub(crate) fn usage_of_flag(error: Error) -> Error {
     match error {
         Error::Parameter { parameter, value, expected }
-            if ["epochs", "batch_size", "lambda", "preset", "out"].contains(&parameter.as_str()) =>
+            if [
+                "epochs",
+                "batch_size",
+                "lambda",
+                "preset",
+                "out",
+                "method",
+                "learning_rate",
+                "model",
+                "units",
+                "from",
+            ]
+            .contains(&parameter.as_str()) =>
         {
             Error::parameter(format!("--{}", parameter.replace('_', "-")), value, expected)
         }

@@ -5,13 +5,16 @@ use super::interrupt;
 use super::output::{self, Summary, number};
 use super::progress::Progress;
 use super::{DeviceArgs, usage_of_flag};
-use crate::data;
+use crate::baselines::one_layer;
+use crate::data::{self, DataConfig};
 use crate::error::{Error, Result};
 use crate::export::model::export_model;
-use crate::learn::config::{Schedule, TrainConfig};
+use crate::learn::config::{Schedule, TrainConfig, UpdateRule};
 use crate::learn::run::{holds_run, is_unstarted, read_config, read_config_file};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
+use crate::model::Mlcsc;
 use crate::model::preset::Preset;
+use burn::tensor::Device;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -37,6 +40,30 @@ pub struct TrainArgs {
     /// Geometry and settings as a JSON file; a run's config.json is one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// How the dictionaries are learned: pursuit, gradient (the paper's online update) or unrolled (end to end, through the
+    /// layers of an unrolled pursuit). Default: pursuit, or what --config says
+    #[arg(long, value_name = "NAME")]
+    method: Option<String>,
+    /// Iterations of the pursuit that --method unrolled unrolls. Default: 20
+    #[arg(long, value_name = "T")]
+    unrolled_iterations: Option<usize>,
+    /// Learning rate of --method unrolled and of --model. Default: 0.001
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    learning_rate: Option<f64>,
+    /// Go on from the dictionaries of a model file, by whatever method they were learned; their geometry is taken over
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Train one of the model's rivals instead: sae, k-sparse, top-k, fc-wta, conv-wta or sdae; or a floor: pca, or dictionary
+    /// (one layer)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["preset", "config", "method", "unrolled_iterations", "from"])]
+    model: Option<String>,
+    /// Hidden units of --model, in every layer. Default: what its authors used
+    #[arg(long, value_name = "N", requires = "model")]
+    units: Option<usize>,
+    /// Follow --method unrolled or --model on burn's dashboard
+    #[cfg(feature = "tui")]
+    #[arg(long)]
+    tui: bool,
     /// Folder of the run. Default: a new one below runs/
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -55,8 +82,8 @@ pub struct TrainArgs {
     #[command(flatten)]
     device: DeviceArgs,
     /// Go on with the run in --out; without --out with the latest one below runs/
-    #[arg(long, conflicts_with_all = ["preset", "config", "batch_size", "lambda", "seed", "source", "count", "patch",
-        "patches", "grey", "data_seed"])]
+    #[arg(long, conflicts_with_all = ["preset", "config", "method", "unrolled_iterations", "learning_rate", "from", "model",
+        "units", "batch_size", "lambda", "seed", "source", "count", "patch", "patches", "grey", "data_seed"])]
     resume: bool,
     /// Print the results as JSON
     #[arg(long)]
@@ -71,16 +98,30 @@ impl TrainArgs {
     pub fn run(&self) -> Result<()> {
         let device = self.device.open()?;
         let started = Instant::now();
+        if let Some(name) = self.model.as_deref().filter(|name| *name != "dictionary") {
+            return self.rival(Ok(name), &device, started);
+        }
+        if let Some(path) = self.config.as_deref().filter(|path| super::rival::is_rival_file(path)) {
+            return self.rival(Err(path), &device, started);
+        }
         let (folder, config) = if self.resume {
             let folder = match &self.out {
                 Some(folder) => folder.clone(),
                 None => latest_run()?,
             };
+            if super::rival::holds_rival(&folder) {
+                return self.resume_rival(&folder, &device, started);
+            }
             let mut config = read_config(&folder)?;
             config.learning.epochs = self.epochs.unwrap_or(config.learning.epochs);
             (folder, config)
         } else {
-            let config = self.configuration()?;
+            let mut config = self.configuration()?;
+            if self.model.is_some() {
+                // One layer of atoms as large as the signals, whatever those are.
+                let shape = super::data::open(&config.data)?.train.shape();
+                config.model = one_layer(shape, self.units.unwrap_or(1000)).map_err(usage_of_flag)?;
+            }
             let folder = self.out.clone().unwrap_or_else(|| self.new_folder(&config));
             (folder, config)
         };
@@ -90,11 +131,14 @@ impl TrainArgs {
         let data = if flagged { super::data::open } else { data::open }(&config.data)?;
         interrupt::watch();
         let mut observer = Screen::new(&config, data.train.describe());
-        let mut run = if self.resume && !is_unstarted(&folder) {
+        let run = if self.resume && !is_unstarted(&folder) {
             Run::resume(&folder, &config, &data, &device)?
         } else {
-            Run::create(&folder, &config, &data, &device, &mut observer).map_err(usage_of_flag)?
+            let from = self.from.as_ref().map(|path| Mlcsc::load(path, &device)).transpose()?;
+            let from = from.as_ref().map(|(model, _)| model);
+            Run::create_from(&folder, &config, from, &data, &device, &mut observer).map_err(usage_of_flag)?
         };
+        let mut run = run.with_dashboard(self.dashboard()?);
         observer.training(&run);
         let outcome = run.train(&data, &interrupt::interrupted, &mut observer)?;
         observer.finish();
@@ -112,6 +156,52 @@ impl TrainArgs {
         self.report(&run, &pictures, &files, started.elapsed().as_secs_f64())
     }
 
+    /// Whether burn's dashboard is wanted.
+    fn dashboard(&self) -> Result<bool> {
+        #[cfg(feature = "tui")]
+        if self.tui {
+            use std::io::IsTerminal;
+            return match std::io::stdout().is_terminal() {
+                true => Ok(true),
+                false => Err(Error::parameter("--tui", "given", "a terminal for the dashboard")),
+            };
+        }
+        Ok(false)
+    }
+
+    /// Trains a rival from the beginning.
+    fn rival(&self, rival: std::result::Result<&str, &Path>, device: &Device, started: Instant) -> Result<()> {
+        let refused: [(&str, Option<String>); 4] = [
+            ("--lambda", self.lambda.map(|lambda| lambda.to_string())),
+            ("--method", self.method.clone()),
+            ("--unrolled-iterations", self.unrolled_iterations.map(|iterations| iterations.to_string())),
+            ("--from", self.from.as_ref().map(|path| path.display().to_string())),
+        ];
+        if let Some((flag, Some(value))) = refused.into_iter().find(|(_, value)| value.is_some()) {
+            return Err(Error::parameter(flag, value, "none where one of the model's rivals is trained"));
+        }
+        let wishes = super::rival::Wishes {
+            rival,
+            units: self.units,
+            epochs: self.epochs,
+            batch_size: self.batch_size,
+            learning_rate: self.learning_rate,
+            seed: self.seed,
+            data: &self.data,
+        };
+        let name = rival.map_or_else(|path| stem(&path.to_string_lossy()), str::to_owned);
+        let source = self.data.source.clone().unwrap_or_else(|| DataConfig::default().source);
+        let folder = self.out.clone().unwrap_or_else(|| new_folder(&source, &name));
+        let screen = super::rival::Screen { device, name: self.device.name(), json: self.json, started };
+        super::rival::train(&folder, &wishes, self.dashboard()?, &screen)
+    }
+
+    /// Goes on with a rival's run.
+    fn resume_rival(&self, folder: &Path, device: &Device, started: Instant) -> Result<()> {
+        let screen = super::rival::Screen { device, name: self.device.name(), json: self.json, started };
+        super::rival::resume(folder, self.epochs, self.dashboard()?, &screen)
+    }
+
     /// Preset or file, with what the flags say put over it.
     fn configuration(&self) -> Result<TrainConfig> {
         let mut config = match &self.config {
@@ -124,7 +214,27 @@ impl TrainArgs {
                 TrainConfig::preset(preset)
             }
         };
+        if let Some(path) = &self.from {
+            // Its numbers are on the device that the run will have; here only the geometry is of interest.
+            config.model = Mlcsc::load(path, &self.device.open()?)?.0.config().clone();
+        }
         let learning = &mut config.learning;
+        if let Some(method) = &self.method {
+            learning.update = UpdateRule::named(method).map_err(usage_of_flag)?;
+        }
+        let unrolled = learning.update == UpdateRule::Unrolled;
+        if let Some(iterations) = self.unrolled_iterations {
+            if !unrolled {
+                return Err(Error::parameter("--unrolled-iterations", iterations, "--method unrolled beside it"));
+            }
+            learning.unrolled.iterations = iterations;
+        }
+        if let Some(rate) = self.learning_rate {
+            if !unrolled {
+                return Err(Error::parameter("--learning-rate", rate, "--method unrolled or --model beside it"));
+            }
+            learning.unrolled.optimization.learning_rate = rate;
+        }
         learning.epochs = self.epochs.unwrap_or(learning.epochs);
         learning.batch_size = self.batch_size.unwrap_or(learning.batch_size);
         learning.lambda = self.lambda.map_or(learning.lambda, Schedule::constant);
@@ -136,25 +246,17 @@ impl TrainArgs {
 
     /// The first free name below `runs/`.
     fn new_folder(&self, config: &TrainConfig) -> PathBuf {
-        let stem = |text: &str| {
-            let name = Path::new(text).file_stem().map(|stem| stem.to_string_lossy().into_owned());
-            name.unwrap_or_else(|| "data".into())
-        };
         let settings = match (&self.config, &self.preset) {
             (Some(path), _) => stem(&path.to_string_lossy()),
             (None, preset) => preset.clone().unwrap_or_else(|| "small".into()),
         };
-        let base = format!("{}-{settings}", stem(&config.data.source));
-        (1..)
-            .map(|number| if number == 1 { base.clone() } else { format!("{base}-{number}") })
-            .map(|name| Path::new(RUNS).join(name))
-            .find(|folder| !folder.exists())
-            .unwrap_or_else(|| Path::new(RUNS).join(&base))
+        let settings = self.model.clone().unwrap_or(settings);
+        new_folder(&config.data.source, &settings)
     }
 
     fn report(&self, run: &Run, pictures: &Path, files: &[PathBuf], seconds: f64) -> Result<()> {
         let model = run.model_path();
-        let Some(Record::Epoch { epoch, train, test, dictionaries, .. }) = run.last_epoch() else {
+        let Some(Record::Epoch { epoch, train, test, dictionaries, loss, diagnostics, .. }) = run.last_epoch() else {
             // Its metrics were removed.
             return match self.json {
                 true => output::print_json(&json!({ "run": run.folder(), "model": model })),
@@ -162,7 +264,7 @@ impl TrainArgs {
             };
         };
         if self.json {
-            return output::print_json(&json!({
+            let mut document = json!({
                 "run": run.folder(),
                 "model": model,
                 "pictures": files.iter().filter(|file| file.extension().is_some_and(|end| end == "png")).collect::<Vec<_>>(),
@@ -172,7 +274,12 @@ impl TrainArgs {
                 "train": train,
                 "test": test,
                 "dictionaries": dictionaries,
-            }));
+            });
+            if let (Some(loss), Some(diagnostics)) = (loss, diagnostics) {
+                document["test_loss"] = json!(loss);
+                document["diagnostics"] = json!(diagnostics);
+            }
+            return output::print_json(&document);
         }
         let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");
         let percent =
@@ -187,18 +294,40 @@ impl TrainArgs {
             .row("variance unexplained", format!("{:.1}%", 100.0 * test.fvu))
             .row("non-zeros of γ_1 … γ_L", list(&test.nonzeros))
             .row("zeros in D_1 … D_L", percent(&dictionaries.zeros))
-            .row("dead atoms", test.dead_atoms)
+            .row("dead atoms", test.dead_atoms);
+        if let Some(diagnostics) = diagnostics {
+            summary
+                .row("Hoyer sparsity, shrinkage", format!("{:.3}, {:.3}", diagnostics.hoyer, diagnostics.shrinkage))
+                .row("gap to the pursuit", number(test.gap));
+        }
+        summary
             .row("model", model.display())
             .row("pictures", format!("{} (filters_1.png, effective_*.png)", pictures.display()));
         output::print(&summary.text())
     }
 }
 
+/// A path's name without its ending.
+fn stem(text: &str) -> String {
+    let name = Path::new(text).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "data".into())
+}
+
+/// The first free name below `runs/` for a source and what is learned from it.
+fn new_folder(source: &str, settings: &str) -> PathBuf {
+    let base = format!("{}-{settings}", stem(source));
+    (1..)
+        .map(|number| if number == 1 { base.clone() } else { format!("{base}-{number}") })
+        .map(|name| Path::new(RUNS).join(name))
+        .find(|folder| !folder.exists())
+        .unwrap_or_else(|| Path::new(RUNS).join(&base))
+}
+
 /// The run below `runs/` that was worked on last.
 fn latest_run() -> Result<PathBuf> {
     let root = Path::new(RUNS);
     let changed = |folder: &PathBuf| {
-        let files = ["checkpoint.safetensors", "config.json"].map(|name| folder.join(name));
+        let files = ["checkpoint.safetensors", "config.json", "metrics.jsonl"].map(|name| folder.join(name));
         files.iter().filter_map(|file| file.metadata().ok()?.modified().ok()).max()
     };
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());

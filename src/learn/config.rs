@@ -1,6 +1,8 @@
 //! Everything that decides what a training run computes.
 
+use super::optimization::OptimizationConfig;
 use super::statistics::Statistics;
+use crate::autoencoder::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::model::ModelConfig;
@@ -50,7 +52,14 @@ impl TrainConfig {
     /// The first setting that is out of range, by name.
     pub fn check(&self) -> Result<Geometry> {
         let geometry = self.model.geometry()?;
-        self.learning.check(&geometry)?;
+        let learning = &self.learning;
+        learning.check(&geometry)?;
+        if learning.update == UpdateRule::Unrolled {
+            learning.unrolled.optimization.check()?;
+            for lambda in [learning.lambda.start, learning.lambda.end] {
+                learning.unrolled.autoencoder(&self.model, lambda, learning.nonnegative).check()?;
+            }
+        }
         Ok(geometry)
     }
 }
@@ -147,7 +156,7 @@ pub enum AtomNorm {
     Layer,
 }
 
-/// The two update rules.
+/// The update rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpdateRule {
@@ -156,6 +165,26 @@ pub enum UpdateRule {
     Pursuit,
     /// The paper's online update: gradient steps with momentum, then hard thresholds; see [`super::online`].
     Gradient,
+    /// End to end: gradients through an unrolled pursuit, an optimizer of burn's, then the same hard thresholds and norms; see
+    /// [`super::unrolled`].
+    Unrolled,
+}
+
+impl UpdateRule {
+    /// Every rule with its name.
+    pub const ALL: [(Self, &'static str); 3] =
+        [(Self::Pursuit, "pursuit"), (Self::Gradient, "gradient"), (Self::Unrolled, "unrolled")];
+
+    /// The rule of that name.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn named(name: &str) -> Result<Self> {
+        Self::ALL.iter().find(|(_, known)| *known == name).map(|(rule, _)| *rule).ok_or_else(|| {
+            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
+            Error::parameter("method", format!("{name:?}"), format!("one of {}", names.join(", ")))
+        })
+    }
 }
 
 /// How dictionaries are learned.
@@ -175,7 +204,7 @@ pub struct LearningConfig {
     /// Part of zeros, in [0, 1), that D_2 … D_L are to reach, one number per layer. Default 0.95 for D_2 and 0.99 for deeper
     /// ones, no more than leaves four non-zeros in an atom.
     pub zeros: Option<Vec<f32>>,
-    /// Part of the run, in [0, 1], over which `gradient` raises the zeros from none to what was asked for. Default 0.5.
+    /// Part of the run, in [0, 1], over which `gradient` and `unrolled` raise the zeros from none to what was asked for. Default 0.5.
     pub zeros_over: f32,
     /// Which atoms of the deepest layer have unit norm. Default `effective`.
     pub atom_norm: AtomNorm,
@@ -193,6 +222,8 @@ pub struct LearningConfig {
     pub pursuit: PursuitUpdateConfig,
     /// Settings of the rule `gradient`.
     pub gradient: GradientUpdateConfig,
+    /// Settings of the rule `unrolled`.
+    pub unrolled: UnrolledUpdateConfig,
     /// How the dictionaries are initialised from the data.
     pub initialization: InitializationConfig,
 }
@@ -215,6 +246,7 @@ impl Default for LearningConfig {
             seed: 0,
             pursuit: PursuitUpdateConfig::default(),
             gradient: GradientUpdateConfig::default(),
+            unrolled: UnrolledUpdateConfig::default(),
             initialization: InitializationConfig::default(),
         }
     }
@@ -256,6 +288,58 @@ pub struct GradientUpdateConfig {
 impl Default for GradientUpdateConfig {
     fn default() -> Self {
         Self { step: Schedule::ramp(0.05, 0.0025, 1.0), momentum: 0.9, repeats: 1 }
+    }
+}
+
+/// Settings of training through an unrolled pursuit; λ and sign are those of all rules.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UnrolledUpdateConfig {
+    /// The pursuit that is unrolled: `ista`, `fista`, `ml-ista` or `ml-fista`. Default `fista`.
+    pub pursuit: UnrolledPursuit,
+    /// Iterations T, at least 1. Default 20. Gradients take the certified steps for constants: with very few iterations, training
+    /// lets ‖D^(L)‖ grow and with it the distance from the pursuit; then learn the steps as well.
+    pub iterations: usize,
+    /// Whose weights the encoder has: `tied` or `free`. Default `tied`.
+    pub weights: EncoderWeights,
+    /// λ_1 … λ_{L−1} for `ml-ista` and `ml-fista`. Default: none.
+    pub shallower_lambda: Vec<f32>,
+    /// Whether steps are learned. Default no.
+    pub learned_steps: bool,
+    /// Whether thresholds are learned. Default no.
+    pub learned_thresholds: bool,
+    /// Optimizer and learning rate.
+    pub optimization: OptimizationConfig,
+}
+
+impl Default for UnrolledUpdateConfig {
+    fn default() -> Self {
+        Self {
+            pursuit: UnrolledPursuit::default(),
+            iterations: 20,
+            weights: EncoderWeights::default(),
+            shallower_lambda: Vec::new(),
+            learned_steps: false,
+            learned_thresholds: false,
+            optimization: OptimizationConfig::default(),
+        }
+    }
+}
+
+impl UnrolledUpdateConfig {
+    /// The auto-encoder of a model that is trained with these settings.
+    pub fn autoencoder(&self, model: &ModelConfig, lambda: f32, nonnegative: bool) -> SparseAutoencoderConfig {
+        SparseAutoencoderConfig {
+            model: model.clone(),
+            pursuit: self.pursuit,
+            iterations: self.iterations,
+            lambda,
+            shallower_lambda: self.shallower_lambda.clone(),
+            nonnegative,
+            weights: self.weights,
+            learned_steps: self.learned_steps,
+            learned_thresholds: self.learned_thresholds,
+        }
     }
 }
 
@@ -340,6 +424,22 @@ impl LearningConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Entries that the atoms of every layer keep when the part `progress` of the run is done, for rules that raise the zeros little
+    /// by little.
+    pub fn kept(&self, geometry: &Geometry, progress: f32) -> Vec<usize> {
+        let done = if self.zeros_over > 0.0 { (progress / self.zeros_over).min(1.0) } else { 1.0 };
+        geometry
+            .layers()
+            .iter()
+            .zip(self.nonzeros(geometry))
+            .map(|(layer, target)| {
+                // Geometric, so that the many zeros of the end do not come at once.
+                let (len, target) = (layer.atom_len() as f32, target as f32);
+                (len * (target / len).powf(done)).round().max(target) as usize
+            })
+            .collect()
     }
 
     /// Most non-zeros of an atom of every layer: all for D_1, else what the requested part of zeros leaves.

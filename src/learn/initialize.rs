@@ -7,7 +7,6 @@
 
 use super::cascade::Cascade;
 use super::config::TrainConfig;
-use super::random::{Purpose, stream};
 use super::statistics::Statistics;
 use super::surrogate::{SurrogateUpdate, windows};
 use crate::data::Source;
@@ -17,6 +16,7 @@ use crate::model::operator::Application;
 use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::{ModelConfig, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda};
+use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;

@@ -5,7 +5,6 @@ use super::config::{TrainConfig, UpdateRule};
 use super::initialize::{initialize, operator};
 use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
 use super::online::OnlineUpdate;
-use super::random::{Purpose, stream};
 use super::statistics::Statistics;
 use super::surrogate::{SurrogateUpdate, windows};
 use crate::data::Source;
@@ -14,6 +13,7 @@ use crate::model::geometry::Geometry;
 use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursued};
+use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
 
@@ -32,7 +32,7 @@ pub struct Learner {
     /// Number of training signals.
     pub(super) signals: usize,
     steps_per_epoch: usize,
-    device: Device,
+    pub(super) device: Device,
 }
 
 /// Signals of a batch, as the model codes them.
@@ -88,7 +88,7 @@ impl Learner {
             UpdateRule::Gradient => {
                 (0..cascade.depth()).map(|layer| HostFilters::zeros(cascade.filters(layer).dims())).collect()
             }
-            UpdateRule::Pursuit => Vec::new(),
+            UpdateRule::Pursuit | UpdateRule::Unrolled => Vec::new(),
         };
         Ok(Self {
             idle: vec![0; geometry.code().channels],
@@ -145,9 +145,12 @@ impl Learner {
     /// One step on the next batch: codes, then dictionaries.
     ///
     /// # Errors
-    /// Signals that cannot be read.
+    /// Signals that cannot be read; the rule `unrolled`, which takes its steps in [`super::Run::train`].
     pub fn step(&mut self, source: &dyn Source) -> Result<BatchSums> {
         let learning = self.config.learning.clone();
+        if learning.update == UpdateRule::Unrolled {
+            return Err(Error::parameter("update", "unrolled", "pursuit or gradient; unrolled steps are a run's"));
+        }
         let (epoch, within) = (self.step / self.steps_per_epoch, self.step % self.steps_per_epoch);
         let order = self.order(source.len(), epoch);
         let end = ((within + 1) * learning.batch_size).min(order.len());
@@ -157,9 +160,7 @@ impl Learner {
         let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
         let codes: Vec<f32> = to_host(pursued.codes.clone());
-        for (idle, used) in self.idle.iter_mut().zip(sums.usage()) {
-            *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
-        }
+        self.count_idle(sums.usage());
         // What `code` accounted for is not counted twice; the rest served the pursuit.
         stopwatch.lap(&mut preparing);
         sums.seconds.coding += preparing - counted;
@@ -179,7 +180,7 @@ impl Learner {
                     momentum: learning.gradient.momentum,
                     repeats: learning.gradient.repeats,
                     // As of the step's end, so that the last one leaves what was asked for.
-                    keep: self.kept_entries((self.step + 1) as f32 / self.steps().max(1) as f32),
+                    keep: learning.kept(&self.geometry, (self.step + 1) as f32 / self.steps().max(1) as f32),
                     atom_norm: learning.atom_norm,
                 };
                 update.step(&mut self.cascade, &mut self.velocity, signals, &pursued.codes, &self.device)?;
@@ -254,20 +255,11 @@ impl Learner {
         Ok((Batch { signals, pursued }, sums))
     }
 
-    /// Entries that the atoms of every layer keep under the paper's update at this moment.
-    fn kept_entries(&self, progress: f32) -> Vec<usize> {
-        let learning = &self.config.learning;
-        let done = if learning.zeros_over > 0.0 { (progress / learning.zeros_over).min(1.0) } else { 1.0 };
-        self.geometry
-            .layers()
-            .iter()
-            .zip(learning.nonzeros(&self.geometry))
-            .map(|(layer, target)| {
-                // Geometric, so that the many zeros of the end do not come at once.
-                let (len, target) = (layer.atom_len() as f32, target as f32);
-                (len * (target / len).powf(done)).round().max(target) as usize
-            })
-            .collect()
+    /// Counts a step, whose codes used the deepest atoms so often.
+    pub(super) fn count_idle(&mut self, usage: &[f64]) {
+        for (idle, used) in self.idle.iter_mut().zip(usage) {
+            *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
+        }
     }
 
     /// Atoms of the deepest layer that no code has used for as long as it takes to be taken for dead.

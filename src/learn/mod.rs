@@ -1,19 +1,25 @@
-//! Learning the dictionaries: the paper's online update and the default one, in one loop with one checkpoint format.
+//! Learning the dictionaries: the paper's online update and the default one, and training end to end by gradients.
 
 pub mod cascade;
 mod checkpoint;
 pub mod config;
+#[cfg(feature = "train")]
+pub mod end_to_end;
 pub mod gradient;
 pub mod initialize;
 pub mod learner;
 pub mod metrics;
 pub mod online;
-mod random;
+pub mod optimization;
+#[cfg(feature = "train")]
+pub mod rivals;
 pub mod run;
 pub mod statistics;
 pub mod surrogate;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "train")]
+pub mod unrolled;
 
 pub use config::{LearningConfig, TrainConfig};
 pub use learner::Learner;

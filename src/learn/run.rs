@@ -11,13 +11,30 @@
 //! was left alone.
 
 use super::checkpoint;
+use super::config::UpdateRule;
 use super::config::{LearningConfig, TrainConfig};
+#[cfg(feature = "train")]
+use super::end_to_end::{self, EndToEnd, TrainingBatch, Watcher};
+#[cfg(feature = "train")]
+use super::initialize::operator;
 use super::learner::{self, Learner};
 use super::metrics::{BatchSums, Dictionaries, Summary};
+#[cfg(feature = "train")]
+use super::metrics::{Phases, Stopwatch};
+#[cfg(feature = "train")]
+use super::unrolled::UnrolledTraining;
+use crate::autoencoder::Diagnostics;
+#[cfg(feature = "train")]
+use crate::autoencoder::DiagnosticsSums;
 use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
+#[cfg(feature = "train")]
+use crate::pursuit::proximal_gradient::report_on;
+#[cfg(feature = "train")]
+use crate::pursuit::{Lambda, Problem, Pursued};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
@@ -52,6 +69,12 @@ pub enum Record {
         test: Summary,
         /// The dictionaries after the epoch.
         dictionaries: Dictionaries,
+        /// Mean loss of the held-out signals, where training is by gradients of a loss.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        loss: Option<f64>,
+        /// The held-out codes as users of sparse auto-encoders look at them.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        diagnostics: Option<Box<Diagnostics>>,
     },
 }
 
@@ -91,6 +114,10 @@ pub struct Run {
     epoch: Option<BatchSums>,
     /// The last epoch's record.
     last: Option<Record>,
+    /// Held-out losses of all epochs so far, where there are losses.
+    losses: Vec<f64>,
+    /// Whether training by gradients shows burn's dashboard.
+    dashboard: bool,
 }
 
 /// Time between two checkpoints within an epoch.
@@ -155,11 +182,26 @@ impl Run {
     /// A new run: writes the configuration, initialises the dictionaries.
     ///
     /// # Errors
-    /// A folder that cannot be written or holds a run, unless it is this one without a checkpoint; a configuration that
-    /// does not fit itself or the signals.
+    /// As [`Self::create_from`].
     pub fn create(
         folder: &Path,
         config: &TrainConfig,
+        data: &Dataset,
+        device: &Device,
+        observer: &mut dyn Observer,
+    ) -> Result<Self> {
+        Self::create_from(folder, config, None, data, device, observer)
+    }
+
+    /// [`Self::create`] with the dictionaries of a model in place of initial ones, by whatever rule it was learned.
+    ///
+    /// # Errors
+    /// A folder that cannot be written or holds a run, unless it is this one without a checkpoint; a configuration that
+    /// does not fit itself or the signals.
+    pub fn create_from(
+        folder: &Path,
+        config: &TrainConfig,
+        from: Option<&Mlcsc>,
         data: &Dataset,
         device: &Device,
         observer: &mut dyn Observer,
@@ -179,8 +221,12 @@ impl Run {
         }
         // First of all, so that a folder that cannot be written is found out before any work.
         write_config(folder, config)?;
-        let learner = Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?;
-        let run = Self { folder: folder.into(), learner, epoch: None, last: None };
+        let learner = match from {
+            Some(model) => Learner::from_model(config, model, &*data.train, device)?,
+            None => Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?,
+        };
+        let run =
+            Self { folder: folder.into(), learner, epoch: None, last: None, losses: Vec::new(), dashboard: false };
         run.save_checkpoint()?;
         files::write_bytes(&run.folder.join(METRICS), b"")?;
         Ok(run)
@@ -198,6 +244,11 @@ impl Run {
         check(config, data)?;
         let mut learner = Learner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
         let epoch = checkpoint::load(&path, &mut learner)?;
+        #[cfg(feature = "train")]
+        if config.learning.update == UpdateRule::Unrolled {
+            // Parameters, optimizer and scheduler are in checkpoints of their own, which may be an epoch behind.
+            learner.step = end_to_end::last_checkpoint(folder).unwrap_or(0) * learner.steps_per_epoch();
+        }
         if learner.steps_done() > learner.steps() {
             let (done, least) = (learner.steps_done(), learner.steps_done().div_ceil(learner.steps_per_epoch()));
             let expected = format!("at least {least}: {done} steps are done");
@@ -208,9 +259,15 @@ impl Run {
         if learner.steps_done() < learner.steps() {
             write_config(folder, config)?;
         }
-        let mut run = Self { folder: folder.into(), learner, epoch, last: None };
+        let mut run = Self { folder: folder.into(), learner, epoch, last: None, losses: Vec::new(), dashboard: false };
         run.cut_metrics()?;
         Ok(run)
+    }
+
+    /// Shows burn's dashboard while training by gradients; it needs the feature `tui` and a terminal.
+    #[must_use]
+    pub fn with_dashboard(self, dashboard: bool) -> Self {
+        Self { dashboard, ..self }
     }
 
     /// The learner.
@@ -240,6 +297,9 @@ impl Run {
     pub fn train(&mut self, data: &Dataset, stop: &dyn Fn() -> bool, observer: &mut dyn Observer) -> Result<Outcome> {
         let path = self.folder.join(METRICS);
         let mut metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::write(&path))?;
+        if self.learner.config().learning.update == UpdateRule::Unrolled {
+            return self.train_unrolled(data, stop, observer, &mut metrics);
+        }
         let mut saved = Instant::now();
         loop {
             let learner = &mut self.learner;
@@ -302,6 +362,8 @@ impl Run {
             train: sums.summary(),
             test,
             dictionaries: learner.dictionaries(true),
+            loss: None,
+            diagnostics: None,
         };
         self.write(&record, metrics)?;
         let learning = &learner.config().learning;
@@ -310,6 +372,74 @@ impl Run {
         observer.record(&record, learner)?;
         self.last = Some(record);
         Ok(true)
+    }
+
+    #[cfg(not(feature = "train"))]
+    fn train_unrolled(
+        &mut self,
+        _: &Dataset,
+        _: &dyn Fn() -> bool,
+        _: &mut dyn Observer,
+        _: &mut File,
+    ) -> Result<Outcome> {
+        Err(Error::parameter(
+            "update",
+            "unrolled",
+            "pursuit or gradient: this program was built without the feature train",
+        ))
+    }
+
+    /// [`Self::train`] through an unrolled pursuit.
+    #[cfg(feature = "train")]
+    fn train_unrolled(
+        &mut self,
+        data: &Dataset,
+        stop: &dyn Fn() -> bool,
+        observer: &mut dyn Observer,
+        metrics: &mut File,
+    ) -> Result<Outcome> {
+        let learner = &self.learner;
+        if learner.steps_done() >= learner.steps() {
+            return Ok(Outcome::Finished);
+        }
+        let (config, device) = (learner.config().clone(), learner.device.clone());
+        let training = EndToEnd {
+            folder: self.folder.clone(),
+            train: data.train.clone(),
+            test: data.test.clone(),
+            epochs: config.learning.epochs,
+            batch_size: config.learning.batch_size,
+            seed: config.learning.seed,
+            optimization: config.learning.unrolled.optimization.clone(),
+            device,
+            resume: end_to_end::last_checkpoint(&self.folder),
+            losses: self.losses.clone(),
+            dashboard: self.dashboard,
+        };
+        let network = UnrolledTraining::new(&config, &learner.model()?, learner.progress())?;
+        let diagnostics = DiagnosticsSums::new(&network);
+        let mut following = Following {
+            held_out: None,
+            empty: diagnostics.clone(),
+            diagnostics,
+            watch: Stopwatch::start(),
+            signals: data.test.len(),
+            run: self,
+            stop,
+            observer,
+            metrics,
+        };
+        let (_, ending) = training.run(network, &mut following)?;
+        match ending {
+            end_to_end::Ending::Finished | end_to_end::Ending::Early => Ok(Outcome::Finished),
+            end_to_end::Ending::Interrupted => {
+                // What was done since the last checkpoint will be done again.
+                let epochs = end_to_end::last_checkpoint(&self.folder).unwrap_or(0);
+                self.learner.step = epochs * self.learner.steps_per_epoch();
+                self.epoch = None;
+                Ok(Outcome::Interrupted)
+            }
+        }
     }
 
     fn write(&self, record: &Record, metrics: &mut File) -> Result<()> {
@@ -346,10 +476,126 @@ impl Run {
             }
             kept.push_str(line);
             kept.push('\n');
-            if epoch {
+            if let Record::Epoch { loss, .. } = &record {
+                self.losses.extend(*loss);
                 self.last = Some(record);
             }
         }
         files::write_bytes(&path, kept.as_bytes())
+    }
+}
+
+/// Writes down what training through an unrolled pursuit does, as the other rules do, and keeps the learner up to date.
+#[cfg(feature = "train")]
+struct Following<'a> {
+    run: &'a mut Run,
+    stop: &'a dyn Fn() -> bool,
+    observer: &'a mut dyn Observer,
+    metrics: &'a mut File,
+    /// Sums over the held-out signals of this epoch.
+    held_out: Option<BatchSums>,
+    diagnostics: DiagnosticsSums,
+    empty: DiagnosticsSums,
+    watch: Stopwatch,
+    /// Held-out signals.
+    signals: usize,
+}
+
+#[cfg(feature = "train")]
+impl Following<'_> {
+    /// The sums over a batch, with the dictionaries that it was coded with.
+    fn sums(&mut self, batch: &TrainingBatch, outcome: &end_to_end::Outcome) -> Result<BatchSums> {
+        let mut seconds = Phases::default();
+        self.watch.lap(&mut seconds.dictionaries);
+        let learner = &self.run.learner;
+        let (config, lambda) = (learner.config(), learner.lambda());
+        let learning = &config.learning;
+        let (signals, undo) = config.model.normalization.apply(batch.signals.clone());
+        let operator = operator(&learner.cascade, &learner.device)?;
+        let problem = Problem::new(&operator, signals.clone())?.with_lambda(Lambda::Absolute(lambda))?;
+        let codes = outcome.coded.codes.clone();
+        let reports = report_on(&problem, codes.clone(), learning.nonnegative, learning.unrolled.iterations)?;
+        let pursued = Pursued::consistent(codes, reports);
+        let mut sums = BatchSums::new(&learner.cascade, &learner.geometry, &signals, &pursued, &undo, lambda);
+        self.watch.lap(&mut seconds.measuring);
+        sums.seconds = seconds;
+        Ok(sums)
+    }
+}
+
+#[cfg(feature = "train")]
+impl Watcher<UnrolledTraining> for Following<'_> {
+    fn begin(&mut self, network: &UnrolledTraining) -> Result<()> {
+        self.run.learner.cascade = network.cascade();
+        self.run.learner.idle.fill(0);
+        self.watch = Stopwatch::start();
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        step: usize,
+        batch: &TrainingBatch,
+        outcome: &end_to_end::Outcome,
+        network: &UnrolledTraining,
+    ) -> Result<bool> {
+        if (self.stop)() {
+            return Ok(false);
+        }
+        let sums = self.sums(batch, outcome)?;
+        let run = &mut *self.run;
+        let learner = &mut run.learner;
+        learner.cascade = network.cascade();
+        learner.step = step;
+        learner.count_idle(sums.usage());
+        let mut summary = sums.summary();
+        summary.dead_atoms = learner.dead_atoms().len();
+        let epoch = (step - 1) / learner.steps_per_epoch() + 1;
+        let record = Record::Step { epoch, step, batch: summary, dictionaries: learner.dictionaries(false) };
+        match &mut run.epoch {
+            Some(epoch) => epoch.add(&sums),
+            None => run.epoch = Some(sums),
+        }
+        run.write(&record, self.metrics)?;
+        self.observer.record(&record, &run.learner)?;
+        Ok(true)
+    }
+
+    fn held_out(&mut self, batch: &TrainingBatch, outcome: &end_to_end::Outcome, _: &UnrolledTraining) -> Result<bool> {
+        if (self.stop)() {
+            return Ok(false);
+        }
+        let sums = self.sums(batch, outcome)?;
+        self.diagnostics.add(&batch.signals, &outcome.coded);
+        match &mut self.held_out {
+            Some(total) => total.add(&sums),
+            None => self.held_out = Some(sums),
+        }
+        let done = self.held_out.as_ref().map_or(0, |sums| sums.summary().signals);
+        self.observer.evaluating(done as f32 / self.signals as f32);
+        Ok(true)
+    }
+
+    fn epoch(&mut self, epoch: usize, held_out_loss: f64, network: &UnrolledTraining) -> Result<()> {
+        let run = &mut *self.run;
+        let (Some(train), Some(test)) = (run.epoch.take(), self.held_out.take()) else { return Ok(()) };
+        let diagnostics = std::mem::replace(&mut self.diagnostics, self.empty.clone()).finish();
+        let record = Record::Epoch {
+            epoch,
+            step: run.learner.steps_done(),
+            train: train.summary(),
+            test: test.summary(),
+            dictionaries: run.learner.dictionaries(true),
+            loss: Some(held_out_loss),
+            diagnostics: Some(Box::new(diagnostics)),
+        };
+        run.write(&record, self.metrics)?;
+        network.autoencoder.save(&run.model_path())?;
+        run.save_checkpoint()?;
+        self.observer.record(&record, &run.learner)?;
+        run.learner.idle.fill(0);
+        run.losses.push(held_out_loss);
+        run.last = Some(record);
+        Ok(())
     }
 }

@@ -4,7 +4,8 @@
 use super::{Mlcsc, ModelConfig};
 use crate::error::{Error, Result};
 use crate::files;
-use burn::tensor::Device;
+use burn::module::{ModuleVisitor, Param};
+use burn::tensor::{Device, Tensor};
 use burn_store::{ModuleSnapshot, SafetensorsStore};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -32,6 +33,9 @@ struct Metadata {
     model: ModelConfig,
     #[serde(default)]
     coding: CodingDefaults,
+    /// What an auto-encoder adds to the dictionaries; nobody else's business.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoder: Option<serde_json::Value>,
 }
 
 /// The version that this code writes and reads.
@@ -43,12 +47,7 @@ impl Mlcsc {
     /// # Errors
     /// None that a valid model can cause.
     pub fn to_bytes(&self, coding: CodingDefaults) -> Result<Vec<u8>> {
-        let metadata = Metadata { format_version: FORMAT_VERSION, model: self.config().clone(), coding };
-        let metadata =
-            serde_json::to_string(&metadata).map_err(|error| Error::format(Path::new("model"), error.to_string()))?;
-        let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata(METADATA_KEY, metadata);
-        let saved = self.save_into(&mut store).and_then(|()| store.get_bytes());
-        saved.map_err(|error| Error::format(Path::new("model"), error.to_string()))
+        bytes_of(self, self.config(), coding, None)
     }
 
     /// Writes the model as one safetensors file, whole or not at all.
@@ -76,6 +75,61 @@ impl Mlcsc {
             }
         }
         Ok((model, metadata.coding))
+    }
+}
+
+/// A model file's bytes, of a module that has the dictionaries as `layers` and whatever else an encoder needs.
+pub(crate) fn bytes_of(
+    module: &impl ModuleSnapshot,
+    config: &ModelConfig,
+    coding: CodingDefaults,
+    encoder: Option<serde_json::Value>,
+) -> Result<Vec<u8>> {
+    let metadata = Metadata { format_version: FORMAT_VERSION, model: config.clone(), coding, encoder };
+    let metadata =
+        serde_json::to_string(&metadata).map_err(|error| Error::format(Path::new("model"), error.to_string()))?;
+    module_bytes(module, METADATA_KEY, metadata)
+}
+
+/// What an auto-encoder has put beside the dictionaries of a model file.
+///
+/// # Errors
+/// As [`Mlcsc::load`].
+pub(crate) fn encoder_of(path: &Path) -> Result<Option<serde_json::Value>> {
+    let bytes = files::read_whole(path)?;
+    Ok(check(path, &bytes)?.0.encoder)
+}
+
+/// A module as a safetensors file with one entry of metadata: the order of several would differ from run to run.
+pub(crate) fn module_bytes(module: &impl ModuleSnapshot, key: &str, metadata: String) -> Result<Vec<u8>> {
+    let mut store = SafetensorsStore::from_bytes(None).clear_metadata().metadata(key, metadata);
+    let saved = module.save_into(&mut store).and_then(|()| store.get_bytes());
+    saved.map_err(|error| Error::format(Path::new("model"), error.to_string()))
+}
+
+/// Fills a module from a safetensors file, which must hold all its tensors with finite values.
+pub(crate) fn fill_module(module: &mut impl ModuleSnapshot, path: &Path, bytes: Vec<u8>) -> Result<()> {
+    let mut store = SafetensorsStore::from_bytes(Some(bytes));
+    module.load_from(&mut store).map_err(|error| {
+        // The report of what was applied takes dozens of lines.
+        let report = error.to_string();
+        let line = report.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("tensors that do not fit");
+        Error::format(path, line)
+    })?;
+    let mut finite = Finite(true);
+    module.visit(&mut finite);
+    match finite.0 {
+        true => Ok(()),
+        false => Err(Error::format(path, "NaN or infinite values")),
+    }
+}
+
+/// Whether all float parameters are finite.
+struct Finite(bool);
+
+impl ModuleVisitor for Finite {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.0 &= param.val().is_finite().all().into_scalar::<bool>();
     }
 }
 

@@ -167,6 +167,14 @@ impl Mlcsc {
     }
 }
 
+/// The same values as a leaf of their own: no gradient goes back through them, and none is shared with where they come from.
+pub(crate) fn leaf<const D: usize>(values: Tensor<D>) -> Tensor<D> {
+    match values.is_autodiff() {
+        true => Tensor::from_inner(values.inner()),
+        false => values,
+    }
+}
+
 /// Geometry of layer i = `depth` when the filters of the layer above are its codes: nothing is cropped.
 pub(crate) fn filters_as_codes(above: [usize; 4], filters: [usize; 4], stride: [usize; 2]) -> LayerGeometry {
     let [_, _, code_height, code_width] = above;

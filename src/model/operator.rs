@@ -162,7 +162,8 @@ impl Operator {
         Self::from_filters(model.filters(), model.strides(), geometry, application)
     }
 
-    fn from_filters(
+    /// D_1 … D_L with these filters, which may be those of a module under training.
+    pub(crate) fn from_filters(
         filters: Vec<Tensor<4>>,
         strides: Vec<[usize; 2]>,
         geometry: Geometry,

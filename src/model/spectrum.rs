@@ -55,10 +55,11 @@ pub fn squared_norm_bound(operator: &Operator) -> f64 {
 
 /// Bound by powers of the smaller of the two Gram matrices.
 fn of_matrix(operator: &Operator) -> f64 {
-    let atoms = operator.atoms();
+    // A bound is a constant: no gradient goes through it.
+    let atoms = operator.atoms().detach();
     let [code, signal] = atoms.dims();
     let gram = match (operator.application(), code <= signal) {
-        (Application::Gram, true) => operator.gram(),
+        (Application::Gram, true) => operator.gram().detach(),
         (_, true) => atoms.clone().matmul(atoms.transpose()),
         (_, false) => atoms.clone().transpose().matmul(atoms),
     };

@@ -13,9 +13,9 @@ use super::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, by_name,
     largest, masked, to_host, weighted,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::Operator;
-use crate::pursuit::{Acceleration, ProximalGradientConfig};
+use crate::pursuit::{Acceleration, Learned, ProximalGradientConfig};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -219,8 +219,11 @@ impl Pursuit for LayeredBasisPursuit {
 }
 
 impl Unrolled for LayeredBasisPursuit {
-    /// FISTA with `iterations` iterations in every layer.
-    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>> {
+    /// FISTA with `iterations` iterations in every layer; takes nothing learned.
+    fn unrolled_with(&self, problem: &Problem, iterations: usize, learned: &Learned) -> Result<Tensor<4>> {
+        if !learned.is_empty() {
+            return Err(Error::parameter("learned", "given", "nothing learned with a pursuit layer by layer"));
+        }
         let acceleration = match self.config.algorithm {
             Algorithm::Ista => Acceleration::Ista,
             _ => Acceleration::Fista,

@@ -39,6 +39,7 @@ pub use residual_descent::ResidualDescent;
 
 use crate::error::{Error, Result};
 use crate::model::Operator;
+use crate::model::geometry::SignalShape;
 pub(crate) use crate::model::sparse::to_host;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -274,7 +275,86 @@ pub trait Unrolled: Pursuit {
     ///
     /// # Errors
     /// As [`Pursuit::solve`].
-    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>>;
+    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>> {
+        self.unrolled_with(problem, iterations, &Learned::default())
+    }
+
+    /// [`Self::unrolled`] with what a network has learned in place of what follows from the problem; gradients reach all of it.
+    ///
+    /// # Errors
+    /// As [`Pursuit::solve`]; learned values of a shape that does not fit the problem or the number of iterations.
+    fn unrolled_with(&self, problem: &Problem, iterations: usize, learned: &Learned) -> Result<Tensor<4>>;
+}
+
+/// What an unrolled pursuit may have learned, iteration by iteration (K. Gregor, Y. LeCun, "Learning Fast Approximations of Sparse
+/// Coding", ICML 2010; for convolutions H. Sreter, R. Giryes, "Learned Convolutional Sparse Coding", ICASSP 2018). The default is
+/// nothing: the pursuit as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Learned<'a> {
+    /// In place of D^(L)ᵀ: the adjoint of this operator, of the same shapes.
+    pub analysis: Option<&'a Operator>,
+    /// Factors > 0 on the steps, `[iterations, 1]`, or `[iterations, L]` for a pursuit that steps in every layer. One row serves
+    /// all iterations.
+    pub steps: Option<Tensor<2>>,
+    /// Factors ≥ 0 on the penalties of every layer's atoms: for each penalised layer, the deepest last, `[iterations, m_i]`, or one
+    /// row for all iterations. Empty where none were learned.
+    pub thresholds: Vec<Tensor<2>>,
+}
+
+impl Learned<'_> {
+    /// Whether nothing was learned.
+    pub fn is_empty(&self) -> bool {
+        self.analysis.is_none() && self.steps.is_none() && self.thresholds.is_empty()
+    }
+
+    /// Whether everything has the shapes that the problem demands, `layers` being those that the pursuit steps in.
+    fn check(&self, operator: &Operator, iterations: usize, layers: usize) -> Result<()> {
+        let geometry = operator.geometry();
+        let fits = |what: &str, found: [usize; 2], columns: usize| {
+            if [1, iterations.max(1)].contains(&found[0]) && found[1] == columns {
+                return Ok(());
+            }
+            let expected = format!("[{iterations}, {columns}], or 1 in place of {iterations}");
+            Err(Error::shape(what, expected, format!("{found:?}")))
+        };
+        if let Some(analysis) = self.analysis
+            && (analysis.signal() != operator.signal() || analysis.code() != operator.code())
+        {
+            let expected = format!("{} to {}", operator.signal(), operator.code());
+            let found = format!("{} to {}", analysis.signal(), analysis.code());
+            return Err(Error::shape("learned analysis", expected, found));
+        }
+        if let Some(steps) = &self.steps {
+            fits("learned steps", steps.dims(), layers)?;
+        }
+        if self.thresholds.is_empty() {
+            return Ok(());
+        }
+        if self.thresholds.len() != layers {
+            return Err(Error::shape("learned thresholds", format!("{layers}, one per layer"), self.thresholds.len()));
+        }
+        let deepest = geometry.depth();
+        let shapes = &geometry.layers()[deepest - layers..];
+        self.thresholds
+            .iter()
+            .zip(shapes)
+            .try_for_each(|(factors, layer)| fits("learned thresholds", factors.dims(), layer.code.channels))
+    }
+
+    /// The factor on the step in an iteration (from 0) and a layer (from 0, of those that the pursuit steps in), `[1, 1]`.
+    fn step(&self, iteration: usize, layer: usize) -> Option<Tensor<2>> {
+        let steps = self.steps.clone()?;
+        let row = iteration.min(steps.dims()[0] - 1);
+        Some(steps.slice([row..row + 1, layer..layer + 1]))
+    }
+
+    /// The factors on the penalties in an iteration and a layer, as they lie on its code, `[1, values of γ_i]`.
+    fn threshold(&self, iteration: usize, layer: usize, code: SignalShape) -> Option<Tensor<2>> {
+        let factors = self.thresholds.get(layer)?.clone();
+        let (row, atoms) = (iteration.min(factors.dims()[0] - 1), code.channels);
+        let factors = factors.slice([row..row + 1, 0..atoms]).reshape([1, atoms, 1, 1]);
+        Some(factors.expand(code.batched(1)).reshape([1, code.len()]))
+    }
 }
 
 /// What every basis pursuit is told, whatever its algorithm.

@@ -24,8 +24,8 @@ use super::duality::Certificate;
 use super::proximal_gradient::extrapolate;
 use super::threshold::soft_threshold;
 use super::{
-    Acceleration, BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
-    masked, take_rows, to_host, weighted,
+    Acceleration, BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order,
+    largest, masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -288,6 +288,8 @@ struct Gradient<'a> {
     config: &'a MultiLayerProximalGradientConfig,
     /// μ_1 … μ_i.
     steps: Vec<f32>,
+    learned: Learned<'a>,
+    iteration: usize,
     codes: Tensor<2>,
     before: Tensor<2>,
     /// Whether `before` holds the codes of a step before.
@@ -297,7 +299,7 @@ struct Gradient<'a> {
 }
 
 impl MultiLayerProximalGradient {
-    fn start<'a>(&'a self, problem: &Problem<'a>) -> Result<Gradient<'a>> {
+    fn start<'a>(&'a self, problem: &Problem<'a>, learned: &Learned<'a>) -> Result<Gradient<'a>> {
         let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
         let mut product = self.config.step;
         let steps = cascade
@@ -315,6 +317,8 @@ impl MultiLayerProximalGradient {
             cascade,
             config: &self.config,
             steps,
+            learned: learned.clone(),
+            iteration: 0,
             before: codes.clone(),
             stepped: false,
             point: codes.clone(),
@@ -324,20 +328,37 @@ impl MultiLayerProximalGradient {
 }
 
 impl Gradient<'_> {
+    /// μ_1 … μ_i of this iteration, `layer` = i − 1.
+    fn step_size(&self, layer: usize) -> StepSize {
+        let factors = (0..=layer).filter_map(|layer| self.learned.step(self.iteration, layer));
+        StepSize { fixed: self.steps[layer], learned: factors.reduce(|product, factor| product * factor) }
+    }
+
+    /// λ_i times the weights as of this iteration, `layer` = i − 1; `None` where there is no penalty.
+    fn penalty(&self, layer: usize) -> Option<Tensor<2>> {
+        let penalty = self.cascade.penalties.get(layer)?.clone()?;
+        let code = self.cascade.layers[layer].code();
+        Some(match self.learned.threshold(self.iteration, layer, code) {
+            Some(factors) => penalty * factors,
+            None => penalty,
+        })
+    }
+
     /// D_Lᵀ g_{L−1} and u_1 … u_{L−1} at a point.
     fn gradient(&self, point: &Tensor<2>) -> (Tensor<2>, Vec<Option<Tensor<2>>>) {
         let all = self.cascade.down(point.clone());
         let mut below = self.cascade.residual(all[0].clone()).neg();
         let mut duals = Vec::new();
         let depth = self.cascade.depth();
-        for (index, layer) in self.cascade.layers.iter().enumerate() {
+        let analysis = self.learned.analysis.map_or(self.cascade.layers, Operator::layers);
+        for (index, layer) in analysis.iter().enumerate() {
             below = layer.analyze_rows(below);
             if index + 1 == depth {
                 break;
             }
-            let dual = self.cascade.penalties[index].as_ref().map(|bound| {
-                let inside = all[index + 1].clone() / self.steps[index] - below.clone();
-                let bound = bound.clone().expand(inside.dims());
+            let dual = self.penalty(index).map(|bound| {
+                let inside = self.step_size(index).divide(all[index + 1].clone()) - below.clone();
+                let bound = bound.expand(inside.dims());
                 inside.min_pair(bound.clone()).max_pair(bound.neg())
             });
             if let Some(dual) = &dual {
@@ -349,13 +370,36 @@ impl Gradient<'_> {
     }
 }
 
+/// A product of steps, with the learned factors on it, `[1, 1]`.
+struct StepSize {
+    fixed: f32,
+    learned: Option<Tensor<2>>,
+}
+
+impl StepSize {
+    fn times(&self, values: Tensor<2>) -> Tensor<2> {
+        match &self.learned {
+            Some(factor) => values * self.fixed * factor.clone(),
+            None => values * self.fixed,
+        }
+    }
+
+    fn divide(&self, values: Tensor<2>) -> Tensor<2> {
+        match &self.learned {
+            Some(factor) => values / self.fixed / factor.clone(),
+            None => values / self.fixed,
+        }
+    }
+}
+
 impl Iteration for Gradient<'_> {
     fn step(&mut self) {
         let (gradient, _) = self.gradient(&self.point);
-        let step = self.steps[self.steps.len() - 1];
-        let Some(Some(bound)) = self.cascade.penalties.last() else { return };
+        let deepest = self.steps.len() - 1;
+        let Some(bound) = self.penalty(deepest) else { return };
+        let step = self.step_size(deepest);
         let codes =
-            soft_threshold(self.point.clone() - gradient * step, bound.clone() * step, self.cascade.nonnegative);
+            soft_threshold(self.point.clone() - step.times(gradient), step.times(bound), self.cascade.nonnegative);
         match self.config.acceleration {
             Acceleration::Ista => self.point = codes.clone(),
             Acceleration::Fista => {
@@ -365,6 +409,7 @@ impl Iteration for Gradient<'_> {
         }
         self.before = std::mem::replace(&mut self.codes, codes);
         self.stepped = true;
+        self.iteration += 1;
     }
 
     fn codes(&self) -> Tensor<2> {
@@ -416,13 +461,14 @@ impl Pursuit for MultiLayerProximalGradient {
 
     /// Takes λ and weights of every layer, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
-        Ok(run(problem, &self.config.basis, CHECK_EVERY, self.start(problem)?))
+        Ok(run(problem, &self.config.basis, CHECK_EVERY, self.start(problem, &Learned::default())?))
     }
 }
 
 impl Unrolled for MultiLayerProximalGradient {
-    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>> {
-        let mut state = self.start(problem)?;
+    fn unrolled_with(&self, problem: &Problem, iterations: usize, learned: &Learned) -> Result<Tensor<4>> {
+        learned.check(problem.operator(), iterations, problem.depth())?;
+        let mut state = self.start(problem, learned)?;
         if problem.count() > 0 {
             (0..iterations).for_each(|_| state.step());
         }

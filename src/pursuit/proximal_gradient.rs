@@ -9,8 +9,8 @@
 use super::duality::Certificate;
 use super::operation::{extrapolation, proximal_step};
 use super::{
-    BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest, masked,
-    take_rows, to_host, weighted,
+    BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
+    masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -95,7 +95,8 @@ impl Pursuit for ProximalGradient {
 
     /// Takes λ, weights of the deepest layer's atoms, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
-        let (mut state, lambda) = self.start(problem)?;
+        let learned = Learned::default();
+        let (mut state, lambda) = self.start(problem, &learned)?;
         let (operator, count) = (problem.operator(), problem.count());
         if count == 0 {
             return Ok(Pursued::consistent(Tensor::zeros(operator.code().batched(0), &operator.device()), Vec::new()));
@@ -139,7 +140,7 @@ impl Pursuit for ProximalGradient {
             }
             let until = (iterations + self.config.check_every).min(self.config.basis.max_iterations);
             while iterations < until {
-                self.step(operator, &mut state);
+                self.step(operator, &mut state, &learned, iterations);
                 iterations += 1;
             }
         }
@@ -149,11 +150,12 @@ impl Pursuit for ProximalGradient {
 }
 
 impl Unrolled for ProximalGradient {
-    fn unrolled(&self, problem: &Problem, iterations: usize) -> Result<Tensor<4>> {
-        let (mut state, _) = self.start(problem)?;
+    fn unrolled_with(&self, problem: &Problem, iterations: usize, learned: &Learned) -> Result<Tensor<4>> {
+        learned.check(problem.operator(), iterations, 1)?;
+        let (mut state, _) = self.start(problem, learned)?;
         if problem.count() > 0 {
-            for _ in 0..iterations {
-                self.step(problem.operator(), &mut state);
+            for iteration in 0..iterations {
+                self.step(problem.operator(), &mut state, learned, iteration);
             }
         }
         Ok(problem.operator().code_shaped(state.codes))
@@ -162,11 +164,11 @@ impl Unrolled for ProximalGradient {
 
 impl ProximalGradient {
     /// The state before the first iteration, and λ of every signal, `[n, 1]`.
-    fn start(&self, problem: &Problem) -> Result<(State, Tensor<2>)> {
+    fn start(&self, problem: &Problem, learned: &Learned) -> Result<(State, Tensor<2>)> {
         problem.refuse_shallower(self.name())?;
         let (operator, lambda) = (problem.operator(), problem.lambda()?);
         let (signals, mask, weights) = (problem.signals(), problem.mask(), problem.weights(problem.depth()));
-        let correlations = operator.analyze_rows(signals.clone());
+        let correlations = learned.analysis.unwrap_or(operator).analyze_rows(signals.clone());
         let lambda = if problem.count() == 0 {
             Tensor::zeros([0, 1], &operator.device())
         } else {
@@ -190,19 +192,25 @@ impl ProximalGradient {
         Ok((state, lambda))
     }
 
-    fn step(&self, operator: &Operator, state: &mut State) {
-        let explained = match &state.mask {
-            None => operator.gram_rows(state.point.clone()),
-            mask => operator.analyze_rows(masked(operator.synthesize_rows(state.point.clone()), mask)),
+    fn step(&self, operator: &Operator, state: &mut State, learned: &Learned, iteration: usize) {
+        let mut explained = match (&state.mask, learned.analysis) {
+            (None, None) => operator.gram_rows(state.point.clone()),
+            (mask, analysis) => {
+                let made = masked(operator.synthesize_rows(state.point.clone()), mask);
+                analysis.unwrap_or(operator).analyze_rows(made)
+            }
         };
-        let codes = proximal_step(
-            state.point.clone(),
-            explained,
-            state.correlations.clone(),
-            state.thresholds.clone(),
-            state.step,
-            self.config.basis.nonnegative,
-        );
+        let (mut correlations, mut thresholds) = (state.correlations.clone(), state.thresholds.clone());
+        if let Some(factor) = learned.step(iteration, 0) {
+            (explained, correlations) = (explained * factor.clone(), correlations * factor.clone());
+            thresholds = thresholds * factor;
+        }
+        if let Some(factors) = learned.threshold(iteration, 0, operator.code()) {
+            thresholds = thresholds * factors;
+        }
+        let point = state.point.clone();
+        let nonnegative = self.config.basis.nonnegative;
+        let codes = proximal_step(point, explained, correlations, thresholds, state.step, nonnegative);
         let before = std::mem::replace(&mut state.codes, codes.clone());
         match self.config.acceleration {
             Acceleration::Ista => state.point = codes,
@@ -253,6 +261,41 @@ impl State {
             step: self.step,
         }
     }
+}
+
+/// What can be said of any codes, whoever found them, as of a basis pursuit on the effective dictionary: objective and duality
+/// gap by the codes' true residuals, for the λ and weights of the deepest layer.
+///
+/// # Shapes
+/// - codes: `[n, m_L, h_L, w_L]`; out: one report per signal, which names `iterations` and no reason but those.
+///
+/// # Errors
+/// As [`Pursuit::solve`]; codes of another shape.
+pub fn report_on(
+    problem: &Problem,
+    codes: Tensor<4>,
+    nonnegative: bool,
+    iterations: usize,
+) -> Result<Vec<SignalReport>> {
+    let basis = BasisPursuitConfig { nonnegative, ..BasisPursuitConfig::default() };
+    let pursuit = ProximalGradientConfig { basis, ..ProximalGradientConfig::new(Acceleration::Ista) }.init()?;
+    let problem = problem.clone().with_start(codes)?;
+    let (state, lambda) = pursuit.start(&problem, &Learned::default())?;
+    if problem.count() == 0 {
+        return Ok(Vec::new());
+    }
+    let lambda = to_host(lambda);
+    let certificates = pursuit.certify(problem.operator(), &state, &lambda);
+    let reports = certificates.into_iter().zip(lambda).map(|((certificate, nonzeros), lambda)| SignalReport {
+        lambda,
+        iterations,
+        objective: certificate.objective as f32,
+        relative_gap: certificate.relative_gap() as f32,
+        data_term: certificate.data_term as f32,
+        nonzeros,
+        stop: StopReason::MaxIterations,
+    });
+    Ok(reports.collect())
 }
 
 /// FISTA's extrapolation: the point that the next gradient is taken at, and the next t.

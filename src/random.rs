@@ -1,11 +1,11 @@
 //! Random numbers without a state to keep: every use has a stream of its own, addressed by the seed, a purpose and a number.
 
-use rand::SeedableRng;
+use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 /// What random numbers are drawn for.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     /// Order of the training signals in an epoch.
     Order = 1,
     /// Samples that atoms of a layer start from.
@@ -14,11 +14,20 @@ pub(super) enum Purpose {
     Patches = 3,
     /// Atoms that replace dead ones in a step.
     Reseeding = 4,
+    /// Initial weights of a network's layer.
+    Weights = 5,
+    /// Noise on the signals of a step.
+    Noise = 6,
 }
 
 /// The stream of random numbers for a purpose; `number` says which epoch, layer or step.
-pub(super) fn stream(seed: u64, purpose: Purpose, number: u64) -> ChaCha8Rng {
+pub(crate) fn stream(seed: u64, purpose: Purpose, number: u64) -> ChaCha8Rng {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     generator.set_stream(((purpose as u64) << 48) | number);
     generator
+}
+
+/// Uniform values in [−limit, limit).
+pub(crate) fn uniform(generator: &mut ChaCha8Rng, len: usize, limit: f32) -> Vec<f32> {
+    (0..len).map(|_| (2.0 * generator.random::<f32>() - 1.0) * limit).collect()
 }

@@ -1,0 +1,136 @@
+//! Configuration of the unrolled auto-encoder.
+
+use crate::error::{Error, Result};
+use crate::model::ModelConfig;
+use crate::model::geometry::Geometry;
+use crate::pursuit::{
+    Acceleration, BasisPursuitConfig, MultiLayerProximalGradientConfig, ProximalGradientConfig, Unrolled,
+};
+use burn::config::Config;
+use serde::{Deserialize, Serialize};
+
+/// Most iterations that are unrolled (2¹²): each is kept for the way back.
+pub const MAX_UNROLLED: usize = 1 << 12;
+
+/// The pursuits that can be unrolled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnrolledPursuit {
+    /// Proximal gradient steps on the effective dictionary.
+    Ista,
+    /// Accelerated proximal gradient steps on the effective dictionary. The default.
+    #[default]
+    Fista,
+    /// Steps through all layers, each with its own penalty.
+    MlIsta,
+    /// Accelerated steps through all layers.
+    MlFista,
+}
+
+impl UnrolledPursuit {
+    /// Every one with its name.
+    pub const ALL: [(Self, &'static str); 4] =
+        [(Self::Ista, "ista"), (Self::Fista, "fista"), (Self::MlIsta, "ml-ista"), (Self::MlFista, "ml-fista")];
+
+    /// Whether it steps in every layer.
+    pub fn is_multi_layer(self) -> bool {
+        matches!(self, Self::MlIsta | Self::MlFista)
+    }
+}
+
+/// Whose weights the encoder has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EncoderWeights {
+    /// Those of the dictionaries. The default.
+    #[default]
+    Tied,
+    /// Its own, which start as the dictionaries': a synthesis and an analysis, shared by all iterations (LISTA).
+    Free,
+}
+
+/// Configuration of a [`SparseAutoencoder`](super::SparseAutoencoder).
+///
+/// [`Self::init`] makes one of random filters, [`Self::init_from`] one of a model's.
+#[derive(Config, Debug, PartialEq)]
+pub struct SparseAutoencoderConfig {
+    /// Geometry of D_1 … D_L, and the normalisation of signals.
+    pub model: ModelConfig,
+    /// The pursuit that is unrolled: ISTA, FISTA, ML-ISTA or ML-FISTA.
+    #[config(default = "UnrolledPursuit::Fista")]
+    pub pursuit: UnrolledPursuit,
+    /// Iterations T: the encoder's layers, from 1 to [`MAX_UNROLLED`].
+    #[config(default = 20)]
+    pub iterations: usize,
+    /// Weight λ ≥ 0 of the ℓ1 norm of γ_L, for atoms of unit norm.
+    #[config(default = 0.3)]
+    pub lambda: f32,
+    /// Weights λ_1 … λ_{L−1} ≥ 0 of the shallower layers, for ML-ISTA and ML-FISTA only; none: 0.
+    #[config(default = "Vec::new()")]
+    pub shallower_lambda: Vec<f32>,
+    /// Whether γ_L is kept non-negative: the threshold is then a ReLU with a bias.
+    #[config(default = true)]
+    pub nonnegative: bool,
+    /// Whether the encoder's weights are the dictionaries' or its own.
+    #[config(default = "EncoderWeights::Tied")]
+    pub weights: EncoderWeights,
+    /// Whether the steps of every iteration are learned; else they are the largest that are certain to converge.
+    #[config(default = false)]
+    pub learned_steps: bool,
+    /// Whether the thresholds of every atom are learned in every iteration; else they are the step times λ. Needs λ > 0, since
+    /// factors on it are what is learned.
+    #[config(default = false)]
+    pub learned_thresholds: bool,
+}
+
+impl SparseAutoencoderConfig {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::geometry`]; the first setting that is out of range, by name.
+    pub fn check(&self) -> Result<Geometry> {
+        let geometry = self.model.geometry()?;
+        if !(1..=MAX_UNROLLED).contains(&self.iterations) {
+            return Err(Error::parameter("iterations", self.iterations, format!("a number from 1 to {MAX_UNROLLED}")));
+        }
+        for &lambda in [&self.lambda].into_iter().chain(&self.shallower_lambda) {
+            if !(lambda.is_finite() && lambda >= 0.0) {
+                return Err(Error::parameter("lambda", lambda, "a finite number ≥ 0"));
+            }
+        }
+        let shallower = self.shallower_lambda.len();
+        let expected = geometry.depth() - 1;
+        if shallower != 0 && (!self.pursuit.is_multi_layer() || shallower != expected) {
+            let expected = match self.pursuit.is_multi_layer() {
+                true => format!("none or {expected}, one per layer before the deepest"),
+                false => "none: ista and fista penalise the deepest codes only".into(),
+            };
+            return Err(Error::parameter("shallower_lambda", format!("{:?}", self.shallower_lambda), expected));
+        }
+        if self.learned_thresholds && self.lambda == 0.0 {
+            return Err(Error::parameter("lambda", 0, "a number > 0 where thresholds are learned as factors on it"));
+        }
+        Ok(geometry)
+    }
+
+    /// Layers that the pursuit steps in.
+    pub(super) fn stepped_layers(&self) -> usize {
+        if self.pursuit.is_multi_layer() { self.model.layers.len() } else { 1 }
+    }
+
+    /// The pursuit, ready to be unrolled.
+    pub(super) fn unrolled(&self) -> Result<Box<dyn Unrolled>> {
+        let basis = BasisPursuitConfig { nonnegative: self.nonnegative, ..BasisPursuitConfig::default() };
+        let acceleration = match self.pursuit {
+            UnrolledPursuit::Ista | UnrolledPursuit::MlIsta => Acceleration::Ista,
+            UnrolledPursuit::Fista | UnrolledPursuit::MlFista => Acceleration::Fista,
+        };
+        Ok(match self.pursuit.is_multi_layer() {
+            false => Box::new(ProximalGradientConfig { basis, ..ProximalGradientConfig::new(acceleration) }.init()?),
+            true => Box::new(
+                MultiLayerProximalGradientConfig { basis, ..MultiLayerProximalGradientConfig::new(acceleration) }
+                    .init()?,
+            ),
+        })
+    }
+}

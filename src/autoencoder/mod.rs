@@ -1,0 +1,94 @@
+//! Auto-encoders: networks that turn signals into sparse codes and codes into signals.
+//!
+//! [`SparseAutoencoder`] is the one that belongs to the model: its encoder is a pursuit, unrolled into the layers of a network, and
+//! its decoder the cascade D_1 … D_L. It and its rivals in [`crate::baselines`] offer the same two functions, those of
+//! [`Autoencoder`], so that the same code trains ([`crate::learn::end_to_end`]), measures ([`diagnostics`]) and classifies with all
+//! of them.
+
+pub mod config;
+pub mod diagnostics;
+mod file;
+pub mod pursuit;
+pub mod training;
+pub mod unrolled;
+
+pub use config::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
+pub use diagnostics::{Diagnostics, DiagnosticsSums};
+pub use file::has_encoder;
+pub use pursuit::PursuitAutoencoder;
+pub use training::{Outcome, Trainable, TrainingBatch};
+pub use unrolled::{Prepared, SparseAutoencoder};
+
+use crate::error::{Error, Result};
+use crate::model::geometry::SignalShape;
+use burn::tensor::Tensor;
+
+/// What an auto-encoder makes of signals.
+#[derive(Debug, Clone)]
+pub struct Coded {
+    /// The codes, `[n, units, height, width]`.
+    pub codes: Tensor<4>,
+    /// The signals painted from them, in the scale of the signals.
+    pub reconstruction: Tensor<4>,
+}
+
+/// Turns signals into codes and codes into signals.
+pub trait Autoencoder {
+    /// Shape of the signals.
+    fn signal(&self) -> SignalShape;
+
+    /// Shape of the codes: units, height and width. A unit of a fully connected network has one position.
+    fn code(&self) -> SignalShape;
+
+    /// Codes of signals, as they are meant to be used once training is over.
+    ///
+    /// # Shapes
+    /// - signals: `[n, channels, height, width]` as [`Self::signal`]; out: `[n, units, height, width]` as [`Self::code`].
+    ///
+    /// # Errors
+    /// Signals of another shape.
+    fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>>;
+
+    /// Signals painted from codes.
+    ///
+    /// # Shapes
+    /// - codes: `[n, units, height, width]` as [`Self::code`]; out: `[n, channels, height, width]` as [`Self::signal`].
+    ///
+    /// # Errors
+    /// Codes of another shape.
+    fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>>;
+
+    /// What one unit at one position adds to a signal: filters to look at, and to compare between seeds.
+    ///
+    /// # Shapes
+    /// - out: `[units, channels, height, width]`.
+    fn atoms(&self) -> Tensor<4>;
+
+    /// The same network made ready for many batches: what does not depend on signals is computed once.
+    ///
+    /// # Errors
+    /// None that the network's own shapes can cause.
+    fn ready(&self) -> Result<Box<dyn Autoencoder + '_>>;
+
+    /// Codes and reconstruction as diagnostics measure them: those of [`Self::encode`], unless codes that are meant for
+    /// reconstruction differ from those that are meant for use.
+    ///
+    /// # Shapes
+    /// - signals: as for [`Self::encode`].
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
+        let codes = self.encode(signals)?;
+        Ok(Coded { reconstruction: self.decode(codes.clone())?, codes })
+    }
+}
+
+/// Refuses a batch of another shape.
+pub(crate) fn check_batch(what: &str, expected: SignalShape, batch: &Tensor<4>) -> Result<()> {
+    let [count, channels, height, width] = batch.dims();
+    match expected.batched(count) == batch.dims() {
+        true => Ok(()),
+        false => Err(Error::shape(what, expected, SignalShape::new(channels, height, width))),
+    }
+}

@@ -1,0 +1,79 @@
+//! A model as the auto-encoder that it is without any network: the encoder is a pursuit that is run to its end.
+
+use super::{Autoencoder, Coded, check_batch};
+use crate::error::Result;
+use crate::model::geometry::SignalShape;
+use crate::model::normalization::Normalization;
+use crate::model::{Application, Mlcsc, Operator};
+use crate::pursuit::{BasisPursuitConfig, Lambda, Pursuit};
+use burn::tensor::Tensor;
+
+/// Dictionaries with a basis pursuit as their encoder. Gradients do not go through it; [`super::SparseAutoencoder`] is for that.
+pub struct PursuitAutoencoder {
+    operator: Operator,
+    pursuit: Box<dyn Pursuit>,
+    lambda: Lambda,
+    normalization: Normalization,
+}
+
+impl PursuitAutoencoder {
+    /// For signals of the shape that the model was made for.
+    ///
+    /// # Errors
+    /// Settings out of range.
+    pub fn new(model: &Mlcsc, basis: &BasisPursuitConfig, lambda: Lambda) -> Result<Self> {
+        lambda.check()?;
+        let operator = model.operator(model.config().signal, Application::Auto)?;
+        let pursuit = basis.init_for(&operator)?;
+        Ok(Self { operator, pursuit, lambda, normalization: model.config().normalization })
+    }
+}
+
+impl Autoencoder for PursuitAutoencoder {
+    fn signal(&self) -> SignalShape {
+        self.operator.signal()
+    }
+
+    fn code(&self) -> SignalShape {
+        self.operator.code()
+    }
+
+    /// The deepest codes γ_L of normalised signals.
+    fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
+        check_batch("signals", self.signal(), &signals)?;
+        let (signals, _) = self.normalization.apply(signals);
+        Ok(self.pursuit.pursue(&self.operator, signals, &self.lambda)?.codes)
+    }
+
+    /// D^(L)γ_L, in the scale of normalised signals.
+    fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
+        check_batch("codes", self.code(), &codes)?;
+        Ok(self.operator.synthesize(codes))
+    }
+
+    fn atoms(&self) -> Tensor<4> {
+        self.operator.effective_filters()
+    }
+
+    fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {
+        Ok(Box::new(self))
+    }
+
+    fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
+        check_batch("signals", self.signal(), &signals)?;
+        let (signals, undo) = self.normalization.apply(signals);
+        let codes = self.pursuit.pursue(&self.operator, signals, &self.lambda)?.codes;
+        let reconstruction = undo.undo(self.operator.synthesize(codes.clone()));
+        Ok(Coded { codes, reconstruction })
+    }
+}
+
+impl std::fmt::Debug for PursuitAutoencoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PursuitAutoencoder")
+            .field("operator", &self.operator)
+            .field("pursuit", &self.pursuit.name())
+            .field("lambda", &self.lambda)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,158 @@
+//! The k-sparse auto-encoder: a linear code of which the k largest values are kept.
+//!
+//! A. Makhzani, B. Frey, "k-Sparse Autoencoders", ICLR 2014 (arXiv 1312.5663). Encoder and decoder share their weights:
+//! z = Wᵀy + b, Γ = the k largest of z, x = W z_Γ + b'. While k is small from the beginning, some units are never chosen; so k comes
+//! down from a large value over the first part of the training. Codes that serve as features for a classifier keep α·k values.
+
+use super::layers::{
+    check_part, check_units, half_squared_error, keep_largest, outcome, pictures, rows, shaped, weights, zeros,
+};
+use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
+use crate::error::{Error, Result};
+use crate::model::geometry::SignalShape;
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Settings of a [`KSparse`] auto-encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KSparseConfig {
+    /// Hidden units, at least 1. Default 1000.
+    pub units: usize,
+    /// Values kept, from 1 to `units`. Default 25.
+    pub k: usize,
+    /// Values kept at the beginning, from `k` to `units`. Default 200.
+    pub initial_k: usize,
+    /// Part of the training, in (0, 1], over which it comes down to `k`. Default 0.5.
+    pub annealed_over: f32,
+    /// α ≥ 1: features keep α·k values. Default 3.
+    pub alpha: f32,
+}
+
+impl Default for KSparseConfig {
+    fn default() -> Self {
+        Self { units: 1000, k: 25, initial_k: 200, annealed_over: 0.5, alpha: 3.0 }
+    }
+}
+
+impl KSparseConfig {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check(&self) -> Result<()> {
+        check_units(self.units)?;
+        if !(1..=self.units).contains(&self.k) {
+            return Err(Error::parameter("k", self.k, format!("a number from 1 to the {} units", self.units)));
+        }
+        if !(self.k..=self.units).contains(&self.initial_k) {
+            let expected = format!("a number from k, {}, to the {} units", self.k, self.units);
+            return Err(Error::parameter("initial_k", self.initial_k, expected));
+        }
+        check_part("annealed_over", self.annealed_over)?;
+        match self.alpha.is_finite() && self.alpha >= 1.0 {
+            true => Ok(()),
+            false => Err(Error::parameter("alpha", self.alpha, "a finite number ≥ 1")),
+        }
+    }
+
+    /// k when that part of the training is done.
+    pub fn k_at(&self, progress: f32) -> usize {
+        let left = 1.0 - (progress / self.annealed_over).clamp(0.0, 1.0);
+        self.k + ((self.initial_k - self.k) as f32 * left).round() as usize
+    }
+
+    /// With random weights of a seed.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn init(&self, signal: SignalShape, seed: u64, device: &Device) -> Result<KSparse> {
+        self.check()?;
+        Ok(KSparse {
+            weight: weights([self.units, signal.len()], signal.len(), seed, 0, device),
+            bias: zeros([self.units], device),
+            decoder_bias: zeros([signal.len()], device),
+            signal,
+            config: self.clone(),
+        })
+    }
+}
+
+/// A k-sparse auto-encoder.
+#[derive(Module, Debug)]
+pub struct KSparse {
+    /// W, `[units, signal values]`.
+    pub weight: Param<Tensor<2>>,
+    /// b, `[units]`.
+    pub bias: Param<Tensor<1>>,
+    /// b', `[signal values]`.
+    pub decoder_bias: Param<Tensor<1>>,
+    #[module(skip)]
+    signal: SignalShape,
+    #[module(skip)]
+    config: KSparseConfig,
+}
+
+impl KSparse {
+    fn code_rows(&self, signals: Tensor<2>, k: usize) -> Tensor<2> {
+        let values = signals.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze();
+        keep_largest(values, k, 1)
+    }
+
+    fn paint(&self, codes: Tensor<2>) -> Tensor<2> {
+        codes.matmul(self.weight.val()) + self.decoder_bias.val().unsqueeze()
+    }
+
+    fn with_k(&self, signals: Tensor<4>, k: usize) -> Result<Outcome> {
+        let signals = rows("signals", self.signal, signals)?;
+        let codes = self.code_rows(signals.clone(), k);
+        let painted = self.paint(codes.clone());
+        let loss = half_squared_error(signals, painted.clone());
+        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+    }
+}
+
+impl Autoencoder for KSparse {
+    fn signal(&self) -> SignalShape {
+        self.signal
+    }
+
+    fn code(&self) -> SignalShape {
+        SignalShape::new(self.config.units, 1, 1)
+    }
+
+    /// Features: the α·k largest values.
+    fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
+        let k = (self.config.alpha * self.config.k as f32).round() as usize;
+        Ok(shaped(self.code_rows(rows("signals", self.signal, signals)?, k), self.code()))
+    }
+
+    fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
+        Ok(shaped(self.paint(rows("codes", self.code(), codes)?), self.signal))
+    }
+
+    fn atoms(&self) -> Tensor<4> {
+        pictures(self.weight.val(), self.signal)
+    }
+
+    fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {
+        Ok(Box::new(self))
+    }
+
+    /// By the k largest values.
+    fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
+        Ok(self.with_k(signals, self.config.k)?.coded)
+    }
+}
+
+impl Trainable for KSparse {
+    fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        self.with_k(batch.signals.clone(), self.config.k_at(batch.progress()))
+    }
+
+    /// With the final k, so that epochs can be compared.
+    fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        self.with_k(batch.signals.clone(), self.config.k)
+    }
+}

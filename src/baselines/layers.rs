@@ -1,0 +1,126 @@
+//! What the rivals are made of.
+
+use crate::autoencoder::{Coded, Outcome, check_batch};
+use crate::error::{Error, Result};
+use crate::model::geometry::SignalShape;
+use crate::model::leaf;
+use crate::random::{Purpose, stream, uniform};
+use burn::module::Param;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::MAX_UNITS;
+
+/// Weights uniform in ±1/√fan_in, those of a layer of a seed.
+pub(super) fn weights<const D: usize>(
+    dims: [usize; D],
+    fan_in: usize,
+    seed: u64,
+    layer: u64,
+    device: &Device,
+) -> Param<Tensor<D>> {
+    let limit = 1.0 / (fan_in as f32).sqrt();
+    let values = uniform(&mut stream(seed, Purpose::Weights, layer), dims.iter().product(), limit);
+    Param::from_tensor(Tensor::from_data(TensorData::new(values, dims), device))
+}
+
+/// Zeros to be learned.
+pub(super) fn zeros<const D: usize>(dims: [usize; D], device: &Device) -> Param<Tensor<D>> {
+    Param::from_tensor(Tensor::zeros(dims, device))
+}
+
+/// A dense layer with the weights of a seed and a bias of zero.
+pub(super) fn dense(inputs: usize, outputs: usize, seed: u64, layer: u64, device: &Device) -> Linear {
+    Linear { weight: weights([inputs, outputs], inputs, seed, layer, device), bias: Some(zeros([outputs], device)) }
+}
+
+/// A decoder with the transposed weights of an encoder and a bias of zero.
+pub(super) fn transposed(encoder: &Linear, device: &Device) -> Linear {
+    let weights = leaf(encoder.weight.val()).transpose();
+    let inputs = weights.dims()[1];
+    Linear { weight: Param::from_tensor(weights + 0.0), bias: Some(zeros([inputs], device)) }
+}
+
+/// Signals as rows, if they have the shape that was expected.
+pub(super) fn rows(what: &str, expected: SignalShape, batch: Tensor<4>) -> Result<Tensor<2>> {
+    check_batch(what, expected, &batch)?;
+    Ok(batch.flatten(1, 3))
+}
+
+/// Rows as signals or codes of that shape.
+pub(super) fn shaped(rows: Tensor<2>, shape: SignalShape) -> Tensor<4> {
+    let count = rows.dims()[0];
+    rows.reshape(shape.batched(count))
+}
+
+/// Keeps the `count` largest values along a dimension and zeroes the others; of equal ones all stay.
+pub(super) fn keep_largest(values: Tensor<2>, count: usize, dimension: usize) -> Tensor<2> {
+    let len = values.dims()[dimension];
+    if count >= len {
+        return values;
+    }
+    let threshold = values.clone().detach().topk(count.max(1), dimension).min_dim(dimension);
+    let small = values.clone().lower(threshold.expand(values.dims()));
+    values.mask_fill(small, 0.0)
+}
+
+/// ½‖y − x‖² of every row, `[n]`.
+pub(super) fn half_squared_error(signals: Tensor<2>, painted: Tensor<2>) -> Tensor<1> {
+    sum_rows((signals - painted).square()) * 0.5
+}
+
+/// Sum of every row, `[n]`.
+pub(super) fn sum_rows(values: Tensor<2>) -> Tensor<1> {
+    values.sum_dim(1).squeeze_dim(1)
+}
+
+/// Rows of codes and of reconstructions, with the loss of each, in the shapes that all rivals speak of.
+pub(super) fn outcome(
+    loss: Tensor<1>,
+    codes: Tensor<2>,
+    painted: Tensor<2>,
+    code: SignalShape,
+    signal: SignalShape,
+) -> Outcome {
+    Outcome { loss, coded: Coded { codes: shaped(codes, code), reconstruction: shaped(painted, signal) } }
+}
+
+/// Rows of weights as pictures of what every unit paints.
+///
+/// # Shapes
+/// - weights: `[units, signal values]`.
+pub(super) fn pictures(weights: Tensor<2>, signal: SignalShape) -> Tensor<4> {
+    shaped(weights, signal)
+}
+
+/// A parameter divided by the norms of its rows; gradients go on as before.
+pub(super) fn unit_rows(weights: Param<Tensor<2>>) -> Param<Tensor<2>> {
+    weights.map(|weights| {
+        let tracked = weights.is_require_grad();
+        let weights = leaf(weights);
+        let norms = weights.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
+        let unit = weights / norms;
+        if tracked { unit.require_grad() } else { unit }
+    })
+}
+
+/// A number of units in its range.
+pub(super) fn check_units(units: usize) -> Result<()> {
+    match (1..=MAX_UNITS).contains(&units) {
+        true => Ok(()),
+        false => Err(Error::parameter("units", units, format!("a number from 1 to {MAX_UNITS}"))),
+    }
+}
+
+/// A part in (0, 1].
+pub(super) fn check_part(name: &str, part: f32) -> Result<()> {
+    match part > 0.0 && part <= 1.0 {
+        true => Ok(()),
+        false => Err(Error::parameter(name, part, "a part in (0, 1]")),
+    }
+}
+
+/// How many of `len` a part in (0, 1] is: at least one.
+pub(super) fn count_of(part: f32, len: usize) -> usize {
+    ((f64::from(part) * len as f64 - 1e-6).ceil().max(1.0) as usize).min(len.max(1))
+}

@@ -1,0 +1,346 @@
+//! What the model is compared with: auto-encoders of others, as small burn modules, and the floors below which nothing should fall.
+//!
+//! Every one implements [`Autoencoder`], so that it is measured and classified with by the same code as the model, and [`Trainable`],
+//! so that it is trained by the same loop.
+//!
+//! | name | what | source |
+//! |---|---|---|
+//! | `sae` | penalty on codes: ℓ1 norm or Kullback–Leibler divergence | [`sae`] |
+//! | `k-sparse` | the k largest of a linear code | [`k_sparse`] |
+//! | `top-k` | the k largest, with a loss that revives dead units | [`top_k`] |
+//! | `fc-wta` | every unit wins for a few signals of a batch | [`fc_wta`] |
+//! | `conv-wta` | every map wins in one place, for a few signals | [`conv_wta`] |
+//! | `sdae` | layers that undo noise, one after the other | [`sdae`] |
+//!
+//! Floors: [`pca`], and [`one_layer`], dictionary learning with one layer, which the model's own training does.
+
+pub mod conv_wta;
+pub mod fc_wta;
+pub mod k_sparse;
+mod layers;
+pub mod pca;
+pub mod sae;
+pub mod sdae;
+pub mod top_k;
+
+pub use conv_wta::{ConvolutionalWinnerTakeAll, ConvolutionalWinnerTakeAllConfig};
+pub use fc_wta::{WinnerTakeAll, WinnerTakeAllConfig};
+pub use k_sparse::{KSparse, KSparseConfig};
+pub use pca::{PrincipalComponents, PrincipalComponentsConfig};
+pub use sae::{PenalizedAutoencoder, PenalizedAutoencoderConfig, Penalty};
+pub use sdae::{StackedDenoising, StackedDenoisingConfig};
+pub use top_k::{TopK, TopKConfig};
+
+use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::model::ModelConfig;
+use crate::model::file::{fill_module, module_bytes};
+use crate::model::geometry::{LayerShape, MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Most units of a layer (2²⁰).
+pub const MAX_UNITS: usize = 1 << 20;
+
+/// A rival with its settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model", rename_all = "kebab-case")]
+pub enum RivalConfig {
+    /// Penalty on codes.
+    Sae(PenalizedAutoencoderConfig),
+    /// k largest.
+    KSparse(KSparseConfig),
+    /// k largest, dead units revived.
+    TopK(TopKConfig),
+    /// Winners over a batch.
+    FcWta(WinnerTakeAllConfig),
+    /// Winners over places and a batch.
+    ConvWta(ConvolutionalWinnerTakeAllConfig),
+    /// Layers that undo noise.
+    Sdae(StackedDenoisingConfig),
+}
+
+impl RivalConfig {
+    /// Every rival's name.
+    pub const NAMES: [&str; 6] = ["sae", "k-sparse", "top-k", "fc-wta", "conv-wta", "sdae"];
+
+    /// The rival of that name with its defaults.
+    ///
+    /// # Errors
+    /// A name that is none.
+    pub fn named(name: &str) -> Result<Self> {
+        Ok(match name {
+            "sae" => Self::Sae(PenalizedAutoencoderConfig::default()),
+            "k-sparse" => Self::KSparse(KSparseConfig::default()),
+            "top-k" => Self::TopK(TopKConfig::default()),
+            "fc-wta" => Self::FcWta(WinnerTakeAllConfig::default()),
+            "conv-wta" => Self::ConvWta(ConvolutionalWinnerTakeAllConfig::default()),
+            "sdae" => Self::Sdae(StackedDenoisingConfig::default()),
+            _ => {
+                let expected = format!("one of {}", Self::NAMES.join(", "));
+                return Err(Error::parameter("model", format!("{name:?}"), expected));
+            }
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Sae(_) => "sae",
+            Self::KSparse(_) => "k-sparse",
+            Self::TopK(_) => "top-k",
+            Self::FcWta(_) => "fc-wta",
+            Self::ConvWta(_) => "conv-wta",
+            Self::Sdae(_) => "sdae",
+        }
+    }
+
+    /// With so many units in every layer; values that are kept of a code are no more than that.
+    #[must_use]
+    pub fn with_units(mut self, units: usize) -> Self {
+        match &mut self {
+            Self::Sae(config) => config.units = units,
+            Self::KSparse(config) => {
+                config.units = units;
+                config.k = config.k.min(units);
+                config.initial_k = config.initial_k.min(units);
+            }
+            Self::TopK(config) => {
+                config.units = units;
+                config.k = config.k.min(units);
+                config.auxiliary_k = config.auxiliary_k.min(units);
+            }
+            Self::FcWta(config) => config.units = units,
+            Self::ConvWta(config) => config.units = units,
+            Self::Sdae(config) => config.units.fill(units),
+        }
+        self
+    }
+
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check_ranges(&self) -> Result<()> {
+        match self {
+            Self::Sae(config) => config.check(),
+            Self::KSparse(config) => config.check(),
+            Self::TopK(config) => config.check(),
+            Self::FcWta(config) => config.check(),
+            Self::ConvWta(config) => config.check(),
+            Self::Sdae(config) => config.check(),
+        }
+    }
+
+    /// Checks all ranges, and whether signals of that shape can be taken.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check(&self, signal: SignalShape) -> Result<()> {
+        self.check_ranges()?;
+        let [inputs, units] = self.largest_weights(signal);
+        match checked_len(&[inputs, units]).filter(|&len| len <= MAX_TENSOR_LEN) {
+            Some(_) => Ok(()),
+            None => {
+                Err(Error::parameter("units", units, format!("at most {MAX_TENSOR_LEN} weights of {inputs} inputs")))
+            }
+        }
+    }
+
+    /// Rows and columns of the largest weights.
+    fn largest_weights(&self, signal: SignalShape) -> [usize; 2] {
+        match self {
+            Self::Sae(config) => [signal.len(), config.units],
+            Self::KSparse(config) => [signal.len(), config.units],
+            Self::TopK(config) => [signal.len(), config.units],
+            Self::FcWta(config) => [signal.len(), config.units],
+            Self::ConvWta(config) => [config.units * config.kernel * config.kernel, config.units],
+            Self::Sdae(config) => {
+                let widths: Vec<usize> = [signal.len()].into_iter().chain(config.units.iter().copied()).collect();
+                let largest = widths.windows(2).max_by_key(|pair| pair[0].saturating_mul(pair[1]));
+                largest.map_or([1, 1], |pair| [pair[0], pair[1]])
+            }
+        }
+    }
+
+    /// The rival with random weights that follow from the seed alone.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn init(&self, signal: SignalShape, seed: u64, device: &Device) -> Result<Rival> {
+        self.check(signal)?;
+        Ok(match self {
+            Self::Sae(config) => Rival::Sae(config.init(signal, seed, device)?),
+            Self::KSparse(config) => Rival::KSparse(config.init(signal, seed, device)?),
+            Self::TopK(config) => Rival::TopK(config.init(signal, seed, device)?),
+            Self::FcWta(config) => Rival::FcWta(config.init(signal, seed, device)?),
+            Self::ConvWta(config) => Rival::ConvWta(config.init(signal, seed, device)?),
+            Self::Sdae(config) => Rival::Sdae(config.init(signal, seed, device)?),
+        })
+    }
+}
+
+/// One of the rivals.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)]
+pub enum Rival {
+    /// Penalty on codes.
+    Sae(PenalizedAutoencoder),
+    /// k largest.
+    KSparse(KSparse),
+    /// k largest, dead units revived.
+    TopK(TopK),
+    /// Winners over a batch.
+    FcWta(WinnerTakeAll),
+    /// Winners over places and a batch.
+    ConvWta(ConvolutionalWinnerTakeAll),
+    /// Layers that undo noise.
+    Sdae(StackedDenoising),
+}
+
+/// Does the same with whichever rival it is.
+macro_rules! each {
+    ($rival:expr, $network:ident => $body:expr) => {
+        match $rival {
+            Rival::Sae($network) => $body,
+            Rival::KSparse($network) => $body,
+            Rival::TopK($network) => $body,
+            Rival::FcWta($network) => $body,
+            Rival::ConvWta($network) => $body,
+            Rival::Sdae($network) => $body,
+        }
+    };
+}
+
+impl Autoencoder for Rival {
+    fn signal(&self) -> SignalShape {
+        each!(self, network => network.signal())
+    }
+
+    fn code(&self) -> SignalShape {
+        each!(self, network => network.code())
+    }
+
+    fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
+        each!(self, network => network.encode(signals))
+    }
+
+    fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
+        each!(self, network => network.decode(codes))
+    }
+
+    fn atoms(&self) -> Tensor<4> {
+        each!(self, network => network.atoms())
+    }
+
+    fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {
+        each!(self, network => network.ready())
+    }
+
+    fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
+        each!(self, network => network.reconstruct(signals))
+    }
+}
+
+impl Trainable for Rival {
+    fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        each!(self, network => network.training(batch))
+    }
+
+    fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        each!(self, network => network.validation(batch))
+    }
+
+    fn constrained(self, progress: f32) -> Self {
+        match self {
+            Self::Sae(network) => Self::Sae(network.constrained(progress)),
+            Self::KSparse(network) => Self::KSparse(network.constrained(progress)),
+            Self::TopK(network) => Self::TopK(network.constrained(progress)),
+            Self::FcWta(network) => Self::FcWta(network.constrained(progress)),
+            Self::ConvWta(network) => Self::ConvWta(network.constrained(progress)),
+            Self::Sdae(network) => Self::Sdae(network.constrained(progress)),
+        }
+    }
+}
+
+/// Key of a rival file's metadata.
+const METADATA_KEY: &str = "mlcsc-rival";
+
+/// The version that this code writes and reads.
+const FORMAT_VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Metadata {
+    format_version: u32,
+    signal: SignalShape,
+    rival: RivalConfig,
+}
+
+impl Rival {
+    /// Writes weights and settings as one safetensors file, whole or not at all.
+    ///
+    /// # Errors
+    /// A path that cannot be written, a full disk.
+    pub fn save(&self, config: &RivalConfig, path: &Path) -> Result<()> {
+        let metadata = Metadata { format_version: FORMAT_VERSION, signal: self.signal(), rival: config.clone() };
+        let metadata = serde_json::to_string(&metadata).map_err(|error| Error::format(path, error.to_string()))?;
+        files::write_bytes(path, &each!(self, network => module_bytes(network, METADATA_KEY, metadata))?)
+    }
+
+    /// Reads what [`Self::save`] has written.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is none of ours, whose settings are out of range or do not fit its weights, or whose weights are
+    /// not finite.
+    pub fn load(path: &Path, device: &Device) -> Result<(Self, RivalConfig)> {
+        let bytes = files::read_whole(path)?;
+        let broken = |reason: String| Error::format(path, format!("expected a rival (safetensors), found {reason}"));
+        let (_, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| broken(format!("a broken header: {error}")))?;
+        let metadata = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
+        let metadata = metadata.ok_or_else(|| broken("a safetensors file without a rival's metadata".into()))?;
+        let metadata: Metadata =
+            serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
+        if metadata.format_version != FORMAT_VERSION {
+            let version = metadata.format_version;
+            return Err(broken(format!("format version {version}; this program reads {FORMAT_VERSION}")));
+        }
+        // Settings that the file's own length does not bear out would make a large network for nothing.
+        let [rows, columns] = metadata.rival.largest_weights(metadata.signal);
+        if checked_len(&[rows, columns]).is_none_or(|len| len > bytes.len()) {
+            return Err(broken(format!("settings of {rows}x{columns} weights in a file of {} bytes", bytes.len())));
+        }
+        let mut rival = metadata.rival.init(metadata.signal, 0, device).map_err(|error| broken(error.to_string()))?;
+        each!(&mut rival, network => fill_module(network, path, bytes))?;
+        Ok((rival, metadata.rival))
+    }
+}
+
+/// Whether a file says of itself that it is a rival's.
+///
+/// # Errors
+/// A file that cannot be read or is no safetensors file.
+pub fn is_rival(path: &Path) -> Result<bool> {
+    let bytes = files::read_whole(path)?;
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|error| Error::format(path, format!("expected a safetensors file, found a broken header: {error}")))?;
+    Ok(header.metadata().as_ref().is_some_and(|metadata| metadata.contains_key(METADATA_KEY)))
+}
+
+/// Dictionary learning with one layer, whose atoms are as large as the signals: a floor for what depth and convolution add. It is
+/// trained as every model is.
+///
+/// # Errors
+/// No atoms, or too many.
+pub fn one_layer(signal: SignalShape, atoms: usize) -> Result<ModelConfig> {
+    if !(1..=MAX_UNITS).contains(&atoms) {
+        return Err(Error::parameter("units", atoms, format!("a number from 1 to {MAX_UNITS}")));
+    }
+    let kernel = Pair([signal.height, signal.width]);
+    Ok(ModelConfig::new(signal, vec![LayerShape::new(atoms, kernel, 1)]))
+}

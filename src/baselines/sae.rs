@@ -1,0 +1,156 @@
+//! The sparse auto-encoder: one hidden layer whose activity costs something.
+//!
+//! With the penalty `kl` its units are sigmoids and their mean activity over the batch is drawn towards a small target by the
+//! Kullback–Leibler divergence Σ_j KL(ρ‖ρ̂_j) (H. Lee, C. Ekanadham, A. Ng, "Sparse deep belief net model for visual area V2",
+//! NIPS 2007; A. Ng, "Sparse autoencoder", CS294A lecture notes, 2011). No such unit is ever exactly zero. With the penalty `l1` units
+//! are rectified and cost their activity, against decoder rows of unit norm, without which the cost could be evaded by scaling
+//! (H. Cunningham et al., "Sparse Autoencoders Find Highly Interpretable Features in Language Models", ICLR 2024).
+
+use super::layers::{
+    check_units, dense, half_squared_error, outcome, pictures, rows, shaped, sum_rows, transposed, unit_rows,
+};
+use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
+use crate::error::{Error, Result};
+use crate::model::geometry::SignalShape;
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// What activity costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Penalty {
+    /// Its sum.
+    #[default]
+    L1,
+    /// The divergence of its mean from a target.
+    Kl,
+}
+
+/// Settings of a [`PenalizedAutoencoder`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PenalizedAutoencoderConfig {
+    /// Hidden units, at least 1. Default 1000.
+    pub units: usize,
+    /// What activity costs: `l1` or `kl`. Default `l1`.
+    pub penalty: Penalty,
+    /// Weight ≥ 0 of the penalty beside ½‖y − x‖². Default 0.3, for pixels in [0, 1].
+    pub weight: f32,
+    /// Target of mean activity for `kl`, in (0, 1). Default 0.05.
+    pub target: f32,
+}
+
+impl Default for PenalizedAutoencoderConfig {
+    fn default() -> Self {
+        Self { units: 1000, penalty: Penalty::default(), weight: 0.3, target: 0.05 }
+    }
+}
+
+impl PenalizedAutoencoderConfig {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check(&self) -> Result<()> {
+        check_units(self.units)?;
+        if !(self.weight.is_finite() && self.weight >= 0.0) {
+            return Err(Error::parameter("weight", self.weight, "a finite number ≥ 0"));
+        }
+        match self.target > 0.0 && self.target < 1.0 {
+            true => Ok(()),
+            false => Err(Error::parameter("target", self.target, "a number in (0, 1)")),
+        }
+    }
+
+    /// With random weights of a seed, the decoder's those of the encoder transposed.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn init(&self, signal: SignalShape, seed: u64, device: &Device) -> Result<PenalizedAutoencoder> {
+        self.check()?;
+        let encoder = dense(signal.len(), self.units, seed, 0, device);
+        let decoder = transposed(&encoder, device);
+        Ok(PenalizedAutoencoder { encoder, decoder, signal, config: self.clone() }.constrained(0.0))
+    }
+}
+
+/// An auto-encoder with a penalty on its codes.
+#[derive(Module, Debug)]
+pub struct PenalizedAutoencoder {
+    /// From signals to units.
+    pub encoder: Linear,
+    /// From units to signals.
+    pub decoder: Linear,
+    #[module(skip)]
+    signal: SignalShape,
+    #[module(skip)]
+    config: PenalizedAutoencoderConfig,
+}
+
+impl PenalizedAutoencoder {
+    fn code_rows(&self, signals: Tensor<2>) -> Tensor<2> {
+        let values = self.encoder.forward(signals);
+        match self.config.penalty {
+            Penalty::L1 => relu(values),
+            Penalty::Kl => sigmoid(values),
+        }
+    }
+}
+
+impl Autoencoder for PenalizedAutoencoder {
+    fn signal(&self) -> SignalShape {
+        self.signal
+    }
+
+    fn code(&self) -> SignalShape {
+        SignalShape::new(self.config.units, 1, 1)
+    }
+
+    fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
+        Ok(shaped(self.code_rows(rows("signals", self.signal, signals)?), self.code()))
+    }
+
+    fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
+        Ok(shaped(self.decoder.forward(rows("codes", self.code(), codes)?), self.signal))
+    }
+
+    fn atoms(&self) -> Tensor<4> {
+        pictures(self.decoder.weight.val(), self.signal)
+    }
+
+    fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {
+        Ok(Box::new(self))
+    }
+}
+
+impl Trainable for PenalizedAutoencoder {
+    fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        let signals = rows("signals", self.signal, batch.signals.clone())?;
+        let codes = self.code_rows(signals.clone());
+        let painted = self.decoder.forward(codes.clone());
+        let error = half_squared_error(signals, painted.clone());
+        let PenalizedAutoencoderConfig { weight, target, penalty, .. } = self.config;
+        let loss = match penalty {
+            Penalty::L1 => error + sum_rows(codes.clone()) * weight,
+            Penalty::Kl => {
+                let mean = codes.clone().mean_dim(0).clamp(1e-6, 1.0 - 1e-6);
+                // KL(ρ‖ρ̂) but for its constant part, which is added for the sake of its value.
+                let entropy = target * target.ln() + (1.0 - target) * (1.0 - target).ln();
+                let idle = mean.clone().neg() + 1.0;
+                let divergence = (mean.log() * target + idle.log() * (1.0 - target)).neg() + entropy;
+                error + divergence.sum() * weight
+            }
+        };
+        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+    }
+
+    fn constrained(mut self, _: f32) -> Self {
+        if self.config.penalty == Penalty::L1 {
+            self.decoder.weight = unit_rows(self.decoder.weight);
+        }
+        self
+    }
+}

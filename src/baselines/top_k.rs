@@ -1,0 +1,180 @@
+//! The TopK auto-encoder with an auxiliary loss that revives dead units.
+//!
+//! L. Gao et al., "Scaling and Evaluating Sparse Autoencoders", 2024 (arXiv 2406.04093): z = TopK(W_e(y − b)), rectified,
+//! x = W_d z + b, decoder rows of unit norm, the encoder at first the decoder's transpose. Units that no signal has used for a number of
+//! steps are dead; the auxiliary loss (AuxK) lets the k_aux largest of them paint what is left over, e = y − x, so that they find
+//! something to do: ½‖e‖² + α·½‖e − W_d z_aux‖².
+
+use super::layers::{
+    check_units, dense, half_squared_error, keep_largest, outcome, pictures, rows, shaped, transposed, unit_rows, zeros,
+};
+use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
+use crate::error::{Error, Result};
+use crate::model::geometry::SignalShape;
+use crate::model::leaf;
+use burn::module::{Module, Param, RunningState};
+use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Settings of a [`TopK`] auto-encoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TopKConfig {
+    /// Hidden units, at least 1. Default 1000.
+    pub units: usize,
+    /// Values kept, from 1 to `units`. Default 25.
+    pub k: usize,
+    /// Dead units that paint what is left over, from 1 to `units`. Default 256.
+    pub auxiliary_k: usize,
+    /// Weight α ≥ 0 of the auxiliary loss. Default 1/32.
+    pub auxiliary_weight: f32,
+    /// Steps without use after which a unit is dead, at least 1. Default 100.
+    pub dead_after: usize,
+}
+
+impl Default for TopKConfig {
+    fn default() -> Self {
+        Self { units: 1000, k: 25, auxiliary_k: 256, auxiliary_weight: 1.0 / 32.0, dead_after: 100 }
+    }
+}
+
+impl TopKConfig {
+    /// Checks all ranges.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check(&self) -> Result<()> {
+        check_units(self.units)?;
+        for (name, value) in [("k", self.k), ("auxiliary_k", self.auxiliary_k)] {
+            if !(1..=self.units).contains(&value) {
+                return Err(Error::parameter(name, value, format!("a number from 1 to the {} units", self.units)));
+            }
+        }
+        if !(self.auxiliary_weight.is_finite() && self.auxiliary_weight >= 0.0) {
+            return Err(Error::parameter("auxiliary_weight", self.auxiliary_weight, "a finite number ≥ 0"));
+        }
+        match self.dead_after {
+            0 => Err(Error::parameter("dead_after", 0, "at least 1 step")),
+            _ => Ok(()),
+        }
+    }
+
+    /// With random weights of a seed.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    pub fn init(&self, signal: SignalShape, seed: u64, device: &Device) -> Result<TopK> {
+        self.check()?;
+        let encoder = dense(signal.len(), self.units, seed, 0, device);
+        let decoder = unit_rows(transposed(&encoder, device).weight);
+        let mut encoder = encoder;
+        encoder.weight = Param::from_tensor(leaf(decoder.val()).transpose() + 0.0);
+        Ok(TopK {
+            encoder: encoder.weight,
+            encoder_bias: zeros([self.units], device),
+            decoder,
+            bias: zeros([signal.len()], device),
+            idle: RunningState::new(Tensor::zeros([self.units], device)),
+            signal,
+            config: self.clone(),
+        })
+    }
+}
+
+/// A TopK auto-encoder.
+#[derive(Module, Debug)]
+pub struct TopK {
+    /// W_e transposed, `[signal values, units]`.
+    pub encoder: Param<Tensor<2>>,
+    /// Bias of the units, `[units]`.
+    pub encoder_bias: Param<Tensor<1>>,
+    /// W_d transposed, `[units, signal values]`.
+    pub decoder: Param<Tensor<2>>,
+    /// b, `[signal values]`.
+    pub bias: Param<Tensor<1>>,
+    /// Steps since every unit was last used, `[units]`.
+    pub idle: RunningState<Tensor<1>>,
+    #[module(skip)]
+    signal: SignalShape,
+    #[module(skip)]
+    config: TopKConfig,
+}
+
+impl TopK {
+    /// Rectified activities of all units.
+    fn activities(&self, signals: Tensor<2>) -> Tensor<2> {
+        let centred = signals - self.bias.val().unsqueeze();
+        relu(centred.matmul(self.encoder.val()) + self.encoder_bias.val().unsqueeze())
+    }
+
+    fn paint(&self, codes: Tensor<2>) -> Tensor<2> {
+        codes.matmul(self.decoder.val()) + self.bias.val().unsqueeze()
+    }
+
+    /// Units that no signal has used for as long as it takes to be dead, as ones, `[1, units]`.
+    fn dead(&self) -> Tensor<2> {
+        self.idle.value_sync().greater_equal_scalar(self.config.dead_after as f32).float().unsqueeze()
+    }
+}
+
+impl Autoencoder for TopK {
+    fn signal(&self) -> SignalShape {
+        self.signal
+    }
+
+    fn code(&self) -> SignalShape {
+        SignalShape::new(self.config.units, 1, 1)
+    }
+
+    fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
+        let activities = self.activities(rows("signals", self.signal, signals)?);
+        Ok(shaped(keep_largest(activities, self.config.k, 1), self.code()))
+    }
+
+    fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
+        Ok(shaped(self.paint(rows("codes", self.code(), codes)?), self.signal))
+    }
+
+    fn atoms(&self) -> Tensor<4> {
+        pictures(self.decoder.val(), self.signal)
+    }
+
+    fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {
+        Ok(Box::new(self))
+    }
+}
+
+impl Trainable for TopK {
+    fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        let signals = rows("signals", self.signal, batch.signals.clone())?;
+        let activities = self.activities(signals.clone());
+        let codes = keep_largest(activities.clone(), self.config.k, 1);
+        let painted = self.paint(codes.clone());
+        let mut loss = half_squared_error(signals.clone(), painted.clone());
+        if self.config.auxiliary_weight > 0.0 {
+            let revived = keep_largest(activities * self.dead(), self.config.auxiliary_k, 1);
+            // What is left over is a target, not something to be changed.
+            let left_over = leaf(signals - painted.clone());
+            let auxiliary = half_squared_error(left_over, revived.matmul(self.decoder.val()));
+            loss = loss + auxiliary * self.config.auxiliary_weight;
+        }
+        let used = leaf(codes.clone()).abs().max_dim(0).squeeze_dim::<1>(0).greater_scalar(0.0);
+        self.idle.update(leaf(self.idle.value_sync() + 1.0).mask_fill(used, 0.0));
+        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+    }
+
+    /// Without the auxiliary loss.
+    fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        let signals = rows("signals", self.signal, batch.signals.clone())?;
+        let codes = keep_largest(self.activities(signals.clone()), self.config.k, 1);
+        let painted = self.paint(codes.clone());
+        let loss = half_squared_error(signals, painted.clone());
+        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+    }
+
+    fn constrained(mut self, _: f32) -> Self {
+        self.decoder = unit_rows(self.decoder);
+        self
+    }
+}

@@ -1,0 +1,749 @@
+//! Training by gradients, for every auto-encoder alike: burn-train's learner with its optimizers, schedulers, metrics, dashboard and
+//! checkpointers, in a loop that leaves its state behind after every epoch.
+//!
+//! A run that is stopped goes on from the end of the last epoch that it finished, since that is where burn-train's checkpointers save
+//! parameters, optimizer and scheduler; what was done of the epoch that was interrupted is done again. The order of signals follows
+//! from the seed and the epoch, all noise from the seed and the step, so that a run that was stopped and resumed comes to the
+//! same parameters as one that was left alone, bit for bit on the same device. Every checkpoint is three files in the folder
+//! `checkpoint`, `model-E.bpk`, `optim-E.bpk` and `scheduler-E.bpk` with E the epochs that were finished; each appears whole or not at
+//! all, and the last two are kept.
+
+use super::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
+use crate::autoencoder::Coded;
+pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
+use crate::data::Source;
+use crate::error::{Error, Result};
+use crate::random::{Purpose, stream};
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::grad_clipping::GradientClippingConfig;
+use burn::lr_scheduler::LrSchedulerRecord;
+use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
+use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
+use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
+use burn::module::Module;
+use burn::optim::decay::WeightDecayConfig;
+use burn::optim::momentum::MomentumConfig;
+use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, OptimizerRecord, SgdConfig};
+use burn::store::ModuleRecord;
+use burn::tensor::{Device, Tensor, TensorData};
+use burn::train::checkpoint::{
+    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
+};
+use burn::train::logger::{EvaluationProgressLogger, InMemoryMetricLogger, TrainingProgressLogger};
+use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
+use burn::train::metric::{Adaptor, ItemLazy, LossInput, LossMetric, Metric, MetricDefinition};
+use burn::train::renderer::{
+    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
+};
+use burn::train::{
+    EarlyStoppingStrategy, EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
+    SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput,
+    TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
+};
+use rand::seq::SliceRandom;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+
+/// Somebody who follows a training, and can end it.
+pub trait Watcher<A> {
+    /// The training begins, or goes on, with this network.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    fn begin(&mut self, network: &A) -> Result<()>;
+
+    /// A step is done; `network` is as the step has left it. `false` ends the training.
+    ///
+    /// # Errors
+    /// Files that cannot be written; they end the training.
+    fn step(&mut self, step: usize, batch: &TrainingBatch, outcome: &Outcome, network: &A) -> Result<bool>;
+
+    /// A batch of held-out signals is done. `false` ends the training.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    fn held_out(&mut self, batch: &TrainingBatch, outcome: &Outcome, network: &A) -> Result<bool>;
+
+    /// An epoch (from 1) is done, held-out signals included; its checkpoint follows. The held-out loss is the mean over signals.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    fn epoch(&mut self, epoch: usize, held_out_loss: f64, network: &A) -> Result<()>;
+}
+
+/// A training to be run.
+#[derive(Clone)]
+pub struct EndToEnd {
+    /// Folder of the run.
+    pub folder: PathBuf,
+    /// Signals to learn from.
+    pub train: Arc<dyn Source>,
+    /// Held-out signals.
+    pub test: Arc<dyn Source>,
+    /// Passes over the training signals.
+    pub epochs: usize,
+    /// Signals per step.
+    pub batch_size: usize,
+    /// Seed of the order of signals and of all noise.
+    pub seed: u64,
+    /// Optimizer and learning rate.
+    pub optimization: OptimizationConfig,
+    /// Device to compute on, without gradients.
+    pub device: Device,
+    /// Epoch whose checkpoint to go on from; `None` to begin.
+    pub resume: Option<usize>,
+    /// Held-out losses of the epochs up to there, for early stopping.
+    pub losses: Vec<f64>,
+    /// Whether to show burn's dashboard instead of nothing; needs the feature `tui` and a terminal.
+    pub dashboard: bool,
+}
+
+/// How a training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// All epochs are done.
+    Finished,
+    /// The held-out loss has not become less for as long as was asked for.
+    Early,
+    /// The watcher, or somebody at the dashboard, ended it.
+    Interrupted,
+}
+
+impl EndToEnd {
+    /// Steps of one epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.train.len().div_ceil(self.batch_size.max(1))
+    }
+
+    /// Trains a network from its parameters as they are, or from the checkpoint to resume, and returns it.
+    ///
+    /// # Errors
+    /// Signals that do not fit the network, that are none or that cannot be read; settings out of range; a checkpoint that
+    /// cannot be read or written; the watcher's errors.
+    pub fn run<A: Trainable>(&self, network: A, watcher: &mut dyn Watcher<A>) -> Result<(A, Ending)> {
+        self.optimization.check()?;
+        for source in [&self.train, &self.test] {
+            if source.is_empty() {
+                return Err(Error::shape(format!("signals of {}", source.describe()), "at least one", 0));
+            }
+            if source.shape() != network.signal() {
+                let what = format!("signals of {}", source.describe());
+                return Err(Error::shape(what, network.signal(), source.shape()));
+            }
+        }
+        if self.optimization.patience.is_some_and(|patience| is_exhausted(&self.losses, patience)) {
+            return Ok((network, Ending::Early));
+        }
+        let (steps, done) = (self.epochs * self.steps_per_epoch(), self.resume.unwrap_or(0) * self.steps_per_epoch());
+        let scheduler = scheduler(&self.optimization, steps)?;
+        let optimizer = optimizer(&self.optimization);
+        let (sender, receiver) = channel();
+        let outcome = std::thread::scope(|scope| {
+            let training = scope.spawn(move || {
+                let clock = Clock { done: Arc::new(AtomicUsize::new(done)), steps };
+                let learner =
+                    Learner::new(Trainee { network: network.train(), clock: clock.clone() }, optimizer, scheduler);
+                self.launch(learner, &clock, sender)
+            });
+            let heard = listen(&receiver, watcher);
+            // Nobody listens any more: the loop ends at its next message.
+            drop(receiver);
+            (heard, training.join())
+        });
+        let (heard, result) = outcome;
+        let ended = match result {
+            Ok(ended) => ended,
+            // A bug of ours or of the backend: as loud as without a thread.
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        heard?;
+        ended
+    }
+
+    fn launch<A: Trainable>(
+        &self,
+        learner: Learner<Trainee<A>>,
+        clock: &Clock,
+        sender: Sender<Message<A>>,
+    ) -> Result<(A, Ending)> {
+        let folder = self.folder.join(CHECKPOINTS);
+        let files = |name| Files { folder: folder.clone(), name };
+        let device = self.device.clone().autodiff();
+        let loader = |source: &Arc<dyn Source>, shuffled: bool, device: Device| {
+            let epoch = Arc::new(AtomicUsize::new(self.resume.unwrap_or(0)));
+            Arc::new(Batches {
+                source: source.clone(),
+                batch_size: self.batch_size,
+                seed: shuffled.then_some(self.seed),
+                epoch,
+                clock: clock.clone(),
+                run_seed: self.seed,
+                device,
+            })
+        };
+        let interrupter = Interrupter::new();
+        let ending = Arc::new(Mutex::new(Ending::Finished));
+        let strategy = Loop {
+            sender: Mutex::new(sender),
+            device: device.clone(),
+            resume: self.resume,
+            ending: ending.clone(),
+            clock: clock.clone(),
+        };
+        let mut training = SupervisedTraining::new(
+            &self.folder,
+            loader(&self.train, true, device),
+            loader(&self.test, false, self.device.clone()),
+        )
+        .metrics((LossMetric::new(),))
+        .with_metric_logger(InMemoryMetricLogger::new())
+        .with_application_logger(None)
+        .with_interrupter(interrupter.clone())
+        .with_custom_checkpointers(files("model"), files("optim"), files("scheduler"))
+        .with_checkpointing_strategy(LastTwo)
+        .with_training_strategy(TrainingStrategy::Custom(Arc::new(strategy)))
+        .num_epochs(self.epochs);
+        if let Some(patience) = self.optimization.patience {
+            training = training.early_stopping(Patience { patience, losses: self.losses.clone() });
+        }
+        if !self.dashboard {
+            training = training.renderer(Box::new(Silent));
+        }
+        if let Some(epoch) = self.resume {
+            check_checkpoint(&folder, epoch)?;
+            check_readable(&folder, epoch, learner.model())?;
+            training = training.checkpoint(epoch);
+        }
+        let result = training.launch(learner);
+        if let Some(error) = result.error {
+            return Err(Error::format(&self.folder, error.to_string()));
+        }
+        let ending = *ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok((result.model.network, ending))
+    }
+}
+
+/// Folder of the checkpoints within a run's.
+pub const CHECKPOINTS: &str = "checkpoint";
+
+/// The last epoch with a whole checkpoint in a run's folder; 0 is the state before the first.
+pub fn last_checkpoint(folder: &Path) -> Option<usize> {
+    let folder = folder.join(CHECKPOINTS);
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+    let epochs = entries.filter_map(|entry| {
+        let name = entry.file_name();
+        let epoch: usize = name.to_str()?.strip_prefix("model-")?.strip_suffix(".bpk")?.parse().ok()?;
+        check_checkpoint(&folder, epoch).is_ok().then_some(epoch)
+    });
+    epochs.max()
+}
+
+fn check_checkpoint(folder: &Path, epoch: usize) -> Result<()> {
+    for name in ["model", "optim", "scheduler"] {
+        let path = file_of(folder, name, epoch);
+        if !path.is_file() {
+            return Err(Error::format(&path, "expected a checkpoint to go on from, found no such file"));
+        }
+    }
+    Ok(())
+}
+
+/// burn-train panics where a checkpoint cannot be read: this finds out before.
+fn check_readable(folder: &Path, epoch: usize, network: impl Module) -> Result<()> {
+    let broken = |name: &str, reason: String| {
+        let reason = reason.lines().next().unwrap_or_default().to_owned();
+        Error::format(&file_of(folder, name, epoch), format!("expected a checkpoint of this run: {reason}"))
+    };
+    let record =
+        ModuleRecord::load(file_of(folder, "model", epoch)).map_err(|error| broken("model", error.to_string()))?;
+    network.try_load_record(record).map_err(|error| broken("model", error.to_string()))?;
+    OptimizerRecord::load(file_of(folder, "optim", epoch)).map_err(|error| broken("optim", error.to_string()))?;
+    // A scheduler's record is read without complaint when half of it is gone; written again it is another one.
+    let path = file_of(folder, "scheduler", epoch);
+    let record = LrSchedulerRecord::load(&path).and_then(LrSchedulerRecord::into_bytes);
+    let record = record.map_err(|error| broken("scheduler", error.to_string()))?;
+    if record[..] != crate::files::read_whole(&path)?[..] {
+        return Err(broken("scheduler", "it is not whole".into()));
+    }
+    Ok(())
+}
+
+fn file_of(folder: &Path, name: &str, epoch: usize) -> PathBuf {
+    folder.join(format!("{name}-{epoch}.bpk"))
+}
+
+/// One of the three files of a checkpoint.
+struct Files {
+    folder: PathBuf,
+    name: &'static str,
+}
+
+impl<R: Checkpoint> Checkpointer<R> for Files {
+    fn save(&self, epoch: usize, record: R) -> std::result::Result<(), CheckpointerError> {
+        let path = file_of(&self.folder, self.name, epoch);
+        let bytes = record.checkpoint_into_bytes().map_err(CheckpointerError::Record)?;
+        crate::files::write_bytes(&path, &bytes).map_err(|error| CheckpointerError::Unknown(error.to_string()))
+    }
+
+    fn delete(&self, epoch: usize) -> std::result::Result<(), CheckpointerError> {
+        match std::fs::remove_file(file_of(&self.folder, self.name, epoch)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CheckpointerError::IOError(error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn restore(&self, epoch: usize) -> std::result::Result<R, CheckpointerError> {
+        R::load(file_of(&self.folder, self.name, epoch))
+    }
+}
+
+/// Keeps the last two checkpoints, that before the first epoch counted in.
+struct LastTwo;
+
+impl CheckpointingStrategy for LastTwo {
+    fn checkpointing(&mut self, epoch: usize, _: &EventStoreClient) -> Vec<CheckpointingAction> {
+        let old = epoch.checked_sub(2).map(CheckpointingAction::Delete);
+        [CheckpointingAction::Save].into_iter().chain(old).collect()
+    }
+}
+
+fn optimizer(config: &OptimizationConfig) -> ModuleOptimizer {
+    let clipping = config.clip_norm.map(GradientClippingConfig::Norm);
+    let decay = (config.weight_decay > 0.0).then_some(WeightDecayConfig { penalty: config.weight_decay });
+    match config.optimizer {
+        Optimizer::Sgd => {
+            let momentum = MomentumConfig { momentum: config.momentum, dampening: 0.0, nesterov: false };
+            SgdConfig::new()
+                .with_momentum((config.momentum > 0.0).then_some(momentum))
+                .with_weight_decay(decay)
+                .with_gradient_clipping(clipping)
+                .init()
+        }
+        Optimizer::Adam => {
+            AdamConfig::new().with_epsilon(1e-8).with_weight_decay(decay).with_grad_clipping(clipping).init()
+        }
+        Optimizer::AdamW => AdamWConfig::new()
+            .with_epsilon(1e-8)
+            .with_weight_decay(config.weight_decay)
+            .with_grad_clipping(clipping)
+            .init(),
+    }
+}
+
+fn scheduler(config: &OptimizationConfig, steps: usize) -> Result<ModuleLrScheduler> {
+    let (start, end) = (config.learning_rate, config.learning_rate * config.final_rate);
+    let made = match config.schedule {
+        LearningRateSchedule::Constant => Ok(start.into()),
+        LearningRateSchedule::Linear => LinearLrSchedulerConfig::new(start, end, steps).init(),
+        LearningRateSchedule::Cosine => CosineAnnealingLrSchedulerConfig::new(start, steps).with_min_lr(end).init(),
+    };
+    made.map_err(|reason| Error::parameter("learning_rate", start, reason))
+}
+
+/// Counts steps.
+#[derive(Debug, Clone)]
+struct Clock {
+    done: Arc<AtomicUsize>,
+    steps: usize,
+}
+
+impl Clock {
+    fn done(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+}
+
+/// A network as burn-train's learner wants it.
+#[derive(Module, Debug)]
+struct Trainee<A> {
+    network: A,
+    #[module(skip)]
+    clock: Clock,
+}
+
+/// What a step leaves for metrics and watchers.
+struct StepOutput {
+    batch: TrainingBatch,
+    outcome: Outcome,
+}
+
+impl StepOutput {
+    /// Without gradients.
+    fn new(batch: TrainingBatch, outcome: Outcome) -> Self {
+        let Outcome { loss, coded: Coded { codes, reconstruction } } = outcome;
+        let coded = Coded { codes: codes.without_autodiff(), reconstruction: reconstruction.without_autodiff() };
+        let batch = TrainingBatch { signals: batch.signals.without_autodiff(), ..batch };
+        Self { batch, outcome: Outcome { loss: loss.without_autodiff(), coded } }
+    }
+}
+
+impl ItemLazy for StepOutput {
+    fn sync(self) -> std::result::Result<Self, burn::tensor::ExecutionError> {
+        self.outcome.loss.device().flush()?;
+        Ok(self)
+    }
+}
+
+impl Adaptor<LossInput> for StepOutput {
+    fn adapt(&self) -> LossInput {
+        LossInput::new(self.outcome.loss.clone())
+    }
+}
+
+/// Shapes were checked before the first step, and a network's own cannot change.
+const CHECKED: &str = "signals whose shape was checked";
+
+impl<A: Trainable> TrainStep for Trainee<A> {
+    type Input = TrainingBatch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: TrainingBatch) -> TrainOutput<StepOutput> {
+        let outcome = self.network.training(&batch).expect(CHECKED);
+        let gradients = outcome.loss.clone().mean().backward();
+        TrainOutput::new(self, gradients, StepOutput::new(batch, outcome))
+    }
+
+    fn optimize(self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, gradients: GradientsParams) -> Self {
+        let Self { network, clock } = optimizer.step(rate, self, gradients);
+        let done = clock.done.fetch_add(1, Ordering::SeqCst) + 1;
+        Self { network: network.constrained(done as f32 / clock.steps.max(1) as f32), clock }
+    }
+}
+
+impl<A: Trainable> InferenceStep for Trainee<A> {
+    type Input = TrainingBatch;
+    type Output = StepOutput;
+
+    fn step(&self, batch: TrainingBatch) -> StepOutput {
+        let outcome = self.network.validation(&batch).expect(CHECKED);
+        StepOutput::new(batch, outcome)
+    }
+}
+
+/// What the loop tells its watcher; all but the end of an epoch wait for whether to go on.
+enum Message<A> {
+    Begin { network: A, reply: Sender<bool> },
+    Step { step: usize, output: StepOutput, network: A, reply: Sender<bool> },
+    HeldOut { output: StepOutput, network: A, reply: Sender<bool> },
+    Epoch { epoch: usize, loss: f64, network: A, reply: Sender<bool> },
+}
+
+/// Passes messages on until the loop has ended.
+fn listen<A>(receiver: &Receiver<Message<A>>, watcher: &mut dyn Watcher<A>) -> Result<()> {
+    for message in receiver {
+        let (told, reply) = match message {
+            Message::Begin { network, reply } => (watcher.begin(&network).map(|()| true), reply),
+            Message::Step { step, output, network, reply } => {
+                (watcher.step(step, &output.batch, &output.outcome, &network), reply)
+            }
+            Message::HeldOut { output, network, reply } => {
+                (watcher.held_out(&output.batch, &output.outcome, &network), reply)
+            }
+            Message::Epoch { epoch, loss, network, reply } => {
+                (watcher.epoch(epoch, loss, &network).map(|()| true), reply)
+            }
+        };
+        // A loop that has ended needs no answer.
+        let _ = reply.send(matches!(told, Ok(true)));
+        told?;
+    }
+    Ok(())
+}
+
+/// burn-train's loop on one device, with a checkpoint before the first epoch and a watcher.
+struct Loop<A> {
+    sender: Mutex<Sender<Message<A>>>,
+    device: Device,
+    resume: Option<usize>,
+    ending: Arc<Mutex<Ending>>,
+    clock: Clock,
+}
+
+impl<A> Loop<A> {
+    /// Whether to go on.
+    fn tell(&self, message: impl FnOnce(Sender<bool>) -> Message<A>) -> bool {
+        let (reply, answer) = channel();
+        let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        sender.send(message(reply)).is_ok() && answer.recv().unwrap_or(false)
+    }
+
+    fn end(&self, ending: Ending) {
+        *self.ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ending;
+    }
+}
+
+impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
+    fn fit(
+        &self,
+        components: TrainingComponents<Trainee<A>>,
+        mut learner: Learner<Trainee<A>>,
+        train: TrainLoader<Trainee<A>>,
+        test: ValidLoader<Trainee<A>>,
+        starting_epoch: usize,
+    ) -> (Trainee<A>, SupervisedTrainingEventProcessor<Trainee<A>>) {
+        let TrainingComponents {
+            num_epochs,
+            mut checkpointer,
+            interrupter,
+            mut early_stopping,
+            event_processor: mut processor,
+            event_store: store,
+            ..
+        } = components;
+        learner.fork(&self.device);
+        if self.resume.is_none()
+            && let Some(checkpointer) = &mut checkpointer
+        {
+            checkpointer.checkpoint(&learner, 0, &store);
+        }
+        let network = learner.model().network.valid();
+        if !self.tell(|reply| Message::Begin { network, reply }) {
+            interrupter.stop(None);
+            self.end(Ending::Interrupted);
+            return (learner.model(), processor);
+        }
+        for epoch in starting_epoch..=num_epochs {
+            let start = |items| LearnerEvent::StartSplit { epoch_number: epoch, total_items: items };
+            interrupter.fail_on_error(processor.process_train(start(train.num_items())));
+            let mut batches = train.iter();
+            let mut iteration = 0;
+            while let Some(batch) = batches.next() {
+                let batch = match batch {
+                    Ok(batch) => batch,
+                    Err(error) => {
+                        interrupter.fail(error);
+                        break;
+                    }
+                };
+                iteration += 1;
+                let TrainOutput { grads, item } = learner.train_step(batch);
+                learner.lr_step();
+                learner.optimizer_step(grads);
+                let (step, network) = (self.clock.done(), learner.model().network.valid());
+                let shown = StepOutput { batch: item.batch.clone(), outcome: item.outcome.clone() };
+                let goes_on = self.tell(|reply| Message::Step { step, output: item, network, reply });
+                let event = TrainingItem::new(shown, batches.progress(), Some(iteration), Some(learner.lr_current()));
+                interrupter.fail_on_error(processor.process_train(LearnerEvent::ProcessedItem(event)));
+                if !goes_on {
+                    interrupter.stop(None);
+                }
+                if interrupter.should_stop() {
+                    break;
+                }
+            }
+            interrupter.fail_on_error(processor.process_train(LearnerEvent::EndSplit(epoch)));
+            if interrupter.should_stop() {
+                self.end(Ending::Interrupted);
+                break;
+            }
+
+            interrupter.fail_on_error(processor.process_valid(start(test.num_items())));
+            let model = learner.model().valid();
+            let mut batches = test.iter();
+            let (mut sum, mut count) = (0.0, 0);
+            iteration = 0;
+            while let Some(batch) = batches.next() {
+                let batch = match batch {
+                    Ok(batch) => batch,
+                    Err(error) => {
+                        interrupter.fail(error);
+                        break;
+                    }
+                };
+                iteration += 1;
+                let output = InferenceStep::step(&model, batch);
+                let losses = output.outcome.loss.to_data();
+                sum += losses.iter::<f32>().map(f64::from).sum::<f64>();
+                count += losses.num_elements();
+                let shown = StepOutput { batch: output.batch.clone(), outcome: output.outcome.clone() };
+                let network = model.network.clone();
+                let goes_on = self.tell(|reply| Message::HeldOut { output, network, reply });
+                let event = TrainingItem::new(shown, batches.progress(), Some(iteration), None);
+                interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(event)));
+                if !goes_on {
+                    interrupter.stop(None);
+                }
+                if interrupter.should_stop() {
+                    break;
+                }
+            }
+            interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
+            if interrupter.should_stop() {
+                self.end(Ending::Interrupted);
+                break;
+            }
+            interrupter.fail_on_error(processor.process_train(LearnerEvent::EndEpoch(epoch)));
+            interrupter.fail_on_error(processor.flush());
+
+            let (loss, network) = (sum / count.max(1) as f64, model.network);
+            if !self.tell(|reply| Message::Epoch { epoch, loss, network, reply }) {
+                self.end(Ending::Interrupted);
+                break;
+            }
+            if let Some(checkpointer) = &mut checkpointer {
+                checkpointer.checkpoint(&learner, epoch, &store);
+            }
+            if interrupter.should_stop() {
+                self.end(Ending::Interrupted);
+                break;
+            }
+            if let Some(early_stopping) = &mut early_stopping
+                && early_stopping.should_stop(epoch, &store)
+            {
+                self.end(Ending::Early);
+                break;
+            }
+        }
+        (learner.model(), processor)
+    }
+}
+
+/// Ends a training whose held-out loss does not become less. burn-train's own strategy would forget, over a resumption, what the best
+/// loss was.
+#[derive(Debug, Clone)]
+struct Patience {
+    patience: usize,
+    /// Held-out losses of all epochs so far.
+    losses: Vec<f64>,
+}
+
+impl EarlyStoppingStrategy for Patience {
+    fn should_stop(&mut self, epoch: usize, store: &EventStoreClient) -> bool {
+        let name = LossMetric::new().name();
+        let Some(loss) = store.find_metric(&name, epoch, Aggregate::Mean, &Split::Valid) else { return false };
+        self.losses.push(loss);
+        is_exhausted(&self.losses, self.patience)
+    }
+}
+
+/// Whether the least of the losses lies `patience` epochs back.
+pub(super) fn is_exhausted(losses: &[f64], patience: usize) -> bool {
+    let least = losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(&b.0)));
+    least.is_some_and(|(epoch, _)| losses.len() - 1 - epoch >= patience)
+}
+
+/// Batches of a source: in an order that follows from seed and epoch, or as they come.
+#[derive(Clone)]
+struct Batches {
+    source: Arc<dyn Source>,
+    batch_size: usize,
+    /// Seed of the order; `None` for the source's own.
+    seed: Option<u64>,
+    /// Epochs begun.
+    epoch: Arc<AtomicUsize>,
+    clock: Clock,
+    run_seed: u64,
+    device: Device,
+}
+
+impl DataLoader<TrainingBatch> for Batches {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainingBatch> + 'a> {
+        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst);
+        let mut order: Vec<usize> = (0..self.source.len()).collect();
+        if let Some(seed) = self.seed {
+            order.shuffle(&mut stream(seed, Purpose::Order, epoch as u64));
+        }
+        Box::new(BatchIterator { batches: self, order, position: 0 })
+    }
+
+    fn num_items(&self) -> usize {
+        self.source.len()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<TrainingBatch>> {
+        Arc::new(Self { device: device.clone(), ..self.clone() })
+    }
+
+    /// All of it: a run has one device, so that nobody asks for parts.
+    fn slice(&self, _: usize, _: usize) -> Arc<dyn DataLoader<TrainingBatch>> {
+        Arc::new(self.clone())
+    }
+}
+
+struct BatchIterator<'a> {
+    batches: &'a Batches,
+    order: Vec<usize>,
+    position: usize,
+}
+
+impl Iterator for BatchIterator<'_> {
+    type Item = std::result::Result<TrainingBatch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Batches { source, batch_size, clock, device, run_seed, .. } = self.batches;
+        let end = (self.position + batch_size).min(self.order.len());
+        let indices = &self.order[self.position..end];
+        if indices.is_empty() {
+            return None;
+        }
+        let mut values = vec![0.0; indices.len() * source.shape().len()];
+        let read = source.read(indices, &mut values).map_err(DatasetError::new);
+        let signals = TensorData::new(values, source.shape().batched(indices.len()));
+        self.position = end;
+        Some(read.map(|()| TrainingBatch {
+            signals: Tensor::from_data(signals, device),
+            step: clock.done(),
+            steps: clock.steps,
+            seed: *run_seed,
+        }))
+    }
+}
+
+impl DataLoaderIterator<TrainingBatch> for BatchIterator<'_> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.position, self.order.len(), Some("signals".into()))
+    }
+}
+
+/// Shows nothing: watchers have their own ways.
+struct Silent;
+
+impl MetricsRendererTraining for Silent {
+    fn update_train(&mut self, _: MetricState) {}
+    fn update_valid(&mut self, _: MetricState) {}
+}
+
+impl MetricsRendererEvaluation for Silent {
+    fn update_test(&mut self, _: EvaluationName, _: MetricState) {}
+}
+
+impl TrainingProgressLogger for Silent {
+    fn start(&mut self, _: usize, _: usize, _: Option<usize>, _: Option<&str>) {}
+    fn update_epoch(&mut self, _: usize) {}
+    fn start_split(&mut self, _: &str, _: usize) {}
+    fn update_split(&mut self, _: usize) {}
+    fn end_split(&mut self) {}
+    fn end(&mut self) {}
+    fn log_event_training(&mut self, _: String) {}
+}
+
+impl EvaluationProgressLogger for Silent {
+    fn start_global_progress(&mut self, _: usize) {}
+    fn start_test(&mut self, _: &str, _: usize) {}
+    fn update_test_progress(&mut self, _: usize) {}
+    fn end_test(&mut self) {}
+    fn end_global_progress(&mut self) {}
+    fn log_event_evaluation(&mut self, _: String) {}
+}
+
+impl MetricsRenderer for Silent {
+    fn manual_close(&mut self) {}
+    fn register_metric(&mut self, _: MetricDefinition) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_counts_from_the_least_loss() {
+        assert!(!is_exhausted(&[], 1));
+        assert!(!is_exhausted(&[3.0, 2.0, 1.0], 1));
+        assert!(is_exhausted(&[3.0, 1.0, 1.0], 1));
+        assert!(!is_exhausted(&[3.0, 1.0, 2.0], 2));
+        assert!(is_exhausted(&[3.0, 1.0, 2.0, 1.5], 2));
+    }
+}

@@ -1,0 +1,438 @@
+//! Training of the model's rivals: a run in its folder, as [`super::run`] has it for the model.
+//!
+//! ```text
+//! config.json        what is computed; it has a "rival"
+//! metrics.jsonl      one line a step and one an epoch
+//! checkpoint/        the states after the last two epochs
+//! model.safetensors  the weights, as of the last epoch's end
+//! ```
+
+use super::config::MAX_STEPS;
+use super::end_to_end::{self, EndToEnd, Ending, Watcher};
+use super::optimization::OptimizationConfig;
+use super::run::{Outcome, holds_run};
+use crate::autoencoder::{self, Diagnostics, DiagnosticsSums, TrainingBatch};
+use crate::baselines::{Rival, RivalConfig};
+use crate::data::{DataConfig, Dataset};
+use crate::error::{Error, Result};
+use crate::files;
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Training of a rival: what, from what, how.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RivalTrainConfig {
+    /// The rival.
+    pub rival: RivalConfig,
+    /// Where the signals come from. Default: 12,000 drawn digits.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// Passes over the training signals, from 1 to [`MAX_STEPS`]. Default 20.
+    #[serde(default = "default_epochs")]
+    pub epochs: usize,
+    /// Signals per step, at least 1. Default 100: lifetimes are parts of it.
+    #[serde(default = "default_batch_size")]
+    pub batch_size: usize,
+    /// Seed of weights, order and noise. Default 0.
+    #[serde(default)]
+    pub seed: u64,
+    /// Optimizer and learning rate.
+    #[serde(default)]
+    pub optimization: OptimizationConfig,
+}
+
+fn default_epochs() -> usize {
+    20
+}
+
+fn default_batch_size() -> usize {
+    100
+}
+
+impl RivalTrainConfig {
+    /// A rival with the defaults.
+    pub fn new(rival: RivalConfig) -> Self {
+        Self {
+            rival,
+            data: DataConfig::default(),
+            epochs: default_epochs(),
+            batch_size: default_batch_size(),
+            seed: 0,
+            optimization: OptimizationConfig::default(),
+        }
+    }
+
+    /// Checks all ranges that do not depend on the signals.
+    ///
+    /// # Errors
+    /// The first setting that is out of range, by name.
+    pub fn check(&self) -> Result<()> {
+        if !(1..=MAX_STEPS).contains(&self.epochs) {
+            return Err(Error::parameter("epochs", self.epochs, format!("a number from 1 to {MAX_STEPS}")));
+        }
+        if self.batch_size == 0 {
+            return Err(Error::parameter("batch_size", 0, "at least 1"));
+        }
+        if self.optimization.patience.is_some() && matches!(self.rival, RivalConfig::Sdae(_)) {
+            let expected = "none with sdae, whose layers take turns";
+            return Err(Error::parameter("patience", "given", expected));
+        }
+        self.rival.check_ranges()?;
+        self.optimization.check()?;
+        self.data.check()
+    }
+}
+
+/// One line of a rival's `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum RivalRecord {
+    /// After a step.
+    Step {
+        /// Epoch that the step belongs to, from 1.
+        epoch: usize,
+        /// Steps done.
+        step: usize,
+        /// Mean loss of the batch, before the step.
+        loss: f64,
+        /// Signals per second, everything included.
+        signals_per_second: f64,
+    },
+    /// After an epoch.
+    Epoch {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// Steps done.
+        step: usize,
+        /// Mean loss over the epoch's steps.
+        train_loss: f64,
+        /// Mean loss of the held-out signals at the epoch's end.
+        test_loss: f64,
+        /// What was found on the held-out signals.
+        test: Diagnostics,
+    },
+}
+
+impl RivalRecord {
+    fn step(&self) -> usize {
+        match self {
+            Self::Step { step, .. } | Self::Epoch { step, .. } => *step,
+        }
+    }
+}
+
+/// Somebody who watches a rival's run.
+pub trait RivalObserver {
+    /// A step or an epoch is done.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn record(&mut self, record: &RivalRecord) -> Result<()>;
+}
+
+const CONFIG: &str = "config.json";
+const METRICS: &str = "metrics.jsonl";
+const MODEL: &str = "model.safetensors";
+
+/// Whether the run in a folder, if there is one, is a rival's.
+pub fn is_rival(folder: &Path) -> bool {
+    is_rival_file(&folder.join(CONFIG))
+}
+
+/// Whether a configuration is a rival's.
+pub fn is_rival_file(path: &Path) -> bool {
+    let text = std::fs::read(path).unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|config| config.get("rival").is_some())
+}
+
+/// A rival's configuration from a JSON file.
+///
+/// # Errors
+/// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
+pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
+    let (file, _) = files::open_with_length(path)?;
+    let config: RivalTrainConfig = serde_json::from_reader(std::io::BufReader::new(file))
+        .map_err(|error| Error::format(path, format!("expected a rival's training configuration: {error}")))?;
+    config.check().map_err(|error| Error::format(path, error.to_string()))?;
+    Ok(config)
+}
+
+/// The configuration of the rival's run in a folder.
+///
+/// # Errors
+/// As [`read_config_file`].
+pub fn read_config(folder: &Path) -> Result<RivalTrainConfig> {
+    read_config_file(&folder.join(CONFIG))
+}
+
+/// A rival's run and its folder.
+#[derive(Debug)]
+pub struct RivalRun {
+    folder: PathBuf,
+    config: RivalTrainConfig,
+    device: Device,
+    rival: Rival,
+    steps_per_epoch: usize,
+    /// Epochs done; `None` before the first checkpoint.
+    done: Option<usize>,
+    last: Option<RivalRecord>,
+    losses: Vec<f64>,
+    dashboard: bool,
+}
+
+impl RivalRun {
+    /// A new run: writes the configuration, draws the weights.
+    ///
+    /// # Errors
+    /// A folder that cannot be written or holds a run; a configuration that does not fit itself or the signals.
+    pub fn create(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
+        if holds_run(folder) {
+            return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
+        }
+        let run = Self::assemble(folder, config, data, device)?;
+        run.write_config()?;
+        files::write_bytes(&folder.join(METRICS), b"")?;
+        Ok(run)
+    }
+
+    /// Goes on with the run in a folder, from the last epoch that was finished. `config` is what [`read_config`] gave; its number
+    /// of epochs may have been changed, and with it the learning rates to come.
+    ///
+    /// # Errors
+    /// Signals that do not fit; fewer epochs than are done.
+    pub fn resume(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
+        let mut run = Self::assemble(folder, config, data, device)?;
+        run.done = end_to_end::last_checkpoint(folder);
+        let done = run.done.unwrap_or(0);
+        if done > config.epochs {
+            return Err(Error::parameter("epochs", config.epochs, format!("at least {done}: so many are done")));
+        }
+        files::remove_leftovers(folder);
+        run.write_config()?;
+        run.cut_metrics()?;
+        if done > 0 {
+            (run.rival, _) = Rival::load(&run.model_path(), device)?;
+        }
+        Ok(run)
+    }
+
+    fn assemble(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
+        config.check()?;
+        for source in [&data.train, &data.test] {
+            if source.is_empty() {
+                return Err(Error::shape(format!("signals of {}", source.describe()), "at least one", 0));
+            }
+        }
+        Ok(Self {
+            folder: folder.into(),
+            rival: config.rival.init(data.train.shape(), config.seed, device)?,
+            config: config.clone(),
+            device: device.clone(),
+            steps_per_epoch: data.train.len().div_ceil(config.batch_size),
+            done: None,
+            last: None,
+            losses: Vec::new(),
+            dashboard: false,
+        })
+    }
+
+    /// Shows burn's dashboard; it needs the feature `tui` and a terminal.
+    #[must_use]
+    pub fn with_dashboard(self, dashboard: bool) -> Self {
+        Self { dashboard, ..self }
+    }
+
+    /// The rival, as of the last epoch's end.
+    pub fn rival(&self) -> &Rival {
+        &self.rival
+    }
+
+    /// Steps of one epoch.
+    pub fn steps_per_epoch(&self) -> usize {
+        self.steps_per_epoch
+    }
+
+    /// Steps of the epochs that are done.
+    pub fn steps_done(&self) -> usize {
+        self.done.unwrap_or(0) * self.steps_per_epoch
+    }
+
+    /// Steps of the whole run.
+    pub fn steps(&self) -> usize {
+        self.config.epochs * self.steps_per_epoch
+    }
+
+    /// Where the model is, once an epoch is done.
+    pub fn model_path(&self) -> PathBuf {
+        self.folder.join(MODEL)
+    }
+
+    /// The record of the last epoch that was finished.
+    pub fn last_epoch(&self) -> Option<&RivalRecord> {
+        self.last.as_ref()
+    }
+
+    /// Trains until all epochs are done, the held-out loss does not become less, or `stop` becomes true.
+    ///
+    /// # Errors
+    /// Signals that cannot be read; files that cannot be read or written, in which case the last checkpoint is still there.
+    pub fn train(
+        &mut self,
+        data: &Dataset,
+        stop: &dyn Fn() -> bool,
+        observer: &mut dyn RivalObserver,
+    ) -> Result<Outcome> {
+        if self.done.is_some_and(|done| done >= self.config.epochs) {
+            return Ok(Outcome::Finished);
+        }
+        let path = self.folder.join(METRICS);
+        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::write(&path))?;
+        let training = EndToEnd {
+            folder: self.folder.clone(),
+            train: data.train.clone(),
+            test: data.test.clone(),
+            epochs: self.config.epochs,
+            batch_size: self.config.batch_size,
+            seed: self.config.seed,
+            optimization: self.config.optimization.clone(),
+            device: self.device.clone(),
+            resume: self.done,
+            losses: self.losses.clone(),
+            dashboard: self.dashboard,
+        };
+        // A network of its own: state that is shared between copies must not outlive an epoch that was broken off.
+        let network = self.config.rival.init(data.train.shape(), self.config.seed, &self.device)?;
+        let sums = DiagnosticsSums::new(&network);
+        let empty = sums.clone();
+        let mut following =
+            Following { run: self, stop, observer, metrics, sums, empty, train: (0.0, 0), since: Instant::now() };
+        let (rival, ending) = training.run(network, &mut following)?;
+        self.done = end_to_end::last_checkpoint(&self.folder);
+        match ending {
+            Ending::Interrupted => Ok(Outcome::Interrupted),
+            Ending::Finished => {
+                self.rival = rival;
+                Ok(Outcome::Finished)
+            }
+            // What was loaded or kept at the last epoch's end.
+            Ending::Early => Ok(Outcome::Finished),
+        }
+    }
+
+    fn write_config(&self) -> Result<()> {
+        let path = self.folder.join(CONFIG);
+        let text =
+            serde_json::to_string_pretty(&self.config).map_err(|error| Error::format(&path, error.to_string()))?;
+        files::write_bytes(&path, text.as_bytes())
+    }
+
+    /// Drops records of epochs that the checkpoint knows nothing of, and a half-written last line.
+    fn cut_metrics(&mut self) -> Result<()> {
+        let path = self.folder.join(METRICS);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(Error::read(&path)(source)),
+        };
+        let mut kept = String::new();
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            if !line.ends_with('\n') {
+                continue;
+            }
+            let record: RivalRecord = serde_json::from_str(line)
+                .map_err(|error| Error::format(&path, format!("line {}: expected a record: {error}", number + 1)))?;
+            if record.step() > self.steps_done() {
+                continue;
+            }
+            kept.push_str(line);
+            if let RivalRecord::Epoch { test_loss, .. } = record {
+                self.losses.push(test_loss);
+                self.last = Some(record);
+            }
+        }
+        files::write_bytes(&path, kept.as_bytes())
+    }
+}
+
+/// Writes down what a training does.
+struct Following<'a> {
+    run: &'a mut RivalRun,
+    stop: &'a dyn Fn() -> bool,
+    observer: &'a mut dyn RivalObserver,
+    metrics: File,
+    sums: DiagnosticsSums,
+    empty: DiagnosticsSums,
+    /// Sum of the losses of this epoch's signals, and their number.
+    train: (f64, usize),
+    since: Instant,
+}
+
+impl Following<'_> {
+    fn write(&mut self, record: &RivalRecord) -> Result<()> {
+        let path = self.run.folder.join(METRICS);
+        let mut line = serde_json::to_string(record).map_err(|error| Error::format(&path, error.to_string()))?;
+        line.push('\n');
+        self.metrics.write_all(line.as_bytes()).map_err(Error::write(&path))?;
+        self.observer.record(record)
+    }
+}
+
+impl Watcher<Rival> for Following<'_> {
+    fn begin(&mut self, _: &Rival) -> Result<()> {
+        self.since = Instant::now();
+        Ok(())
+    }
+
+    fn step(&mut self, step: usize, _: &TrainingBatch, outcome: &autoencoder::Outcome, _: &Rival) -> Result<bool> {
+        if (self.stop)() {
+            return Ok(false);
+        }
+        let losses = outcome.loss.to_data();
+        let (sum, count) = (losses.iter::<f32>().map(f64::from).sum::<f64>(), losses.num_elements());
+        if !sum.is_finite() {
+            let expected = "one so small that the loss stays finite; try a tenth";
+            return Err(Error::parameter("learning_rate", self.run.config.optimization.learning_rate, expected));
+        }
+        self.train = (self.train.0 + sum, self.train.1 + count);
+        let now = Instant::now();
+        let seconds = (now - self.since).as_secs_f64().max(f64::MIN_POSITIVE);
+        self.since = now;
+        let record = RivalRecord::Step {
+            epoch: (step - 1) / self.run.steps_per_epoch + 1,
+            step,
+            loss: sum / count.max(1) as f64,
+            signals_per_second: count as f64 / seconds,
+        };
+        self.write(&record)?;
+        Ok(true)
+    }
+
+    fn held_out(&mut self, batch: &TrainingBatch, outcome: &autoencoder::Outcome, _: &Rival) -> Result<bool> {
+        self.sums.add(&batch.signals, &outcome.coded);
+        Ok(!(self.stop)())
+    }
+
+    fn epoch(&mut self, epoch: usize, held_out_loss: f64, network: &Rival) -> Result<()> {
+        let test = std::mem::replace(&mut self.sums, self.empty.clone()).finish();
+        let (sum, count) = std::mem::take(&mut self.train);
+        let record = RivalRecord::Epoch {
+            epoch,
+            step: epoch * self.run.steps_per_epoch,
+            train_loss: sum / count.max(1) as f64,
+            test_loss: held_out_loss,
+            test,
+        };
+        network.save(&self.run.config.rival, &self.run.model_path())?;
+        self.write(&record)?;
+        self.run.rival = network.clone();
+        self.run.losses.push(held_out_loss);
+        self.run.last = Some(record);
+        self.since = Instant::now();
+        Ok(())
+    }
+}
