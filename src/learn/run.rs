@@ -117,6 +117,7 @@ pub struct Run {
     /// Held-out losses of all epochs so far, where there are losses.
     losses: Vec<f64>,
     /// Whether training by gradients shows burn's dashboard.
+    #[cfg_attr(not(feature = "train"), allow(dead_code))]
     dashboard: bool,
 }
 
