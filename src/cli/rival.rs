@@ -127,7 +127,7 @@ mod trained {
             started: Instant::now(),
             last: Instant::now(),
         };
-        let outcome = run.train(data, &interrupt::interrupted, &mut observer)?;
+        let outcome = run.train(data, &interrupt::interrupted, &mut observer).map_err(usage_of_flag)?;
         drop(observer);
         if outcome == Outcome::Interrupted {
             return Err(Error::Interrupted(format!(
@@ -170,6 +170,9 @@ mod trained {
     fn principal_components(folder: &Path, wishes: &Wishes, screen: &Screen) -> Result<()> {
         if let Some(epochs) = wishes.epochs {
             return Err(Error::parameter("--epochs", epochs, "none with --model pca"));
+        }
+        if let Some(rate) = wishes.learning_rate {
+            return Err(Error::parameter("--learning-rate", rate, "none with --model pca"));
         }
         let mut config = PrincipalComponentsConfig::default();
         config.units = wishes.units.unwrap_or(config.units);

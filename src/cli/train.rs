@@ -146,7 +146,7 @@ impl TrainArgs {
         } else {
             observer.training(&run);
         }
-        let outcome = run.train(&data, &interrupt::interrupted, &mut observer)?;
+        let outcome = run.train(&data, &interrupt::interrupted, &mut observer).map_err(usage_of_flag)?;
         observer.finish();
         if outcome == Outcome::Interrupted {
             let state = format!(
