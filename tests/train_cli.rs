@@ -516,6 +516,12 @@ fn mistakes_about_gradients() {
     bench.refuses("--units 5 --out run", 2, &["--model"]);
     bench.refuses("--model pca --units 0 --out run", 2, &["--units = 0"]);
     bench.refuses("--model pca --epochs 3 --out run", 2, &["--epochs"]);
+    bench.refuses("--model pca --learning-rate 0.1 --out run", 2, &["--learning-rate"]);
+    // A loss that runs away.
+    let far = "--learning-rate 1 --count 60 --patch 12 --patches 240 --epochs 60 --batch-size 5";
+    let linear = r#"{"rival": {"model": "k-sparse", "units": 20, "k": 5, "initial_k": 5}, "optimization": {"optimizer": "sgd"}}"#;
+    bench.write("sgd.json", linear);
+    bench.fails(&format!("--config sgd.json {far} --out far"), 2, &["--learning-rate = 1", "finite"]);
     bench.write("rival.json", r#"{"rival": {"model": "k-sparse", "k": 0}}"#);
     bench.refuses("--config rival.json --out run", 1, &["rival.json", "k = 0"]);
     bench.write("rival.json", r#"{"rival": {"model": "k-sparse"}, "speed": 1}"#);

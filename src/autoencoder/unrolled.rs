@@ -165,8 +165,11 @@ impl SparseAutoencoder {
     }
 
     /// The same encoder with other filters of the same shapes: those that `filters` gives for a layer, from 0, on its device.
+    ///
+    /// # Shapes
+    /// - what `filters` gives: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`.
     #[must_use]
-    pub(crate) fn with_filters(mut self, filters: impl Fn(usize, &Device) -> Tensor<4>) -> Self {
+    pub fn with_filters(mut self, filters: impl Fn(usize, &Device) -> Tensor<4>) -> Self {
         let layers = self.layers.into_iter().enumerate().map(|(layer, mut dictionary)| {
             dictionary.filters = dictionary.filters.map(|old| {
                 let new = filters(layer, &old.device());

@@ -74,8 +74,14 @@ impl ConvolutionalWinnerTakeAllConfig {
         let side = self.decoder_kernel;
         Ok(ConvolutionalWinnerTakeAll {
             layers: layers.collect(),
-            // About one map in five is active over any pixel of a signal.
-            decoder: weights([units, signal.channels, side, side], units, seed, self.layers as u64, device),
+            // Small: while kernels are random, what they paint is an error, and the encoder would learn to paint nothing.
+            decoder: weights(
+                [units, signal.channels, side, side],
+                units * side * side,
+                seed,
+                self.layers as u64,
+                device,
+            ),
             decoder_bias: zeros([signal.channels], device),
             signal,
             config: self.clone(),

@@ -29,13 +29,14 @@ pub struct TopKConfig {
     pub auxiliary_k: usize,
     /// Weight α ≥ 0 of the auxiliary loss. Default 1/32.
     pub auxiliary_weight: f32,
-    /// Steps without use after which a unit is dead, at least 1. Default 100.
+    /// Steps without use after which a unit is dead, at least 1. Default 20: what is left over has structure early on, and units that
+    /// are revived later find little to do.
     pub dead_after: usize,
 }
 
 impl Default for TopKConfig {
     fn default() -> Self {
-        Self { units: 1000, k: 25, auxiliary_k: 256, auxiliary_weight: 1.0 / 32.0, dead_after: 100 }
+        Self { units: 1000, k: 25, auxiliary_k: 256, auxiliary_weight: 1.0 / 32.0, dead_after: 20 }
     }
 }
 

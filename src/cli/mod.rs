@@ -148,6 +148,7 @@ impl DeviceArgs {
 }
 
 /// Diagnostics of an auto-encoder as lines of a summary.
+#[cfg(feature = "train")]
 pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'static str, String); 8] {
     let density = found.density.map(|count| count.to_string()).join(" ");
     [

@@ -84,7 +84,7 @@ mod trained {
         config.check().map_err(usage_of_flag)?;
         let data = super::super::data::open(&config.data)?;
         let run = RivalRun::create(folder, &config, &data, screen.device).map_err(usage_of_flag)?;
-        follow(folder, &config, run.with_dashboard(dashboard), &data, screen)
+        follow(folder, &config, (run, dashboard), &data, screen)
     }
 
     /// Goes on with a run.
@@ -94,27 +94,31 @@ mod trained {
         config.check().map_err(usage_of_flag)?;
         let data = data::open(&config.data)?;
         let run = RivalRun::resume(folder, &config, &data, screen.device).map_err(usage_of_flag)?;
-        follow(folder, &config, run.with_dashboard(dashboard), &data, screen)
+        follow(folder, &config, (run, dashboard), &data, screen)
     }
 
     fn follow(
         folder: &Path,
         config: &RivalTrainConfig,
-        mut run: RivalRun,
+        (run, dashboard): (RivalRun, bool),
         data: &Dataset,
         screen: &Screen,
     ) -> Result<()> {
         interrupt::watch();
-        let progress = Progress::new("training", "steps", run.steps() as u64);
-        progress.start_at(run.steps_done() as u64);
-        progress.line(&format!(
-            "training {} on {} in {}: {} epochs of {} steps",
-            config.rival.name(),
-            data.train.describe(),
-            folder.display(),
-            config.epochs,
-            run.steps_per_epoch()
-        ));
+        let mut run = run.with_dashboard(dashboard);
+        // Lines would tear a dashboard.
+        let progress = (!dashboard).then(|| Progress::new("training", "steps", run.steps() as u64));
+        if let Some(progress) = &progress {
+            progress.start_at(run.steps_done() as u64);
+            progress.line(&format!(
+                "training {} on {} in {}: {} epochs of {} steps",
+                config.rival.name(),
+                data.train.describe(),
+                folder.display(),
+                config.epochs,
+                run.steps_per_epoch()
+            ));
+        }
         let mut observer = Lines {
             progress,
             epochs: config.epochs,
@@ -123,7 +127,7 @@ mod trained {
             started: Instant::now(),
             last: Instant::now(),
         };
-        let outcome = run.train(data, &interrupt::interrupted, &mut observer)?;
+        let outcome = run.train(data, &interrupt::interrupted, &mut observer).map_err(usage_of_flag)?;
         drop(observer);
         if outcome == Outcome::Interrupted {
             return Err(Error::Interrupted(format!(
@@ -166,6 +170,9 @@ mod trained {
     fn principal_components(folder: &Path, wishes: &Wishes, screen: &Screen) -> Result<()> {
         if let Some(epochs) = wishes.epochs {
             return Err(Error::parameter("--epochs", epochs, "none with --model pca"));
+        }
+        if let Some(rate) = wishes.learning_rate {
+            return Err(Error::parameter("--learning-rate", rate, "none with --model pca"));
         }
         let mut config = PrincipalComponentsConfig::default();
         config.units = wishes.units.unwrap_or(config.units);
@@ -217,7 +224,7 @@ mod trained {
 
     /// Progress on the terminal, or lines now and then.
     struct Lines {
-        progress: Progress,
+        progress: Option<Progress>,
         epochs: usize,
         steps: usize,
         first: usize,
@@ -227,21 +234,22 @@ mod trained {
 
     impl RivalObserver for Lines {
         fn record(&mut self, record: &RivalRecord) -> Result<()> {
+            let Some(progress) = &self.progress else { return Ok(()) };
             match record {
                 RivalRecord::Step { epoch, step, loss, signals_per_second } => {
-                    self.progress.advance(1);
+                    progress.advance(1);
                     let text = format!("loss {}  {} signals/s", number(*loss), number(*signals_per_second));
-                    if !self.progress.is_visible() && self.last.elapsed() > LINE_EVERY {
+                    if !progress.is_visible() && self.last.elapsed() > LINE_EVERY {
                         self.last = Instant::now();
                         let done = (step - self.first).max(1) as f64;
                         let left = self.started.elapsed().as_secs_f64() / done * (self.steps - step) as f64;
                         let (epochs, steps) = (self.epochs, self.steps);
-                        self.progress
+                        progress
                             .line(&format!("epoch {epoch}/{epochs}  step {step}/{steps}  {text}  {left:.0} s left"));
                     }
-                    self.progress.message(text);
+                    progress.message(text);
                 }
-                RivalRecord::Epoch { epoch, train_loss, test_loss, test, .. } => self.progress.line(&format!(
+                RivalRecord::Epoch { epoch, train_loss, test_loss, test, .. } => progress.line(&format!(
                     "epoch {epoch}/{}  loss {} (training {})  {:.2} dB  FVU {:.3}  non-zeros {}  dead {}",
                     self.epochs,
                     number(*test_loss),

@@ -138,9 +138,15 @@ impl TrainArgs {
             let from = from.as_ref().map(|(model, _)| model);
             Run::create_from(&folder, &config, from, &data, &device, &mut observer).map_err(usage_of_flag)?
         };
-        let mut run = run.with_dashboard(self.dashboard()?);
-        observer.training(&run);
-        let outcome = run.train(&data, &interrupt::interrupted, &mut observer)?;
+        let dashboard = self.dashboard()?;
+        let mut run = run.with_dashboard(dashboard);
+        if dashboard {
+            // Lines would tear it.
+            observer.finish();
+        } else {
+            observer.training(&run);
+        }
+        let outcome = run.train(&data, &interrupt::interrupted, &mut observer).map_err(usage_of_flag)?;
         observer.finish();
         if outcome == Outcome::Interrupted {
             let state = format!(

@@ -117,6 +117,7 @@ pub struct Run {
     /// Held-out losses of all epochs so far, where there are losses.
     losses: Vec<f64>,
     /// Whether training by gradients shows burn's dashboard.
+    #[cfg_attr(not(feature = "train"), allow(dead_code))]
     dashboard: bool,
 }
 
@@ -545,6 +546,11 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         let sums = self.sums(batch, outcome)?;
         let run = &mut *self.run;
         let learner = &mut run.learner;
+        if !outcome.loss.to_data().iter::<f32>().all(f32::is_finite) {
+            let rate = learner.config.learning.unrolled.optimization.learning_rate;
+            let expected = "one so small that the loss stays finite; try a tenth";
+            return Err(Error::parameter("learning_rate", rate, expected));
+        }
         learner.cascade = network.cascade();
         learner.step = step;
         learner.count_idle(sums.usage());
