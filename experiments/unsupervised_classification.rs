@@ -16,6 +16,7 @@ use mlcsc::classify::{
 };
 use mlcsc::data::{self, DataConfig, Dataset, Source};
 use mlcsc::error::{Error, Result};
+use mlcsc::export::mosaic;
 use mlcsc::files;
 use mlcsc::learn::config::{LearningConfig, Schedule, TrainConfig};
 use mlcsc::learn::run::{holds_run, read_config};
@@ -303,6 +304,10 @@ fn main() -> Result<()> {
             let Some(learning) = learnings.iter().find(|learning| learning.name == row.learning) else { continue };
             let folder = args.runs.join(format!("{}-{seed}", learning.name));
             let model = learned(&folder, learning, seed, &device)?;
+            for depth in 1..=model.depth() {
+                let picture = mosaic::filters(model.effective_filters(depth), None);
+                mosaic::save(&picture, &args.out.join(format!("{}_{depth}.png", learning.name)))?;
+            }
             println!("{} (seed {seed})", row.name);
             let lambda = learning.config.learning.lambda.end;
             let found = judged(&args, row, seed, &digits, &model, lambda)?;
@@ -340,6 +345,9 @@ fn page(results: &[Outcomes]) -> String {
             each.join(", "),
             row.published.unwrap_or("")
         );
+    }
+    if results.iter().any(|found| found.row.contains("local atoms")) {
+        page.push_str("\nLocal atoms of one, two and three layers:\n\n![one layer](local-3_1.png)\n\n![two layers](local-3_2.png)\n\n![three layers](local-3_3.png)\n");
     }
     page
 }
