@@ -53,7 +53,7 @@ use super::config::{EncoderWeights, SparseAutoencoderConfig};
 use super::{Autoencoder, Coded, check_batch};
 use crate::error::{Error, Result};
 use crate::model::geometry::{Geometry, SignalShape};
-use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf};
+use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf, unit_norm};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Tensor};
@@ -92,12 +92,15 @@ impl SparseAutoencoderConfig {
     /// As [`Self::check`].
     pub fn init(&self, device: &Device) -> Result<SparseAutoencoder> {
         let geometry = self.check()?;
-        let random = |dims: [usize; 4]| unit_norm(Tensor::random(dims, Distribution::Normal(0.0, 1.0), device), None);
+        let random = |dims: [usize; 4]| {
+            let filters: Tensor<4> = Tensor::random(dims, Distribution::Normal(0.0, 1.0), device);
+            unit_norm(filters.clone(), filters)
+        };
         let mut filters: Vec<Tensor<4>> = geometry.layers().iter().map(|layer| random(layer.filter_dims())).collect();
         let strides: Vec<[usize; 2]> = self.model.layers.iter().map(|layer| layer.stride.0).collect();
         let atoms = effective_filters(&filters, &strides);
         if let Some(deepest) = filters.pop() {
-            filters.push(unit_norm(deepest, Some(atoms)));
+            filters.push(unit_norm(deepest, atoms));
         }
         self.assemble(filters, &geometry, device)
     }
@@ -139,13 +142,6 @@ impl SparseAutoencoderConfig {
         };
         Ok(SparseAutoencoder { layers: dictionaries(), encoder, config: self.clone() })
     }
-}
-
-/// Filters divided by the norms of their atoms, or of what those paint.
-fn unit_norm(filters: Tensor<4>, painted: Option<Tensor<4>>) -> Tensor<4> {
-    let atoms = filters.dims()[0];
-    let norms = painted.unwrap_or_else(|| filters.clone()).square().flatten::<2>(1, 3).sum_dim(1).sqrt();
-    filters / norms.clamp_min(f32::MIN_POSITIVE).reshape([atoms, 1, 1, 1])
 }
 
 impl SparseAutoencoder {

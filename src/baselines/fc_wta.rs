@@ -5,8 +5,7 @@
 //! Features for a classifier are the rectified values, without any constraint.
 
 use super::layers::{
-    check_part, check_units, count_of, dense, half_squared_error, keep_largest, outcome, pictures, rows, shaped,
-    transposed,
+    check_part, check_units, count_of, dense, half_squared_error, keep_largest, outcome, rows, shaped, transposed,
 };
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::Result;
@@ -98,7 +97,7 @@ impl Autoencoder for WinnerTakeAll {
     }
 
     fn atoms(&self) -> Tensor<4> {
-        pictures(self.decoder.weight.val(), self.signal)
+        shaped(self.decoder.weight.val(), self.signal)
     }
 
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {

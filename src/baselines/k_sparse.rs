@@ -4,9 +4,7 @@
 //! z = Wᵀy + b, Γ = the k largest of z, x = W z_Γ + b'. While k is small from the beginning, some units are never chosen; so k comes
 //! down from a large value over the first part of the training. Codes that serve as features for a classifier keep α·k values.
 
-use super::layers::{
-    check_part, check_units, half_squared_error, keep_largest, outcome, pictures, rows, shaped, weights, zeros,
-};
+use super::layers::{check_part, check_units, half_squared_error, keep_largest, outcome, rows, shaped, weights, zeros};
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
@@ -133,7 +131,7 @@ impl Autoencoder for KSparse {
     }
 
     fn atoms(&self) -> Tensor<4> {
-        pictures(self.weight.val(), self.signal)
+        shaped(self.weight.val(), self.signal)
     }
 
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {

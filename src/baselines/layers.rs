@@ -47,7 +47,7 @@ pub(super) fn rows(what: &str, expected: SignalShape, batch: Tensor<4>) -> Resul
     Ok(batch.flatten(1, 3))
 }
 
-/// Rows as signals or codes of that shape.
+/// Rows as signals, codes or atoms of that shape.
 pub(super) fn shaped(rows: Tensor<2>, shape: SignalShape) -> Tensor<4> {
     let count = rows.dims()[0];
     rows.reshape(shape.batched(count))
@@ -83,14 +83,6 @@ pub(super) fn outcome(
     signal: SignalShape,
 ) -> Outcome {
     Outcome { loss, coded: Coded { codes: shaped(codes, code), reconstruction: shaped(painted, signal) } }
-}
-
-/// Rows of weights as pictures of what every unit paints.
-///
-/// # Shapes
-/// - weights: `[units, signal values]`.
-pub(super) fn pictures(weights: Tensor<2>, signal: SignalShape) -> Tensor<4> {
-    shaped(weights, signal)
 }
 
 /// A parameter divided by the norms of its rows; gradients go on as before.

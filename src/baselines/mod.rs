@@ -158,7 +158,9 @@ impl RivalConfig {
             Self::KSparse(config) => [signal.len(), config.units],
             Self::TopK(config) => [signal.len(), config.units],
             Self::FcWta(config) => [signal.len(), config.units],
-            Self::ConvWta(config) => [config.units * config.kernel * config.kernel, config.units],
+            Self::ConvWta(config) => {
+                [config.units.saturating_mul(config.kernel).saturating_mul(config.kernel), config.units]
+            }
             Self::Sdae(config) => {
                 let widths: Vec<usize> = [signal.len()].into_iter().chain(config.units.iter().copied()).collect();
                 let largest = widths.windows(2).max_by_key(|pair| pair[0].saturating_mul(pair[1]));
@@ -310,6 +312,11 @@ impl Rival {
             let version = metadata.format_version;
             return Err(broken(format!("format version {version}; this program reads {FORMAT_VERSION}")));
         }
+        let SignalShape { channels, height, width } = metadata.signal;
+        if checked_len(&[channels, height, width]).is_none() {
+            return Err(broken(format!("signals of {channels}x{height}x{width}")));
+        }
+        metadata.rival.check_ranges().map_err(|error| broken(error.to_string()))?;
         // Settings that the file's own length does not bear out would make a large network for nothing.
         let [rows, columns] = metadata.rival.largest_weights(metadata.signal);
         if checked_len(&[rows, columns]).is_none_or(|len| len > bytes.len()) {

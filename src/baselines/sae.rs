@@ -6,9 +6,7 @@
 //! are rectified and cost their activity, against decoder rows of unit norm, without which the cost could be evaded by scaling
 //! (H. Cunningham et al., "Sparse Autoencoders Find Highly Interpretable Features in Language Models", ICLR 2024).
 
-use super::layers::{
-    check_units, dense, half_squared_error, outcome, pictures, rows, shaped, sum_rows, transposed, unit_rows,
-};
+use super::layers::{check_units, dense, half_squared_error, outcome, rows, shaped, sum_rows, transposed, unit_rows};
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
@@ -118,7 +116,7 @@ impl Autoencoder for PenalizedAutoencoder {
     }
 
     fn atoms(&self) -> Tensor<4> {
-        pictures(self.decoder.weight.val(), self.signal)
+        shaped(self.decoder.weight.val(), self.signal)
     }
 
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {

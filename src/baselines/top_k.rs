@@ -6,7 +6,7 @@
 //! something to do: ½‖e‖² + α·½‖e − W_d z_aux‖².
 
 use super::layers::{
-    check_units, dense, half_squared_error, keep_largest, outcome, pictures, rows, shaped, transposed, unit_rows, zeros,
+    check_units, dense, half_squared_error, keep_largest, outcome, rows, shaped, transposed, unit_rows, zeros,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
@@ -138,7 +138,7 @@ impl Autoencoder for TopK {
     }
 
     fn atoms(&self) -> Tensor<4> {
-        pictures(self.decoder.val(), self.signal)
+        shaped(self.decoder.val(), self.signal)
     }
 
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {

@@ -2,11 +2,10 @@
 
 use super::coding::{self, CodingArgs, name_flags};
 use super::data::{self, DataArgs};
+use super::diagnose::network;
 use super::output::{self, Summary, counted, number, table};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt};
-use crate::autoencoder::{Autoencoder, SparseAutoencoder, has_encoder};
-use crate::baselines::{Rival, is_rival};
 use crate::classify::{
     Candidate, Confusion, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig, Loss,
     NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, SignalEncoder, WindowConfig, extract,
@@ -15,10 +14,9 @@ use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
 use crate::model::Mlcsc;
 use crate::pursuit::by_name;
-use burn::tensor::Device;
 use clap::Args;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 /// Judge codes by a linear classifier: features without labels, labels for the classifier alone
@@ -288,17 +286,6 @@ impl ClassifyArgs {
         let rows: Vec<Vec<String>> = std::iter::once(heading.collect()).chain(rows).collect();
         format!("{}\n\n{}", summary.text(), table(&rows))
     }
-}
-
-/// The auto-encoder that a file holds, if it is one.
-fn network(path: &Path, device: &Device) -> Result<Option<Box<dyn Autoencoder>>> {
-    if is_rival(path)? {
-        return Ok(Some(Box::new(Rival::load(path, device)?.0)));
-    }
-    if has_encoder(path)? {
-        return Ok(Some(Box::new(SparseAutoencoder::load(path, device)?)));
-    }
-    Ok(None)
 }
 
 /// Puts a flag's name in place of a parameter's.

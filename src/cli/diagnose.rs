@@ -117,13 +117,21 @@ impl DiagnoseArgs {
     }
 }
 
-/// Opens whatever auto-encoder a file holds.
-fn open(path: &Path, device: &Device) -> Result<Box<dyn Autoencoder>> {
+/// The trained auto-encoder that a file holds, if it holds more than dictionaries.
+pub(super) fn network(path: &Path, device: &Device) -> Result<Option<Box<dyn Autoencoder>>> {
     if is_rival(path)? {
-        return Ok(Box::new(Rival::load(path, device)?.0));
+        return Ok(Some(Box::new(Rival::load(path, device)?.0)));
     }
     if has_encoder(path)? {
-        return Ok(Box::new(SparseAutoencoder::load(path, device)?));
+        return Ok(Some(Box::new(SparseAutoencoder::load(path, device)?)));
+    }
+    Ok(None)
+}
+
+/// Opens whatever auto-encoder a file holds.
+fn open(path: &Path, device: &Device) -> Result<Box<dyn Autoencoder>> {
+    if let Some(network) = network(path, device)? {
+        return Ok(network);
     }
     let (model, coding) = Mlcsc::load(path, device)?;
     let basis = BasisPursuitConfig { nonnegative: coding.nonnegative, ..BasisPursuitConfig::default() };

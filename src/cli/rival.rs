@@ -1,17 +1,44 @@
 //! `mlcsc train --model …`: the model's rivals.
 
+use super::data::DataArgs;
+use burn::tensor::Device;
+use std::path::Path;
+use std::time::Instant;
+
 #[cfg(feature = "train")]
-pub use trained::{Screen, Wishes, holds_rival, is_rival_file, resume, train};
+pub use trained::{holds_rival, is_rival_file, resume, train};
 #[cfg(not(feature = "train"))]
-pub use untrained::{Screen, Wishes, holds_rival, is_rival_file, resume, train};
+pub use untrained::{holds_rival, is_rival_file, resume, train};
+
+/// What the flags say.
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "nothing is trained"))]
+pub struct Wishes<'a> {
+    /// A rival by name, or a configuration that has one.
+    pub rival: std::result::Result<&'a str, &'a Path>,
+    pub units: Option<usize>,
+    pub epochs: Option<usize>,
+    pub batch_size: Option<usize>,
+    pub learning_rate: Option<f64>,
+    pub seed: Option<u64>,
+    pub data: &'a DataArgs,
+}
+
+/// Where results go, and what is said of them.
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "nothing is trained"))]
+pub struct Screen<'a> {
+    pub device: &'a Device,
+    pub name: String,
+    pub json: bool,
+    pub started: Instant,
+}
 
 #[cfg(feature = "train")]
 mod trained {
-    use super::super::data::DataArgs;
     use super::super::interrupt;
     use super::super::output::{self, Summary, number};
     use super::super::progress::Progress;
     use super::super::usage_of_flag;
+    use super::{Screen, Wishes};
     use crate::autoencoder::diagnostics::diagnose;
     use crate::autoencoder::{Autoencoder, Diagnostics};
     use crate::baselines::{PrincipalComponentsConfig, RivalConfig};
@@ -21,33 +48,12 @@ mod trained {
     use crate::files;
     use crate::learn::Outcome;
     use crate::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
-    use burn::tensor::Device;
     use serde_json::{Value, json};
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
 
     /// Time between two lines about progress where there is no terminal.
     const LINE_EVERY: Duration = Duration::from_secs(15);
-
-    /// What the flags say.
-    pub struct Wishes<'a> {
-        /// A rival by name, or a configuration that has one.
-        pub rival: std::result::Result<&'a str, &'a Path>,
-        pub units: Option<usize>,
-        pub epochs: Option<usize>,
-        pub batch_size: Option<usize>,
-        pub learning_rate: Option<f64>,
-        pub seed: Option<u64>,
-        pub data: &'a DataArgs,
-    }
-
-    /// Where results go, and what is said of them.
-    pub struct Screen<'a> {
-        pub device: &'a Device,
-        pub name: String,
-        pub json: bool,
-        pub started: Instant,
-    }
 
     /// Whether a folder holds a rival's run.
     pub fn holds_rival(folder: &Path) -> bool {
@@ -267,33 +273,10 @@ mod trained {
 
 #[cfg(not(feature = "train"))]
 mod untrained {
-    use super::super::data::DataArgs;
+    use super::{Screen, Wishes};
     use crate::error::{Error, Result};
-    use burn::tensor::Device;
     use std::path::Path;
     use std::time::Instant;
-
-    /// What the flags say.
-    #[allow(dead_code)]
-    pub struct Wishes<'a> {
-        /// A rival by name, or a configuration that has one.
-        pub rival: std::result::Result<&'a str, &'a Path>,
-        pub units: Option<usize>,
-        pub epochs: Option<usize>,
-        pub batch_size: Option<usize>,
-        pub learning_rate: Option<f64>,
-        pub seed: Option<u64>,
-        pub data: &'a DataArgs,
-    }
-
-    /// Where results go.
-    #[allow(dead_code)]
-    pub struct Screen<'a> {
-        pub device: &'a Device,
-        pub name: String,
-        pub json: bool,
-        pub started: Instant,
-    }
 
     /// Nothing can be told without the code for it.
     pub fn holds_rival(_: &Path) -> bool {

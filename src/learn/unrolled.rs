@@ -97,15 +97,13 @@ impl Trainable for UnrolledTraining {
     fn constrained(self, progress: f32) -> Self {
         let Rules { learning, geometry } = &self.rules;
         let keep = learning.kept(geometry, progress);
-        let filters = self.autoencoder.filters().into_iter().map(HostFilters::from_tensor);
-        let filters = filters.zip(keep).enumerate().map(|(layer, (mut filters, keep))| {
-            if layer > 0 {
-                let len = filters.atom_len();
-                hard_threshold_rows(filters.values_mut(), len, keep);
-            }
-            filters
-        });
-        let mut cascade = Cascade::new(self.autoencoder.config().model.clone(), filters.collect());
+        let mut cascade = self.cascade();
+        for (layer, &keep) in keep.iter().enumerate().skip(1) {
+            let mut filters = cascade.filters(layer).clone();
+            let len = filters.atom_len();
+            hard_threshold_rows(filters.values_mut(), len, keep);
+            cascade.set_filters(layer, filters);
+        }
         cascade.normalize(learning.atom_norm);
         let Self { autoencoder, rules } = self;
         let filters: Vec<HostFilters> = cascade.into_filters();

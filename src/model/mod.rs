@@ -149,10 +149,8 @@ impl Mlcsc {
         }
         let atoms = self.effective_filters(depth);
         let [_, channels, height, width] = atoms.dims();
-        let norms = atoms.square().sum_dims(&[1, 2, 3]).sqrt();
-        let norms = norms.clone().mask_fill(norms.equal_scalar(0.0), 1.0);
         let mut filters = self.filters()[..depth].to_vec();
-        filters[depth - 1] = filters[depth - 1].clone() / norms;
+        filters[depth - 1] = unit_norm(filters[depth - 1].clone(), atoms);
         let layers = self.config.layers[..depth].iter().map(|layer| layer.clone().with_padding(0)).collect();
         let signal = SignalShape::new(channels, height, width);
         Self::from_filters(ModelConfig { signal, layers, ..self.config.clone() }, filters)
@@ -173,6 +171,16 @@ pub(crate) fn leaf<const D: usize>(values: Tensor<D>) -> Tensor<D> {
         true => Tensor::from_inner(values.inner()),
         false => values,
     }
+}
+
+/// Filters divided by the norms of the atoms that they paint; those that paint nothing stay as they are.
+///
+/// # Shapes
+/// - filters: `[m, channels, kernel height, kernel width]`; painted: `[m, …]`, for filters of the first layer themselves.
+pub(crate) fn unit_norm(filters: Tensor<4>, painted: Tensor<4>) -> Tensor<4> {
+    let norms = painted.square().sum_dims(&[1, 2, 3]).sqrt();
+    let nothing = norms.clone().equal_scalar(0.0);
+    filters / norms.mask_fill(nothing, 1.0)
 }
 
 /// Geometry of layer i = `depth` when the filters of the layer above are its codes: nothing is cropped.
