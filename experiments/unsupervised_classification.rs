@@ -6,19 +6,23 @@
 //!
 //! Every row is a model, the layers whose codes are pooled, and the grid; dictionaries are learned from the 60,000 training digits
 //! without their labels, the classifier's penalty is chosen on 10,000 of them, the error is that on the 10,000 test digits. Each
-//! seed learns dictionaries of its own. What is finished is kept in `results.json` and in the runs' folders, so that the command
+//! seed learns dictionaries of its own. Rivals with the settings of their authors are trained by Adam for 20 epochs. What is finished is kept in `results.json` and in the runs' folders, so that the command
 //! can be stopped at any time and goes on where it was.
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 use clap::Parser;
+use mlcsc::autoencoder::Autoencoder;
+use mlcsc::baselines::{Rival, RivalConfig};
 use mlcsc::classify::{
-    Encoder, Evaluation, EvaluationConfig, Features, Labelled, PoolingConfig, SignalEncoder, WindowConfig, extract,
+    Encoder, Evaluation, EvaluationConfig, Features, Labelled, NetworkEncoder, PoolingConfig, Rectification,
+    SignalEncoder, WindowConfig, extract,
 };
 use mlcsc::data::{self, DataConfig, Dataset, Source};
 use mlcsc::error::{Error, Result};
 use mlcsc::export::mosaic;
 use mlcsc::files;
 use mlcsc::learn::config::{LearningConfig, Schedule, TrainConfig};
+use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::{holds_run, read_config};
 use mlcsc::learn::{Learner, Observer, Outcome, Record, Run};
 use mlcsc::model::geometry::{LayerShape, SignalShape};
@@ -55,10 +59,18 @@ struct Args {
     device: Option<String>,
 }
 
-/// Dictionaries to learn.
-struct Learning {
-    name: &'static str,
-    config: TrainConfig,
+/// What to learn.
+enum Learning {
+    /// Dictionaries.
+    Model(Box<TrainConfig>),
+    /// An auto-encoder of others.
+    Rival(Box<RivalTrainConfig>),
+}
+
+/// What was learned.
+enum Learned {
+    Model(Mlcsc),
+    Rival(Box<Rival>),
 }
 
 /// Features to judge.
@@ -95,7 +107,7 @@ fn of_length(part: f32, pixels: usize) -> f32 {
 }
 
 /// Penalties that the held-out digits choose among.
-const PENALTIES: [f64; 4] = [0.3, 0.1, 0.03, 0.01];
+const PENALTIES: [f64; 3] = [0.3, 0.1, 0.03];
 
 /// λ of windows as a part of their length.
 const WINDOW_LAMBDA: f32 = 0.15;
@@ -115,26 +127,44 @@ fn local(layers: Vec<LayerShape>, size: usize, source: &str) -> TrainConfig {
     TrainConfig { model, data, learning }
 }
 
-fn learnings(source: &str) -> Vec<Learning> {
-    let mut paper = TrainConfig::preset(Preset::Mnist);
-    paper.data.source = source.into();
-    vec![
-        Learning { name: "paper", config: paper },
-        Learning { name: "local-1", config: local(vec![LayerShape::new(256, 9, 1)], 9, source) },
-        Learning {
-            name: "local-3",
-            config: local(
-                vec![LayerShape::new(64, 5, 1), LayerShape::new(256, 5, 1), LayerShape::new(512, 5, 1)],
-                13,
-                source,
-            ),
-        },
-    ]
+/// What a row's name for its learning stands for: dictionaries, or a rival by its own name.
+fn learning(name: &str, source: &str) -> Result<Learning> {
+    let config = match name {
+        "paper" => {
+            let mut paper = TrainConfig::preset(Preset::Mnist);
+            paper.data.source = source.into();
+            paper
+        }
+        "local-1" => local(vec![LayerShape::new(256, 9, 1)], 9, source),
+        "local-3" => {
+            let layers = [(64, 5), (256, 5), (512, 5)].map(|(atoms, kernel)| LayerShape::new(atoms, kernel, 1));
+            local(layers.to_vec(), 13, source)
+        }
+        rival => {
+            let data = DataConfig { source: source.into(), ..DataConfig::default() };
+            let config = RivalTrainConfig { data, ..RivalTrainConfig::new(RivalConfig::named(rival)?) };
+            return Ok(Learning::Rival(Box::new(config)));
+        }
+    };
+    Ok(Learning::Model(Box::new(config)))
 }
 
 fn rows() -> Vec<Row> {
     let grid = |grids: &[usize]| PoolingConfig { grids: grids.to_vec(), ..PoolingConfig::default() };
+    let rival = |name: &'static str, learning: &'static str, published: Option<&'static str>| Row {
+        name,
+        published,
+        learning,
+        layers: Vec::new(),
+        windows: None,
+        // Dense codes have one position: they are taken as they are.
+        pooling: PoolingConfig { rectification: Rectification::Signed, ..PoolingConfig::default() },
+    };
     vec![
+        rival("stacked denoising auto-encoder, 3 layers of 1000", "sdae", Some("1.28%")),
+        rival("k-sparse auto-encoder, 1000 units", "k-sparse", Some("1.35%")),
+        rival("winner-take-all auto-encoder, 2000 units", "fc-wta", Some("1.20%")),
+        rival("TopK auto-encoder, 1000 units", "top-k", None),
         Row {
             name: "ML-CSC, the paper's geometry, γ_2",
             published: Some("1.30% (paper)"),
@@ -192,28 +222,62 @@ impl Observer for Lines {
     fn evaluating(&mut self, _: f32) {}
 }
 
-/// The model of a run, learned or gone on with where it is not finished.
-fn learned(folder: &Path, learning: &Learning, seed: u64, device: &Device) -> Result<Mlcsc> {
-    let mut config = learning.config.clone();
-    config.learning.seed = seed;
-    config.data.seed = seed;
-    let (data, mut run);
-    if holds_run(folder) {
-        config = read_config(folder)?;
-        data = data::open(&config.data)?;
-        run = Run::resume(folder, &config, &data, device)?;
-    } else {
-        println!("learning {} with seed {seed}", learning.name);
-        data = data::open(&config.data)?;
-        run = Run::create(folder, &config, &data, device, &mut Lines)?;
-    }
-    match run.train(&data, &|| false, &mut Lines)? {
-        Outcome::Finished => run.learner().model(),
-        Outcome::Interrupted => Err(Error::Interrupted(folder.display().to_string())),
+impl RivalObserver for Lines {
+    fn record(&mut self, record: &RivalRecord) -> Result<()> {
+        if let RivalRecord::Epoch { epoch, train_loss, test, .. } = record {
+            println!("  epoch {epoch}: loss {train_loss:.4}, FVU {:.4}, {:.1} non-zeros", test.fvu, test.nonzeros);
+        }
+        Ok(())
     }
 }
 
-fn encoder(row: &Row, model: &Mlcsc, shape: SignalShape, lambda: f32) -> Result<Box<dyn Encoder>> {
+/// What a run came to, learned or gone on with where it is not finished.
+fn learned(folder: &Path, learning: Learning, seed: u64, device: &Device) -> Result<Learned> {
+    let interrupted = || Error::Interrupted(folder.display().to_string());
+    match learning {
+        Learning::Model(mut config) => {
+            config.learning.seed = seed;
+            config.data.seed = seed;
+            let (data, mut run);
+            if holds_run(folder) {
+                *config = read_config(folder)?;
+                data = data::open(&config.data)?;
+                run = Run::resume(folder, &config, &data, device)?;
+            } else {
+                data = data::open(&config.data)?;
+                run = Run::create(folder, &config, &data, device, &mut Lines)?;
+            }
+            match run.train(&data, &|| false, &mut Lines)? {
+                Outcome::Finished => Ok(Learned::Model(run.learner().model()?)),
+                Outcome::Interrupted => Err(interrupted()),
+            }
+        }
+        Learning::Rival(mut config) => {
+            config.seed = seed;
+            let data = data::open(&config.data)?;
+            let mut run = match rivals::is_rival(folder) {
+                true => RivalRun::resume(folder, &rivals::read_config(folder)?, &data, device)?,
+                false => RivalRun::create(folder, &config, &data, device)?,
+            };
+            match run.train(&data, &|| false, &mut Lines)? {
+                Outcome::Finished => Ok(Learned::Rival(Box::new(run.rival().clone()))),
+                Outcome::Interrupted => Err(interrupted()),
+            }
+        }
+    }
+}
+
+fn encoder<'a>(
+    row: &Row,
+    learned: &'a Learned,
+    shape: SignalShape,
+    lambda: f32,
+    device: &Device,
+) -> Result<Box<dyn Encoder + 'a>> {
+    let model = match learned {
+        Learned::Model(model) => model,
+        Learned::Rival(rival) => return Ok(Box::new(NetworkEncoder::new(&**rival, device)?)),
+    };
     let basis = BasisPursuitConfig { nonnegative: true, gap: 1e-2, ..BasisPursuitConfig::default() };
     if let Some(strides) = row.windows.clone() {
         let config =
@@ -244,12 +308,11 @@ fn features(source: &dyn Source, count: usize, encoder: &dyn Encoder, row: &Row)
     Ok((found, labels[..count].to_vec()))
 }
 
-fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, model: &Mlcsc, lambda: f32) -> Result<Outcomes> {
+fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, encoder: &dyn Encoder) -> Result<Outcomes> {
     let started = Instant::now();
-    let encoder = encoder(row, model, digits.train.shape(), lambda)?;
     let count = digits.train.len().min(args.train);
-    let (train, train_labels) = features(&*digits.train, count, encoder.as_ref(), row)?;
-    let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder.as_ref(), row)?;
+    let (train, train_labels) = features(&*digits.train, count, encoder, row)?;
+    let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder, row)?;
     println!("  {} features, {:.0} s", train.columns(), started.elapsed().as_secs_f64());
     let labelled = Labelled::new(train, train_labels, test, test_labels)?;
     let penalties = PENALTIES.to_vec();
@@ -292,7 +355,6 @@ fn main() -> Result<()> {
         Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| Error::format(&path, error.to_string()))?,
         Err(_) => Vec::new(),
     };
-    let learnings = learnings(&args.data);
     for &seed in &args.seeds {
         for row in &rows() {
             let wanted = args.rows.is_empty() || args.rows.iter().any(|part| row.name.contains(part.as_str()));
@@ -301,16 +363,19 @@ fn main() -> Result<()> {
             if !wanted || results.iter().any(done) {
                 continue;
             }
-            let Some(learning) = learnings.iter().find(|learning| learning.name == row.learning) else { continue };
-            let folder = args.runs.join(format!("{}-{seed}", learning.name));
-            let model = learned(&folder, learning, seed, &device)?;
-            for depth in 1..=model.depth() {
-                let picture = mosaic::filters(model.effective_filters(depth), None);
-                mosaic::save(&picture, &args.out.join(format!("{}_{depth}.png", learning.name)))?;
-            }
             println!("{} (seed {seed})", row.name);
-            let lambda = learning.config.learning.lambda.end;
-            let found = judged(&args, row, seed, &digits, &model, lambda)?;
+            let learning = learning(row.learning, &args.data)?;
+            let lambda = match &learning {
+                Learning::Model(config) => config.learning.lambda.end,
+                Learning::Rival(_) => 0.0,
+            };
+            let learned = learned(&args.runs.join(format!("{}-{seed}", row.learning)), learning, seed, &device)?;
+            for (depth, atoms) in atoms(&learned).into_iter().enumerate() {
+                let picture = mosaic::filters(atoms, None);
+                mosaic::save(&picture, &args.out.join(format!("{}_{}.png", row.learning, depth + 1)))?;
+            }
+            let encoder = encoder(row, &learned, digits.train.shape(), lambda, &device)?;
+            let found = judged(&args, row, seed, &digits, encoder.as_ref())?;
             println!("  test error {:.2}%, {:.0} s", 100.0 * found.test_error, found.seconds);
             results.push(found);
             let text = serde_json::to_vec_pretty(&results).map_err(|error| Error::format(&path, error.to_string()))?;
@@ -320,6 +385,14 @@ fn main() -> Result<()> {
     }
     println!("{}", page(&results));
     Ok(())
+}
+
+/// Effective atoms of every layer, or what one unit of a rival paints.
+fn atoms(learned: &Learned) -> Vec<Tensor<4>> {
+    match learned {
+        Learned::Model(model) => (1..=model.depth()).map(|depth| model.effective_filters(depth)).collect(),
+        Learned::Rival(rival) => vec![rival.atoms()],
+    }
 }
 
 fn page(results: &[Outcomes]) -> String {

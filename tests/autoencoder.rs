@@ -2,8 +2,8 @@
 
 mod common;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
+use common::parameters::{filled, slopes, values};
 use common::{Case, host, normals, on_every_device, rng, tensor};
 use mlcsc::Error;
 use mlcsc::autoencoder::{
@@ -23,47 +23,6 @@ fn case() -> Case {
 
 fn signals(case: &Case, count: usize, device: &Device) -> Tensor<4> {
     tensor(&case.signals(count), case.config.signal.batched(count), device)
-}
-
-/// The values of all parameters, in the order of the module.
-struct Values(Vec<Vec<f32>>);
-
-impl ModuleVisitor for Values {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push(host(param.val()));
-    }
-}
-
-/// The gradients of all parameters, in the order of the module.
-struct Slopes<'a>(&'a burn::tensor::Gradients, Vec<Vec<f32>>);
-
-impl ModuleVisitor for Slopes<'_> {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.1.push(host(param.val().grad(self.0).expect("a gradient for every parameter")));
-    }
-}
-
-/// Puts values into all parameters.
-struct Fill(std::vec::IntoIter<Vec<f32>>);
-
-impl ModuleMapper for Fill {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let values = self.0.next().expect("values for every parameter");
-        param.map(|old| {
-            let new = tensor(&values, old.dims(), &old.device());
-            if old.is_require_grad() { new.require_grad() } else { new }
-        })
-    }
-}
-
-fn values(autoencoder: &SparseAutoencoder) -> Vec<Vec<f32>> {
-    let mut values = Values(Vec::new());
-    autoencoder.visit(&mut values);
-    values.0
-}
-
-fn filled(autoencoder: SparseAutoencoder, values: Vec<Vec<f32>>) -> SparseAutoencoder {
-    autoencoder.map(&mut Fill(values.into_iter()))
 }
 
 fn prepared(autoencoder: &SparseAutoencoder) -> Prepared {
@@ -147,8 +106,7 @@ fn agreements(case: &Case, config: &SparseAutoencoderConfig, seed: u64, device: 
     let ready = prepared(&tracked);
     let objective = ready.objective(batch.clone(), ready.pursue(batch).unwrap()).unwrap().sum();
     let gradients = objective.backward();
-    let mut slopes = Slopes(&gradients, Vec::new());
-    tracked.visit(&mut slopes);
+    let slopes = slopes(&tracked, &gradients);
     let batch = signals(case, 2, device);
     let (at, held) = (values(&plain), bounds(&plain));
     let learned = config.iterations * held.len();
@@ -178,7 +136,7 @@ fn agreements(case: &Case, config: &SparseAutoencoderConfig, seed: u64, device: 
         println!("{what} parameter {index}: {found} {differences:?}");
         differences.iter().any(|difference| (found - difference).abs() <= 0.005 * difference.abs() + 0.004)
     };
-    slopes.1.iter().enumerate().map(check).collect()
+    slopes.iter().enumerate().map(check).collect()
 }
 
 /// With many iterations a tied encoder is the pursuit.

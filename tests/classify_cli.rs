@@ -4,74 +4,41 @@
 mod common;
 
 use burn::tensor::{Tensor, TensorData};
+use common::program::Program;
 use mlcsc::device;
 use mlcsc::model::file::CodingDefaults;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::{Mlcsc, ModelConfig};
 use serde_json::Value;
-use std::path::PathBuf;
-use std::process::{Command, Output};
-use tempfile::TempDir;
 
 /// A folder with an untrained model of 28×28 pixels and one of 9×9 windows.
-struct Bench {
-    folder: TempDir,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let bench = Self { folder: tempfile::tempdir().unwrap() };
-        let whole =
-            ModelConfig::new(SignalShape::new(1, 28, 28), vec![LayerShape::new(6, 7, 3), LayerShape::new(10, 8, 1)]);
-        let windows = ModelConfig {
-            normalization: Normalization::Contrast,
-            ..ModelConfig::new(SignalShape::new(1, 9, 9), vec![LayerShape::new(8, 5, 1), LayerShape::new(20, 5, 1)])
-        };
-        for (name, config) in [("whole", whole), ("windows", windows)] {
-            let device = device::named(None).unwrap();
-            let geometry = config.geometry().unwrap();
-            let mut random = common::rng(3);
-            let filters = geometry.layers().iter().map(|layer| {
-                let dims = layer.filter_dims();
-                let values = common::normals(&mut random, dims.iter().product());
-                Tensor::from_data(TensorData::new(values, dims), &device)
-            });
-            let model = Mlcsc::from_filters(config.clone(), filters.collect()).unwrap();
-            model.save(&bench.path(&format!("{name}.safetensors")), CodingDefaults::default()).unwrap();
-        }
-        bench
+fn bench() -> Program {
+    let bench = Program::new();
+    let whole =
+        ModelConfig::new(SignalShape::new(1, 28, 28), vec![LayerShape::new(6, 7, 3), LayerShape::new(10, 8, 1)]);
+    let windows = ModelConfig {
+        normalization: Normalization::Contrast,
+        ..ModelConfig::new(SignalShape::new(1, 9, 9), vec![LayerShape::new(8, 5, 1), LayerShape::new(20, 5, 1)])
+    };
+    for (name, config) in [("whole", whole), ("windows", windows)] {
+        let device = device::named(None).unwrap();
+        let geometry = config.geometry().unwrap();
+        let mut random = common::rng(3);
+        let filters = geometry.layers().iter().map(|layer| {
+            let dims = layer.filter_dims();
+            let values = common::normals(&mut random, dims.iter().product());
+            Tensor::from_data(TensorData::new(values, dims), &device)
+        });
+        let model = Mlcsc::from_filters(config.clone(), filters.collect()).unwrap();
+        model.save(&bench.path(&format!("{name}.safetensors")), CodingDefaults::default()).unwrap();
     }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, arguments: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlcsc"));
-        command.current_dir(self.folder.path()).env_remove("BURN_DEVICE").args(arguments.split_whitespace());
-        command.output().unwrap()
-    }
-
-    fn works(&self, arguments: &str) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && errors.is_empty(), "{arguments}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn fails(&self, arguments: &str, code: i32) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{arguments}: {errors}");
-        assert!(errors.lines().count() <= 2 && output.stdout.is_empty(), "{errors}");
-        errors
-    }
+    bench
 }
 
 #[test]
 fn drawn_digits_are_told_apart() {
-    let bench = Bench::new();
+    let bench = bench();
     for (model, flags) in [
         ("whole", "--layers 1,2 --grid 3 --labels 100"),
         ("whole", "--layers 1 --classifier logistic --pool mean --rectify absolute"),
@@ -79,7 +46,7 @@ fn drawn_digits_are_told_apart() {
     ] {
         let arguments =
             format!("classify --model {model}.safetensors --data digits --count 900 --penalties 0.1,0.01 {flags}");
-        let found: Value = serde_json::from_str(&bench.works(&format!("{arguments} --json"))).unwrap();
+        let found = bench.json(&arguments);
         let error = found["test_error"].as_f64().unwrap();
         // Nine in ten would be wrong by chance.
         assert!(error < 0.5, "{arguments}: {error}");
@@ -93,7 +60,7 @@ fn drawn_digits_are_told_apart() {
             assert_eq!(fewer["labels"], 100);
             assert!(fewer["test_error"].as_f64().unwrap() < 0.7);
         }
-        let again: Value = serde_json::from_str(&bench.works(&format!("{arguments} --json"))).unwrap();
+        let again = bench.json(&arguments);
         assert_eq!((&again["confusion"], &again["candidates"]), (&found["confusion"], &found["candidates"]));
         let text = bench.works(&arguments);
         let line = text.lines().find(|line| line.trim_start().starts_with("test error")).unwrap();
@@ -103,7 +70,7 @@ fn drawn_digits_are_told_apart() {
 
 #[test]
 fn mistakes_are_told() {
-    let bench = Bench::new();
+    let bench = bench();
     std::fs::write(
         bench.path("images"),
         [&[0, 0, 8, 3, 0, 0, 0, 9, 0, 0, 0, 28, 0, 0, 0, 28][..], &[7; 9 * 784]].concat(),

@@ -1,68 +1,40 @@
 //! The program from outside: every command on tiny models, and what it says to bad input.
 
+mod common;
+
+use common::program::Program;
 use mlcsc::export::arrays::write_npy;
 use serde_json::Value;
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use tempfile::TempDir;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 /// A folder to run the program in.
-struct Bench(TempDir);
+struct Bench {
+    program: Program,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
 
 impl Bench {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        Self { program: Program::new() }
     }
 
     fn npy(&self, name: &str, shape: &[usize], values: &[f32]) {
         write_npy(&self.path(name), shape, values).unwrap();
     }
 
-    fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlcsc"));
-        command.current_dir(self.0.path()).env_remove("BURN_DEVICE").args(arguments.split_whitespace());
-        command
-    }
-
-    fn run(&self, arguments: &str) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// Runs what must work and returns its stdout.
-    fn works(&self, arguments: &str) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && errors.is_empty(), "{arguments}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &str) -> Value {
-        serde_json::from_str(&self.works(&format!("{arguments} --json"))).unwrap()
-    }
-
     /// Runs what must fail with that code and one or two lines that hold all of `words`.
     fn fails(&self, arguments: &str, code: i32, words: &[&str]) {
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{arguments}: {errors}");
-        assert!(errors.starts_with("error: ") && errors.lines().count() <= 2, "{arguments}: {errors}");
-        assert!(!errors.contains("panicked"), "{arguments}: {errors}");
+        let errors = self.program.fails(arguments, code);
         assert!(words.iter().all(|word| errors.contains(word)), "{arguments}: {words:?} in {errors}");
-        assert!(output.stdout.is_empty(), "{arguments}");
-    }
-
-    /// Names of everything in the folder, hidden files too.
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
     }
 
     /// `model.safetensors`: three layers on 1x12x12, the last a matrix; `signals.npy`: seven signals for it.
@@ -312,7 +284,7 @@ fn usage_errors() {
     let bench = Bench::with_model();
     let encode = "encode --model model.safetensors --data signals.npy --out out.npz";
     bench.npy("three.npy", &[3], &[0.1; 3]);
-    let before = bench.names();
+    let before = bench.names(".");
     for (flags, words) in [
         ("--lambda -1", ["--lambda", "-1"]),
         ("--lambda nan", ["--lambda", "NaN"]),
@@ -356,7 +328,7 @@ fn usage_errors() {
     bench.fails(&format!("{encode} --lambda-file three.npy"), 1, &["three.npy", "[7]", "[3]"]);
     bench.npy("three.npy", &[7], &[-0.1; 7]);
     bench.fails(&format!("{encode} --lambda-file three.npy"), 2, &["three.npy", "-0.1"]);
-    assert_eq!(bench.names(), before);
+    assert_eq!(bench.names("."), before);
 }
 
 #[test]
@@ -375,7 +347,7 @@ fn files_that_are_no_models() {
     };
     let broken: [&[u8]; 8] =
         [b"", b"text, no model", &model[..7], &model[..200], &model[..model.len() - 1], &absurd, &other, &nan];
-    let before = bench.names();
+    let before = bench.names(".");
     for bytes in broken {
         fs::write(bench.path("bad.safetensors"), bytes).unwrap();
         for command in [
@@ -392,7 +364,7 @@ fn files_that_are_no_models() {
     fs::create_dir(bench.path("folder")).unwrap();
     bench.fails("inspect --model folder", 1, &["folder"]);
     fs::remove_dir(bench.path("folder")).unwrap();
-    assert_eq!(bench.names(), before);
+    assert_eq!(bench.names("."), before);
 }
 
 #[test]
@@ -409,7 +381,7 @@ fn signals_and_codes_that_do_not_fit() {
     bench.works("encode --model model.safetensors --data signals.npy --out codes.npz");
     let codes = fs::read(bench.path("codes.npz")).unwrap();
     fs::write(bench.path("cut.npz"), &codes[..codes.len() / 2]).unwrap();
-    let before = bench.names();
+    let before = bench.names(".");
     for data in ["colour.npy", "small.npy", "nan.npy", "text.npy"] {
         for command in ["encode --out out.npz", "reconstruct --out out.npy"] {
             bench.fails(&format!("{command} --model model.safetensors --data {data}"), 1, &[data]);
@@ -421,7 +393,7 @@ fn signals_and_codes_that_do_not_fit() {
     }
     bench.fails("reconstruct --model other.safetensors --codes codes.npz --out out", 1, &["codes.npz", "2x12x12"]);
     bench.fails("reconstruct --model model.safetensors --codes nine.npy --out out", 2, &["--codes", "nine.npy"]);
-    assert_eq!(bench.names(), before);
+    assert_eq!(bench.names("."), before);
 }
 
 #[test]
@@ -429,7 +401,7 @@ fn filters_that_are_no_dictionary() {
     let bench = Bench::with_model();
     bench.npy("nan.npy", &[1, 1, 2, 2], &[1.0, f32::NAN, 0.0, 0.0]);
     bench.npy("flat.npy", &[4], &[1.0; 4]);
-    let before = bench.names();
+    let before = bench.names(".");
     let out = "--input-shape 1x12x12 --out new.safetensors";
     bench.fails(&format!("import --filters nan.npy {out}"), 1, &["nan.npy"]);
     bench.fails(&format!("import --filters flat.npy {out}"), 1, &["flat.npy"]);
@@ -437,14 +409,14 @@ fn filters_that_are_no_dictionary() {
     bench.fails(&format!("import --filters missing.npy {out}"), 1, &["missing.npy"]);
     bench.fails("import --filters w1.npy --input-shape 1x4x4 --out new.safetensors", 1, &["kernel of layer 1"]);
     bench.fails(&format!("import --filters w1.npy --paddings 5 {out}"), 2, &["padding"]);
-    assert_eq!(bench.names(), before);
+    assert_eq!(bench.names("."), before);
 }
 
 #[test]
 fn places_that_cannot_be_written() {
     let bench = Bench::with_model();
     bench.works("encode --model model.safetensors --data signals.npy --out codes.npz");
-    let before = bench.names();
+    let before = bench.names(".");
     for (command, out) in [
         ("encode --model model.safetensors --data signals.npy", "w1.npy/below/out.npz"),
         ("reconstruct --model model.safetensors --data signals.npy", "w1.npy/below"),
@@ -455,7 +427,7 @@ fn places_that_cannot_be_written() {
     ] {
         bench.fails(&format!("{command} --out {out}"), 1, &[out]);
     }
-    assert_eq!(bench.names(), before);
+    assert_eq!(bench.names("."), before);
 }
 
 #[test]
@@ -477,7 +449,7 @@ fn a_closed_pipe_is_no_failure() {
 #[test]
 fn interruptions_leave_nothing() {
     let bench = Bench::with_model();
-    let before = bench.names();
+    let before = bench.names(".");
     for (signal, code) in [("-INT", Some(130)), ("-TERM", Some(130)), ("-KILL", None)] {
         // Far more iterations than the test has time for, in many batches.
         bench.npy("signals.npy", &[20_000, 12, 12], &noise(4, 20_000 * 144));
@@ -490,11 +462,11 @@ fn interruptions_leave_nothing() {
             .unwrap();
         std::thread::sleep(std::time::Duration::from_secs(3));
         assert!(child.try_wait().unwrap().is_none(), "the command ended before it could be interrupted");
-        assert_eq!(bench.names(), before);
+        assert_eq!(bench.names("."), before);
         assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), code, "{output:?}");
-        assert_eq!(bench.names(), before);
+        assert_eq!(bench.names("."), before);
         let errors = String::from_utf8(output.stderr).unwrap();
         assert!(errors.lines().count() <= 1 && !errors.contains("panicked"), "{errors}");
     }

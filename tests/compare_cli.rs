@@ -2,24 +2,30 @@
 
 mod common;
 
+use common::program::Program;
 use common::reference::Reference;
 use common::{norm, wide};
 use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output};
-use tempfile::TempDir;
 
 /// A folder with the model and the signals of a reference problem.
 struct Bench {
-    folder: TempDir,
+    program: Program,
     problem: Reference,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
 }
 
 impl Bench {
     fn new(name: &'static str) -> Self {
         let problem = Reference::load(name);
-        let bench = Self { folder: tempfile::tempdir().unwrap(), problem };
+        let bench = Self { program: Program::new(), problem };
         let layers = &bench.problem.meta.layers;
         let filters: Vec<String> = (1..=layers.len()).map(|layer| bench.array(&format!("filters_{layer}"))).collect();
         let strides: Vec<String> = layers.iter().map(|layer| layer.stride.to_string()).collect();
@@ -41,44 +47,12 @@ impl Bench {
         self.problem.meta.layers.len()
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, arguments: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlcsc"));
-        command.current_dir(self.folder.path()).env_remove("BURN_DEVICE").args(arguments.split_whitespace());
-        command.output().unwrap()
-    }
-
-    fn works(&self, arguments: &str) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && errors.is_empty(), "{arguments}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &str) -> Value {
-        serde_json::from_str(&self.works(&format!("{arguments} --json"))).unwrap()
-    }
-
     /// Runs what must be refused as wrong usage in one line (and a hint) that holds all of `words`, leaving nothing behind.
     fn refuses(&self, arguments: &str, words: &[&str]) {
-        let before = self.names();
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(2), "{arguments}: {errors}");
-        assert!(errors.starts_with("error: ") && errors.lines().count() <= 2, "{arguments}: {errors}");
+        let before = self.names(".");
+        let errors = self.fails(arguments, 2);
         assert!(words.iter().all(|word| errors.contains(word)), "{arguments}: {words:?} in {errors}");
-        assert!(output.stdout.is_empty() && self.names() == before, "{arguments}");
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.folder.path()).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
+        assert_eq!(self.names("."), before, "{arguments}");
     }
 
     fn data(&self) -> String {

@@ -365,7 +365,7 @@ fn every_rival_learns_and_resumes() {
 fn batch(device: &Device, step: usize) -> TrainingBatch {
     let values: Vec<f32> =
         common::normals(&mut common::rng(4), 8 * 144).iter().map(|value| value.abs() % 1.0).collect();
-    TrainingBatch { signals: tensor(&values, [8, 1, 12, 12], device), step, steps: 100, seed: 0 }
+    TrainingBatch { signals: tensor(&values, [8, 1, 12, 12], device), labels: None, step, steps: 100, seed: 0 }
 }
 
 #[test]

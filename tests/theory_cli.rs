@@ -3,22 +3,27 @@
 
 mod common;
 
+use common::program::Program;
 use mlcsc::device;
 use mlcsc::model::design::DesignConfig;
 use mlcsc::model::file::CodingDefaults;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use safetensors::SafeTensors;
-use serde_json::Value;
 use std::fs;
-use std::path::PathBuf;
-use std::process::{Command, Output};
-use tempfile::TempDir;
 
 /// A folder with a model on which the theorems have something to say.
 struct Bench {
-    folder: TempDir,
+    program: Program,
     model: Mlcsc,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
 }
 
 impl Bench {
@@ -27,38 +32,9 @@ impl Bench {
         let config = ModelConfig::new(SignalShape::new(1, 24, 24), layers);
         let config = DesignConfig { steps: 100, ..DesignConfig::new(config, vec![atom_nonzeros]) };
         let model = config.init(&device::named(None).unwrap()).unwrap();
-        let bench = Self { folder: tempfile::tempdir().unwrap(), model };
+        let bench = Self { program: Program::new(), model };
         bench.model.save(&bench.path("model.safetensors"), CodingDefaults::default()).unwrap();
         bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, arguments: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlcsc"));
-        command.current_dir(self.folder.path()).env_remove("BURN_DEVICE").args(arguments.split_whitespace());
-        command.output().unwrap()
-    }
-
-    fn works(&self, arguments: &str) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success() && errors.is_empty(), "{arguments}: {errors}");
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn json(&self, arguments: &str) -> Value {
-        serde_json::from_str(&self.works(&format!("{arguments} --json"))).unwrap()
-    }
-
-    fn fails(&self, arguments: &str, code: i32) -> String {
-        let output = self.run(arguments);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{arguments}: {errors}");
-        assert!(errors.lines().count() <= 2 && output.stdout.is_empty(), "{errors}");
-        errors
     }
 
     fn npy(&self, name: &str) -> Vec<f32> {

@@ -1,6 +1,9 @@
 //! `mlcsc train` from outside: what it leaves behind, how it is interrupted and resumed, and what it says to bad input.
 #![cfg(unix)]
 
+mod common;
+
+use common::program::Program;
 use mlcsc::export::arrays::write_npy;
 use serde_json::{Value, json};
 use std::fs;
@@ -8,20 +11,25 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use tempfile::TempDir;
 
 /// A folder to run the program in, with `small.json`: a configuration that trains in a second or two.
-struct Bench(TempDir);
+struct Bench {
+    program: Program,
+}
+
+impl std::ops::Deref for Bench {
+    type Target = Program;
+
+    fn deref(&self) -> &Program {
+        &self.program
+    }
+}
 
 impl Bench {
     fn new() -> Self {
-        let bench = Self(tempfile::tempdir().unwrap());
+        let bench = Self { program: Program::new() };
         bench.write("small.json", &configuration().to_string());
         bench
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
     }
 
     fn write(&self, name: &str, text: &str) {
@@ -33,9 +41,7 @@ impl Bench {
     }
 
     fn command(&self, arguments: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mlcsc"));
-        command.current_dir(self.0.path()).env_remove("BURN_DEVICE").arg("train").args(arguments.split_whitespace());
-        command
+        self.program.command(&format!("train {arguments}"))
     }
 
     /// Runs what must work and returns its stdout.
@@ -74,17 +80,9 @@ impl Bench {
             }
         }
         let mut found = Vec::new();
-        walk(self.0.path(), &mut found);
+        walk(self.folder(), &mut found);
         found.sort();
         found
-    }
-
-    fn names(&self, folder: &str) -> Vec<String> {
-        let entries = fs::read_dir(self.path(folder)).unwrap();
-        let mut names: Vec<String> =
-            entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
     }
 
     /// Starts a run in `folder` and waits until so many steps are done.
@@ -480,14 +478,9 @@ fn rivals_from_beginning_to_end() {
     assert!(text.contains("5 principal components") && bench.path("pca/pictures/atoms.png").is_file());
     let text = bench.works("--model dictionary --units 30 --epochs 1 --count 60 --patch 12 --patches 240 --out flat");
     assert!(text.contains("flat/model.safetensors"));
-    let program = Command::new(env!("CARGO_BIN_EXE_mlcsc"))
-        .current_dir(bench.0.path())
-        .args(["diagnose", "--model", "sae/model.safetensors", "flat/model.safetensors", "sae-again/model.safetensors"])
-        .args(["--data", "digits", "--count", "60", "--patch", "12", "--limit", "30", "--json"])
-        .output()
-        .unwrap();
-    assert!(program.status.success(), "{}", plain(&program.stderr));
-    let document: Value = serde_json::from_slice(&program.stdout).unwrap();
+    let models = "--model sae/model.safetensors flat/model.safetensors sae-again/model.safetensors";
+    let flags = "--data digits --count 60 --patch 12 --limit 30";
+    let document = bench.json(&format!("diagnose {models} {flags}"));
     let models = document["models"].as_array().unwrap();
     assert_eq!((models.len(), document["signals"].as_u64()), (3, Some(30)));
     // The same network is as stable as can be, another one is not.

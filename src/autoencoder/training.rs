@@ -3,13 +3,15 @@
 use super::{Autoencoder, Coded};
 use crate::error::Result;
 use burn::module::{Module, ModuleDisplay};
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 /// Signals of a step, with what a loss may depend on beside them.
 #[derive(Debug, Clone)]
 pub struct TrainingBatch {
     /// The signals, `[n, channels, height, width]`.
     pub signals: Tensor<4>,
+    /// Their labels, `[n]`, where the source has some.
+    pub labels: Option<Tensor<1, Int>>,
     /// Steps done before this one; of held-out signals, all steps so far.
     pub step: usize,
     /// Steps of the whole run.
@@ -36,6 +38,11 @@ pub struct Outcome {
 
 /// An auto-encoder that can be trained by gradients.
 pub trait Trainable: Autoencoder + Module + ModuleDisplay + 'static {
+    /// The number of classes where labels are needed, each of them less than that; `None` where the loss does without.
+    fn needs_labels(&self) -> Option<usize> {
+        None
+    }
+
     /// The loss of a batch, as in training: with noise, constraints of sparsity, auxiliary terms.
     ///
     /// # Errors

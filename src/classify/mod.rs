@@ -2,15 +2,18 @@
 //!
 //! An [`Encoder`] turns signals into codes; [`PoolingConfig`] makes of them feature vectors of one length ([`extract`]); a
 //! [`LinearConfig`] fits a classifier to them, and [`Labelled`] judges features by the error that is left on test signals, with the
-//! penalty chosen on a part of the training signals.
+//! penalty chosen on a part of the training signals. [`PursuitNetwork`] is what labels make of the same layers when they train them
+//! from end to end.
 
 pub mod encoder;
 pub mod evaluation;
 pub mod features;
 mod lbfgs;
 pub mod linear;
+pub mod network;
 
 pub use encoder::{Encoder, Map, NetworkEncoder, SignalEncoder, WindowConfig, WindowEncoder, extract};
 pub use evaluation::{Candidate, Confusion, Evaluation, EvaluationConfig, Labelled};
 pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Standardization};
 pub use linear::{LinearClassifier, LinearConfig, Loss};
+pub use network::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};

@@ -124,6 +124,40 @@ pub enum Split {
     All,
 }
 
+/// The first signals of a source.
+struct First {
+    source: Arc<dyn Source>,
+    count: usize,
+}
+
+impl Source for First {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn shape(&self) -> SignalShape {
+        self.source.shape()
+    }
+
+    fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
+        assert!(indices.iter().all(|&index| index < self.count), "signals below {}", self.count);
+        self.source.read(indices, out)
+    }
+
+    fn labels(&self) -> Option<&[u8]> {
+        self.source.labels().map(|labels| &labels[..self.count])
+    }
+
+    fn describe(&self) -> String {
+        format!("the first {} of {}", self.count, self.source.describe())
+    }
+}
+
+/// The first `count` signals of a source, or all where it has fewer.
+pub fn first(source: Arc<dyn Source>, count: usize) -> Arc<dyn Source> {
+    if count >= source.len() { source } else { Arc::new(First { source, count }) }
+}
+
 /// Signals to learn from and signals held out, of one shape.
 #[derive(Clone)]
 pub struct Dataset {
@@ -274,6 +308,21 @@ mod tests {
             let message = message(config);
             assert!(message.starts_with(field), "{message}");
         }
+    }
+
+    #[test]
+    fn the_first_of_a_source() {
+        let all = open(&DataConfig { count: Some(60), ..DataConfig::default() }).unwrap().train;
+        assert!(Arc::ptr_eq(&first(all.clone(), 50), &all));
+        let few = first(all.clone(), 7);
+        assert_eq!((few.len(), few.labels().unwrap()), (7, &all.labels().unwrap()[..7]));
+        let read = |source: &Arc<dyn Source>| {
+            let mut values = vec![0.0; 2 * source.shape().len()];
+            source.read(&[6, 2], &mut values).unwrap();
+            values
+        };
+        assert_eq!(read(&few), read(&all));
+        assert!(few.describe().starts_with("the first 7 of "));
     }
 
     #[test]

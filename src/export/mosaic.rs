@@ -48,6 +48,18 @@ pub fn images(images: Tensor<4>) -> RgbImage {
     draw(images, None, Scaling::Unit)
 }
 
+/// Rows of so many images, each scaled by its own largest magnitude with mid-grey for 0. Images beyond the last whole row are left out.
+///
+/// # Shapes
+/// - images: `[n, channels, height, width]`.
+pub fn table(images: Tensor<4>, columns: usize) -> RgbImage {
+    let [count, channels, height, width] = images.dims();
+    let rows = count / columns.max(1);
+    let shown: Vec<usize> = (0..rows * columns).collect();
+    let grid = Grid::with_columns(rows, columns.max(1), tile(channels, height, width));
+    paint(images, &shown, &grid, Scaling::Symmetric)
+}
+
 /// One image with values in [0, 1] as a PNG: grey for one channel, colour for three.
 ///
 /// # Errors
@@ -93,14 +105,23 @@ pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
 
 fn draw(tiles: Tensor<4>, order: Option<&[usize]>, scaling: Scaling) -> RgbImage {
     let [count, channels, height, width] = tiles.dims();
-    let values = to_host(tiles);
-    let panels = if channels == 3 { 1 } else { channels };
-    let tile = [height, width * panels];
     let shown: Vec<usize> = match order {
         Some(order) => order.iter().copied().filter(|&index| index < count).collect(),
         None => (0..count).collect(),
     };
-    let grid = Grid::new(shown.len(), tile);
+    let grid = Grid::new(shown.len(), tile(channels, height, width));
+    paint(tiles, &shown, &grid, scaling)
+}
+
+/// Height and width of a tile: channels are side by side unless they are three.
+fn tile(channels: usize, height: usize, width: usize) -> [usize; 2] {
+    [height, if channels == 3 { width } else { width * channels }]
+}
+
+/// The tiles of these indices in their places.
+fn paint(tiles: Tensor<4>, shown: &[usize], grid: &Grid, scaling: Scaling) -> RgbImage {
+    let [_, channels, height, width] = tiles.dims();
+    let values = to_host(tiles);
     let [mosaic_height, mosaic_width] = grid.pixels();
     let mut image = RgbImage::from_pixel(mosaic_width as u32, mosaic_height as u32, LINE);
     let (plane, len) = (height * width, channels * height * width);
@@ -115,7 +136,7 @@ fn draw(tiles: Tensor<4>, order: Option<&[usize]>, scaling: Scaling) -> RgbImage
         };
         let [top, left] = grid.corner(place);
         for row in 0..height {
-            for column in 0..tile[1] {
+            for column in 0..grid.tile[1] {
                 let (panel, across) = (column / width, column % width);
                 let at = |channel: usize| to_byte(values[channel * plane + row * width + across] * scale + offset);
                 let pixel = if channels == 3 { Rgb([at(0), at(1), at(2)]) } else { Rgb([at(panel); 3]) };
@@ -148,11 +169,15 @@ struct Grid {
 impl Grid {
     /// The grid for `count` tiles whose mosaic is closest to a square.
     fn new(count: usize, tile: [usize; 2]) -> Self {
-        let side = |tiles: usize, extent: usize, scale: usize| tiles * (extent * scale + 1) + 1;
         let ideal = (count as f64 * (tile[0] + 1) as f64 / (tile[1] + 1) as f64).sqrt();
         let most = |extent: usize| (LAST_SIDE / (extent + 1)).max(1);
         let columns = (ideal.ceil() as usize).clamp(1, count.max(1)).min(most(tile[1]));
-        let rows = count.div_ceil(columns).clamp(1, most(tile[0]));
+        Self::with_columns(count.div_ceil(columns).clamp(1, most(tile[0])), columns, tile)
+    }
+
+    /// The grid of so many rows and columns, enlarged as far as that is legible.
+    fn with_columns(rows: usize, columns: usize, tile: [usize; 2]) -> Self {
+        let side = |tiles: usize, extent: usize, scale: usize| tiles * (extent * scale + 1) + 1;
         let largest = tile[0].max(tile[1]).max(1);
         let fits = |scale: &usize| side(rows, tile[0], *scale).max(side(columns, tile[1], *scale)) <= LARGEST_SIDE;
         let scale = (1..=LEGIBLE_TILE.div_ceil(largest)).rev().find(fits).unwrap_or(1);
@@ -205,6 +230,13 @@ mod tests {
             image.get_pixel(left as u32, top as u32).0[0]
         };
         assert_eq!([at(0), at(1)], [255, 0]);
+    }
+
+    #[test]
+    fn tables_have_whole_rows() {
+        let image = table(tensor(vec![1.0; 7], [7, 1, 1, 1]), 3);
+        let side = |tiles: u32| tiles * (LEGIBLE_TILE as u32 + 1) + 1;
+        assert_eq!(image.dimensions(), (side(3), side(2)));
     }
 
     #[test]

@@ -133,6 +133,9 @@ impl EndToEnd {
                 let what = format!("signals of {}", source.describe());
                 return Err(Error::shape(what, network.signal(), source.shape()));
             }
+            if let Some(classes) = network.needs_labels() {
+                check_labels(&**source, classes)?;
+            }
         }
         if self.optimization.patience.is_some_and(|patience| is_exhausted(&self.losses, patience)) {
             return Ok((network, Ending::Early));
@@ -223,6 +226,16 @@ impl EndToEnd {
         }
         let ending = *ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok((result.model.network, ending))
+    }
+}
+
+/// Refuses signals without labels, and labels of too many classes.
+fn check_labels(source: &dyn Source, classes: usize) -> Result<()> {
+    let what = format!("labels of {}", source.describe());
+    let labels = source.labels().ok_or_else(|| Error::shape(&what, "one per signal", "none"))?;
+    match labels.iter().find(|&&label| usize::from(label) >= classes) {
+        None => Ok(()),
+        Some(label) => Err(Error::shape(what, format!("labels less than {classes}"), label)),
     }
 }
 
@@ -682,9 +695,14 @@ impl Iterator for BatchIterator<'_> {
         let mut values = vec![0.0; indices.len() * source.shape().len()];
         let read = source.read(indices, &mut values).map_err(DatasetError::new);
         let signals = TensorData::new(values, source.shape().batched(indices.len()));
+        let labels = source.labels().map(|labels| {
+            let labels: Vec<i32> = indices.iter().map(|&index| i32::from(labels[index])).collect();
+            Tensor::from_data(TensorData::new(labels, [indices.len()]), device)
+        });
         self.position = end;
         Some(read.map(|()| TrainingBatch {
             signals: Tensor::from_data(signals, device),
+            labels,
             step: clock.done(),
             steps: clock.steps,
             seed: *run_seed,

@@ -4,6 +4,9 @@
 #![allow(dead_code)]
 
 pub mod explicit;
+#[cfg(feature = "autodiff")]
+pub mod parameters;
+pub mod program;
 pub mod reference;
 
 use burn::tensor::{Device, Tensor, TensorData};
