@@ -276,7 +276,6 @@ mod untrained {
     use super::{Screen, Wishes};
     use crate::error::{Error, Result};
     use std::path::Path;
-    use std::time::Instant;
 
     /// Nothing can be told without the code for it.
     pub fn holds_rival(_: &Path) -> bool {

@@ -97,6 +97,7 @@ impl Convolution {
 ///
 /// # Panics
 /// As there; if the filters' dimensions are not the geometry's.
+#[cfg(feature = "flex")]
 pub(super) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, signals: &[f32], out: &mut [f32]) {
     assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
     Correlation::analysis(filters, geometry).apply(signals, out);
@@ -106,6 +107,7 @@ pub(super) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, sign
 ///
 /// # Panics
 /// As there; if the filters' dimensions are not the geometry's.
+#[cfg(feature = "flex")]
 pub(super) fn synthesize_once(filters: &HostFilters, geometry: &LayerGeometry, codes: &[f32], out: &mut [f32]) {
     assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
     Correlation::synthesis(filters, geometry).apply(codes, out);
