@@ -32,7 +32,7 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "cnn,ml-ista,ml-fista,ml-lista,layered-bp")]
     networks: Vec<String>,
     /// Passes over the training digits
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     epochs: usize,
     /// Take the first N training digits only
     #[arg(long, default_value_t = 60_000)]
