@@ -220,7 +220,7 @@ fn page(results: &[Found]) -> String {
             published(&first.network)
         );
     }
-    page.push_str("\nThe first layer's filters:\n\n");
+    page.push_str("\nThe first layer's filters, which after so short a training are still close to the random ones that they began as:\n\n");
     let mut networks: Vec<&str> = results.iter().map(|found| found.network.as_str()).collect();
     networks.dedup();
     for network in networks {
