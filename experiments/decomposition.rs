@@ -50,6 +50,9 @@ fn main() -> Result<()> {
     let labels = digits.test.labels().ok_or_else(|| Error::parameter("--data", &args.data, "digits with labels"))?;
     let chosen: Vec<usize> =
         (0..10).filter_map(|class| labels.iter().position(|&label| usize::from(label) == class)).collect();
+    if chosen.is_empty() {
+        return Err(Error::parameter("--data", &args.data, "labels from 0 to 9"));
+    }
     let shape = digits.test.shape();
     let mut pixels = vec![0.0; chosen.len() * shape.len()];
     digits.test.read(&chosen, &mut pixels)?;

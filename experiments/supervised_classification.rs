@@ -110,7 +110,9 @@ impl Watcher<PursuitNetwork> for Errors {
 
 fn trained(args: &Args, pursuit: NetworkPursuit, seed: u64, digits: &Dataset, device: &Device) -> Result<Found> {
     let (name, started) = (pursuit.name(), Instant::now());
-    let folder = args.runs.join(format!("{name}-{seed}-{}-{}", args.train, args.epochs));
+    // A run is gone on with by the same settings only.
+    let settings = format!("{}-{}-{}-{}", args.train, args.epochs, args.batch_size, args.learning_rate);
+    let folder = args.runs.join(format!("{name}-{seed}-{settings}"));
     files::create_folder(&folder)?;
     let training = EndToEnd {
         train: digits.train.clone(),
@@ -129,6 +131,11 @@ fn trained(args: &Args, pursuit: NetworkPursuit, seed: u64, digits: &Dataset, de
     let steps = args.epochs * training.steps_per_epoch();
     let mut errors = Errors { wrong: 0, all: 0, since: Instant::now(), steps, errors: Vec::new() };
     let network = PursuitNetworkConfig::mnist(pursuit).init(seed, device)?;
+    if training.resume == Some(args.epochs) {
+        // Stopped between the last epoch and the table: its error is not known any more.
+        let what = format!("all {} epochs are done; remove the folder to measure again", args.epochs);
+        return Err(Error::parameter("--runs", training.folder.display(), what));
+    }
     let (network, _) = training.run(network, &mut errors)?;
     files::create_folder(&args.out)?;
     let filters = mosaic::filters(network.layers[0].filters.val(), None);
