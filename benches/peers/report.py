@@ -3,6 +3,8 @@
 import json
 import re
 
+# Tasks of hours whose cases are measured some at a time: those of earlier runs stay, each with what its run depended on.
+ACCUMULATED = {"convolution"}
 BEGIN, END = "<!-- tables: written by run.py -->", "<!-- end of tables -->"
 TITLES = {
     "lasso": "Lasso",
@@ -18,33 +20,44 @@ def write_report(folder, results):
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "results.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    known.update(results)
+    for name, result in results.items():
+        known[name] = accumulated(known.get(name, []), result) if name in ACCUMULATED else [result]
     known = {name: known[name] for name in TITLES if name in known}
     path.write_text(json.dumps(known, indent=1, ensure_ascii=False) + "\n")
-    tables = "\n".join(section(name, result) for name, result in known.items())
+    tables = "\n".join(section(name, runs) for name, runs in known.items())
     page = folder / "README.md"
     text = page.read_text() if page.exists() else f"# Results\n\n{BEGIN}\n{END}\n"
     pattern = re.escape(BEGIN) + ".*?" + re.escape(END)
     page.write_text(re.sub(pattern, lambda _: f"{BEGIN}\n\n{tables}\n{END}", text, flags=re.DOTALL))
-    print("\n".join(section(name, result) for name, result in results.items()), flush=True)
+    print("\n".join(section(name, [result]) for name, result in results.items()), flush=True)
 
 
-def section(name, result):
+def accumulated(runs, result):
+    """The runs before, less the cases that the new one measured again, and the new one."""
+    again = {case["case"] for case in result["cases"]}
+    kept = [{**run, "cases": [case for case in run["cases"] if case["case"] not in again]} for run in runs]
+    return [run for run in kept if run["cases"]] + [result]
+
+
+def section(name, runs):
+    return "\n".join([f"### {TITLES[name]}", "", *("\n".join(tables(run)) for run in runs)])
+
+
+def tables(result):
+    """What the run depended on, and its cases."""
     machine = result["machine"]
     rates = ", ".join(f"{who} {rate:.0f}" for who, rate in result["gigaflops"].items())
     bandwidth = ", ".join(f"{who} {rate:.0f}" for who, rate in result["gigabytes_per_second"].items())
     versions = ", ".join(f"{who} {version}" for who, version in sorted(result["versions"].items()))
     quick = " **A quick run: says whether it works, not how fast.**" if result["quick"] else ""
     lines = [
-        f"### {TITLES[name]}",
-        "",
         f"{result['data']}; {result['rounds']} rounds, {result['minutes']} minutes.{quick} "
         f"{machine['processor']}, {machine['cores']} cores, {machine['vectors']}; matrix product in GFLOP/s: {rates}; "
         f"triad in GB/s: {bandwidth}; {versions}, Python {machine['python']}, {machine['rustc']}.",
     ]
     for case in result["cases"]:
         lines += ["", f"**{case['case']}**", "", *table(case), ""]
-    return "\n".join(lines)
+    return lines
 
 
 def table(case):
@@ -55,7 +68,8 @@ def table(case):
     ]
     for row in case["rows"]:
         if "median" not in row:
-            lines.append(f"| {row['contender']} | – | | | | {row.get('failure', 'not run')} |")
+            ratio = f"> {row['at_least']:.1f}" if "at_least" in row else ""
+            lines.append(f"| {row['contender']} | – | | {ratio} | | {row.get('failure', 'not run')} |")
             continue
         spread = f"{min(row['seconds']):.3g}–{max(row['seconds']):.3g} s"
         value = f"{row['rate']:.4g}" if rates else f"{row['median']:.3g}"
