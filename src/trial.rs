@@ -1,8 +1,9 @@
 //! Pursuits run as the theorems prescribe, on signals whose representations are known: what is measured beside what is promised.
 
 use crate::error::Result;
-use crate::model::Operator;
+use crate::model::geometry::{LayerShape, Pair};
 use crate::model::sparse::to_host;
+use crate::model::{Application, Mlcsc, ModelConfig, Operator};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
     OrthogonalMatchingPursuitConfig, Problem, Pursuit, Threshold,
@@ -79,8 +80,9 @@ impl Known {
 /// Runs the pursuit of a theorem on signals of which everything is known, each by itself with the parameters that the theorem wants,
 /// and measures.
 ///
-/// Penalties of the convex theorems are on normalised coefficients where all columns of an atom are equally long; where padding crops
-/// some of them, the bound is that of one penalty for all.
+/// Penalties of the convex theorems are on normalised coefficients. Where padding crops columns, so that those of an atom are not equally
+/// long, layered basis pursuit runs over the layers' matrices with normalised columns, and the bound of the projection is that of one
+/// penalty for all.
 ///
 /// # Errors
 /// What the pursuits refuse.
@@ -189,13 +191,6 @@ fn estimates(
             Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
         }
         Theorem::LayeredBasisPursuit { .. } => {
-            let mut problem = problem()?;
-            for (index, (dictionary, layer)) in profile.own.iter().zip(geometry.layers()).enumerate() {
-                match weights(dictionary, layer.code.channels) {
-                    Some(weights) => problem = problem.with_weights(index + 1, weights)?,
-                    None => return Ok(Vec::new()),
-                }
-            }
             // The penalty of a layer is four times the patch error promised for the one before.
             let error = |row: usize, depth: usize| match depth {
                 0 => signals[row].noise.first_patch,
@@ -204,6 +199,22 @@ fn estimates(
             let lambda = |depth: usize| {
                 Lambda::PerSignal(open.iter().map(|&row| (4.0 * error(row, depth - 1)) as f32).collect())
             };
+            let of_atoms = profile.own.iter().zip(geometry.layers());
+            let of_atoms: Option<Vec<_>> = of_atoms.map(|(own, layer)| weights(own, layer.code.channels)).collect();
+            let Some(of_atoms) = of_atoms else {
+                let mut below = stacked(operator, signals, open);
+                let mut found = Vec::new();
+                for (index, (layer, own)) in operator.layers().iter().zip(&profile.own).enumerate() {
+                    let signals = layer.signal_shaped(operator.flat(below));
+                    below = normalised_basis_pursuit(layer, own, signals, lambda(index + 1), &basis)?;
+                    found.push(split(below.clone()));
+                }
+                return Ok(vec![(open.to_vec(), found)]);
+            };
+            let mut problem = problem()?;
+            for (index, weights) in of_atoms.into_iter().enumerate() {
+                problem = problem.with_weights(index + 1, weights)?;
+            }
             let problem = problem
                 .with_lambda(lambda(profile.depth()))?
                 .with_shallower_lambda((1..profile.depth()).map(lambda).collect())?;
@@ -224,6 +235,30 @@ fn estimates(
             Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
         }
     }
+}
+
+/// Basis pursuit over the matrix of one layer whose columns are brought to unit norm, each by itself; the codes belong to the columns as
+/// they are.
+fn normalised_basis_pursuit(
+    layer: &Operator,
+    own: &DictionaryProfile,
+    signals: Tensor<4>,
+    lambda: Lambda,
+    basis: &BasisPursuitConfig,
+) -> Result<Tensor<4>> {
+    let (signal, places) = (layer.signal(), (0..layer.code().len()).collect::<Vec<_>>());
+    // A column of zeros stays one, and is never chosen.
+    let lengths: Vec<f32> = own.norms.iter().map(|&norm| if norm > 0.0 { norm } else { 1.0 }).collect();
+    let lengths = Tensor::<1>::from_floats(lengths.as_slice(), &layer.device());
+    let columns = layer.columns(&places) / lengths.clone().unsqueeze_dim(1);
+    // As atoms of the signals' size, which have one position each.
+    let shape = LayerShape::new(places.len(), Pair([signal.height, signal.width]), 1);
+    let filters = columns.reshape([places.len(), signal.channels, signal.height, signal.width]);
+    let model = Mlcsc::from_filters(ModelConfig::new(signal, vec![shape]), vec![filters])?;
+    let operator = model.operator(signal, Application::Auto)?;
+    let problem = Problem::new(&operator, signals)?.with_lambda(lambda)?;
+    let found = Algorithm::Auto.init_for(basis, &problem)?.solve(&problem)?;
+    Ok(layer.code_shaped(operator.flat(found.codes) / lengths.unsqueeze_dim(0)))
 }
 
 /// Whether what was found is what the theorem speaks of.

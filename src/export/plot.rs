@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::pursuit::comparison::Row;
 use plotters::coord::Shift;
+use plotters::coord::combinators::{BindKeyPoints, WithKeyPoints};
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use std::ops::Range;
@@ -154,9 +155,9 @@ fn draw(size: (u32, u32), panels: &[Panel]) -> Result<String, String> {
             let up = range(all().map(|point| point.1), panel.vertical.logarithmic);
             let legend = (index == 0).then(|| emptiest_corner(panel, &shown, &across, &up));
             match (panel.horizontal.logarithmic, panel.vertical.logarithmic) {
-                (true, true) => paint(&area, panel, &shown, legend, across.log_scale(), up.log_scale()),
-                (true, false) => paint(&area, panel, &shown, legend, across.log_scale(), up),
-                (false, true) => paint(&area, panel, &shown, legend, across, up.log_scale()),
+                (true, true) => paint(&area, panel, &shown, legend, logarithmic_scale(across), logarithmic_scale(up)),
+                (true, false) => paint(&area, panel, &shown, legend, logarithmic_scale(across), up),
+                (false, true) => paint(&area, panel, &shown, legend, across, logarithmic_scale(up)),
                 (false, false) => paint(&area, panel, &shown, legend, across, up),
             }?;
         }
@@ -274,6 +275,18 @@ where
 fn tick(value: f64) -> String {
     let rounded = (value * 1e9).round() / 1e9;
     if rounded != 0.0 { format!("{rounded}") } else { format!("{value}") }
+}
+
+/// A logarithmic axis with as many numbers as can be read: powers of ten, and 2 and 5 times them where the axis is short.
+fn logarithmic_scale(range: Range<f64>) -> WithKeyPoints<LogCoord<f64>> {
+    let (first, last) = (range.start.log10().floor() as i32, range.end.log10().ceil() as i32);
+    let between: &[f64] = if range.end / range.start < 2e3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let ticks = |times: &[f64]| -> Vec<f64> {
+        let all = (first..=last).flat_map(|power| times.iter().map(move |times| times * 10f64.powi(power)));
+        all.filter(|tick| range.contains(tick)).collect()
+    };
+    let (bold, light) = (ticks(between), ticks(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]));
+    range.clone().log_scale().with_key_points(bold).with_light_points(light)
 }
 
 /// A range with some room around the values.

@@ -146,6 +146,10 @@ pub struct Operator {
     layers: OnceLock<Vec<Operator>>,
     /// The effective filters on the host.
     host_filters: OnceLock<Vec<f32>>,
+    /// The matrix on the host.
+    host_atoms: OnceLock<Vec<f32>>,
+    /// The Gram matrix on the host.
+    host_gram: OnceLock<Vec<f32>>,
 }
 
 /// The matrix both ways round, each contiguous: a product with a transposed view costs three times as much.
@@ -197,6 +201,8 @@ impl Operator {
             squared_norm: OnceLock::new(),
             layers: OnceLock::new(),
             host_filters: OnceLock::new(),
+            host_atoms: OnceLock::new(),
+            host_gram: OnceLock::new(),
         }
     }
 
@@ -252,6 +258,16 @@ impl Operator {
                 dense.atoms.clone().matmul(dense.transposed.clone())
             })
             .clone()
+    }
+
+    /// [`Self::atoms`] on the host, copied there once.
+    pub(crate) fn host_atoms(&self) -> &[f32] {
+        self.host_atoms.get_or_init(|| to_host(self.atoms()))
+    }
+
+    /// [`Self::gram`] on the host, copied there once.
+    pub(crate) fn host_gram(&self) -> &[f32] {
+        self.host_gram.get_or_init(|| to_host(self.gram()))
     }
 
     /// An upper bound of ‖D^(L)‖², certified (see [`spectrum`]), so that 1/bound is a safe step.

@@ -10,6 +10,7 @@ use crate::model::sparse::HostFilters;
 use crate::model::{Application, Operator};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
+use std::borrow::Cow;
 
 /// Signals that are correlated with the atoms in one matrix product.
 const BLOCK: usize = 64;
@@ -18,15 +19,16 @@ const BLOCK: usize = 64;
 pub(super) const LANES: usize = 16;
 
 /// The dictionary on the host, shared by all signals.
-pub(super) struct Columns {
-    form: Form,
+pub(super) struct Columns<'a> {
+    form: Form<'a>,
     code_len: usize,
     signal_len: usize,
 }
 
-pub(super) enum Form {
-    /// Atoms (row j: effective atom j) and Gram matrix in full.
-    Dense { atoms: Vec<f32>, gram: Vec<f32> },
+enum Form<'a> {
+    /// Atoms (row j: effective atom j) and Gram matrix in full; the operator's own where there are neither weights nor masks, for to copy
+    /// them takes longer than to code a signal.
+    Dense { atoms: Cow<'a, [f32]>, gram: Cow<'a, [f32]> },
     /// A convolution that crops nothing: filters and what they have in common at every shift.
     Convolution {
         filters: HostFilters,
@@ -97,12 +99,12 @@ pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
     correlations
 }
 
-impl Columns {
+impl<'a> Columns<'a> {
     /// The dictionary on the samples of the mask `[1, signal values]`, every atom divided by its weight.
     ///
     /// # Errors
     /// More inner products than can be held.
-    pub(super) fn new(operator: &Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Result<Self> {
+    pub(super) fn new(operator: &'a Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Result<Self> {
         let (code_len, signal_len) = (operator.code().len(), operator.signal().len());
         let shift_invariant = shift_invariant(operator).filter(|_| mask.is_none() && weights.is_none());
         let held = shift_invariant.as_ref().map_or(code_len.saturating_mul(code_len), inner_products);
@@ -129,17 +131,18 @@ impl Columns {
             return Ok(Self { form: Form::Convolution { filters, geometry, reach, shared }, code_len, signal_len });
         }
         let (mut atoms, mut gram) = match mask {
-            None => (to_host(operator.atoms()), to_host(operator.gram())),
+            None => (Cow::Borrowed(operator.host_atoms()), Cow::Borrowed(operator.host_gram())),
             Some(mask) => {
                 let atoms = operator.atoms() * mask;
-                (to_host(atoms.clone()), to_host(atoms.clone().matmul(atoms.transpose())))
+                let gram = atoms.clone().matmul(atoms.clone().transpose());
+                (Cow::Owned(to_host(atoms)), Cow::Owned(to_host(gram)))
             }
         };
         if let Some(weights) = weights {
-            for (atom, weight) in atoms.chunks_exact_mut(signal_len).zip(weights) {
+            for (atom, weight) in atoms.to_mut().chunks_exact_mut(signal_len).zip(weights) {
                 atom.iter_mut().for_each(|entry| *entry /= weight);
             }
-            for (row, weight) in gram.chunks_exact_mut(code_len).zip(weights) {
+            for (row, weight) in gram.to_mut().chunks_exact_mut(code_len).zip(weights) {
                 row.iter_mut().zip(weights).for_each(|(inner, other)| *inner /= weight * other);
             }
         }

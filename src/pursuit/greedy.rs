@@ -117,7 +117,7 @@ const TINY_RESIDUAL: f64 = 1e-6;
 /// A batch of signals that are approximated by ever more atoms.
 pub(super) struct Growth<'a> {
     operator: &'a Operator,
-    means: Means,
+    means: Means<'a>,
     /// One signal after the other, missing samples being zero.
     signals: Vec<f32>,
     /// 1/‖atom‖, or 0 for atoms that are zero: for all signals alike, or, where there is a mask, for each.
@@ -126,10 +126,10 @@ pub(super) struct Growth<'a> {
 }
 
 /// How correlations with residuals and among atoms are found.
-enum Means {
+enum Means<'a> {
     /// From the atoms' inner products, signal by signal.
     InnerProducts {
-        columns: Box<Columns>,
+        columns: Box<Columns<'a>>,
         /// Dᵀy of all signals.
         correlations: Vec<f32>,
     },
@@ -162,7 +162,7 @@ impl<'a> Growth<'a> {
     pub(super) fn new(problem: &Problem<'a>) -> Result<Self> {
         let operator = problem.operator();
         let signals = to_host(problem.signals());
-        let (means, energies): (Means, Vec<f32>) =
+        let (means, energies): (Means<'a>, Vec<f32>) =
             if !problem.has_separate_masks() && columns::suits(operator, problem.is_plain()) {
                 let correlations = columns::correlate(operator, problem.signals());
                 let columns = Box::new(Columns::new(operator, problem.shared_mask(), None)?);
