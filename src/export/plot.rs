@@ -277,15 +277,23 @@ fn tick(value: f64) -> String {
     if rounded != 0.0 { format!("{rounded}") } else { format!("{value}") }
 }
 
-/// A logarithmic axis with as many numbers as can be read: powers of ten, and 2 and 5 times them where the axis is short.
+/// Multiples of a power of ten up to the next.
+const MULTIPLES: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+
+/// A logarithmic axis with as many numbers as can be read: powers of ten, where the axis is short 2 and 5 times them, where it is
+/// very short all multiples.
 fn logarithmic_scale(range: Range<f64>) -> WithKeyPoints<LogCoord<f64>> {
     let (first, last) = (range.start.log10().floor() as i32, range.end.log10().ceil() as i32);
-    let between: &[f64] = if range.end / range.start < 2e3 { &[1.0, 2.0, 5.0] } else { &[1.0] };
+    let between: &[f64] = match range.end / range.start {
+        ..6.0 => &MULTIPLES,
+        6.0..2e3 => &[1.0, 2.0, 5.0],
+        _ => &[1.0],
+    };
     let ticks = |times: &[f64]| -> Vec<f64> {
         let all = (first..=last).flat_map(|power| times.iter().map(move |times| times * 10f64.powi(power)));
         all.filter(|tick| range.contains(tick)).collect()
     };
-    let (bold, light) = (ticks(between), ticks(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]));
+    let (bold, light) = (ticks(between), ticks(&MULTIPLES));
     range.clone().log_scale().with_key_points(bold).with_light_points(light)
 }
 
