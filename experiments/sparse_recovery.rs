@@ -248,17 +248,19 @@ fn draw(args: &Args, rows: &[Vec<Row>], depth: usize) -> Result<()> {
         }
         lines
     };
+    let any = rows.iter().flatten().any(|row| row.bounds.is_some());
+    let bounded = if any { "; dashed: bounds" } else { "" };
     let by_depth: Vec<_> = (0..depth).map(|layer| (layer as f64 + 1.0, SHOWN, layer)).collect();
     let panel = Panel {
-        title: format!("noise {} of the signal; dashed: bounds", LEVELS[SHOWN]),
-        horizontal: Axis::linear("layer i"),
+        title: format!("noise {} of the signal{bounded}", LEVELS[SHOWN]),
+        horizontal: Axis::whole("layer i"),
         vertical: Axis::logarithmic("mean ‖γ̂_i − γ_i‖ / ‖γ_i‖"),
         lines: lines(&by_depth),
     };
     plot::panels(&args.out.join("error_by_depth.svg"), &[panel])?;
     let panels: Vec<Panel> = (0..depth)
         .map(|layer| Panel {
-            title: format!("γ_{}; dashed: bounds", layer + 1),
+            title: format!("γ_{}{bounded}", layer + 1),
             horizontal: Axis::logarithmic("noise, as a part of the signal"),
             vertical: Axis::logarithmic("mean ‖γ̂_i − γ_i‖ / ‖γ_i‖"),
             lines: lines(

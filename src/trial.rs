@@ -329,3 +329,49 @@ fn split(codes: Tensor<4>) -> Vec<Vec<f32>> {
     let values = to_host(codes);
     values.chunks_exact(dims[1] * dims[2] * dims[3]).map(<[f32]>::to_vec).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device;
+    use crate::model::geometry::SignalShape;
+    use burn::tensor::Distribution;
+
+    /// Cropped columns have lengths of their own. In their units, correlations with the residual are λ in magnitude, with the code's
+    /// sign, where the code is not zero, and no more than λ anywhere.
+    #[test]
+    fn codes_over_normalised_columns_are_optimal() {
+        let device = device::named(None).unwrap();
+        let signal = SignalShape::new(2, 12, 12);
+        let config = ModelConfig::new(signal, vec![LayerShape::new(3, 4, 2).with_padding(1)]);
+        let filters = Tensor::random([3, 2, 4, 4], Distribution::Normal(0.0, 1.0), &device);
+        let model = Mlcsc::from_filters(config, vec![filters]).unwrap();
+        let profile = ModelProfile::new(&model, signal).unwrap();
+        let operator = model.operator(signal, Application::Matrix).unwrap();
+        let (own, lambda) = (&profile.own[0], 1.5);
+        let (least, most) =
+            own.norms.iter().fold((f32::MAX, 0.0f32), |(least, most), &norm| (least.min(norm), most.max(norm)));
+        assert!(most > 1.2 * least, "no column is cropped: {least} to {most}");
+        let signals = Tensor::random(signal.batched(6), Distribution::Normal(0.0, 1.0), &device);
+        let basis = BasisPursuitConfig { gap: 1e-7, ..BasisPursuitConfig::default() };
+        let codes =
+            normalised_basis_pursuit(&operator, own, signals.clone(), Lambda::Absolute(lambda), &basis).unwrap();
+        let codes = operator.flat(codes);
+        let residual = operator.flat(signals) - operator.synthesize_rows(codes.clone());
+        let correlations = to_host(operator.analyze_rows(residual));
+        let mut nonzeros = 0;
+        for (place, (code, correlation)) in to_host(codes).into_iter().zip(correlations).enumerate() {
+            let correlation = correlation / own.norms[place % own.norms.len()];
+            if code == 0.0 {
+                assert!(correlation.abs() <= lambda * 1.001, "{place}: {correlation}");
+            } else {
+                nonzeros += 1;
+                assert!(
+                    (correlation - lambda * code.signum()).abs() <= 1e-3 * lambda,
+                    "{place}: {correlation} for {code}"
+                );
+            }
+        }
+        assert!(nonzeros > 20, "{nonzeros}");
+    }
+}

@@ -79,8 +79,8 @@ def make_environment(folder):
 
 
 def build():
-    """This crate's contender, optimised."""
-    command = ["cargo", "build", "--release", "--features", "autodiff", "--example", "peers_ours"]
+    """This crate's contender and its program, optimised."""
+    command = ["cargo", "build", "--release", "--features", "autodiff", "--example", "peers_ours", "--bin", "mlcsc"]
     subprocess.run(command, cwd=ROOT, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     return target / "release/examples/peers_ours"

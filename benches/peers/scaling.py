@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How time and memory of this crate grow: with signals, atoms, images, batches, on one thread and on all.
 
-    python3 benches/peers/scaling.py [--data FOLDER] [--quick] [--only signals,atoms,images,batches]
+    python3 benches/peers/scaling.py [--data FOLDER] [--quick] [--only signals,atoms,images,files,batches]
 
 Every point is a process of its own, so that its memory is that point's. Pictures and scaling.json are written beside this file.
 """
@@ -11,7 +11,9 @@ import json
 import os
 import re
 import statistics
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import run
@@ -22,9 +24,12 @@ SWEEPS = {
     "signals": ("signals over 1024 atoms", [1000, 3000, 10000, 30000, 60000], 1e-4),
     "atoms": ("atoms, for 2000 signals", [256, 512, 1024, 2048, 4096], 1e-4),
     "images": ("side of the image, 32 filters 8x8", [128, 256, 512, 1024], 1e-2),
+    # The program, which reads, codes and writes batch by batch; the others call the library with all signals at once.
+    "files": ("signals from a file to a file, over 1024 atoms", [1000, 3000, 10000, 30000, 60000], 1e-4),
     "batches": ("signals of a batch, for 4096 signals", [1, 4, 16, 64, 256, 1024, 4096], 1e-4),
 }
-QUICK = {"signals": [100, 200], "atoms": [64, 128], "images": [48, 96], "batches": [16, 64]}
+QUICK = {"signals": [100, 200], "atoms": [64, 128], "images": [48, 96], "batches": [16, 64],
+         "files": [100, 200]}
 BEGIN, END = "<!-- scaling: written by scaling.py -->", "<!-- end of scaling -->"
 
 
@@ -96,6 +101,27 @@ def main():
         return {"dictionary": str(filters), "signals": str(inputs.saved(folder / "scaling-image.npy", picture)),
                 "lambda": str(inputs.saved(folder / "scaling-weight.npy", np.array([0.1], np.float32)))}
 
+    program = str(Path(ours[0]).parents[1] / "mlcsc")
+
+    def from_file_to_file(signals, threads, settings):
+        """What one run of the program takes, start, reading and writing included."""
+        problem = dense(signals, min(1024, max(sizes["signals"])))
+        model, codes = folder / "scaling-model.safetensors", folder / "scaling-codes.safetensors"
+        shape = "x".join(str(extent) for extent in digits.shape[1:])
+        subprocess.run([program, "import", "--filters", problem["dictionary"], "--strides", "1", "--input-shape", shape,
+                        "--out", str(model)], check=True, capture_output=True)
+        command = [program, "encode", "--model", str(model), "--data", problem["signals"], "--split", "all",
+                   "--lambda-relative", "0.2", "--gap", str(settings["gap"]), "--out", str(codes), "--json"]
+        start = time.monotonic()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                   env={**os.environ, "RAYON_NUM_THREADS": str(threads)})
+        said = json.loads(process.stdout.read())
+        _, status, used = os.wait4(process.pid, 0)
+        if status:
+            raise SystemExit(f"{' '.join(command)}: ended with {status}")
+        return {"seconds": time.monotonic() - start, "bytes": 1024 * used.ru_maxrss, "algorithm": said["algorithm"],
+                "iterations": said["mean_iterations"], "nonzeros": said["mean_nonzeros"]}
+
     problems = {
         "signals": lambda signals: dense(signals, min(1024, max(sizes["atoms"]))),
         "atoms": lambda atoms: dense(min(2000, max(sizes["signals"])), atoms),
@@ -113,11 +139,18 @@ def main():
             if points and points[-1]["seconds"] > args.most_seconds:
                 print(f"{sweep}: ends before {size}", flush=True)
                 break
-            problem = problems[sweep](size)
+            problem = problems[sweep](size) if sweep in problems else None
+            settings = {"gap": SWEEPS[sweep][2]}
             for threads in sorted({1, cores}):
+                if problem is None:
+                    answers = [from_file_to_file(size, threads, settings) for _ in range(args.repetitions)]
+                    seconds = statistics.median(answer["seconds"] for answer in answers)
+                    points.append({"size": size, "threads": threads, **answers[0], "seconds": seconds})
+                    print(sweep, points[-1], flush=True)
+                    continue
                 contender = Contender(ours, HERE, args.work / "scaling-log.txt", {"RAYON_NUM_THREADS": str(threads)})
                 contender.ask({"command": "prepare", "name": sweep, "task": "basis-pursuit", **problem})
-                asked = {"command": "run", "name": sweep, "settings": {"gap": SWEEPS[sweep][2]}}
+                asked = {"command": "run", "name": sweep, "settings": settings}
                 answers = [contender.ask(asked, limit=3600)]
                 # A long one is its own mean.
                 if answers[0]["seconds"] < args.most_seconds / 4:

@@ -5,7 +5,8 @@ use crate::files;
 use crate::pursuit::comparison::Row;
 use plotters::coord::Shift;
 use plotters::coord::combinators::{BindKeyPoints, WithKeyPoints};
-use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
+use plotters::coord::ranged1d::{AsRangedCoord, DefaultFormatting, KeyPointHint, Ranged, ValueFormatter};
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use std::ops::Range;
 use std::path::Path;
@@ -81,23 +82,43 @@ pub fn error_against_nonzeros(path: &Path, rows: &[Vec<Row>]) -> Result<()> {
 pub struct Axis {
     /// Its description.
     pub label: String,
-    /// Whether it is logarithmic: points that are not positive are then left out.
-    pub logarithmic: bool,
+    /// What its steps are.
+    pub scale: Scale,
+}
+
+/// The steps of an axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scale {
+    /// Powers of ten: points that are not positive are left out.
+    Logarithmic,
+    /// Equal.
+    Linear,
+    /// Equal, and named at whole numbers only.
+    Whole,
 }
 
 impl Axis {
     /// In powers of ten.
     pub fn logarithmic(label: impl Into<String>) -> Self {
-        Self { label: label.into(), logarithmic: true }
+        Self { label: label.into(), scale: Scale::Logarithmic }
     }
 
     /// In equal steps.
     pub fn linear(label: impl Into<String>) -> Self {
-        Self { label: label.into(), logarithmic: false }
+        Self { label: label.into(), scale: Scale::Linear }
+    }
+
+    /// Of numbers that count something.
+    pub fn whole(label: impl Into<String>) -> Self {
+        Self { label: label.into(), scale: Scale::Whole }
+    }
+
+    fn is_logarithmic(&self) -> bool {
+        self.scale == Scale::Logarithmic
     }
 
     fn shows(&self, value: f64) -> bool {
-        value.is_finite() && (value > 0.0 || !self.logarithmic)
+        value.is_finite() && (value > 0.0 || !self.is_logarithmic())
     }
 }
 
@@ -125,8 +146,8 @@ pub struct Panel {
     pub lines: Vec<Line>,
 }
 
-/// Draws pictures side by side, each as wide as a picture of [`curves`] is high, with one legend in the first, where it
-/// hides least.
+/// Draws pictures side by side, each as wide as a picture of [`curves`] is high, and to their right one legend, which is that of the
+/// first.
 ///
 /// # Errors
 /// A file that cannot be written.
@@ -136,12 +157,25 @@ pub fn panels(path: &Path, panels: &[Panel]) -> Result<()> {
     files::write_bytes(path, drawn.as_bytes())
 }
 
+/// Width of a letter of the legend: no more than what it is in common fonts.
+const LETTER: u32 = 9;
+
+/// Height of a line of the legend.
+const ENTRY: i32 = 24;
+
+/// Pictures of that size together, and the legend.
 fn draw(size: (u32, u32), panels: &[Panel]) -> Result<String, String> {
     let mut svg = String::new();
+    let named: Vec<&Line> =
+        panels.iter().take(1).flat_map(|panel| &panel.lines).filter(|line| !line.curve.name.is_empty()).collect();
+    let letters = named.iter().map(|line| line.curve.name.chars().count()).max();
+    let beside = letters.map_or(0, |letters| 50 + LETTER * letters as u32);
     let mut drawing = || -> Drawn {
-        let area = SVGBackend::with_string(&mut svg, size).into_drawing_area();
+        let area = SVGBackend::with_string(&mut svg, (size.0 + beside, size.1)).into_drawing_area();
         area.fill(&WHITE)?;
-        for (index, (panel, area)) in panels.iter().zip(area.split_evenly((1, panels.len()))).enumerate() {
+        let (area, side) = area.split_horizontally(size.0);
+        legend(&side, &named)?;
+        for (panel, area) in panels.iter().zip(area.split_evenly((1, panels.len()))) {
             let shown: Vec<Vec<(f64, f64)>> = panel
                 .lines
                 .iter()
@@ -151,14 +185,18 @@ fn draw(size: (u32, u32), panels: &[Panel]) -> Result<String, String> {
                 })
                 .collect();
             let all = || shown.iter().flatten();
-            let across = range(all().map(|point| point.0), panel.horizontal.logarithmic);
-            let up = range(all().map(|point| point.1), panel.vertical.logarithmic);
-            let legend = (index == 0).then(|| emptiest_corner(panel, &shown, &across, &up));
-            match (panel.horizontal.logarithmic, panel.vertical.logarithmic) {
-                (true, true) => paint(&area, panel, &shown, legend, logarithmic_scale(across), logarithmic_scale(up)),
-                (true, false) => paint(&area, panel, &shown, legend, logarithmic_scale(across), up),
-                (false, true) => paint(&area, panel, &shown, legend, across, logarithmic_scale(up)),
-                (false, false) => paint(&area, panel, &shown, legend, across, up),
+            let (horizontal, vertical) = (panel.horizontal.scale, panel.vertical.scale);
+            let across = range(all().map(|point| point.0), panel.horizontal.is_logarithmic());
+            let up = range(all().map(|point| point.1), panel.vertical.is_logarithmic());
+            match (panel.horizontal.is_logarithmic(), panel.vertical.is_logarithmic()) {
+                (true, true) => paint(&area, panel, &shown, logarithmic_scale(across), logarithmic_scale(up)),
+                (true, false) => paint(&area, panel, &shown, logarithmic_scale(across), EqualSteps::new(up, vertical)),
+                (false, true) => {
+                    paint(&area, panel, &shown, EqualSteps::new(across, horizontal), logarithmic_scale(up))
+                }
+                (false, false) => {
+                    paint(&area, panel, &shown, EqualSteps::new(across, horizontal), EqualSteps::new(up, vertical))
+                }
             }?;
         }
         area.present()?;
@@ -171,52 +209,12 @@ fn draw(size: (u32, u32), panels: &[Panel]) -> Result<String, String> {
 /// Points of a line from which on they are not marked.
 const MANY: usize = 40;
 
-/// The corner that lines leave most room in; of equal ones the upper right.
-fn emptiest_corner(
-    panel: &Panel,
-    shown: &[Vec<(f64, f64)>],
-    across: &Range<f64>,
-    up: &Range<f64>,
-) -> SeriesLabelPosition {
-    let place = |value: f64, range: &Range<f64>, logarithmic: bool| {
-        let [value, start, end] = [value, range.start, range.end].map(|v| if logarithmic { v.ln() } else { v });
-        (value - start) / (end - start)
-    };
-    let mut met = [0usize; 4];
-    let corners = [(true, true), (false, true), (true, false), (false, false)];
-    for points in shown {
-        let placed: Vec<(f64, f64)> = points
-            .iter()
-            .map(|(x, y)| (place(*x, across, panel.horizontal.logarithmic), place(*y, up, panel.vertical.logarithmic)))
-            .collect();
-        for pair in placed.windows(2) {
-            for step in 0..=20 {
-                let part = f64::from(step) / 20.0;
-                let (x, y) = (pair[0].0 + part * (pair[1].0 - pair[0].0), pair[0].1 + part * (pair[1].1 - pair[0].1));
-                for (met, (right, upper)) in met.iter_mut().zip(corners) {
-                    let beside = if right { x > 0.65 } else { x < 0.35 };
-                    let within = if upper { y > 0.6 } else { y < 0.4 };
-                    *met += usize::from(beside && within);
-                }
-            }
-        }
-    }
-    let fewest = (0..4).min_by_key(|&corner| met[corner]).unwrap_or(0);
-    match corners[fewest] {
-        (true, true) => SeriesLabelPosition::UpperRight,
-        (false, true) => SeriesLabelPosition::UpperLeft,
-        (true, false) => SeriesLabelPosition::LowerRight,
-        (false, false) => SeriesLabelPosition::LowerLeft,
-    }
-}
-
 type Drawn = Result<(), Box<dyn std::error::Error>>;
 
 fn paint<X, Y>(
     area: &DrawingArea<SVGBackend<'_>, Shift>,
     panel: &Panel,
     shown: &[Vec<(f64, f64)>],
-    legend: Option<SeriesLabelPosition>,
     across: X,
     up: Y,
 ) -> Drawn
@@ -243,30 +241,27 @@ where
         .draw()?;
     for (line, points) in panel.lines.iter().zip(shown) {
         let colour = COLOURS[line.colour % COLOURS.len()];
-        let drawn = if line.dashed {
-            chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 5, colour.stroke_width(2)))?
+        if line.dashed {
+            chart.draw_series(DashedLineSeries::new(points.iter().copied(), 6, 5, colour.stroke_width(2)))?;
         } else {
             // Points as close as beads on a string are no help.
             let size = if points.len() > MANY { 0 } else { 4 };
-            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(size))?
-        };
-        if line.curve.name.is_empty() {
-            continue;
+            chart.draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)).point_size(size))?;
         }
-        let dashed = line.dashed;
-        drawn.label(&line.curve.name).legend(move |(x, y)| {
-            let end = if dashed { x + 12 } else { x + 20 };
-            PathElement::new(vec![(x, y), (end, y)], colour.stroke_width(3))
-        });
     }
-    if let Some(corner) = legend {
-        chart
-            .configure_series_labels()
-            .position(corner)
-            .label_font(("sans-serif", 16))
-            .background_style(WHITE.mix(0.85))
-            .border_style(BLACK.mix(0.3))
-            .draw()?;
+    Ok(())
+}
+
+/// Names of lines, one below the other.
+fn legend(area: &DrawingArea<SVGBackend<'_>, Shift>, lines: &[&Line]) -> Drawn {
+    for (place, line) in lines.iter().enumerate() {
+        let y = 40 + ENTRY * place as i32;
+        let colour = COLOURS[line.colour % COLOURS.len()];
+        let pieces: &[(i32, i32)] = if line.dashed { &[(0, 6), (10, 16), (20, 26)] } else { &[(0, 26)] };
+        for &(start, end) in pieces {
+            area.draw(&PathElement::new(vec![(start, y), (end, y)], colour.stroke_width(3)))?;
+        }
+        area.draw(&Text::new(line.curve.name.clone(), (34, y - 9), ("sans-serif", 16)))?;
     }
     Ok(())
 }
@@ -295,6 +290,37 @@ fn logarithmic_scale(range: Range<f64>) -> WithKeyPoints<LogCoord<f64>> {
     };
     let (bold, light) = (ticks(between), ticks(&MULTIPLES));
     range.clone().log_scale().with_key_points(bold).with_light_points(light)
+}
+
+/// An axis of equal steps.
+struct EqualSteps {
+    axis: RangedCoordf64,
+    whole: bool,
+}
+
+impl EqualSteps {
+    fn new(range: Range<f64>, scale: Scale) -> Self {
+        Self { axis: range.into(), whole: scale == Scale::Whole }
+    }
+}
+
+impl Ranged for EqualSteps {
+    type FormatOption = DefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, value: &f64, limit: (i32, i32)) -> i32 {
+        self.axis.map(value, limit)
+    }
+
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        let mut points = self.axis.key_points(hint);
+        points.retain(|point| !self.whole || (point - point.round()).abs() < 1e-9);
+        points
+    }
+
+    fn range(&self) -> Range<f64> {
+        self.axis.range()
+    }
 }
 
 /// A range with some room around the values.
@@ -335,6 +361,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_counted_has_whole_numbers() {
+        let points = vec![(1.0, 0.5), (2.0, 0.75), (3.0, 0.5)];
+        let panel = |horizontal| Panel {
+            title: String::new(),
+            horizontal,
+            vertical: Axis::linear("error"),
+            lines: vec![Line {
+                curve: Curve { name: String::new(), points: points.clone() },
+                colour: 0,
+                dashed: false,
+            }],
+        };
+        let drawn = |horizontal| super::draw(SIZE, &[panel(horizontal)]).unwrap();
+        let (whole, linear) = (drawn(Axis::whole("layer")), drawn(Axis::linear("layer")));
+        let names = |svg: &str, number: &str| svg.lines().any(|line| line.trim() == number);
+        assert!(["1", "2", "3"].iter().all(|number| names(&whole, number)), "{whole}");
+        assert!(!names(&whole, "1.2") && names(&linear, "1.2"), "{linear}");
+    }
+
+    #[test]
     fn panels_stand_side_by_side() {
         let line = |name: &str, dashed| Line {
             curve: Curve { name: name.into(), points: vec![(0.0, 0.0), (1.0, 1.0)] },
@@ -350,10 +396,10 @@ mod tests {
         let svg =
             super::draw((1200, 600), &[panel("left", Axis::linear("up")), panel("right", Axis::logarithmic("up"))]);
         let svg = svg.unwrap();
-        for word in ["left", "right", "measured", "share", "1200"] {
+        for word in ["left", "right", "measured", "share", "width=\"1322\""] {
             assert!(svg.contains(word), "{word} in {svg}");
         }
-        // The dashed line is many short ones, and only the first panel has a legend.
+        // The dashed line is many short ones, and there is one legend.
         assert!(svg.matches("polyline").count() > 10);
         assert_eq!(svg.matches("measured").count(), 1);
     }

@@ -15,6 +15,14 @@ use std::borrow::Cow;
 /// Signals that are correlated with the atoms in one matrix product.
 const BLOCK: usize = 64;
 
+/// Correlations that are held at a time, so that memory beside signals and codes does not grow with the number of signals.
+const HELD: usize = 1 << 22;
+
+/// Signals, in whole products, that a pursuit is to take at a time where it holds `code_len` correlations for each.
+pub(super) fn signals_at_once(code_len: usize) -> usize {
+    (HELD / code_len.max(1)).next_multiple_of(BLOCK).max(4 * BLOCK)
+}
+
 /// Lanes that loops over correlations keep apart, so that they vectorise.
 pub(super) const LANES: usize = 16;
 

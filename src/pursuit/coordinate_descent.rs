@@ -11,7 +11,7 @@
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
 //! number of threads or on the rest of the batch.
 
-use super::columns::{self, Columns, LANES, correlate, largest};
+use super::columns::{self, Columns, LANES, correlate, largest, signals_at_once};
 use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
 use super::threshold::soft_threshold_value;
@@ -76,47 +76,55 @@ impl Pursuit for CoordinateDescent {
                 }
             }
         };
-        let mut correlations = correlate(operator, signals.clone());
-        unweighted(&mut correlations);
-        let signals = to_host(signals);
         let columns = Columns::new(operator, problem.shared_mask(), weights.as_deref())?;
-        let start = problem.has_start().then(|| {
-            let mut start = to_host(problem.start());
-            for row in start.chunks_exact_mut(columns.code_len()) {
+        let (code_len, signal_len) = (columns.code_len(), columns.signal_len());
+        let nonnegative = self.config.nonnegative;
+        let mut codes = match problem.has_start() {
+            true => to_host(problem.start()),
+            false => vec![0.0f32; problem.count() * code_len],
+        };
+        if problem.has_start() {
+            for row in codes.chunks_exact_mut(code_len) {
                 for (place, value) in row.iter_mut().enumerate() {
                     *value *= weights.as_ref().map_or(1.0, |weights| weights[place]);
-                    *value = if self.config.nonnegative { value.max(0.0) } else { *value };
+                    *value = if nonnegative { value.max(0.0) } else { *value };
                 }
             }
-            start
-        });
-        let nonnegative = self.config.nonnegative;
-        let largest: Vec<f32> = correlations
-            .par_chunks_exact(columns.code_len())
-            .map(|row| {
-                vectorised(
-                    #[inline(always)]
-                    || largest(row, nonnegative),
-                )
-            })
-            .collect();
-        let lambda = lambda.resolve(&largest)?;
-        let mut codes = start.unwrap_or_else(|| vec![0.0f32; correlations.len()]);
-        let reports: Vec<SignalReport> = codes
-            .par_chunks_exact_mut(columns.code_len())
-            .zip(correlations.par_chunks_exact(columns.code_len()))
-            .zip(signals.par_chunks_exact(columns.signal_len()))
-            .zip(&lambda)
-            .map_init(
-                || Workspace::new(columns.code_len()),
-                |workspace, (((code, correlations), signal), &lambda)| {
+        }
+        let mut reports = Vec::with_capacity(problem.count());
+        for codes in codes.chunks_mut(signals_at_once(code_len) * code_len) {
+            let (first, count) = (reports.len(), codes.len() / code_len);
+            let signals = signals.clone().slice([first..first + count, 0..signal_len]);
+            let mut correlations = correlate(operator, signals.clone());
+            unweighted(&mut correlations);
+            let signals = to_host(signals);
+            let largest: Vec<f32> = correlations
+                .par_chunks_exact(code_len)
+                .map(|row| {
                     vectorised(
                         #[inline(always)]
-                        || self.pursue_one(&columns, Given { signal, correlations, lambda }, code, workspace),
+                        || largest(row, nonnegative),
                     )
-                },
-            )
-            .collect();
+                })
+                .collect();
+            let lambda = lambda.batch(first, count).resolve(&largest)?;
+            let found: Vec<SignalReport> = codes
+                .par_chunks_exact_mut(code_len)
+                .zip(correlations.par_chunks_exact(code_len))
+                .zip(signals.par_chunks_exact(signal_len))
+                .zip(&lambda)
+                .map_init(
+                    || Workspace::new(code_len),
+                    |workspace, (((code, correlations), signal), &lambda)| {
+                        vectorised(
+                            #[inline(always)]
+                            || self.pursue_one(&columns, Given { signal, correlations, lambda }, code, workspace),
+                        )
+                    },
+                )
+                .collect();
+            reports.extend(found);
+        }
         unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
         Ok(Pursued::consistent(Tensor::from_data(data, &operator.device()), reports))

@@ -12,7 +12,7 @@
 //! triangular systems are solved on the host in `f64`.
 
 use super::columns::{self, Columns, LANES};
-use super::{Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
+use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
 use crate::model::Operator;
 use crate::model::simd::vectorised;
@@ -91,10 +91,18 @@ impl Pursuit for OrthogonalMatchingPursuit {
         check_nonzeros(problem.operator(), self.config.nonzeros)?;
         refuse_penalties(problem, self.name())?;
         let level = f64::from(self.config.residual).powi(2);
-        let mut growth = Growth::new(problem)?;
-        let stops = growth.grow_to(self.config.nonzeros, level);
-        let reports = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop)).collect();
-        Ok(Pursued::consistent(growth.codes(), reports))
+        let (rows, operator) = ((0..problem.count()).collect::<Vec<_>>(), problem.operator());
+        let (mut found, mut reports) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        for rows in rows.chunks(columns::signals_at_once(operator.code().len())) {
+            let part = problem.part(rows, Lambda::Absolute(0.0))?;
+            let mut growth = Growth::new(&part)?;
+            let stops = growth.grow_to(self.config.nonzeros, level);
+            let of_part = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop));
+            reports.extend(of_part.collect::<Vec<_>>());
+            found.extend(growth.approximations.into_iter().map(|state| (state.support, state.coefficients)));
+        }
+        let supports = found.iter().map(|(support, values)| (support.as_slice(), values.as_slice()));
+        Ok(Pursued::consistent(codes_of(operator, supports), reports))
     }
 }
 
@@ -300,13 +308,6 @@ impl<'a> Growth<'a> {
             nonzeros: state.support.len(),
             stop,
         }
-    }
-
-    /// The codes as they stand, `[n, m_L, h_L, w_L]`.
-    pub(super) fn codes(&self) -> Tensor<4> {
-        let supports =
-            self.approximations.iter().map(|state| (state.support.as_slice(), state.coefficients.as_slice()));
-        codes_of(self.operator, supports)
     }
 }
 

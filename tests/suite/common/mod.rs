@@ -1,8 +1,5 @@
 //! What the integration tests share: devices, random models, an independent model in `f64`, and reference problems.
 
-// Every test binary compiles this module and uses a part of it.
-#![allow(dead_code)]
-
 pub mod explicit;
 #[cfg(feature = "autodiff")]
 pub mod parameters;

@@ -1,6 +1,6 @@
 //! Greedy, layered and multi-layer pursuits against solutions by other software, in `f64`: see `reference/README.md`.
 
-mod common;
+use crate::common;
 
 use burn::tensor::Device;
 use common::explicit::Lasso;

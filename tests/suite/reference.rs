@@ -1,6 +1,6 @@
 //! The crate against solutions by other software, in `f64`: see `reference/README.md`.
 
-mod common;
+use crate::common;
 
 use common::explicit::Lasso;
 use common::reference::Reference;

@@ -1,6 +1,6 @@
 //! Gradients of the filters against finite differences of the data term in `f64`.
 
-mod common;
+use crate::common;
 
 use common::{Case, WAYS, host, inner, on_random_models, rng, tensor, wide};
 use mlcsc::learn::gradient::{filter_gradients, through_effective_filters};

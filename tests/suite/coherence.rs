@@ -1,6 +1,6 @@
 //! Mutual coherence against all pairs of columns of the explicit matrix.
 
-mod common;
+use crate::common;
 
 use common::{Case, inner, norm, on_random_models, tensor};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};

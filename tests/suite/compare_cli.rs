@@ -1,6 +1,6 @@
 //! The program's pursuits from outside: every one by its name against other software's solutions, and side by side.
 
-mod common;
+use crate::common;
 
 use common::program::Program;
 use common::reference::Reference;

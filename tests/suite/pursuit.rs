@@ -1,6 +1,6 @@
 //! Basis pursuits against each other, against an exact solver, and on the edges of what they are given.
 
-mod common;
+use crate::common;
 
 use burn::tensor::{Device, Tensor};
 use common::explicit::{Lasso, Matrix};

@@ -1,7 +1,7 @@
 //! Coherences, local norms, theorems, certificates and samples, against definitions by plain loops in `f64` and against what pursuits
 //! really do.
 
-mod common;
+use crate::common;
 
 use common::explicit::{Explicit, Layer, Matrix};
 use common::reference::Reference;

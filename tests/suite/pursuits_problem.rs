@@ -1,6 +1,6 @@
 //! What every pursuit may be told: masks, weights, codes to start from, fixed numbers of iterations; and what it refuses.
 
-mod common;
+use crate::common;
 
 use burn::tensor::{Device, Tensor};
 use common::explicit::{Lasso, Matrix};

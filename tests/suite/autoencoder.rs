@@ -1,6 +1,6 @@
 //! The unrolled auto-encoder: its gradients, its limit, its file.
 
-mod common;
+use crate::common;
 
 use burn::tensor::{Device, Tensor};
 use common::parameters::{filled, slopes, values};

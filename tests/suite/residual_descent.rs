@@ -1,7 +1,7 @@
 //! Descent on the residual where other tests' models are too small for it: several strips and tiles, channels, strides, padding,
 //! long lines, masks; against coordinate descent with a table and FISTA.
 
-mod common;
+use crate::common;
 
 use burn::tensor::Tensor;
 use common::explicit::Lasso;

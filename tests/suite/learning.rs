@@ -1,6 +1,6 @@
 //! Learning as a whole: what is planted is found, runs repeat themselves to the last bit and resume where they stopped.
 
-mod common;
+use crate::common;
 
 use burn::tensor::Device;
 use common::{Case, devices, host, normals, rng};

@@ -1,6 +1,6 @@
 //! Networks of unrolled pursuits that classify: their layers, their gradients, their training.
 
-mod common;
+use crate::common;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::parameters::{filled, slopes, values};

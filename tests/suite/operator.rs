@@ -1,6 +1,6 @@
 //! The operator D^(L) against the model's definition in plain `f64` loops, on random geometries and every device.
 
-mod common;
+use crate::common;
 
 use common::explicit::{Layer, squared_norm};
 use common::{Case, WAYS, assert_close, host, inner, norm, on_every_device, on_random_models, rng, tensor, wide};

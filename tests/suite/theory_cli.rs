@@ -1,7 +1,7 @@
 //! `mlcsc sample` and `mlcsc certify` from outside: what is drawn is in the model, what cannot be drawn is refused, and certificates say
 //! what is known of drawn signals.
 
-mod common;
+use crate::common;
 
 use common::program::Program;
 use mlcsc::device;

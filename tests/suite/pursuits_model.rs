@@ -1,6 +1,6 @@
 //! Projections onto the model, recovery where it is guaranteed, holistic pursuit.
 
-mod common;
+use crate::common;
 
 use common::reference::Reference;
 use common::{Case, host, norm, normals, on_every_device, rng, tensor, wide};

@@ -1,7 +1,7 @@
 //! Training by gradients: runs repeat themselves and resume to the last bit, constraints are kept, methods follow on each other,
 //! rivals do what their authors say.
 
-mod common;
+use crate::common;
 
 use burn::tensor::{Device, Tensor};
 use common::{devices, host, on_every_device, tensor};

@@ -1,6 +1,6 @@
 //! The program from outside: every command on tiny models, and what it says to bad input.
 
-mod common;
+use crate::common;
 
 use common::program::Program;
 use mlcsc::export::arrays::write_npy;

@@ -1,7 +1,7 @@
 //! `mlcsc classify` from outside: drawn digits are told apart far better than by chance, on codes of whole signals and of windows, and
 //! mistakes are told in a line.
 
-mod common;
+use crate::common;
 
 use burn::tensor::{Tensor, TensorData};
 use common::program::Program;

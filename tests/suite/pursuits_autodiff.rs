@@ -1,6 +1,6 @@
 //! Unrolled pursuits as differentiable functions; run with `--features autodiff`.
 
-mod common;
+use crate::common;
 
 use burn::tensor::Device;
 use common::{Case, host, on_every_device, rng, tensor};

@@ -1,6 +1,6 @@
 //! Model files: what is written comes back, and nothing that is read is trusted.
 
-mod common;
+use crate::common;
 
 use common::{Case, host, on_every_device};
 use mlcsc::Error;
@@ -279,7 +279,7 @@ fn a_full_disk_leaves_the_previous_model() {
         let output = std::process::Command::new("sh")
             .arg("-c")
             .arg(format!(
-                "{prologue}ulimit -c 0; ulimit -f 32; exec \"$0\" --exact saves_where_a_parent_says --nocapture"
+                "{prologue}ulimit -c 0; ulimit -f 32; exec \"$0\" --exact model_file::saves_where_a_parent_says --nocapture"
             ))
             .arg(std::env::current_exe().unwrap())
             .env(SAVE_TO, &path)

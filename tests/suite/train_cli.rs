@@ -1,7 +1,6 @@
 //! `mlcsc train` from outside: what it leaves behind, how it is interrupted and resumed, and what it says to bad input.
-#![cfg(unix)]
 
-mod common;
+use crate::common;
 
 use common::program::Program;
 use mlcsc::export::arrays::write_npy;
