@@ -135,9 +135,9 @@ fn learning(name: &str, source: &str) -> Result<Learning> {
             paper
         }
         "local-1" => local(vec![LayerShape::new(256, 9, 1)], 9, source),
-        "local-3" => {
-            let layers = [(64, 5), (256, 5), (512, 5)].map(|(atoms, kernel)| LayerShape::new(atoms, kernel, 1));
-            local(layers.to_vec(), 13, source)
+        "local-3" | "local-3-large" => {
+            let atoms = if name == "local-3" { [64, 256, 512] } else { [128, 512, 1024] };
+            local(atoms.map(|atoms| LayerShape::new(atoms, 5, 1)).to_vec(), 13, source)
         }
         rival => {
             let data = DataConfig { source: source.into(), ..DataConfig::default() };
@@ -200,6 +200,14 @@ fn rows() -> Vec<Row> {
             name: "ML-CSC of local atoms (5×5, 9×9, 13×13), every window, γ_1 to γ_3",
             published: Some("0.48% (convolutional winner-take-all, stacked)"),
             learning: "local-3",
+            layers: vec![1, 2, 3],
+            windows: Some(vec![1, 1, 2]),
+            pooling: grid(&[4]),
+        },
+        Row {
+            name: "ML-CSC of twice as many local atoms (128, 512 and 1024)",
+            published: Some("0.48% (convolutional winner-take-all, stacked)"),
+            learning: "local-3-large",
             layers: vec![1, 2, 3],
             windows: Some(vec![1, 1, 2]),
             pooling: grid(&[4]),
@@ -387,10 +395,11 @@ fn main() -> Result<()> {
             results.push(found);
             let text = serde_json::to_vec_pretty(&results).map_err(|error| Error::format(&path, error.to_string()))?;
             files::write_bytes(&path, &text)?;
-            files::write_bytes(&args.out.join("README.md"), page(&results).as_bytes())?;
         }
     }
-    println!("{}", page(&results));
+    let page = page(&results);
+    files::write_bytes(&args.out.join("README.md"), page.as_bytes())?;
+    println!("{page}");
     Ok(())
 }
 

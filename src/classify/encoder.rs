@@ -11,7 +11,7 @@ use super::features::{Features, PoolingConfig};
 use crate::autoencoder::Autoencoder;
 use crate::data::Source;
 use crate::error::{Error, Result};
-use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
+use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
 use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, Operator};
@@ -52,10 +52,13 @@ const BATCH_VALUES: usize = 1 << 24;
 /// Most signals of a batch.
 const LARGEST_BATCH: usize = 512;
 
+/// Features that are held at most: 8 GiB.
+const MAX_FEATURES: usize = 1 << 31;
+
 /// Features of the first `count` signals of a source; `progress` is told how many are done and ends it, with `None`, by `false`.
 ///
 /// # Errors
-/// Signals that cannot be read or coded; more than 2³⁰ features.
+/// Signals that cannot be read or coded; more than 2³¹ features.
 pub fn extract(
     source: &dyn Source,
     count: usize,
@@ -67,9 +70,9 @@ pub fn extract(
     let (maps, shape) = (encoder.maps(), source.shape());
     let lens: Vec<usize> = maps.iter().map(|map| pooling.len(map.shape, map.nonnegative)).collect();
     let columns: usize = lens.iter().sum();
-    if checked_len(&[count, columns]).is_none() {
+    if count.checked_mul(columns).is_none_or(|features| features > MAX_FEATURES) {
         let expected =
-            format!("so few cells that {count} signals have at most {MAX_TENSOR_LEN} features, not {columns} each");
+            format!("so few cells that {count} signals have at most {MAX_FEATURES} features, not {columns} each");
         return Err(Error::parameter("grids", format!("{:?}", pooling.grids), expected));
     }
     let largest = maps.iter().map(|map| map.shape.len()).chain([shape.len()]).max().unwrap_or(1);

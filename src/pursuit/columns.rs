@@ -15,6 +15,10 @@ use std::borrow::Cow;
 /// Signals that are correlated with the atoms in one matrix product.
 const BLOCK: usize = 64;
 
+/// Rows that the last product of a batch has a multiple of. Products of fewer rows are computed in other ways, which round in other
+/// ways; products of so many add up in the same order as those of [`BLOCK`].
+const TILE: usize = 16;
+
 /// Correlations that are held at a time, so that memory beside signals and codes does not grow with the number of signals.
 const HELD: usize = 1 << 22;
 
@@ -81,18 +85,19 @@ pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
 pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
     let [count, len] = signals.dims();
     let code_len = operator.code().len();
-    // Always as many rows in a product, so that a signal's correlations are rounded in the same way whatever the batch.
-    let block = match operator.application() {
-        Application::Matrix | Application::Gram => BLOCK,
-        _ => 1,
+    // Products that round a signal's correlations in the same way whatever the batch.
+    let (block, tile) = match operator.application() {
+        Application::Matrix | Application::Gram => (BLOCK, TILE),
+        _ => (1, 1),
     };
     let mut correlations = vec![0.0; count * code_len];
     let fill = |(index, out): (usize, &mut [f32])| {
         let (start, rows) = (index * block, out.len() / code_len);
         let part = signals.clone().slice([start..start + rows, 0..len]);
-        let part = match rows == block {
+        let padded = rows.next_multiple_of(tile);
+        let part = match rows == padded {
             true => part,
-            false => Tensor::zeros([block, len], &part.device()).slice_assign([0..rows, 0..len], part),
+            false => Tensor::zeros([padded, len], &part.device()).slice_assign([0..rows, 0..len], part),
         };
         out.copy_from_slice(&to_host(operator.analyze_rows(part))[..out.len()]);
     };
@@ -338,4 +343,35 @@ pub(super) fn largest(correlations: &[f32], nonnegative: bool) -> f32 {
         }
     }
     rest.iter().map(|&value| size(value)).chain(largest).fold(0.0, f32::max)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::geometry::LayerShape;
+    use crate::model::{Mlcsc, ModelConfig};
+    use burn::tensor::Distribution;
+
+    /// Bit for bit, on dictionaries small and large.
+    #[test]
+    fn correlations_do_not_depend_on_the_batch() {
+        let device = device::named(None).unwrap();
+        for (side, atoms) in [(3, 5), (8, 64), (13, 512), (28, 1024), (28, 1000)] {
+            let signal = SignalShape::new(1, side, side);
+            let filters = Tensor::random([atoms, 1, side, side], Distribution::Normal(0.0, 1.0), &device);
+            let config = ModelConfig::new(signal, vec![LayerShape::new(atoms, side, 1)]);
+            let operator = Mlcsc::from_filters(config, vec![filters]).unwrap();
+            let operator = operator.operator(signal, Application::Gram).unwrap();
+            let (count, len) = (150, signal.len());
+            let signals = Tensor::<2>::random([count, len], Distribution::Normal(0.0, 1.0), &device);
+            let together = correlate(&operator, signals.clone());
+            for size in [1, 7, 16, 17, 50, 64, 100] {
+                for start in (0..count).step_by(size).take(4) {
+                    let end = (start + size).min(count);
+                    let alone = correlate(&operator, signals.clone().slice([start..end, 0..len]));
+                    assert!(alone == together[start * atoms..end * atoms], "{size} of {side}x{side}, {atoms} atoms");
+                }
+            }
+        }
+    }
 }

@@ -4,7 +4,7 @@
 use crate::common;
 
 use burn::tensor::{Device, Tensor};
-use common::{devices, host, on_every_device, tensor};
+use common::{devices, host, metrics, on_every_device, tensor};
 use mlcsc::autoencoder::diagnostics::diagnose;
 use mlcsc::autoencoder::{Autoencoder, EncoderWeights, SparseAutoencoder, Trainable, TrainingBatch, UnrolledPursuit};
 use mlcsc::baselines::{
@@ -126,24 +126,6 @@ fn resume(folder: &Path, mut stop: &Stop) -> Outcome {
     let data = open(&config);
     let mut run = Run::resume(folder, &config, &data, &device()).unwrap();
     run.train(&data, &|| stop.stopped.get(), &mut stop).unwrap()
-}
-
-/// Lines of `metrics.jsonl` without times.
-fn metrics(folder: &Path) -> Vec<Value> {
-    fn drop_times(value: &mut Value) {
-        if let Value::Object(fields) = value {
-            fields.remove("seconds");
-            fields.remove("signals_per_second");
-            fields.values_mut().for_each(drop_times);
-        }
-    }
-    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| {
-        let mut line = serde_json::from_str(line).unwrap();
-        drop_times(&mut line);
-        line
-    });
-    lines.collect()
 }
 
 fn epochs(folder: &Path) -> Vec<Value> {

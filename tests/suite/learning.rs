@@ -3,7 +3,7 @@
 use crate::common;
 
 use burn::tensor::Device;
-use common::{Case, devices, host, normals, rng};
+use common::{Case, devices, host, metrics, normals, rng};
 use mlcsc::data::{self, DataConfig, Dataset, Source};
 use mlcsc::export::arrays::write_npy;
 use mlcsc::learn::config::{
@@ -116,24 +116,6 @@ fn resume(folder: &Path, epochs: Option<usize>, watcher: &Watcher) -> Outcome {
     let data = open(&config);
     let mut run = Run::resume(folder, &config, &data, &device()).unwrap();
     train(&mut run, &data, watcher)
-}
-
-/// Lines of `metrics.jsonl` without times.
-fn metrics(folder: &Path) -> Vec<Value> {
-    fn drop_times(value: &mut Value) {
-        if let Value::Object(fields) = value {
-            fields.remove("seconds");
-            fields.remove("signals_per_second");
-            fields.values_mut().for_each(drop_times);
-        }
-    }
-    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| {
-        let mut line = serde_json::from_str(line).unwrap();
-        drop_times(&mut line);
-        line
-    });
-    lines.collect()
 }
 
 fn assert_same_run(folder: &Path, expected: &Path, what: &str) {

@@ -2,6 +2,7 @@
 
 use crate::common;
 
+use common::metrics;
 use common::program::Program;
 use mlcsc::export::arrays::write_npy;
 use serde_json::{Value, json};
@@ -142,23 +143,6 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// Lines of `metrics.jsonl` without times.
-fn metrics(bytes: &[u8]) -> Vec<Value> {
-    fn drop_times(value: &mut Value) {
-        if let Value::Object(fields) = value {
-            fields.retain(|name, _| name != "seconds" && name != "signals_per_second");
-            fields.values_mut().for_each(drop_times);
-        }
-    }
-    let text = std::str::from_utf8(bytes).unwrap();
-    let lines = text.lines().map(|line| {
-        let mut line = serde_json::from_str(line).unwrap();
-        drop_times(&mut line);
-        line
-    });
-    lines.collect()
-}
-
 fn assert_same_run(bench: &Bench, folder: &str, expected: &str) {
     for file in ["config.json", "checkpoint.safetensors", "model.safetensors", "pictures/effective_3.png"] {
         assert!(
@@ -166,7 +150,7 @@ fn assert_same_run(bench: &Bench, folder: &str, expected: &str) {
             "{folder}/{file}"
         );
     }
-    let lines = |folder: &str| metrics(&bench.read(&format!("{folder}/metrics.jsonl")));
+    let lines = |folder: &str| metrics(&bench.path(folder));
     assert_eq!(lines(folder), lines(expected), "{folder}");
 }
 
@@ -469,7 +453,7 @@ fn rivals_from_beginning_to_end() {
                 let (found, expected) = (format!("{other}/{file}"), format!("{name}/{file}"));
                 assert!(bench.read(&found) == bench.read(&expected), "{found}");
             }
-            let lines = |folder: &str| metrics(&bench.read(&format!("{folder}/metrics.jsonl")));
+            let lines = |folder: &str| metrics(&bench.path(folder));
             assert_eq!(lines(&other), lines(name), "{other}");
         }
     }

@@ -16,6 +16,9 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
+use serde_json::Value;
+use std::fs;
+use std::path::Path;
 
 /// Names the devices to test, separated by commas. Default: flex.
 pub const DEVICES: &str = "MLCSC_TEST_DEVICES";
@@ -221,4 +224,22 @@ pub fn inner(a: &[f64], b: &[f64]) -> f64 {
 /// Euclidean norm.
 pub fn norm(values: &[f64]) -> f64 {
     inner(values, values).sqrt()
+}
+
+/// Lines of `metrics.jsonl` without times.
+pub fn metrics(folder: &Path) -> Vec<Value> {
+    fn drop_times(value: &mut Value) {
+        if let Value::Object(fields) = value {
+            fields.remove("seconds");
+            fields.remove("signals_per_second");
+            fields.values_mut().for_each(drop_times);
+        }
+    }
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| {
+        let mut line = serde_json::from_str(line).unwrap();
+        drop_times(&mut line);
+        line
+    });
+    lines.collect()
 }
