@@ -15,8 +15,8 @@ use std::borrow::Cow;
 /// Signals that are correlated with the atoms in one matrix product.
 const BLOCK: usize = 64;
 
-/// Rows that the last product of a batch has a multiple of. Products of fewer rows are computed in other ways, which round in other
-/// ways; products of so many add up in the same order as those of [`BLOCK`].
+/// Rows that the last product of a batch has a multiple of on the host. Products of fewer rows are computed in other ways, which
+/// round in other ways; products of so many add up in the same order as those of [`BLOCK`].
 const TILE: usize = 16;
 
 /// Correlations that are held at a time, so that memory beside signals and codes does not grow with the number of signals.
@@ -85,9 +85,11 @@ pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
 pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
     let [count, len] = signals.dims();
     let code_len = operator.code().len();
+    let on_host = device::is_host(&signals.device());
     // Products that round a signal's correlations in the same way whatever the batch.
     let (block, tile) = match operator.application() {
-        Application::Matrix | Application::Gram => (BLOCK, TILE),
+        // A GPU chooses its kernel by the shape: there every product has one shape.
+        Application::Matrix | Application::Gram => (BLOCK, if on_host { TILE } else { BLOCK }),
         _ => (1, 1),
     };
     let mut correlations = vec![0.0; count * code_len];
@@ -104,7 +106,7 @@ pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
     let mut parts = correlations.chunks_mut(block * code_len).enumerate();
     // The first makes what all others use: a thread that waits for another to make it might be given one of them to do.
     parts.by_ref().take(1).for_each(fill);
-    if device::is_host(&signals.device()) {
+    if on_host {
         parts.collect::<Vec<_>>().into_par_iter().for_each(fill);
     } else {
         parts.for_each(fill);
