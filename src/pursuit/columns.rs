@@ -233,32 +233,6 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Subtracts `value` times an atom.
-    #[inline(always)]
-    fn subtract_atom(&self, place: usize, value: f32, residual: &mut [f32]) {
-        match &self.form {
-            Form::Dense { atoms, .. } => {
-                let row = &atoms[place * self.signal_len..][..self.signal_len];
-                for (sample, &entry) in residual.iter_mut().zip(row) {
-                    *sample -= value * entry;
-                }
-            }
-            Form::Convolution { filters, geometry, .. } => {
-                let [atom, row, column] = geometry.place(place);
-                let SignalShape { height, width, .. } = geometry.signal;
-                let (top, left) = (row * geometry.stride[0], column * geometry.stride[1]);
-                let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]);
-                for (line, entries) in lines.enumerate() {
-                    let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
-                    let samples = &mut residual[(channel * height + y) * width + left..];
-                    for (sample, &entry) in samples.iter_mut().zip(entries) {
-                        *sample -= value * entry;
-                    }
-                }
-            }
-        }
-    }
-
     /// Dᵀy − Gγ for a sparse γ, given Dᵀy.
     #[inline(always)]
     pub(super) fn subtract_explained(&self, correlations: &[f32], support: &[usize], values: &[f32], out: &mut [f32]) {
@@ -277,8 +251,23 @@ impl<'a> Columns<'a> {
     #[inline(always)]
     pub(super) fn residual(&self, signal: &[f32], support: &[usize], values: &[f32]) -> Vec<f32> {
         let mut residual = signal.to_vec();
-        for (&place, &value) in support.iter().zip(values) {
-            self.subtract_atom(place, value, &mut residual);
+        match &self.form {
+            Form::Dense { atoms, .. } => subtract_rows(atoms, support, values, signal, &mut residual),
+            Form::Convolution { filters, geometry, .. } => {
+                let SignalShape { height, width, .. } = geometry.signal;
+                for (&place, &value) in support.iter().zip(values) {
+                    let [atom, row, column] = geometry.place(place);
+                    let (top, left) = (row * geometry.stride[0], column * geometry.stride[1]);
+                    let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]);
+                    for (line, entries) in lines.enumerate() {
+                        let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
+                        let samples = &mut residual[(channel * height + y) * width + left..];
+                        for (sample, &entry) in samples.iter_mut().zip(entries) {
+                            *sample -= value * entry;
+                        }
+                    }
+                }
+            }
         }
         residual
     }

@@ -79,11 +79,12 @@ impl Pursuit for CoordinateDescent {
         let columns = Columns::new(operator, problem.shared_mask(), weights.as_deref())?;
         let (code_len, signal_len) = (columns.code_len(), columns.signal_len());
         let nonnegative = self.config.nonnegative;
-        let mut codes = match problem.has_start() {
+        let started = problem.has_start();
+        let mut codes = match started {
             true => to_host(problem.start()),
             false => vec![0.0f32; problem.count() * code_len],
         };
-        if problem.has_start() {
+        if started {
             for row in codes.chunks_exact_mut(code_len) {
                 for (place, value) in row.iter_mut().enumerate() {
                     *value *= weights.as_ref().map_or(1.0, |weights| weights[place]);
@@ -118,7 +119,14 @@ impl Pursuit for CoordinateDescent {
                     |workspace, (((code, correlations), signal), &lambda)| {
                         vectorised(
                             #[inline(always)]
-                            || self.pursue_one(&columns, Given { signal, correlations, lambda }, code, workspace),
+                            || {
+                                self.pursue_one(
+                                    &columns,
+                                    Given { signal, correlations, lambda, started },
+                                    code,
+                                    workspace,
+                                )
+                            },
                         )
                     },
                 )
@@ -145,11 +153,16 @@ impl CoordinateDescent {
     #[inline(always)]
     fn pursue_one(&self, columns: &Columns, given: Given, code: &mut [f32], workspace: &mut Workspace) -> SignalReport {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
-        let (gap, Given { signal, correlations, lambda }) = (f64::from(gap), given);
+        let (gap, Given { signal, correlations, lambda, started }) = (f64::from(gap), given);
         let Workspace { working, violators, residual_correlations, support, values } = workspace;
         working.clear();
         violators.clear();
-        violators.extend((0..code.len()).filter(|&atom| code[atom] != 0.0).map(|atom| (0.0, atom)));
+        if started {
+            violators.extend((0..code.len()).filter(|&atom| code[atom] != 0.0).map(|atom| (0.0, atom)));
+        } else {
+            // It is zero, but memory that is read before it is written to is fetched twice, and the second time halts all threads.
+            code.fill(0.0);
+        }
         working.admit(violators, columns);
         let energy_of_signal = energy(signal);
         let mut sweeps = 0;
@@ -235,6 +248,8 @@ struct Given<'a> {
     /// Dᵀy.
     correlations: &'a [f32],
     lambda: f32,
+    /// Whether there is a code to start from.
+    started: bool,
 }
 
 /// What the work on one signal needs for a while, kept for the next.

@@ -546,25 +546,49 @@ pub(super) fn least_squares(columns: &[f64], signal: &[f32]) -> Vec<f64> {
 pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
     let size = values.len();
     let ridge = 1e-7 * (0..size).map(|i| matrix[i * size + i]).fold(f64::MIN_POSITIVE, f64::max);
-    // Cholesky factorisation in place, then two triangular solves.
+    // G = UᵀU in place, row after row of U: a row loses as a whole what the rows above explain of it, so that no sum has to be
+    // finished before the next one is begun, which for the few atoms of a code takes longer than the arithmetic.
     for i in 0..size {
-        matrix[i * size + i] += ridge;
-        for j in 0..=i {
-            let inner = dot(&matrix[i * size..][..j], &matrix[j * size..][..j]);
-            let value = matrix[i * size + j] - inner;
-            matrix[i * size + j] = if i == j { value.max(ridge * 1e-3).sqrt() } else { value / matrix[j * size + j] };
+        let (above, row) = matrix.split_at_mut(i * size);
+        let row = &mut row[i..size];
+        row[0] += ridge;
+        let mut column = i;
+        while column < size {
+            let rest = &mut row[column - i..];
+            column += match rest.len() {
+                16.. => eliminate::<16>(above, size, [i, column], rest),
+                4.. => eliminate::<4>(above, size, [i, column], rest),
+                _ => eliminate::<1>(above, size, [i, column], rest),
+            };
         }
+        let pivot = row[0].max(ridge * 1e-3).sqrt();
+        row.iter_mut().for_each(|entry| *entry /= pivot);
+        row[0] = pivot;
     }
     for i in 0..size {
-        values[i] = (values[i] - dot(&matrix[i * size..][..i], &values[..i])) / matrix[i * size + i];
+        let row = &matrix[i * size + i..][..size - i];
+        let value = values[i] / row[0];
+        values[i..].iter_mut().zip(row).for_each(|(other, entry)| *other -= entry * value);
+        values[i] = value;
     }
     for i in (0..size).rev() {
-        let value = values[i] / matrix[i * size + i];
-        values[i] = value;
-        for k in 0..i {
-            values[k] -= matrix[i * size + k] * value;
+        let row = &matrix[i * size..][..size];
+        values[i] = (values[i] - dot(&row[i + 1..], &values[i + 1..])) / row[i];
+    }
+}
+
+/// Subtracts from `WIDTH` entries of row `i`, from `column` on, what the rows of U above, `size` long each, explain of them. Returns `WIDTH`.
+#[inline(always)]
+fn eliminate<const WIDTH: usize>(above: &[f64], size: usize, [i, column]: [usize; 2], out: &mut [f64]) -> usize {
+    let mut sums = [0.0f64; WIDTH];
+    for row in above.chunks_exact(size) {
+        let scale = row[i];
+        for (sum, entry) in sums.iter_mut().zip(&row[column..][..WIDTH]) {
+            *sum += scale * entry;
         }
     }
+    out.iter_mut().zip(&sums).for_each(|(out, sum)| *out -= sum);
+    WIDTH
 }
 
 /// Inner product with eight partial sums, so that it vectorises and rounds the same way on every run.
