@@ -441,8 +441,9 @@ def epoch(arena):
         Entry("SPAMS, trainDL, dense dictionary", "spams", {**shared, "task": "learning"}),
         Entry("PyTorch, online learning, dense dictionary", "pytorch", {
             **shared, "task": "online-learning", "gap": gap, "forgetting": 0.7, "part": 0.25}),
-        Entry("PyTorch, autograd through 20 iterations", "pytorch", {
-            **shared, **cascade, "task": "unrolled-learning", "compiled": False}),
+        *(Entry(f"PyTorch, autograd through 20 iterations, atoms made from {order}", "pytorch", {
+            **shared, **cascade, "task": "unrolled-learning", "order": order, "compiled": False})
+          for order in ("below", "above")),
     ]
     slowest = 0.0
     for entry in entries:
@@ -504,7 +505,11 @@ def unrolled_case(arena, preset, about, signals_path, weight, gradient):
     # A Gram matrix is out of the question where codes are large.
     if math.prod(about["code"]) > 5000:
         ways.remove("gram")
-    eager = [({"way": way}, {}) for way in ways]
+    eager = [
+        ({"way": way, "order": order}, {})
+        for way in ways
+        for order in (("below",) if way == "cascade" else ("below", "above"))
+    ]
     entries = [
         Entry("mlcsc", "ours", {"task": "unrolled", "dictionary": about["path"], "signals": str(signals_path),
                                 "lambda": weight, "iterations": iterations, "gradient": gradient}),
@@ -517,8 +522,9 @@ def unrolled_case(arena, preset, about, signals_path, weight, gradient):
         entry.sample = len(signals)
         if entry.label == "PyTorch, compiled":
             # What is best eager is compiled: one iteration, or all of them as one.
-            way = entries[1].request.get("way", "matrix")
-            entry.variants = [({"way": way, "compiled": what}, {}) for what in ("step", "whole")]
+            best = {"way": "matrix", "order": "below", **entries[1].request}
+            best = {name: best[name] for name in ("way", "order")}
+            entry.variants = [({**best, "compiled": what}, {}) for what in ("step", "whole")]
         entry.variants = entry.variants[: 1 if arena.args.quick else None]
         arena.tune(entry)
         print(f"unrolled {preset}: {entry.label}: {entry.tuned or entry.failure}", flush=True)

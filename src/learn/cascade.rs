@@ -3,10 +3,9 @@
 use super::config::AtomNorm;
 use crate::error::Result;
 use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::{HostFilters, SparseDictionary, norm};
+use crate::model::sparse::{HostFilters, SparseDictionary, gradient_by_nonzeros, norm};
 use crate::model::{Mlcsc, ModelConfig, filters_as_codes};
 use burn::tensor::Device;
-use rayon::prelude::*;
 
 /// W_1 … W_L and the filters of D^(1) … D^(L), kept in agreement.
 #[derive(Debug, Clone)]
@@ -132,32 +131,9 @@ impl Cascade {
     /// The gradient with respect to the filters of D^(i−1) from that with respect to the filters of D^(i), `layer` = i − 1 ≥ 1:
     /// the correlation of the gradient with the non-zeros of W_i.
     pub fn pull_down(&self, layer: usize, gradient: &HostFilters) -> HostFilters {
-        let LayerGeometry { signal, code, stride, .. } = self.codes_below(layer);
-        let (filters, below) = (&self.filters[layer], self.effective[layer - 1].dims());
-        let [atoms, channels, rows, columns] = filters.dims();
-        debug_assert_eq!(channels, code.channels);
-        let mut out = HostFilters::zeros(below);
-        let [_, signal_channels, height, width] = below;
-        let positions = rows * columns;
-        out.values_mut().par_chunks_exact_mut(signal_channels * height * width).enumerate().for_each(
-            |(channel, sum)| {
-                for atom in 0..atoms {
-                    let weights = &filters.atom(atom)[channel * positions..][..positions];
-                    for (position, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight != 0.0) {
-                        let (top, left) = (position / columns * stride[0], position % columns * stride[1]);
-                        let source = gradient.atom(atom);
-                        for line in 0..signal_channels * height {
-                            let (plane, row) = (line / height, line % height);
-                            let from = (plane * signal.height + top + row) * signal.width + left;
-                            let source = &source[from..][..width];
-                            for (sum, &value) in sum[line * width..][..width].iter_mut().zip(source) {
-                                *sum += weight * value;
-                            }
-                        }
-                    }
-                }
-            },
-        );
+        let mut out = HostFilters::zeros(self.effective[layer - 1].dims());
+        let codes = self.filters[layer].values();
+        gradient_by_nonzeros(&self.codes_below(layer), gradient.values(), codes, out.values_mut());
         out
     }
 

@@ -1,6 +1,6 @@
 //! One convolutional dictionary D_i: synthesis, analysis, and the gradient with respect to its filters.
 
-use super::geometry::{LayerGeometry, LayerShape, SignalShape};
+use super::geometry::{LayerGeometry, LayerShape};
 use super::operation;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -94,34 +94,7 @@ pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGe
             .matmul(matrix.transpose())
             .reshape(geometry.code.batched(count));
     }
-    if geometry.padding == [0, 0] && geometry.code.height * geometry.code.width <= FEW_POSITIONS {
-        return analyze_by_windows(signals, filters, geometry);
-    }
     operation::analysis(signals, filters, geometry)
-}
-
-/// Code positions up to which windows are cut out one by one.
-const FEW_POSITIONS: usize = 64;
-
-/// Dᵀ x as one matrix product with the windows that the code's positions see: several times faster than the convolution where
-/// positions are few and kernels large.
-fn analyze_by_windows(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
-    let count = signals.dims()[0];
-    let [atoms, channels, height, width] = filters.dims();
-    let SignalShape { height: rows, width: columns, .. } = geometry.code;
-    let windows = (0..rows * columns).map(|position| {
-        let (top, left) = (position / columns * geometry.stride[0], position % columns * geometry.stride[1]);
-        let window = signals.clone().slice([0..count, 0..channels, top..top + height, left..left + width]);
-        window.reshape([count, channels * height * width])
-    });
-    let windows = Tensor::cat(windows.collect(), 0);
-    let matrix = filters.reshape([atoms, channels * height * width]);
-    // [positions · signals, atoms] to [signals, atoms, rows, columns].
-    windows
-        .matmul(matrix.transpose())
-        .reshape([rows * columns, count, atoms])
-        .permute([1, 2, 0])
-        .reshape([count, atoms, rows, columns])
 }
 
 /// Gradient of Σ〈r, D γ〉 with respect to the filters of D: the correlation of residual and code.

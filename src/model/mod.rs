@@ -202,10 +202,15 @@ pub(crate) fn filters_as_codes(above: [usize; 4], filters: [usize; 4], stride: [
 }
 
 /// Filters of D_1 … D_i for the filters W_1 … W_i and their strides; see [`Mlcsc::effective_filters`].
+///
+/// From below: W_i are codes over the effective atoms below them, which have the signal's few channels. From above, as codes that go
+/// down layer by layer, the same costs several times as much.
 pub(crate) fn effective_filters(filters: &[Tensor<4>], strides: &[[usize; 2]]) -> Tensor<4> {
-    let (deepest, below) = filters.split_last().expect("a model has at least one layer");
-    below.iter().zip(strides).rev().fold(deepest.clone(), |codes, (filters, &stride)| {
-        let geometry = filters_as_codes(codes.dims(), filters.dims(), stride);
-        dictionary::synthesize(codes, filters.clone(), &geometry)
+    let (first, above) = filters.split_first().expect("a model has at least one layer");
+    let mut product = [1, 1];
+    above.iter().zip(strides).fold(first.clone(), |effective, (codes, stride)| {
+        product = std::array::from_fn(|axis| product[axis] * stride[axis]);
+        let geometry = filters_as_codes(codes.dims(), effective.dims(), product);
+        dictionary::synthesize(codes.clone(), effective, &geometry)
     })
 }

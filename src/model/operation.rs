@@ -1,16 +1,17 @@
 //! Synthesis, analysis and the gradient with respect to the filters as operations of their own on burn's backends.
 //!
 //! burn's CPU convolutions copy windows (im2col) and reach a fraction of what the machine can do; on Flex these operations are
-//! the direct convolutions of [`super::convolution`]. Every other backend does what it does best: its own convolutions. Derivatives
+//! the direct convolutions of [`super::convolution`], or cost what the non-zeros cost ([`super::sparse`]) where few are left: codes,
+//! and the filters of upper layers, which are the codes of the effective atoms. Every other backend does what it does best: its own convolutions. Derivatives
 //! are the operations themselves, since synthesis and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
-use super::geometry::LayerGeometry;
+use super::geometry::{LayerGeometry, SignalShape};
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Backend, Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
+use burn::tensor::{Shape, Slice, Tensor};
 
 /// The three operations on four-dimensional tensors, as [`LayerGeometry`] says.
 #[backend_extension(
@@ -34,7 +35,10 @@ pub(crate) trait DictionaryOps: Backend {
         filters: FloatTensor<Self>,
         layer: LayerGeometry,
     ) -> FloatTensor<Self> {
-        Self::conv2d(signals, filters, None, options(&layer))
+        match has_few_windows(&layer) {
+            true => by_windows::<Self>(signals, filters, &layer),
+            false => Self::conv2d(signals, filters, None, options(&layer)),
+        }
     }
 
     /// Dγ.
@@ -71,6 +75,31 @@ fn by_matrix_products<B: Backend>(
     B::conv_transpose2d(codes, filters, None, options)
 }
 
+/// Code positions up to which windows are cut out one by one.
+const FEW_WINDOWS: usize = 64;
+
+fn has_few_windows(layer: &LayerGeometry) -> bool {
+    layer.padding == [0, 0] && layer.code.height * layer.code.width <= FEW_WINDOWS
+}
+
+/// Dᵀx as one matrix product with the windows that the code's positions see: several times faster than the convolution where
+/// positions are few and kernels large.
+fn by_windows<B: Backend>(signals: FloatTensor<B>, filters: FloatTensor<B>, layer: &LayerGeometry) -> FloatTensor<B> {
+    let [atoms, channels, height, width] = layer.filter_dims();
+    let (count, len) = (signals.shape()[0], channels * height * width);
+    let SignalShape { height: rows, width: columns, .. } = layer.code;
+    let windows = (0..rows * columns).map(|position| {
+        let (top, left) = (position / columns * layer.stride[0], position % columns * layer.stride[1]);
+        let places = [0..count, 0..channels, top..top + height, left..left + width].map(Slice::from);
+        B::float_reshape(B::float_slice(signals.clone(), &places), Shape::new([count, len]))
+    });
+    let windows = B::float_cat(windows.collect(), 0);
+    let filters = B::float_transpose(B::float_reshape(filters, Shape::new([atoms, len])));
+    // [positions · signals, atoms] to [signals, atoms, rows, columns].
+    let products = B::float_reshape(B::float_matmul(windows, filters), Shape::new([rows * columns, count, atoms]));
+    B::float_reshape(B::float_permute(products, &[1, 2, 0]), Shape::new([count, atoms, rows, columns]))
+}
+
 /// Dᵀx. Shapes as [`super::Dictionary::analyze`].
 pub(super) fn analysis(signals: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
     let (signals, filters) = (signals.into_dispatch(), filters.into_dispatch());
@@ -91,9 +120,9 @@ pub(super) fn gradient(residuals: Tensor<4>, codes: Tensor<4>, filters: Tensor<4
 
 #[cfg(feature = "flex")]
 mod flex {
-    use super::{DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, options};
+    use super::{DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, options};
     use crate::model::convolution::{analyze_once, filter_gradient_into, synthesize_once};
-    use crate::model::sparse::HostFilters;
+    use crate::model::sparse::{HostFilters, SparseDictionary, count_nonzeros, gradient_by_nonzeros};
     use burn::backend::Flex;
     use burn::backend::ops::ModuleOps;
     use burn::tensor::TensorData;
@@ -102,12 +131,21 @@ mod flex {
     /// Code positions from which on synthesis and gradient are faster direct than by matrix products.
     const MANY_POSITIONS: usize = 24 * 24;
 
+    /// What a multiplication by a non-zero costs, in multiplications of a dense product: where atoms are sparse too, where they
+    /// are added by lines, where lines are added up to a gradient.
+    const ENTRY: f64 = 32.0;
+    const LINE: f64 = 8.0;
+    const GRADIENT_LINE: f64 = 16.0;
+
     impl DictionaryOps for Flex {
         fn dictionary_analysis(
             signals: FloatTensor<Self>,
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
+            if has_few_windows(&layer) {
+                return by_windows::<Self>(signals, filters, &layer);
+            }
             let (signals, filters) = (signals.to_contiguous(), filters.to_contiguous());
             let signals = signals.storage::<f32>();
             let filters = on_host(&filters, &layer);
@@ -121,11 +159,20 @@ mod flex {
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
+            let (codes, filters) = (codes.to_contiguous(), filters.to_contiguous());
+            let (codes_there, filters_there) = (codes.storage::<f32>(), filters.storage::<f32>());
+            let in_filters = density(filters_there);
+            let cost = if in_filters < 0.25 { ENTRY * in_filters } else { LINE };
+            if cost * density(codes_there) <= 1.0 {
+                let dictionary = SparseDictionary::new(&on_host(&filters, &layer), &layer);
+                return tensor(layer.signal.batched(codes_there.len() / layer.code.len()), |out| {
+                    dictionary.synthesize_batch_into(codes_there, out);
+                });
+            }
             if layer.code.height * layer.code.width < MANY_POSITIONS {
                 return by_matrix_products::<Self>(codes, filters, &layer);
             }
-            let (codes, filters) = (codes.to_contiguous(), filters.to_contiguous());
-            let codes = codes.storage::<f32>();
+            let codes = codes_there;
             let filters = on_host(&filters, &layer);
             tensor(layer.signal.batched(codes.len() / layer.code.len()), |out| {
                 synthesize_once(&filters, &layer, codes, out);
@@ -138,14 +185,23 @@ mod flex {
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
+            let (residuals, codes) = (residuals.to_contiguous(), codes.to_contiguous());
+            let (residuals_there, codes_there) = (residuals.storage::<f32>(), codes.storage::<f32>());
+            if layer.padding == [0, 0] && GRADIENT_LINE * density(codes_there) <= 1.0 {
+                return tensor(layer.filter_dims(), |out| {
+                    gradient_by_nonzeros(&layer, residuals_there, codes_there, out);
+                });
+            }
             if layer.code.height * layer.code.width < MANY_POSITIONS {
                 return Self::conv2d_weight_backward(residuals, filters, codes, options(&layer));
             }
-            let (residuals, codes) = (residuals.to_contiguous(), codes.to_contiguous());
-            tensor(layer.filter_dims(), |out| {
-                filter_gradient_into(&layer, residuals.storage::<f32>(), codes.storage::<f32>(), out);
-            })
+            tensor(layer.filter_dims(), |out| filter_gradient_into(&layer, residuals_there, codes_there, out))
         }
+    }
+
+    /// Part of the values that is not zero.
+    fn density(values: &[f32]) -> f64 {
+        count_nonzeros(values) as f64 / values.len().max(1) as f64
     }
 
     fn on_host(filters: &FlexTensor, layer: &LayerGeometry) -> HostFilters {
@@ -264,6 +320,59 @@ mod autodiff {
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
             Direction::Synthesis.tracked::<B, C>(codes, filters, layer)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::convolution::{Convolution, filter_gradient_into};
+    use crate::model::geometry::{Geometry, LayerShape, Pair};
+    use crate::model::sparse::{HostFilters, to_host};
+    use burn::tensor::TensorData;
+    use rand::{RngExt, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+
+    /// Few non-zeros in the codes, in the filters, or in both give what the direct convolutions give.
+    #[test]
+    fn sparse_operands_agree_with_dense_ones() {
+        let device = crate::device::named(None).unwrap();
+        let mut generator = ChaCha8Rng::seed_from_u64(5);
+        for (padding, side) in [(0, 9), (1, 9), (0, 40)] {
+            let shape = LayerShape::new(6, Pair([5, 3]), Pair([2, 1])).with_padding(padding);
+            let layer = Geometry::new(SignalShape::new(2, side, side + 2), &[shape]).unwrap().layers()[0].clone();
+            for (in_codes, in_filters) in [(0.02, 0.05), (0.02, 1.0), (1.0, 0.02), (0.0, 1.0)] {
+                let mut draw = |len: usize, density: f64| -> Vec<f32> {
+                    let mut value = || match generator.random_bool(density) {
+                        true => generator.random_range(-1.0..1.0),
+                        false => 0.0,
+                    };
+                    (0..len).map(|_| value()).collect()
+                };
+                let count = 3;
+                let codes = draw(count * layer.code.len(), in_codes);
+                let residuals = draw(count * layer.signal.len(), 1.0);
+                let filters =
+                    HostFilters::new(layer.filter_dims(), draw(layer.filter_dims().iter().product(), in_filters));
+                let close = |found: Tensor<4>, expected: &[f32], what: &str| {
+                    for (found, expected) in to_host(found).iter().zip(expected) {
+                        let case = format!("{what}, {in_codes}, {in_filters}, padding {padding}");
+                        assert!((found - expected).abs() < 1e-4, "{case}: {found} {expected}");
+                    }
+                };
+                let tensor = |values: &[f32], dims: [usize; 4]| {
+                    Tensor::<4>::from_data(TensorData::new(values.to_vec(), dims), &device)
+                };
+                let codes_there = tensor(&codes, layer.code.batched(count));
+                let mut expected = vec![0.0; residuals.len()];
+                Convolution::new(&filters, &layer).synthesize_into(&codes, &mut expected);
+                close(synthesis(codes_there.clone(), filters.to_tensor(&device), &layer), &expected, "synthesis");
+                let mut expected = vec![0.0; filters.values().len()];
+                filter_gradient_into(&layer, &residuals, &codes, &mut expected);
+                let residuals = tensor(&residuals, layer.signal.batched(count));
+                close(gradient(residuals, codes_there, filters.to_tensor(&device), &layer), &expected, "gradient");
+            }
         }
     }
 }

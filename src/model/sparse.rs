@@ -84,7 +84,7 @@ impl HostFilters {
 
     /// Part of the values that is zero.
     pub fn zeros_fraction(&self) -> f64 {
-        self.values.iter().filter(|value| **value == 0.0).count() as f64 / self.values.len().max(1) as f64
+        (self.values.len() - count_nonzeros(&self.values)) as f64 / self.values.len().max(1) as f64
     }
 }
 
@@ -275,12 +275,50 @@ impl SparseDictionary {
     pub fn synthesize(&self, codes: &[f32]) -> Vec<f32> {
         let (code_len, signal_len) = (self.geometry.code.len(), self.geometry.signal.len());
         let mut signals = vec![0.0; codes.len() / code_len * signal_len];
-        signals
-            .par_chunks_exact_mut(signal_len)
-            .zip(codes.par_chunks_exact(code_len))
-            .for_each(|(signal, code)| self.synthesize_into(nonzeros(code), signal));
+        self.synthesize_batch_into(codes, &mut signals);
         signals
     }
+
+    /// Adds D_i times every code of a batch to the signals.
+    ///
+    /// - `codes`: one code after the other; `signals`: one signal after the other.
+    pub fn synthesize_batch_into(&self, codes: &[f32], signals: &mut [f32]) {
+        signals
+            .par_chunks_exact_mut(self.geometry.signal.len())
+            .zip(codes.par_chunks_exact(self.geometry.code.len()))
+            .for_each(|(signal, code)| self.synthesize_into(nonzeros(code), signal));
+    }
+}
+
+/// Adds the gradient of Σ〈r, Dγ〉 with respect to the filters of D to `out`, at the price of the codes' non-zeros: for every one of
+/// them, the window of the residual that its atom sees.
+///
+/// # Shapes
+/// - residuals: `[n, channels, height, width]`; codes: `[n, atoms, code height, code width]`; out: the filters'. Padding is none.
+pub(crate) fn gradient_by_nonzeros(geometry: &LayerGeometry, residuals: &[f32], codes: &[f32], out: &mut [f32]) {
+    let LayerGeometry { signal, code, kernel: [height, width], stride, padding, .. } = geometry;
+    debug_assert_eq!(*padding, [0, 0]);
+    let positions = code.height * code.width;
+    out.par_chunks_exact_mut(geometry.atom_len()).enumerate().for_each(|(atom, sums)| {
+        for (code, residual) in codes.chunks_exact(code.len()).zip(residuals.chunks_exact(signal.len())) {
+            for (position, value) in nonzeros(&code[atom * positions..][..positions]) {
+                let (top, left) =
+                    (position / geometry.code.width * stride[0], position % geometry.code.width * stride[1]);
+                for (line, sums) in sums.chunks_exact_mut(*width).enumerate() {
+                    let (channel, row) = (line / height, line % height);
+                    let window = &residual[(channel * signal.height + top + row) * signal.width + left..];
+                    sums.iter_mut().zip(window).for_each(|(sum, &sample)| *sum += value * sample);
+                }
+            }
+        }
+    });
+}
+
+/// How many values are not zero.
+pub(crate) fn count_nonzeros(values: &[f32]) -> usize {
+    /// Values counted by one task.
+    const PART: usize = 1 << 16;
+    values.par_chunks(PART).map(|part| part.iter().filter(|value| **value != 0.0).count()).sum()
 }
 
 /// The non-zeros of a dense code as (index, value).

@@ -254,28 +254,36 @@ def synthesize(codes, filters, stride, size):
     return functional.pad(painted, (0, right, 0, below)) if below or right else painted
 
 
-def effective_filters(filters, strides):
-    codes = filters[-1]
-    for below, stride in zip(reversed(filters[:-1]), reversed(strides[:-1])):
-        codes = functional.conv_transpose2d(codes, below, stride=stride)
-    return codes
+def effective_filters(filters, strides, order):
+    """From `above`, W_L sent down layer by layer; or from `below`, every W_i as codes over the effective atoms below it."""
+    if order == "above":
+        codes = filters[-1]
+        for below, stride in zip(reversed(filters[:-1]), reversed(strides[:-1])):
+            codes = functional.conv_transpose2d(codes, below, stride=stride)
+        return codes
+    effective, product = filters[0], (1, 1)
+    for codes, stride in zip(filters[1:], strides[:-1]):
+        product = (product[0] * stride[0], product[1] * stride[1])
+        effective = functional.conv_transpose2d(codes, effective, stride=product)
+    return effective
 
 
 class Cascade:
-    """D = D_1 ... D_L; variants `matrix` and `gram` (dense), `filters` (one convolution), `cascade` (one after the other)."""
+    """D = D_1 ... D_L; variants `matrix` and `gram` (dense), `filters` (one convolution), `cascade` (one after the other), and the
+    order in which effective filters are made."""
 
     def __init__(self, request):
         self.filters = [load(path) for path in request["filters"]]
         self.strides = request["strides"]
         self.stride = tuple(math.prod(strides) for strides in zip(*self.strides))
         self.signals = load(request["signals"])[: request.get("count")]
-        self.weight, self.way = request["weight"], request["way"]
+        self.weight, self.way, self.order = request["weight"], request["way"], request.get("order", "below")
         self.code_shape = request["code"][1:]
         self.sizes = request["sizes"]
 
     def dense(self, filters):
         """Atoms `[code values, signal values]`: every effective filter at each of its places."""
-        effective = effective_filters(filters, self.strides)
+        effective = effective_filters(filters, self.strides, self.order)
         count, rows, columns = self.code_shape
         height, width = self.signals.shape[-2:]
         kernel_height, kernel_width = effective.shape[-2:]
@@ -299,7 +307,7 @@ class Cascade:
             return lambda codes: codes @ gram - correlations, (len(rows), len(atoms))
         shape = (len(signals), *self.code_shape)
         if self.way == "filters":
-            effective = effective_filters(filters, self.strides)
+            effective = effective_filters(filters, self.strides, self.order)
             return lambda codes: functional.conv2d(
                 synthesize(codes, effective, self.stride, self.sizes[0]) - signals,
                 effective,
