@@ -2,14 +2,14 @@
 //!
 //! Random filters and images. One item is one multiplication and addition, or one pixel.
 
-use burn::tensor::{Distribution, Tensor};
+use burn::tensor::Tensor;
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mlcsc::model::convolution::{Convolution, filter_gradient_into};
 use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape};
 use mlcsc::model::sparse::HostFilters;
 use mlcsc::model::{Application, Mlcsc, ModelConfig};
-use mlcsc::pursuit::{BasisPursuitConfig, Lambda};
+use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem};
 
 fn main() {
     divan::main();
@@ -67,17 +67,60 @@ fn filter_gradient(bencher: Bencher, sizes: [usize; 5]) {
     });
 }
 
-/// Basis pursuit on one image over 16 filters of 8×8, λ a third of λ_max, to a relative gap of 1e-3.
-#[divan::bench(args = [64, 128, 256], sample_count = 5)]
-fn coding(bencher: Bencher, side: usize) {
+/// Images coded at a time, side of the image, filters: where there is a choice of algorithms.
+const SMALL: [[usize; 3]; 12] = [
+    [1, 10, 16],
+    [16, 10, 16],
+    [16, 14, 16],
+    [16, 14, 64],
+    [1, 24, 16],
+    [1, 32, 16],
+    [1, 48, 16],
+    [1, 64, 16],
+    [16, 24, 16],
+    [16, 32, 16],
+    [16, 48, 16],
+    [16, 32, 64],
+];
+
+/// Basis pursuit on images over filters of 8×8, λ a third of λ_max, to a relative gap of 1e-3.
+fn coding(bencher: Bencher, [count, side, atoms]: [usize; 3], algorithm: Algorithm) {
     let device = mlcsc::device::named(None).expect("a device");
-    let (image, layer) = (SignalShape::new(1, side, side), LayerShape::new(16, 8, 1));
+    let (image, layer) = (SignalShape::new(1, side, side), LayerShape::new(atoms, 8, 1));
     let filters = filters(&Geometry::new(image, std::slice::from_ref(&layer)).expect("a layer").layers()[0]);
     let model = Mlcsc::from_filters(ModelConfig::new(image, vec![layer]), vec![filters.to_tensor(&device)]);
     let operator = model.and_then(|model| model.operator(image, Application::Auto)).expect("a model");
-    let pursuit = BasisPursuitConfig { gap: 1e-3, ..Default::default() }.init_for(&operator).expect("settings");
-    let signal = Tensor::<4>::random(image.batched(1), Distribution::Normal(0.0, 0.3), &device);
-    bencher.counter(ItemsCount::new(side * side)).bench_local(|| {
-        black_box(pursuit.pursue(&operator, signal.clone(), &Lambda::Relative(0.33)).expect("an image that fits"))
-    });
+    let basis = BasisPursuitConfig { gap: 1e-3, ..Default::default() };
+    let pursuit = algorithm.init(&basis, &operator).expect("settings");
+    // Smooth, as photographs are: sums of what is above and to the left.
+    let mut values = random(count * image.len());
+    for image in values.chunks_exact_mut(side * side) {
+        for place in 0..image.len() {
+            let left = if place % side == 0 { 0.0 } else { image[place - 1] };
+            let above = if place < side { 0.0 } else { image[place - side] };
+            image[place] = 0.3 * image[place] + 0.45 * (left + above);
+        }
+    }
+    let signals = Tensor::<1>::from_floats(values.as_slice(), &device).reshape(image.batched(count));
+    let problem = Problem::new(&operator, signals).and_then(|problem| problem.with_lambda(Lambda::Relative(0.33)));
+    let problem = problem.expect("images that fit");
+    bencher
+        .counter(ItemsCount::new(count * side * side))
+        .bench_local(|| black_box(pursuit.solve(&problem).expect("codes")));
+}
+
+/// What is chosen for the size.
+#[divan::bench(args = [[1, 64, 16], [1, 128, 16], [1, 256, 16]], sample_count = 5)]
+fn coding_auto(bencher: Bencher, images: [usize; 3]) {
+    coding(bencher, images, Algorithm::Auto);
+}
+
+#[divan::bench(args = SMALL, sample_count = 5)]
+fn coding_coordinate_descent(bencher: Bencher, images: [usize; 3]) {
+    coding(bencher, images, Algorithm::CoordinateDescent);
+}
+
+#[divan::bench(args = SMALL, sample_count = 5)]
+fn coding_residual_descent(bencher: Bencher, images: [usize; 3]) {
+    coding(bencher, images, Algorithm::ResidualDescent);
 }

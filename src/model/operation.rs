@@ -2,8 +2,8 @@
 //!
 //! burn's CPU convolutions copy windows (im2col) and reach a fraction of what the machine can do; on Flex these operations are
 //! the direct convolutions of [`super::convolution`], or cost what the non-zeros cost ([`super::sparse`]) where few are left: codes,
-//! and the filters of upper layers, which are the codes of the effective atoms. Every other backend does what it does best: its own convolutions. Derivatives
-//! are the operations themselves, since synthesis and analysis are each other's adjoint.
+//! and the filters of upper layers, which are the codes of the effective atoms. Every other backend does what it does best: its own
+//! convolutions. Derivatives are the operations themselves, since synthesis and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
@@ -122,7 +122,7 @@ pub(super) fn gradient(residuals: Tensor<4>, codes: Tensor<4>, filters: Tensor<4
 mod flex {
     use super::{DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, options};
     use crate::model::convolution::{analyze_once, filter_gradient_into, synthesize_once};
-    use crate::model::sparse::{HostFilters, SparseDictionary, count_nonzeros, gradient_by_nonzeros};
+    use crate::model::sparse::{HostFilters, SparseDictionary, by_lines, density, gradient_by_nonzeros};
     use burn::backend::Flex;
     use burn::backend::ops::ModuleOps;
     use burn::tensor::TensorData;
@@ -162,20 +162,15 @@ mod flex {
             let (codes, filters) = (codes.to_contiguous(), filters.to_contiguous());
             let (codes_there, filters_there) = (codes.storage::<f32>(), filters.storage::<f32>());
             let in_filters = density(filters_there);
-            let cost = if in_filters < 0.25 { ENTRY * in_filters } else { LINE };
-            if cost * density(codes_there) <= 1.0 {
-                let dictionary = SparseDictionary::new(&on_host(&filters, &layer), &layer);
-                return tensor(layer.signal.batched(codes_there.len() / layer.code.len()), |out| {
-                    dictionary.synthesize_batch_into(codes_there, out);
-                });
-            }
-            if layer.code.height * layer.code.width < MANY_POSITIONS {
+            let cost = if by_lines(in_filters, &layer) { LINE } else { ENTRY * in_filters };
+            let few = cost * density(codes_there) <= 1.0;
+            if !few && layer.code.height * layer.code.width < MANY_POSITIONS {
                 return by_matrix_products::<Self>(codes, filters, &layer);
             }
-            let codes = codes_there;
             let filters = on_host(&filters, &layer);
-            tensor(layer.signal.batched(codes.len() / layer.code.len()), |out| {
-                synthesize_once(&filters, &layer, codes, out);
+            tensor(layer.signal.batched(codes_there.len() / layer.code.len()), |out| match few {
+                true => SparseDictionary::new(&filters, &layer).synthesize_batch_into(codes_there, out),
+                false => synthesize_once(&filters, &layer, codes_there, out),
             })
         }
 
@@ -197,11 +192,6 @@ mod flex {
             }
             tensor(layer.filter_dims(), |out| filter_gradient_into(&layer, residuals_there, codes_there, out))
         }
-    }
-
-    /// Part of the values that is not zero.
-    fn density(values: &[f32]) -> f64 {
-        count_nonzeros(values) as f64 / values.len().max(1) as f64
     }
 
     fn on_host(filters: &FlexTensor, layer: &LayerGeometry) -> HostFilters {

@@ -142,8 +142,13 @@ struct Entry {
 /// Lines are added by so many values at a time.
 const LANES: usize = 8;
 
-/// Part of zeros up to which atoms are added line by line.
-const MOST_ZEROS_IN_LINES: f64 = 0.75;
+/// Part of non-zeros from which on atoms are added line by line.
+const LEAST_IN_LINES: f64 = 0.25;
+
+/// Whether atoms of which that part is not zero are added line by line: they are cropped nowhere.
+pub(crate) fn by_lines(density: f64, geometry: &LayerGeometry) -> bool {
+    geometry.padding == [0, 0] && density >= LEAST_IN_LINES
+}
 
 impl SparseDictionary {
     /// The non-zeros of `filters`.
@@ -172,8 +177,7 @@ impl SparseDictionary {
             *sum += entries.len();
             Some(*sum)
         }));
-        let used = starts[starts.len() - 1] as f64;
-        let atoms = if geometry.padding == [0, 0] && used >= (1.0 - MOST_ZEROS_IN_LINES) * filters.values.len() as f64 {
+        let atoms = if by_lines(density(&filters.values), geometry) {
             let line_len = width.next_multiple_of(LANES);
             let mut lines = vec![0.0; filters.values.len() / width * line_len];
             for (line, values) in lines.chunks_exact_mut(line_len).zip(filters.values.chunks_exact(width)) {
@@ -300,10 +304,9 @@ pub(crate) fn gradient_by_nonzeros(geometry: &LayerGeometry, residuals: &[f32], 
     debug_assert_eq!(*padding, [0, 0]);
     let positions = code.height * code.width;
     out.par_chunks_exact_mut(geometry.atom_len()).enumerate().for_each(|(atom, sums)| {
-        for (code, residual) in codes.chunks_exact(code.len()).zip(residuals.chunks_exact(signal.len())) {
-            for (position, value) in nonzeros(&code[atom * positions..][..positions]) {
-                let (top, left) =
-                    (position / geometry.code.width * stride[0], position % geometry.code.width * stride[1]);
+        for (maps, residual) in codes.chunks_exact(code.len()).zip(residuals.chunks_exact(signal.len())) {
+            for (position, value) in nonzeros(&maps[atom * positions..][..positions]) {
+                let (top, left) = (position / code.width * stride[0], position % code.width * stride[1]);
                 for (line, sums) in sums.chunks_exact_mut(*width).enumerate() {
                     let (channel, row) = (line / height, line % height);
                     let window = &residual[(channel * signal.height + top + row) * signal.width + left..];
@@ -314,11 +317,15 @@ pub(crate) fn gradient_by_nonzeros(geometry: &LayerGeometry, residuals: &[f32], 
     });
 }
 
-/// How many values are not zero.
-pub(crate) fn count_nonzeros(values: &[f32]) -> usize {
+fn count_nonzeros(values: &[f32]) -> usize {
     /// Values counted by one task.
     const PART: usize = 1 << 16;
     values.par_chunks(PART).map(|part| part.iter().filter(|value| **value != 0.0).count()).sum()
+}
+
+/// Part of the values that is not zero; 0 of none.
+pub(crate) fn density(values: &[f32]) -> f64 {
+    count_nonzeros(values) as f64 / values.len().max(1) as f64
 }
 
 /// The non-zeros of a dense code as (index, value).

@@ -558,6 +558,8 @@ pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
             column += match rest.len() {
                 16.. => eliminate::<16>(above, size, [i, column], rest),
                 4.. => eliminate::<4>(above, size, [i, column], rest),
+                3 => eliminate::<3>(above, size, [i, column], rest),
+                2 => eliminate::<2>(above, size, [i, column], rest),
                 _ => eliminate::<1>(above, size, [i, column], rest),
             };
         }

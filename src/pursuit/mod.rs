@@ -402,8 +402,8 @@ impl BasisPursuitConfig {
         Ok(())
     }
 
-    /// The algorithm that suits an operator: coordinate descent where codes and the atoms' inner products are few enough for it,
-    /// descent on the residual for all other convolutions, FISTA everywhere else.
+    /// The algorithm that suits an operator: descent on the residual for convolutions with some tens of positions, coordinate
+    /// descent where codes and the atoms' inner products are few enough for it, FISTA everywhere else.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -416,8 +416,8 @@ impl BasisPursuitConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// Coordinate descent where codes are small enough for it, else descent on the residual where D^(L) is a convolution, else
-    /// FISTA.
+    /// Descent on the residual where D^(L) is a convolution with some tens of positions or more, else coordinate descent where codes
+    /// are small enough for it, else FISTA.
     #[default]
     Auto,
     /// Proximal gradient steps.
@@ -453,7 +453,7 @@ impl Algorithm {
     /// What [`Self::Auto`] is for an operator; `table` says whether coordinate descent suits.
     fn resolve(self, operator: &Operator, table: bool) -> Self {
         match self {
-            Self::Auto if table => Self::CoordinateDescent,
+            Self::Auto if table && !residual_descent::pays(operator) => Self::CoordinateDescent,
             Self::Auto if residual_descent::suits(operator) => Self::ResidualDescent,
             Self::Auto => Self::Fista,
             other => other,
