@@ -251,6 +251,13 @@ impl LayerGeometry {
         [index / (height * width), index / width % height, index % width]
     }
 
+    /// Atom of a value of the code, and the upper left corner of what it paints, as row and column of the padded signal.
+    #[inline(always)]
+    pub fn corner(&self, index: usize) -> [usize; 3] {
+        let [atom, row, column] = self.place(index);
+        [atom, row * self.stride[0], column * self.stride[1]]
+    }
+
     /// Code positions by which two columns can be apart and still overlap, per axis.
     pub fn reach(&self) -> [usize; 2] {
         reach_within(self.kernel, self.stride, [self.code.height, self.code.width])

@@ -89,7 +89,7 @@ fn by_windows<B: Backend>(signals: FloatTensor<B>, filters: FloatTensor<B>, laye
     let (count, len) = (signals.shape()[0], channels * height * width);
     let SignalShape { height: rows, width: columns, .. } = layer.code;
     let windows = (0..rows * columns).map(|position| {
-        let (top, left) = (position / columns * layer.stride[0], position % columns * layer.stride[1]);
+        let [_, top, left] = layer.corner(position);
         let places = [0..count, 0..channels, top..top + height, left..left + width].map(Slice::from);
         B::float_reshape(B::float_slice(signals.clone(), &places), Shape::new([count, len]))
     });
@@ -346,7 +346,9 @@ mod tests {
                 let filters =
                     HostFilters::new(layer.filter_dims(), draw(layer.filter_dims().iter().product(), in_filters));
                 let close = |found: Tensor<4>, expected: &[f32], what: &str| {
-                    for (found, expected) in to_host(found).iter().zip(expected) {
+                    let found = to_host(found);
+                    assert_eq!(found.len(), expected.len(), "{what}");
+                    for (found, expected) in found.iter().zip(expected) {
                         let case = format!("{what}, {in_codes}, {in_filters}, padding {padding}");
                         assert!((found - expected).abs() < 1e-4, "{case}: {found} {expected}");
                     }

@@ -158,6 +158,14 @@ impl SparseDictionary {
     pub fn new(filters: &HostFilters, geometry: &LayerGeometry) -> Self {
         assert_eq!(filters.dims, geometry.filter_dims(), "filters of a layer");
         let [_, _, height, width] = filters.dims;
+        if by_lines(density(&filters.values), geometry) {
+            let line_len = width.next_multiple_of(LANES);
+            let mut lines = vec![0.0; filters.values.len() / width * line_len];
+            for (line, values) in lines.chunks_exact_mut(line_len).zip(filters.values.chunks_exact(width)) {
+                line[..width].copy_from_slice(values);
+            }
+            return Self { geometry: geometry.clone(), atoms: Atoms::Lines { lines, line_len } };
+        }
         let SignalShape { height: signal_height, width: signal_width, .. } = geometry.signal;
         let by_atom: Vec<Vec<Entry>> = filters
             .values
@@ -177,16 +185,7 @@ impl SparseDictionary {
             *sum += entries.len();
             Some(*sum)
         }));
-        let atoms = if by_lines(density(&filters.values), geometry) {
-            let line_len = width.next_multiple_of(LANES);
-            let mut lines = vec![0.0; filters.values.len() / width * line_len];
-            for (line, values) in lines.chunks_exact_mut(line_len).zip(filters.values.chunks_exact(width)) {
-                line[..width].copy_from_slice(values);
-            }
-            Atoms::Lines { lines, line_len }
-        } else {
-            Atoms::Entries { starts, entries: by_atom.concat() }
-        };
+        let atoms = Atoms::Entries { starts, entries: by_atom.concat() };
         Self { geometry: geometry.clone(), atoms }
     }
 
@@ -214,11 +213,10 @@ impl SparseDictionary {
         code: impl IntoIterator<Item = (usize, f32)>,
         signal: &mut [f32],
     ) {
-        let LayerGeometry { signal: shape, stride, padding, .. } = &self.geometry;
+        let LayerGeometry { signal: shape, padding, .. } = &self.geometry;
         for (index, coefficient) in code {
-            let [atom, row, column] = self.geometry.place(index);
+            let [atom, top, left] = self.geometry.corner(index);
             let entries = &entries[starts[atom]..starts[atom + 1]];
-            let (top, left) = (row * stride[0], column * stride[1]);
             if *padding == [0, 0] {
                 let place = &mut signal[top * shape.width + left..];
                 for entry in entries {
@@ -248,14 +246,13 @@ impl SparseDictionary {
         code: &mut impl Iterator<Item = (usize, f32)>,
         signal: &mut [f32],
     ) {
-        let LayerGeometry { signal: shape, kernel, stride, .. } = &self.geometry;
+        let LayerGeometry { signal: shape, kernel, .. } = &self.geometry;
         // Lines may run over the end of the signal's, by zeros: they are added in a wider copy.
         let wide = shape.width + line_len - kernel[1];
         let atom_len = shape.channels * kernel[0] * line_len;
         let mut sums = vec![0.0f32; shape.channels * shape.height * wide];
         for (index, coefficient) in code {
-            let [atom, row, column] = self.geometry.place(index);
-            let (top, left) = (row * stride[0], column * stride[1]);
+            let [atom, top, left] = self.geometry.corner(index);
             let atom = &lines[atom * atom_len..][..atom_len];
             for (number, line) in atom.chunks_exact(line_len).enumerate() {
                 let (channel, down) = (number / kernel[0], number % kernel[0]);
@@ -300,13 +297,13 @@ impl SparseDictionary {
 /// # Shapes
 /// - residuals: `[n, channels, height, width]`; codes: `[n, atoms, code height, code width]`; out: the filters'. Padding is none.
 pub(crate) fn gradient_by_nonzeros(geometry: &LayerGeometry, residuals: &[f32], codes: &[f32], out: &mut [f32]) {
-    let LayerGeometry { signal, code, kernel: [height, width], stride, padding, .. } = geometry;
+    let LayerGeometry { signal, code, kernel: [height, width], padding, .. } = geometry;
     debug_assert_eq!(*padding, [0, 0]);
     let positions = code.height * code.width;
     out.par_chunks_exact_mut(geometry.atom_len()).enumerate().for_each(|(atom, sums)| {
         for (maps, residual) in codes.chunks_exact(code.len()).zip(residuals.chunks_exact(signal.len())) {
             for (position, value) in nonzeros(&maps[atom * positions..][..positions]) {
-                let (top, left) = (position / code.width * stride[0], position % code.width * stride[1]);
+                let [_, top, left] = geometry.corner(position);
                 for (line, sums) in sums.chunks_exact_mut(*width).enumerate() {
                     let (channel, row) = (line / height, line % height);
                     let window = &residual[(channel * signal.height + top + row) * signal.width + left..];

@@ -3,8 +3,8 @@
 //! A power iteration approaches the norm from below, so its result is no bound. Two rigorous ways from above:
 //!
 //! - *Powers of the Gram matrix.* ‖Gᵖ‖_F² is the sum of all eigenvalues' powers 2p. A power iteration's vector comes with an interval
-//!   that one of the eigenvalues lies in; what the sum has beyond that one's power bounds all others. Where one stands out, as in
-//!   learned dictionaries, the two agree after a squaring or two. At worst, p = 64 by six squarings, the bound exceeds the norm of a
+//!   that one of the eigenvalues lies in; what the sum has beyond that one's power bounds all others. Where one stands out, the
+//!   two agree after no squaring or a few. At worst, p = 64 by six squarings, the bound exceeds the norm of a
 //!   matrix of rank r by r^{1/128}: 6% for a thousand atoms.
 //! - *Fourier.* A convolutional dictionary on a finite signal is a restriction of the convolution on the infinite grid, whose
 //!   squared norm is the largest eigenvalue, over all frequencies ω, of T(ω)T(ω)ᴴ, with T the polyphase matrix of the filters.
@@ -90,7 +90,7 @@ fn power_bound(gram: Tensor<2>) -> f64 {
     let mut matrix = gram.clone() / norm as f32;
     let mut log_scale = norm.ln();
     let mut power = 1.0;
-    // A start that no dictionary's symmetry makes orthogonal to anything.
+    // Of no symmetry. A start that misses the largest eigenvalue makes the bound looser, not wrong.
     let start: Vec<f32> = (0..gram.dims()[0]).map(|place| 1.0 + (place as f32 * 2.3).sin()).collect();
     let mut vector = Tensor::<1>::from_floats(start.as_slice(), &gram.device()).unsqueeze_dim::<2>(1);
     let mut best = f64::INFINITY;

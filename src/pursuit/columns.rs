@@ -256,8 +256,7 @@ impl<'a> Columns<'a> {
             Form::Convolution { filters, geometry, .. } => {
                 let SignalShape { height, width, .. } = geometry.signal;
                 for (&place, &value) in support.iter().zip(values) {
-                    let [atom, row, column] = geometry.place(place);
-                    let (top, left) = (row * geometry.stride[0], column * geometry.stride[1]);
+                    let [atom, top, left] = geometry.corner(place);
                     let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]);
                     for (line, entries) in lines.enumerate() {
                         let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
@@ -283,8 +282,7 @@ impl<'a> Columns<'a> {
             Form::Convolution { filters, geometry, .. } => {
                 let SignalShape { height, width, .. } = geometry.signal;
                 for (place, out) in out.iter_mut().enumerate() {
-                    let [atom, row, column] = geometry.place(place);
-                    let (top, left) = (row * geometry.stride[0], column * geometry.stride[1]);
+                    let [atom, top, left] = geometry.corner(place);
                     let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]).enumerate();
                     *out = lines
                         .map(|(line, entries)| {

@@ -579,7 +579,8 @@ pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
     }
 }
 
-/// Subtracts from `WIDTH` entries of row `i`, from `column` on, what the rows of U above, `size` long each, explain of them. Returns `WIDTH`.
+/// Subtracts from `WIDTH` entries of row `i`, from `column` on, what the rows of U above, `size` long each, explain of them. Returns
+/// `WIDTH`.
 #[inline(always)]
 fn eliminate<const WIDTH: usize>(above: &[f64], size: usize, [i, column]: [usize; 2], out: &mut [f64]) -> usize {
     let mut sums = [0.0f64; WIDTH];

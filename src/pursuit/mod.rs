@@ -453,7 +453,8 @@ impl Algorithm {
     /// What [`Self::Auto`] is for an operator; `table` says whether coordinate descent suits.
     fn resolve(self, operator: &Operator, table: bool) -> Self {
         match self {
-            Self::Auto if table && !residual_descent::pays(operator) => Self::CoordinateDescent,
+            Self::Auto if residual_descent::pays(operator) => Self::ResidualDescent,
+            Self::Auto if table => Self::CoordinateDescent,
             Self::Auto if residual_descent::suits(operator) => Self::ResidualDescent,
             Self::Auto => Self::Fista,
             other => other,

@@ -79,8 +79,8 @@ struct State {
     codes: Tensor<2>,
     /// The point that the gradient is taken at.
     point: Tensor<2>,
-    /// Whether that is 0, as it is before the first step of a pursuit that starts from nothing: there is no product to compute.
-    at_zero: bool,
+    /// Whether the pursuit starts from nothing, so that the first step has no product to compute.
+    from_zero: bool,
     /// FISTA's t, `[n, 1]`.
     momentum: Tensor<2>,
     /// 1/ℓ.
@@ -188,7 +188,7 @@ impl ProximalGradient {
             weights,
             correlations,
             point: codes.clone(),
-            at_zero: !problem.has_start(),
+            from_zero: !problem.has_start(),
             codes,
             step,
         };
@@ -197,7 +197,7 @@ impl ProximalGradient {
 
     fn step(&self, operator: &Operator, state: &mut State, learned: &Learned, iteration: usize) {
         let mut explained = match (&state.mask, learned.analysis) {
-            _ if state.at_zero => state.point.zeros_like(),
+            _ if iteration == 0 && state.from_zero => state.point.zeros_like(),
             (None, None) => operator.gram_rows(state.point.clone()),
             (mask, analysis) => {
                 let made = masked(operator.synthesize_rows(state.point.clone()), mask);
@@ -212,7 +212,6 @@ impl ProximalGradient {
         if let Some(factors) = learned.threshold(iteration, 0, operator.code()) {
             thresholds = thresholds * factors;
         }
-        state.at_zero = false;
         let point = state.point.clone();
         let nonnegative = self.config.basis.nonnegative;
         let codes = proximal_step(point, explained, correlations, thresholds, state.step, nonnegative);
@@ -262,7 +261,7 @@ impl State {
             thresholds: take_rows(&self.thresholds, positions),
             codes: take_rows(&self.codes, positions),
             point: take_rows(&self.point, positions),
-            at_zero: self.at_zero,
+            from_zero: self.from_zero,
             momentum: take_rows(&self.momentum, positions),
             step: self.step,
         }
