@@ -6,14 +6,15 @@
 //!
 //! Every row is a model, the layers whose codes are pooled, and the grid; dictionaries are learned from the 60,000 training digits
 //! without their labels, the classifier's penalty is chosen on 10,000 of them, the error is that on the 10,000 test digits. Each
-//! seed learns dictionaries of its own. Rivals with the settings of their authors are trained by Adam for 20 epochs. What is finished is kept in `results.json` and in the runs' folders, so that the command
-//! can be stopped at any time and goes on where it was.
+//! seed learns dictionaries of its own. Rivals with the settings of their authors are trained by Adam for 20 epochs. What is
+//! finished is kept in `results.json` and in the runs' folders, so that the command can be stopped at any time and goes on where it
+//! was.
 
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
 use mlcsc::baselines::{Rival, RivalConfig};
 use mlcsc::classify::{
-    Encoder, Evaluation, EvaluationConfig, Features, Labelled, NetworkEncoder, PoolingConfig, Rectification,
+    Encoder, Evaluation, EvaluationConfig, Features, Labelled, NetworkEncoder, PoolingConfig, Rectification, Scaling,
     SignalEncoder, WindowConfig, extract,
 };
 use mlcsc::data::{self, DataConfig, Dataset, Source};
@@ -82,6 +83,8 @@ struct Row {
     /// The distance of windows for each layer, where every window is coded by itself; none where whole digits are.
     windows: Option<Vec<usize>>,
     pooling: PoolingConfig,
+    /// Which of the two the held-out digits were better with.
+    scaling: Scaling,
 }
 
 /// One row with one seed.
@@ -91,6 +94,8 @@ struct Outcomes {
     seed: u64,
     train: usize,
     features: usize,
+    #[serde(default)]
+    scaling: Scaling,
     test_error: f64,
     interval: [f64; 2],
     penalty: f64,
@@ -158,6 +163,7 @@ fn rows() -> Vec<Row> {
         windows: None,
         // Dense codes have one position: they are taken as they are.
         pooling: PoolingConfig { rectification: Rectification::Signed, ..PoolingConfig::default() },
+        scaling: Scaling::Common,
     };
     vec![
         rival("stacked denoising auto-encoder, 3 layers of 1000", "sdae", Some("1.28%")),
@@ -171,6 +177,7 @@ fn rows() -> Vec<Row> {
             layers: vec![2],
             windows: None,
             pooling: grid(&[7]),
+            scaling: Scaling::Each,
         },
         Row {
             name: "ML-CSC, the paper's geometry, γ_2 and γ_3",
@@ -179,6 +186,7 @@ fn rows() -> Vec<Row> {
             layers: vec![2, 3],
             windows: None,
             pooling: grid(&[7]),
+            scaling: Scaling::Each,
         },
         Row {
             name: "ML-CSC, the paper's geometry, every window, γ_1 to γ_3",
@@ -187,6 +195,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1, 2, 3],
             windows: Some(vec![1, 1, 1]),
             pooling: grid(&[4]),
+            scaling: Scaling::Each,
         },
         Row {
             name: "one layer of 256 atoms 9×9, every window",
@@ -195,6 +204,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1],
             windows: Some(vec![1]),
             pooling: grid(&[5]),
+            scaling: Scaling::Each,
         },
         Row {
             name: "ML-CSC of local atoms (5×5, 9×9, 13×13), every window, γ_1 to γ_3",
@@ -203,6 +213,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1, 2, 3],
             windows: Some(vec![1, 1, 2]),
             pooling: grid(&[4]),
+            scaling: Scaling::Each,
         },
         Row {
             name: "ML-CSC of twice as many local atoms (128, 512 and 1024)",
@@ -211,6 +222,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1, 2, 3],
             windows: Some(vec![1, 1, 2]),
             pooling: grid(&[4]),
+            scaling: Scaling::Each,
         },
     ]
 }
@@ -329,7 +341,7 @@ fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, encoder: &dyn Enc
     let (train, train_labels) = features(&*digits.train, count, encoder, row)?;
     let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder, row)?;
     println!("  {} features, {:.0} s", train.columns(), started.elapsed().as_secs_f64());
-    let labelled = Labelled::new(train, train_labels, test, test_labels)?;
+    let labelled = Labelled::new(train, train_labels, test, test_labels, row.scaling)?;
     let penalties = PENALTIES.to_vec();
     let config = EvaluationConfig { seed, penalties, ..EvaluationConfig::default() };
     let found = labelled.evaluate(&config, None, |candidate| {
@@ -351,6 +363,7 @@ fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, encoder: &dyn Enc
         seed,
         train: count,
         features: labelled.columns(),
+        scaling: row.scaling,
         test_error: confusion.error(),
         interval: confusion.interval(),
         penalty,
@@ -374,8 +387,8 @@ fn main() -> Result<()> {
         for row in &rows() {
             let wanted = args.rows.is_empty() || args.rows.iter().any(|part| row.name.contains(part.as_str()));
             let train = digits.train.len().min(args.train);
-            let done = |found: &Outcomes| (found.row.as_str(), found.seed, found.train) == (row.name, seed, train);
-            if !wanted || results.iter().any(done) {
+            let same = |found: &Outcomes| (found.row.as_str(), found.seed, found.train) == (row.name, seed, train);
+            if !wanted || results.iter().any(|found| same(found) && found.scaling == row.scaling) {
                 continue;
             }
             println!("{} (seed {seed})", row.name);
@@ -392,6 +405,7 @@ fn main() -> Result<()> {
             let encoder = encoder(row, &learned, digits.train.shape(), lambda, &device)?;
             let found = judged(&args, row, seed, &digits, encoder.as_ref())?;
             println!("  test error {:.2}%, {:.0} s", 100.0 * found.test_error, found.seconds);
+            results.retain(|found| !same(found));
             results.push(found);
             let text = serde_json::to_vec_pretty(&results).map_err(|error| Error::format(&path, error.to_string()))?;
             files::write_bytes(&path, &text)?;

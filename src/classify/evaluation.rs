@@ -3,7 +3,7 @@
 //! The penalty is chosen on a part of the training vectors that the fits do not see; with it the classifier is fitted to all
 //! training vectors. Test vectors are looked at once, at the very end.
 
-use super::features::{Features, Standardization};
+use super::features::{Features, Scaling, Standardization};
 use super::linear::{LinearClassifier, LinearConfig};
 use crate::error::{Error, Result};
 use rand::SeedableRng;
@@ -117,12 +117,18 @@ pub struct Labelled {
 }
 
 impl Labelled {
-    /// Features with their labels; they are brought to mean 0 and deviation 1 over the training vectors.
+    /// Features with their labels; they are brought to mean 0 and deviation 1, each or on the average, over the training vectors.
     ///
     /// # Errors
     /// Not one label per vector; vectors of two lengths; fewer than two classes among the training labels; a test label that no
     /// training vector has.
-    pub fn new(mut train: Features, train_labels: Vec<u8>, mut test: Features, test_labels: Vec<u8>) -> Result<Self> {
+    pub fn new(
+        mut train: Features,
+        train_labels: Vec<u8>,
+        mut test: Features,
+        test_labels: Vec<u8>,
+        scaling: Scaling,
+    ) -> Result<Self> {
         for (what, features, labels) in
             [("training labels", &train, &train_labels), ("test labels", &test, &test_labels)]
         {
@@ -137,7 +143,7 @@ impl Labelled {
         if let Some(label) = test_labels.iter().find(|&&label| usize::from(label) >= classes) {
             return Err(Error::parameter("test label", label, format!("less than {classes}, as in training")));
         }
-        let standardization = Standardization::of(&train);
+        let standardization = Standardization::of(&train, scaling);
         standardization.apply(&mut train)?;
         standardization.apply(&mut test)?;
         Ok(Self { train, train_labels, test, test_labels, classes })
@@ -293,7 +299,7 @@ mod tests {
 
     fn labelled() -> Labelled {
         let ((train, train_labels), (test, test_labels)) = (drawn(600, 1), drawn(500, 2));
-        Labelled::new(train, train_labels, test, test_labels).unwrap()
+        Labelled::new(train, train_labels, test, test_labels, Scaling::Each).unwrap()
     }
 
     #[test]
@@ -337,7 +343,8 @@ mod tests {
     fn mistakes_are_errors() {
         let ((train, labels), (test, test_labels)) = (drawn(60, 1), drawn(20, 2));
         let new = |labels: Vec<u8>, test_labels: Vec<u8>| {
-            Labelled::new(train.clone(), labels, test.clone(), test_labels).err().map(|error| error.to_string())
+            let found = Labelled::new(train.clone(), labels, test.clone(), test_labels, Scaling::Each);
+            found.err().map(|error| error.to_string())
         };
         assert!(new(labels[1..].to_vec(), test_labels.clone()).is_some_and(|error| error.contains("60, one per")));
         assert!(new(vec![1; 60], test_labels.clone()).is_some_and(|error| error.contains("at least two")));

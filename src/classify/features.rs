@@ -52,8 +52,24 @@ impl Features {
     }
 }
 
-/// What brings every feature to mean 0 and standard deviation 1 over the vectors that it was taken from; features that never
-/// change there become 0.
+/// What features are divided by once their means are taken off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scaling {
+    /// Every feature by its own standard deviation: the penalty weighs rare features like frequent ones. The default.
+    #[default]
+    Each,
+    /// All by the root of their mean variance: features keep their proportions, and rare ones count for less.
+    Common,
+}
+
+impl Scaling {
+    /// Every kind, with the name that flags use.
+    pub const ALL: [(Self, &'static str); 2] = [(Self::Each, "each"), (Self::Common, "common")];
+}
+
+/// What brings features to mean 0 and standard deviation 1, each or on the average, over the vectors that it was taken from;
+/// features that never change there become 0.
 #[derive(Debug, Clone)]
 pub struct Standardization {
     means: Vec<f32>,
@@ -65,7 +81,7 @@ const PART: usize = 256;
 
 impl Standardization {
     /// Of all vectors.
-    pub fn of(features: &Features) -> Self {
+    pub fn of(features: &Features, scaling: Scaling) -> Self {
         let (rows, columns) = (features.rows(), features.columns);
         // Every part is computed whole by one core and parts are added in order, whatever the number of threads.
         let mut sums = vec![0.0f64; columns];
@@ -91,12 +107,19 @@ impl Standardization {
         }
         let count = rows.max(1) as f64;
         let means: Vec<f64> = sums.iter().map(|sum| sum / count).collect();
-        let scales = squares.iter().zip(&means).map(|(square, mean)| {
+        let variances = squares.iter().zip(&means).map(|(square, mean)| {
             let variance = square / count - mean * mean;
             // Less than that is rounding.
-            let changes = variance > 1e-12 * square / count;
-            if changes { (1.0 / variance.sqrt()) as f32 } else { 0.0 }
+            if variance > 1e-12 * square / count { variance } else { 0.0 }
         });
+        let mut variances: Vec<f64> = variances.collect();
+        if scaling == Scaling::Common {
+            let changing = variances.iter().filter(|&&variance| variance > 0.0).count().max(1);
+            let mean = variances.iter().sum::<f64>() / changing as f64;
+            variances.iter_mut().filter(|variance| **variance > 0.0).for_each(|variance| *variance = mean);
+        }
+        let scales =
+            variances.iter().map(|&variance| if variance > 0.0 { (1.0 / variance.sqrt()) as f32 } else { 0.0 });
         Self { scales: scales.collect(), means: means.iter().map(|&mean| mean as f32).collect() }
     }
 
@@ -283,7 +306,8 @@ mod tests {
     fn standard_features_have_mean_0_and_deviation_1() {
         let values: Vec<f32> = (0..3000).flat_map(|row| [(row % 7) as f32, 5.0, 0.0, 1e3 + (row % 3) as f32]).collect();
         let mut features = Features::new(values, 4).unwrap();
-        let standardization = Standardization::of(&features);
+        let common = Standardization::of(&features, Scaling::Common);
+        let standardization = Standardization::of(&features, Scaling::Each);
         standardization.apply(&mut features).unwrap();
         for column in 0..4 {
             let values: Vec<f64> = (0..3000).map(|row| f64::from(features.row(row)[column])).collect();
@@ -294,6 +318,10 @@ mod tests {
             assert!((variance - expected).abs() < 1e-3, "{column}: {variance}");
         }
         assert!(standardization.apply(&mut Features::new(vec![0.0; 3], 3).unwrap()).is_err());
+        // Variances of 4 and 2/3: both divided by the root of their mean, 7/3.
+        assert_eq!(common.scales[1..3], [0.0, 0.0]);
+        assert!((f64::from(common.scales[0]) - (3.0f64 / 7.0).sqrt()).abs() < 1e-3, "{:?}", common.scales);
+        assert_eq!(common.scales[0], common.scales[3]);
     }
 
     #[test]

@@ -13,7 +13,7 @@
 use super::features::Features;
 use super::lbfgs::{Stop, minimize};
 use crate::error::{Error, Result};
-use crate::model::simd::vectorised;
+use crate::model::simd::{inner_products, vectorised};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -165,8 +165,7 @@ impl LinearConfig {
         rows: &[usize],
         gradient: &mut [f64],
     ) -> f64 {
-        let LinearClassifier { classes, columns, weights, offsets, .. } = classifier;
-        let (classes, columns) = (*classes, *columns);
+        let &LinearClassifier { classes, columns, .. } = classifier;
         gradient.fill(0.0);
         let mut loss = 0.0;
         // No more partial sums at once than there are cores to fill.
@@ -178,15 +177,16 @@ impl LinearConfig {
                     let mut scores = vec![0.0f32; BLOCK * classes];
                     let mut loss = 0.0;
                     for rows in rows.chunks(BLOCK) {
+                        let scores = &mut scores[..rows.len() * classes];
+                        classifier.scores(features, rows, scores);
                         vectorised(
                             #[inline(always)]
                             || {
                                 for (&row, scores) in rows.iter().zip(scores.chunks_exact_mut(classes)) {
-                                    classifier_scores(features.row(row), weights, offsets, scores);
                                     loss += self.loss.differentiate(scores, usize::from(labels[row]));
                                 }
                                 let (of_weights, of_offsets) = sums.split_at_mut(classes * columns);
-                                for scores in scores.chunks_exact(classes).take(rows.len()) {
+                                for scores in scores.chunks_exact(classes) {
                                     of_offsets.iter_mut().zip(scores).for_each(|(sum, score)| *sum += score);
                                 }
                                 // Tiles of sums stay in the cache while the block's vectors pass by.
@@ -229,24 +229,6 @@ const BLOCK: usize = 32;
 
 /// Features whose sums are worked on at once.
 const TILE: usize = 1024;
-
-/// Partial sums of an inner product.
-const LANES: usize = 32;
-
-#[inline(always)]
-fn classifier_scores(vector: &[f32], weights: &[f32], offsets: &[f32], scores: &mut [f32]) {
-    for ((weights, offset), score) in weights.chunks_exact(vector.len()).zip(offsets).zip(scores) {
-        let (left, right) = (vector.as_chunks::<LANES>(), weights.as_chunks::<LANES>());
-        let mut sums = [0.0f32; LANES];
-        for (left, right) in left.0.iter().zip(right.0) {
-            for ((sum, left), right) in sums.iter_mut().zip(left).zip(right) {
-                *sum += left * right;
-            }
-        }
-        let rest: f32 = left.1.iter().zip(right.1).map(|(left, right)| left * right).sum();
-        *score = sums.iter().sum::<f32>() + rest + offset;
-    }
-}
 
 /// A linear classifier.
 #[derive(Debug, Clone)]
@@ -296,18 +278,28 @@ impl LinearClassifier {
         if features.columns() != self.columns {
             return Err(Error::shape("feature vectors", format!("{} values", self.columns), features.columns()));
         }
-        Ok(rows
-            .par_iter()
-            .map(|&row| {
-                let mut scores = vec![0.0; self.classes];
-                vectorised(
-                    #[inline(always)]
-                    || classifier_scores(features.row(row), &self.weights, &self.offsets, &mut scores),
-                );
-                let best = (0..self.classes).max_by(|&left, &right| scores[left].total_cmp(&scores[right]));
-                best.unwrap_or(0) as u8
+        let parts: Vec<Vec<u8>> = rows
+            .par_chunks(BLOCK)
+            .map(|rows| {
+                let mut scores = vec![0.0; rows.len() * self.classes];
+                self.scores(features, rows, &mut scores);
+                let best = scores.chunks_exact(self.classes).map(|scores| {
+                    let best = (0..self.classes).max_by(|&left, &right| scores[left].total_cmp(&scores[right]));
+                    best.unwrap_or(0) as u8
+                });
+                best.collect()
             })
-            .collect())
+            .collect();
+        Ok(parts.concat())
+    }
+
+    /// Wx + b of the vectors `rows` of `features`, one after the other.
+    fn scores(&self, features: &Features, rows: &[usize], scores: &mut [f32]) {
+        let vectors: Vec<&[f32]> = rows.iter().map(|&row| features.row(row)).collect();
+        inner_products(&vectors, &self.weights, self.columns, scores);
+        for scores in scores.chunks_exact_mut(self.classes) {
+            scores.iter_mut().zip(&self.offsets).for_each(|(score, offset)| *score += offset);
+        }
     }
 }
 

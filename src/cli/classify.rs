@@ -8,7 +8,7 @@ use super::progress::Progress;
 use super::{DeviceArgs, interrupt};
 use crate::classify::{
     Candidate, Confusion, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig, Loss,
-    NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, SignalEncoder, WindowConfig, extract,
+    NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder, WindowConfig, extract,
 };
 use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
@@ -60,6 +60,9 @@ pub(super) struct ClassifyArgs {
     /// Signs: split (positive and negative parts apart), absolute or signed
     #[arg(long, value_name = "NAME", default_value = "split", value_parser = rectification, help_heading = "Features")]
     rectify: Rectification,
+    /// What features are divided by: their own deviations (each), or one number for all (common)
+    #[arg(long, value_name = "NAME", default_value = "each", value_parser = scaling, help_heading = "Features")]
+    scale: Scaling,
     /// svm (squared hinge, one class against all others) or logistic (multinomial)
     #[arg(long, value_name = "NAME", default_value = "svm", value_parser = loss, help_heading = "Classifier")]
     classifier: Loss,
@@ -85,6 +88,10 @@ fn pooling(text: &str) -> Result<PoolingMethod, String> {
 
 fn rectification(text: &str) -> Result<Rectification, String> {
     by_name(&Rectification::ALL, text)
+}
+
+fn scaling(text: &str) -> Result<Scaling, String> {
+    by_name(&Scaling::ALL, text)
 }
 
 fn loss(text: &str) -> Result<Loss, String> {
@@ -189,7 +196,7 @@ impl ClassifyArgs {
         let train = self.half(&*data.train, self.training(data), encoder)?;
         let test = self.half(&*data.test, test, encoder)?;
         let coding_seconds = started.elapsed().as_secs_f64();
-        let labelled = Labelled::new(train.features, train.labels, test.features, test.labels)?;
+        let labelled = Labelled::new(train.features, train.labels, test.features, test.labels, self.scale)?;
         let mut evaluations = vec![self.evaluate(&labelled, None)?];
         for &labels in &self.labels {
             evaluations.push(self.evaluate(&labelled, Some(labels))?);

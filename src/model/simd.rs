@@ -78,9 +78,142 @@ impl WithSimd for SubtractRows<'_> {
     }
 }
 
+/// Inner products of vectors with the rows of a matrix whose rows are `len` long: `out[v · rows + r]` is that of vector `v` with row
+/// `r`. A product does not depend on what else is asked for.
+#[inline]
+pub(crate) fn inner_products(vectors: &[&[f32]], matrix: &[f32], len: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    if len > 0 {
+        Arch::new().dispatch(InnerProducts { vectors, matrix, len, out });
+    }
+}
+
+struct InnerProducts<'a> {
+    vectors: &'a [&'a [f32]],
+    matrix: &'a [f32],
+    len: usize,
+    out: &'a mut [f32],
+}
+
+/// Entries of a row that stay in the cache while all vectors pass by.
+const STRIP: usize = 1024;
+
+/// Vectors that are multiplied at once, so that an entry of the matrix is loaded once for all of them.
+const VECTORS: usize = 4;
+
+/// Rows that are multiplied at once.
+const ROWS: usize = 2;
+
+impl WithSimd for InnerProducts<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { vectors, matrix, len, out } = self;
+        let rows = matrix.len() / len;
+        for first in (0..len).step_by(STRIP) {
+            let strip = first..(first + STRIP).min(len);
+            let (fours, rest) = vectors.as_chunks::<VECTORS>();
+            let (out_of_fours, out_of_rest) = out.split_at_mut(fours.len() * VECTORS * rows);
+            for (vectors, out) in fours.iter().zip(out_of_fours.chunks_exact_mut(VECTORS * rows)) {
+                add_strip(simd, vectors, matrix, len, strip.clone(), out);
+            }
+            for (vector, out) in rest.iter().zip(out_of_rest.chunks_exact_mut(rows)) {
+                add_strip(simd, &[*vector], matrix, len, strip.clone(), out);
+            }
+        }
+    }
+}
+
+/// Adds what a part of the entries gives.
+#[inline(always)]
+fn add_strip<S: Simd, const V: usize>(
+    simd: S,
+    vectors: &[&[f32]; V],
+    matrix: &[f32],
+    len: usize,
+    strip: std::ops::Range<usize>,
+    out: &mut [f32],
+) {
+    let rows = matrix.len() / len;
+    let mut parts = [&[][..]; V];
+    for (part, vector) in parts.iter_mut().zip(vectors) {
+        *part = &vector[strip.clone()];
+    }
+    let mut first = 0;
+    while first < rows {
+        let row = |row: usize| &matrix[row * len..][strip.clone()];
+        if first + ROWS <= rows {
+            add_products(simd, parts, [row(first), row(first + 1)], rows, &mut out[first..]);
+            first += ROWS;
+        } else {
+            add_products(simd, parts, [row(first)], rows, &mut out[first..]);
+            first += 1;
+        }
+    }
+}
+
+/// Adds products of a few vectors with a few rows, all of one length; those of the next vector are `stride` further on in `out`.
+#[inline(always)]
+fn add_products<S: Simd, const V: usize, const R: usize>(
+    simd: S,
+    vectors: [&[f32]; V],
+    rows: [&[f32]; R],
+    stride: usize,
+    out: &mut [f32],
+) {
+    let (mut left, mut right) = ([(&[][..], &[][..]); V], [(&[][..], &[][..]); R]);
+    for (left, vector) in left.iter_mut().zip(vectors) {
+        *left = S::as_simd_f32s(vector);
+    }
+    for (right, row) in right.iter_mut().zip(rows) {
+        *right = S::as_simd_f32s(row);
+    }
+    let mut sums = [[simd.splat_f32s(0.0); R]; V];
+    for place in 0..right[0].0.len() {
+        for vector in 0..V {
+            let value = left[vector].0[place];
+            for row in 0..R {
+                sums[vector][row] = simd.mul_add_f32s(value, right[row].0[place], sums[vector][row]);
+            }
+        }
+    }
+    for vector in 0..V {
+        for row in 0..R {
+            let mut sum = simd.reduce_sum_f32s(sums[vector][row]);
+            for (left, right) in left[vector].1.iter().zip(right[row].1) {
+                sum += left * right;
+            }
+            out[vector * stride + row] += sum;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn products_are_the_same_whatever_stands_beside_them() {
+        for (len, rows, count) in [(1, 1, 1), (7, 3, 2), (64, 10, 9), (1500, 5, 7), (3000, 10, 4)] {
+            let values = |count: usize, by: usize| -> Vec<f32> {
+                (0..count).map(|place| (place * by % 103) as f32 / 103.0 - 0.5).collect()
+            };
+            let (matrix, all) = (values(rows * len, 37), values(count * len, 59));
+            let vectors: Vec<&[f32]> = all.chunks_exact(len).collect();
+            let mut out = vec![f32::NAN; count * rows];
+            inner_products(&vectors, &matrix, len, &mut out);
+            for (vector, out) in vectors.iter().zip(out.chunks_exact(rows)) {
+                let mut alone = vec![f32::NAN; rows];
+                inner_products(&[vector], &matrix, len, &mut alone);
+                assert_eq!(out, alone);
+                for (row, product) in matrix.chunks_exact(len).zip(out) {
+                    let expected: f64 = row.iter().zip(*vector).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                    assert!((f64::from(*product) - expected).abs() < 1e-3, "{len}: {product} {expected}");
+                }
+            }
+        }
+    }
 
     #[test]
     fn rows_are_subtracted_whatever_their_length() {
