@@ -176,10 +176,11 @@ fn main() -> Result<()> {
             results.push(trained(&args, pursuit, seed, &digits, &device)?);
             let text = serde_json::to_vec_pretty(&results).map_err(|error| Error::format(&path, error.to_string()))?;
             files::write_bytes(&path, &text)?;
-            files::write_bytes(&args.out.join("README.md"), page(&results).as_bytes())?;
         }
     }
-    println!("{}", page(&results));
+    let page = page(&results);
+    files::write_bytes(&args.out.join("README.md"), page.as_bytes())?;
+    println!("{page}");
     Ok(())
 }
 
@@ -228,10 +229,12 @@ fn page(results: &[Found]) -> String {
         );
     }
     page.push_str("\nThe first layer's filters, which after so short a training are still close to the random ones that they began as:\n\n");
-    let mut networks: Vec<&str> = results.iter().map(|found| found.network.as_str()).collect();
-    networks.dedup();
-    for network in networks {
-        let _ = writeln!(page, "![{network}]({network}.png)");
+    let mut painted: Vec<&str> = Vec::new();
+    for Found { network, .. } in results {
+        if !painted.contains(&network.as_str()) {
+            painted.push(network);
+            let _ = writeln!(page, "![{network}]({network}.png)");
+        }
     }
     page
 }

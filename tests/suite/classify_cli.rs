@@ -41,7 +41,7 @@ fn drawn_digits_are_told_apart() {
     let bench = bench();
     for (model, flags) in [
         ("whole", "--layers 1,2 --grid 3 --labels 100"),
-        ("whole", "--layers 1 --classifier logistic --pool mean --rectify absolute"),
+        ("whole", "--layers 1 --classifier logistic --pool mean --rectify absolute --scale common"),
         ("windows", "--layers 2,1 --grid 2 --lambda-relative 0.3 --stride 3 --padding 1"),
     ] {
         let arguments =
