@@ -83,7 +83,7 @@ struct Row {
     /// The distance of windows for each layer, where every window is coded by itself; none where whole digits are.
     windows: Option<Vec<usize>>,
     pooling: PoolingConfig,
-    /// Which of the two the held-out digits were better with.
+    /// One scale for rivals: the held-out digits of the k-sparse and of the winner-take-all auto-encoder were told better with it.
     scaling: Scaling,
 }
 
