@@ -60,9 +60,19 @@ struct Found {
     seed: u64,
     train: usize,
     epochs: usize,
+    batch_size: usize,
+    /// What it was computed on.
+    device: String,
     /// Test error after every epoch of this command.
     test_errors: Vec<f64>,
     seconds: f64,
+}
+
+impl Found {
+    /// What results have in common that are averaged.
+    fn setting(&self) -> (&str, usize, usize, usize, &str) {
+        (&self.network, self.train, self.epochs, self.batch_size, &self.device)
+    }
 }
 
 /// Counts test digits that are told wrong.
@@ -108,7 +118,13 @@ impl Watcher<PursuitNetwork> for Errors {
     }
 }
 
-fn trained(args: &Args, pursuit: NetworkPursuit, seed: u64, digits: &Dataset, device: &Device) -> Result<Found> {
+fn trained(
+    args: &Args,
+    pursuit: NetworkPursuit,
+    seed: u64,
+    digits: &Dataset,
+    (device, computed_on): (&Device, &str),
+) -> Result<Found> {
     let (name, started) = (pursuit.name(), Instant::now());
     // A run is gone on with by the same settings only.
     let settings = format!("{}-{}-{}-{}", args.train, args.epochs, args.batch_size, args.learning_rate);
@@ -145,6 +161,8 @@ fn trained(args: &Args, pursuit: NetworkPursuit, seed: u64, digits: &Dataset, de
         seed,
         train: digits.train.len(),
         epochs: args.epochs,
+        batch_size: args.batch_size,
+        device: computed_on.into(),
         test_errors: errors.errors,
         seconds: started.elapsed().as_secs_f64(),
     })
@@ -153,6 +171,7 @@ fn trained(args: &Args, pursuit: NetworkPursuit, seed: u64, digits: &Dataset, de
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = mlcsc::device::named(args.device.as_deref())?;
+    let computed_on = mlcsc::device::chosen(args.device.as_deref()).unwrap_or_default();
     let mut digits = data::open(&DataConfig { source: args.data.clone(), ..DataConfig::default() })?;
     digits.train = data::first(digits.train, args.train);
     let path = args.out.join("results.json");
@@ -167,13 +186,12 @@ fn main() -> Result<()> {
                 let known: Vec<&str> = NetworkPursuit::ALL.iter().map(|(_, name)| *name).collect();
                 Error::parameter("--networks", name, format!("some of {}", known.join(",")))
             })?;
-            let same = |found: &Found| {
-                (&found.network, found.seed, found.train, found.epochs) == (name, seed, digits.train.len(), args.epochs)
-            };
+            let key = (name.as_str(), digits.train.len(), args.epochs, args.batch_size, computed_on.as_str());
+            let same = |found: &Found| found.seed == seed && found.setting() == key;
             if results.iter().any(same) {
                 continue;
             }
-            results.push(trained(&args, pursuit, seed, &digits, &device)?);
+            results.push(trained(&args, pursuit, seed, &digits, (&device, &computed_on))?);
             let text = serde_json::to_vec_pretty(&results).map_err(|error| Error::format(&path, error.to_string()))?;
             files::write_bytes(&path, &text)?;
         }
@@ -202,16 +220,16 @@ fn page(results: &[Found]) -> String {
          32, 64 and 512 filters of 6×6, 6×6 and 4×4 with strides 2, 2 and 1 and a linear classifier on γ_3; 6 iterations; Adam along \
          half a cosine. Accuracy on MNIST's 10,000 test digits, mean over the seeds, beside what J. Sulam et al. (IEEE TPAMI 2020) have \
          after 100 epochs of SGD.\n\n\
-         | network | digits × epochs | accuracy | seeds | seconds | published |\n|---|---|---|---|---|---|\n",
+         | network | digits × epochs | batch | accuracy | seeds | seconds | device | published |\n|---|---|---|---|---|---|---|---|\n",
     );
-    let mut seen: Vec<(&str, usize, usize)> = Vec::new();
+    let mut seen = Vec::new();
     for first in results {
-        let key = (first.network.as_str(), first.train, first.epochs);
+        let key = first.setting();
         if seen.contains(&key) {
             continue;
         }
         seen.push(key);
-        let same = |found: &&Found| (found.network.as_str(), found.train, found.epochs) == key;
+        let same = |found: &&Found| found.setting() == key;
         let last = |found: &Found| found.test_errors.last().map(|error| 100.0 * (1.0 - error));
         let accuracies: Vec<f64> = results.iter().filter(same).filter_map(last).collect();
         let mean = accuracies.iter().sum::<f64>() / accuracies.len().max(1) as f64;
@@ -219,12 +237,14 @@ fn page(results: &[Found]) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(
             page,
-            "| {} | {} × {} | {mean:.2}% | {} | {:.0} | {} |",
+            "| {} | {} × {} | {} | {mean:.2}% | {} | {:.0} | {} | {} |",
             first.network,
             first.train,
             first.epochs,
+            first.batch_size,
             each.join(", "),
             first.seconds,
+            first.device,
             published(&first.network)
         );
     }

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! Every row is a model, the layers whose codes are pooled, and the grid; dictionaries are learned from the 60,000 training digits
-//! without their labels, the classifier's penalty is chosen on 10,000 of them, the error is that on the 10,000 test digits. Each
-//! seed learns dictionaries of its own. Rivals with the settings of their authors are trained by Adam for 20 epochs. What is
-//! finished is kept in `results.json` and in the runs' folders, so that the command can be stopped at any time and goes on where it
-//! was.
+//! without their labels, the classifier's penalty and the power of features are chosen on 10,000 of them, the error is that on the
+//! 10,000 test digits. Each seed learns dictionaries of its own. Rivals with the settings of their authors are trained by Adam, for
+//! `--rival-epochs` epochs. What is finished is kept in `results.json` and in the runs' folders, so that the command can be stopped
+//! at any time and goes on where it was.
 
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
@@ -49,6 +49,9 @@ struct Args {
     /// Take the first N training digits only
     #[arg(long, default_value_t = usize::MAX, hide_default_value = true)]
     train: usize,
+    /// Passes of rivals over the training digits
+    #[arg(long, default_value_t = 20)]
+    rival_epochs: usize,
     /// Folder of the training runs
     #[arg(long, default_value = "runs/unsupervised_classification")]
     runs: PathBuf,
@@ -83,6 +86,8 @@ struct Row {
     /// The distance of windows for each layer, where every window is coded by itself; none where whole digits are.
     windows: Option<Vec<usize>>,
     pooling: PoolingConfig,
+    /// Powers of features that the held-out digits choose among.
+    powers: Vec<f32>,
     /// One scale for rivals: the held-out digits of the k-sparse and of the winner-take-all auto-encoder were told better with it.
     scaling: Scaling,
 }
@@ -96,6 +101,11 @@ struct Outcomes {
     features: usize,
     #[serde(default)]
     scaling: Scaling,
+    /// Powers that were tried, and the one that was chosen.
+    powers: Vec<f32>,
+    power: f32,
+    /// Of a rival.
+    epochs: Option<usize>,
     test_error: f64,
     interval: [f64; 2],
     penalty: f64,
@@ -132,7 +142,7 @@ fn local(layers: Vec<LayerShape>, size: usize, source: &str) -> TrainConfig {
 }
 
 /// What a row's name for its learning stands for: dictionaries, or a rival by its own name.
-fn learning(name: &str, source: &str) -> Result<Learning> {
+fn learning(name: &str, source: &str, rival_epochs: usize) -> Result<Learning> {
     let config = match name {
         "paper" => {
             let mut paper = TrainConfig::preset(Preset::Mnist);
@@ -146,7 +156,8 @@ fn learning(name: &str, source: &str) -> Result<Learning> {
         }
         rival => {
             let data = DataConfig { source: source.into(), ..DataConfig::default() };
-            let config = RivalTrainConfig { data, ..RivalTrainConfig::new(RivalConfig::named(rival)?) };
+            let epochs = rival_epochs;
+            let config = RivalTrainConfig { data, epochs, ..RivalTrainConfig::new(RivalConfig::named(rival)?) };
             return Ok(Learning::Rival(Box::new(config)));
         }
     };
@@ -163,6 +174,7 @@ fn rows() -> Vec<Row> {
         windows: None,
         // Dense codes have one position: they are taken as they are.
         pooling: PoolingConfig { rectification: Rectification::Signed, ..PoolingConfig::default() },
+        powers: vec![1.0],
         scaling: Scaling::Common,
     };
     vec![
@@ -177,6 +189,7 @@ fn rows() -> Vec<Row> {
             layers: vec![2],
             windows: None,
             pooling: grid(&[7]),
+            powers: vec![1.0],
             scaling: Scaling::Each,
         },
         Row {
@@ -186,6 +199,7 @@ fn rows() -> Vec<Row> {
             layers: vec![2, 3],
             windows: None,
             pooling: grid(&[7]),
+            powers: vec![1.0],
             scaling: Scaling::Each,
         },
         Row {
@@ -195,6 +209,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1, 2, 3],
             windows: Some(vec![1, 1, 1]),
             pooling: grid(&[4]),
+            powers: vec![1.0, 0.5],
             scaling: Scaling::Each,
         },
         Row {
@@ -204,6 +219,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1],
             windows: Some(vec![1]),
             pooling: grid(&[5]),
+            powers: vec![1.0, 0.5],
             scaling: Scaling::Each,
         },
         Row {
@@ -213,6 +229,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1, 2, 3],
             windows: Some(vec![1, 1, 2]),
             pooling: grid(&[4]),
+            powers: vec![1.0, 0.5],
             scaling: Scaling::Each,
         },
         Row {
@@ -222,6 +239,7 @@ fn rows() -> Vec<Row> {
             layers: vec![1, 2, 3],
             windows: Some(vec![1, 1, 2]),
             pooling: grid(&[4]),
+            powers: vec![1.0, 0.5],
             scaling: Scaling::Each,
         },
     ]
@@ -341,29 +359,49 @@ fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, encoder: &dyn Enc
     let (train, train_labels) = features(&*digits.train, count, encoder, row)?;
     let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder, row)?;
     println!("  {} features, {:.0} s", train.columns(), started.elapsed().as_secs_f64());
-    let labelled = Labelled::new(train, train_labels, test, test_labels, row.scaling)?;
+    let mut best: Option<Outcomes> = None;
+    for &power in &row.powers {
+        let [train, test] = [&train, &test].map(|features| {
+            let mut features = features.clone();
+            features.raise(power).map(|()| features)
+        });
+        let labelled = Labelled::new(train?, train_labels.clone(), test?, test_labels.clone(), row.scaling)?;
+        let found = fitted(&labelled, row, seed, power, started)?;
+        if best.as_ref().is_none_or(|best| found.held_out_error < best.held_out_error) {
+            best = Some(found);
+        }
+    }
+    best.ok_or_else(|| Error::parameter("powers", "none", "at least one"))
+}
+
+/// A classifier on features of that power.
+fn fitted(labelled: &Labelled, row: &Row, seed: u64, power: f32, started: Instant) -> Result<Outcomes> {
     let penalties = PENALTIES.to_vec();
     let config = EvaluationConfig { seed, penalties, ..EvaluationConfig::default() };
     let found = labelled.evaluate(&config, None, |candidate| {
         let seconds = started.elapsed().as_secs_f64();
         println!(
-            "  penalty {:.1e}: held-out error {:.3}% after {} iterations ({seconds:.0} s)",
+            "  power {power}, penalty {:.1e}: held-out error {:.3}% after {} iterations ({seconds:.0} s)",
             candidate.penalty,
             100.0 * candidate.error,
             candidate.iterations
         );
         true
     })?;
-    let Some(Evaluation { penalty, candidates, confusion, training_error, .. }) = found else {
+    let Some(Evaluation { penalty, candidates, confusion, training_error, labels, .. }) = found else {
         return Err(Error::Interrupted("classifying".into()));
     };
     let held_out = candidates.iter().map(|candidate| candidate.error).fold(f64::INFINITY, f64::min);
+    println!("  power {power}: test error {:.2}%", 100.0 * confusion.error());
     Ok(Outcomes {
         row: row.name.into(),
         seed,
-        train: count,
+        train: labels,
         features: labelled.columns(),
         scaling: row.scaling,
+        powers: row.powers.clone(),
+        power,
+        epochs: None,
         test_error: confusion.error(),
         interval: confusion.interval(),
         penalty,
@@ -388,22 +426,27 @@ fn main() -> Result<()> {
             let wanted = args.rows.is_empty() || args.rows.iter().any(|part| row.name.contains(part.as_str()));
             let train = digits.train.len().min(args.train);
             let same = |found: &Outcomes| (found.row.as_str(), found.seed, found.train) == (row.name, seed, train);
-            if !wanted || results.iter().any(|found| same(found) && found.scaling == row.scaling) {
+            let learning = learning(row.learning, &args.data, args.rival_epochs)?;
+            let (lambda, epochs, folder) = match &learning {
+                Learning::Model(config) => (config.learning.lambda.end, None, format!("{}-{seed}", row.learning)),
+                Learning::Rival(config) => {
+                    (0.0, Some(config.epochs), format!("{}-{}-{seed}", row.learning, config.epochs))
+                }
+            };
+            let settings = (row.scaling, &row.powers, epochs);
+            let settled = |found: &Outcomes| same(found) && (found.scaling, &found.powers, found.epochs) == settings;
+            if !wanted || results.iter().any(settled) {
                 continue;
             }
             println!("{} (seed {seed})", row.name);
-            let learning = learning(row.learning, &args.data)?;
-            let lambda = match &learning {
-                Learning::Model(config) => config.learning.lambda.end,
-                Learning::Rival(_) => 0.0,
-            };
-            let learned = learned(&args.runs.join(format!("{}-{seed}", row.learning)), learning, seed, &device)?;
+            let learned = learned(&args.runs.join(folder), learning, seed, &device)?;
             for (depth, atoms) in atoms(&learned).into_iter().enumerate() {
                 let picture = mosaic::filters(atoms, None);
                 mosaic::save(&picture, &args.out.join(format!("{}_{}.png", row.learning, depth + 1)))?;
             }
             let encoder = encoder(row, &learned, digits.train.shape(), lambda, &device)?;
-            let found = judged(&args, row, seed, &digits, encoder.as_ref())?;
+            let mut found = judged(&args, row, seed, &digits, encoder.as_ref())?;
+            found.epochs = epochs;
             println!("  test error {:.2}%, {:.0} s", 100.0 * found.test_error, found.seconds);
             results.retain(|found| !same(found));
             results.push(found);
@@ -430,8 +473,9 @@ fn page(results: &[Outcomes]) -> String {
         "# Unsupervised classification of MNIST\n\n\
          `cargo run --release --example unsupervised_classification -- --data FOLDER`\n\n\
          Features learned from 60,000 digits without labels; a linear classifier (squared hinge, one class against all others) on \
-         top, its penalty chosen on 10,000 of the training digits; the error on the 10,000 test digits, mean over the seeds.\n\n\
-         | features | number | test error | seeds | published |\n|---|---|---|---|---|\n",
+         top; its penalty and the power that features are raised to (1 or 1/2 for windows, else 1) are chosen on 10,000 of the training \
+         digits; the error on the 10,000 test digits, mean over the seeds.\n\n\
+         | features | number | power | test error | seeds | published |\n|---|---|---|---|---|---|\n",
     );
     for row in &rows() {
         let found: Vec<&Outcomes> = results.iter().filter(|found| found.row == row.name).collect();
@@ -439,12 +483,15 @@ fn page(results: &[Outcomes]) -> String {
         let errors: Vec<f64> = found.iter().map(|found| 100.0 * found.test_error).collect();
         let mean = errors.iter().sum::<f64>() / errors.len() as f64;
         let each: Vec<String> = errors.iter().map(|error| format!("{error:.2}")).collect();
+        let powers: Vec<String> = found.iter().map(|found| found.power.to_string()).collect();
+        let epochs = first.epochs.map_or_else(String::new, |epochs| format!(", {epochs} epochs"));
         // Writing into a string cannot fail.
         let _ = writeln!(
             page,
-            "| {} | {} | {mean:.2}% | {} | {} |",
+            "| {}{epochs} | {} | {} | {mean:.2}% | {} | {} |",
             row.name,
             first.features,
+            powers.join(", "),
             each.join(", "),
             row.published.unwrap_or("")
         );

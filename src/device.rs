@@ -24,27 +24,33 @@ pub fn available() -> Vec<&'static str> {
     all.into_iter().filter(|(_, compiled)| *compiled).map(|(name, _)| name).collect()
 }
 
+/// The name of the device that [`named`] opens: the one given, else that in `BURN_DEVICE`, else the first compiled in. None where no
+/// backend is.
+pub fn chosen(name: Option<&str>) -> Option<String> {
+    let first = (*available().first()?).to_owned();
+    let variable = || std::env::var(VARIABLE).ok().filter(|name| !name.is_empty());
+    Some(name.map(str::to_owned).or_else(variable).unwrap_or(first))
+}
+
 /// The device of that name; of the name in `BURN_DEVICE` if there is none; else the first compiled in.
 ///
 /// # Errors
 /// A name that is none, or whose backend was not compiled in; a backend whose driver or hardware this machine lacks; no backend
 /// at all.
 pub fn named(name: Option<&str>) -> Result<Device> {
-    let variable = std::env::var(VARIABLE).ok().filter(|name| !name.is_empty());
-    let available = available();
-    let Some(&default) = available.first() else {
+    let Some(name) = &chosen(name) else {
         return Err(Error::Device {
             name: name.unwrap_or_default().into(),
             reason: "no backend was compiled in; build with one of the features flex, ndarray, wgpu, vulkan, metal, cuda, rocm, cpu, tch".into(),
         });
     };
-    let name = name.or(variable.as_deref()).unwrap_or(default);
+    let available = available();
     let device = create(name).ok_or_else(|| Error::Device {
         name: name.into(),
         reason: format!("expected one of those compiled in: {}", available.join(", ")),
     })?;
     // Nothing to be missed by these, and nothing to wait for.
-    if !["flex", "ndarray", "tch"].contains(&name) {
+    if !["flex", "ndarray", "tch"].contains(&name.as_str()) {
         try_out(name, &device)?;
     }
     Ok(device)

@@ -40,6 +40,10 @@ class Arena:
         modules = {"spams": "contenders.spams", "scikit-learn": "contenders.scikit_learn",
                    "pytorch": "contenders.pytorch", "sporco": "contenders.sporco"}
         self.commands = {"ours": [str(ours)], **{name: [str(python), "-m", module] for name, module in modules.items()}}
+        # Devices, where they are not the host.
+        self.environments = {}
+        if args.device is not None:
+            self.environments = {"ours": {"BURN_DEVICE": args.device}, "pytorch": {"PEERS_TORCH_DEVICE": "cuda"}}
         self.running, self.versions = {}, {}
         self.inputs = args.work / "inputs"
         self.found = args.work / "found"
@@ -51,7 +55,9 @@ class Arena:
         contender = self.running.get(library)
         if contender is None or contender.process.poll() is not None:
             log = self.args.work / "logs" / f"{library}.txt"
-            contender = self.running[library] = Contender(self.commands[library], self.folder, log)
+            contender = self.running[library] = Contender(
+                self.commands[library], self.folder, log, self.environments.get(library)
+            )
             self.versions.update(contender.ask({"command": "info"}, limit=300)["versions"])
         return contender
 

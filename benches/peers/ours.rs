@@ -250,7 +250,11 @@ impl Contender {
             }
             Request::Run { name, settings } => {
                 let (seconds, mut answer) = self.named(&name)?.run(&settings)?;
-                answer["seconds"] = json!(seconds);
+                // A GPU may still be at it.
+                let waiting = Instant::now();
+                let failed = |error: String| Error::Device { name: format!("{:?}", self.device), reason: error };
+                self.device.sync().map_err(|error| failed(error.to_string()))?;
+                answer["seconds"] = json!(seconds + waiting.elapsed().as_secs_f64());
                 Ok(answer)
             }
             Request::Write { name, path } => {

@@ -32,13 +32,19 @@ def arguments():
     parser.add_argument("--out", type=Path, help="folder of results.json and README.md; default: beside this file")
     parser.add_argument("--work", type=Path, default=ROOT / "target/peers", help="inputs, logs, environment")
     parser.add_argument("--environment", type=Path, help="Python environment; made if missing; default: below --work")
+    parser.add_argument("--this-python", action="store_true", help="use the Python that runs this, with whatever versions it has")
+    parser.add_argument("--built", type=Path, help="this crate's contender, built before; default: it is built")
+    parser.add_argument("--device", help="device of this crate, a GPU's: cuda, vulkan, wgpu; PyTorch then takes cuda")
     parser.add_argument("--rounds", type=int, help="repetitions of everybody; default 5, quick 2")
     parser.add_argument("--signals", type=int, help="digits of lasso and omp; default 10000, quick 600")
+    parser.add_argument("--batch", type=int, default=256, help="signals of unrolled; default 256")
+    parser.add_argument("--presets", default="mnist,natural", help="models of unrolled; default mnist,natural")
     parser.add_argument("--most-seconds", type=float, help="length of a repetition beyond which fewer signals are given")
     parser.add_argument("--images", default=None, help="sizes of images, default 256,512, quick 64")
     parser.add_argument("--banks", default=None, help="filters x side, default 32x8,96x11, quick 16x8")
     args = parser.parse_args()
     args.only = args.only.split(",")
+    args.presets = args.presets.split(",")
     unknown = set(args.only) - set(TASKS)
     if unknown:
         parser.error(f"--only: expected some of {','.join(TASKS)}, found {','.join(sorted(unknown))}")
@@ -52,7 +58,7 @@ def arguments():
     args.work.mkdir(parents=True, exist_ok=True)
     args.out = (args.out or (args.work / "quick" if args.quick else HERE)).resolve()
     args.environment = (args.environment or args.work / "environment").resolve()
-    for name in ("data", "model"):
+    for name in ("data", "model", "built"):
         if getattr(args, name):
             setattr(args, name, getattr(args, name).resolve())
     return args
@@ -78,15 +84,24 @@ def make_environment(folder):
     return python
 
 
-def build():
+def build(device):
     """This crate's contender and its program, optimised."""
-    command = ["cargo", "build", "--release", "--features", "autodiff", "--example", "peers_ours", "--bin", "mlcsc"]
+    features = "autodiff" if device is None else f"autodiff,{device}"
+    command = ["cargo", "build", "--release", "--features", features, "--example", "peers_ours", "--bin", "mlcsc"]
     subprocess.run(command, cwd=ROOT, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     return target / "release/examples/peers_ours"
 
 
-def machine():
+def output_of(*command):
+    """What a program prints; nothing if there is no such program."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def machine(device):
     """What the numbers depend on besides the programs."""
     model = platform.processor() or platform.machine()
     flags = ""
@@ -100,24 +115,26 @@ def machine():
     except OSError:
         pass
     vector = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "other"
+    if device is not None:
+        model = f"{device} on {output_of('nvidia-smi', '--query-gpu=name,driver_version', '--format=csv,noheader')}, {model}"
     return {
         "processor": model,
         "vectors": vector,
         "cores": len(os.sched_getaffinity(0)),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "rustc": subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.strip(),
+        "rustc": output_of("rustc", "--version"),
     }
 
 
 def main():
     args = arguments()
-    python = make_environment(args.environment)
-    if Path(sys.prefix).resolve() != args.environment:
+    python = Path(sys.executable) if args.this_python else make_environment(args.environment)
+    if not args.this_python and Path(sys.prefix).resolve() != args.environment:
         # Everything below needs numpy; go on in the environment that has it.
         forwarded = [*sys.argv[1:], "--environment", str(args.environment)]
         os.execv(python, [str(python), str(Path(__file__).resolve()), *forwarded])
-    ours = build()
+    ours = args.built or build(args.device)
 
     import tasks
     from arena import Arena
@@ -126,7 +143,7 @@ def main():
     arena = Arena(args, HERE, ours, python)
     results = {}
     try:
-        about = {"machine": machine(), **tasks.rates(arena)}
+        about = {"machine": machine(args.device), **tasks.rates(arena)}
         for name in args.only:
             started = time.monotonic()
             cases = getattr(tasks, name)(arena)

@@ -85,6 +85,9 @@ def rates(arena):
         Entry("torch", "pytorch", {"task": "triad", "len": length}),
     ]
     arena.race(products)
+    if arena.args.device is not None:
+        # That one is of the host's memory.
+        triads = []
     arena.race(triads)
     for entry in products + triads:
         arena.forget(entry)
@@ -478,10 +481,10 @@ def epoch(arena):
 
 def unrolled(arena):
     args = arena.args
-    digits = np.load(test_digits(arena, args.signals))[:256]
+    digits = np.load(test_digits(arena, max(args.signals, args.batch)))[: args.batch]
     size, image = next(iter(photographs(arena).items()))
     generator = np.random.default_rng(0)
-    corners = generator.integers(0, size - 32, (256, 2))
+    corners = generator.integers(0, size - 32, (args.batch, 2))
     patches = np.stack([image[1][y : y + 32, x : x + 32] for y, x in corners])[:, None]
     patches = patches - patches.mean((2, 3), keepdims=True)
     natural = arena.inputs / "natural.safetensors"
@@ -490,6 +493,8 @@ def unrolled(arena):
     for preset, about, signals, weight in (
         ("mnist", model(arena), digits, 0.3), ("natural", exported(arena, natural), patches, 0.1)
     ):
+        if preset not in args.presets:
+            continue
         signals_path = inputs.saved(arena.inputs / f"unrolled-{preset}.npy", signals.astype(np.float32))
         for gradient in (False, True):
             cases.append(unrolled_case(arena, preset, about, signals_path, weight, gradient))

@@ -32,6 +32,19 @@ impl Features {
         Ok(Self { values, columns })
     }
 
+    /// Raises magnitudes to a power in (0, 1], signs kept: less than 1 brings large values closer to small ones.
+    ///
+    /// # Errors
+    /// A power out of range.
+    pub fn raise(&mut self, power: f32) -> Result<()> {
+        check_power(power)?;
+        if power != 1.0 {
+            let raise = |value: &mut f32| *value = value.abs().powf(power).copysign(*value);
+            self.values.par_chunks_mut(self.columns).for_each(|row| row.iter_mut().for_each(raise));
+        }
+        Ok(())
+    }
+
     /// Number of vectors.
     pub fn rows(&self) -> usize {
         self.values.len() / self.columns
@@ -49,6 +62,17 @@ impl Features {
     #[inline(always)]
     pub fn row(&self, row: usize) -> &[f32] {
         &self.values[row * self.columns..][..self.columns]
+    }
+}
+
+/// Checks what [`Features::raise`] takes.
+///
+/// # Errors
+/// A power out of range.
+pub fn check_power(power: f32) -> Result<()> {
+    match power > 0.0 && power <= 1.0 {
+        true => Ok(()),
+        false => Err(Error::parameter("power", power, "a number in (0, 1]")),
     }
 }
 
@@ -325,12 +349,24 @@ mod tests {
     }
 
     #[test]
+    fn powers_keep_signs() {
+        let mut features = Features::new(vec![4.0, -9.0, 0.0, 0.25], 2).unwrap();
+        features.raise(1.0).unwrap();
+        assert_eq!(features.row(0), [4.0, -9.0]);
+        features.raise(0.5).unwrap();
+        assert_eq!((features.row(0), features.row(1)), (&[2.0, -3.0][..], &[0.0, 0.5][..]));
+    }
+
+    #[test]
     fn mistakes_are_errors() {
         assert!(Features::new(vec![0.0; 5], 2).is_err());
         assert!(Features::new(vec![0.0; 5], 0).is_err());
         assert!(Features::new(vec![f32::NAN], 1).is_err());
         assert!(PoolingConfig { grids: vec![], ..PoolingConfig::default() }.check().is_err());
         assert!(PoolingConfig { grids: vec![2, 0], ..PoolingConfig::default() }.check().is_err());
+        for power in [0.0, -0.5, 1.5, f32::NAN] {
+            assert!(Features::new(vec![4.0], 1).unwrap().raise(power).is_err());
+        }
         assert!(PoolingConfig::default().check().is_ok());
     }
 }

@@ -14,6 +14,6 @@ pub mod network;
 
 pub use encoder::{Encoder, Map, NetworkEncoder, SignalEncoder, WindowConfig, WindowEncoder, extract};
 pub use evaluation::{Candidate, Confusion, Evaluation, EvaluationConfig, Labelled};
-pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Scaling, Standardization};
+pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Scaling, Standardization, check_power};
 pub use linear::{LinearClassifier, LinearConfig, Loss};
 pub use network::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};

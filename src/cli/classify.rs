@@ -8,7 +8,8 @@ use super::progress::Progress;
 use super::{DeviceArgs, interrupt};
 use crate::classify::{
     Candidate, Confusion, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig, Loss,
-    NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder, WindowConfig, extract,
+    NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder, WindowConfig, check_power,
+    extract,
 };
 use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
@@ -60,6 +61,9 @@ pub(super) struct ClassifyArgs {
     /// Signs: split (positive and negative parts apart), absolute or signed
     #[arg(long, value_name = "NAME", default_value = "split", value_parser = rectification, help_heading = "Features")]
     rectify: Rectification,
+    /// Power that magnitudes are raised to after pooling; less than 1 brings large ones closer to small ones
+    #[arg(long, value_name = "P", default_value_t = 1.0, help_heading = "Features")]
+    power: f32,
     /// What features are divided by: their own deviations (each), or one number for all (common)
     #[arg(long, value_name = "NAME", default_value = "each", value_parser = scaling, help_heading = "Features")]
     scale: Scaling,
@@ -125,6 +129,7 @@ impl ClassifyArgs {
     fn check(&self) -> Result<()> {
         self.coding.check()?;
         self.pooling().check().map_err(named)?;
+        check_power(self.power).map_err(named)?;
         self.evaluation().check().map_err(named)?;
         for (flag, value) in [("--train-limit", self.train_limit), ("--test-limit", self.test_limit)] {
             if value == Some(0) {
@@ -220,7 +225,8 @@ impl ClassifyArgs {
             done = now;
             !interrupt::interrupted()
         })?;
-        let features = features.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))?;
+        let mut features = features.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))?;
+        features.raise(self.power).map_err(named)?;
         Ok(Half { features, labels: labels[..count].to_vec() })
     }
 
@@ -253,6 +259,9 @@ impl ClassifyArgs {
         };
         let mut document = one(&evaluations[0]);
         document["features"] = labelled.columns().into();
+        document["pooling"] = json!(self.pooling());
+        document["power"] = json!(self.power);
+        document["scaling"] = json!(self.scale);
         document["classes"] = labelled.classes().into();
         document["test_signals"] = evaluations[0].confusion.total().into();
         document["coding_seconds"] = coding_seconds.into();
@@ -301,7 +310,7 @@ fn named(error: Error) -> Error {
         Error::Parameter { parameter, value, expected } => {
             let flag = match parameter.as_str() {
                 "grids" => "--grid",
-                "layers" | "penalties" | "labels" | "padding" | "stride" => &format!("--{parameter}"),
+                "layers" | "penalties" | "labels" | "padding" | "stride" | "power" => &format!("--{parameter}"),
                 _ => parameter.as_str(),
             };
             Error::parameter(flag, value, expected)

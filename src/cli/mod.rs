@@ -141,9 +141,7 @@ impl DeviceArgs {
 
     /// The name of the device that [`Self::open`] opens.
     pub fn name(&self) -> String {
-        let variable = || std::env::var(device::VARIABLE).ok().filter(|name| !name.is_empty());
-        let first = || device::available().first().map(|&name| name.to_owned());
-        self.name.clone().or_else(variable).or_else(first).unwrap_or_default()
+        device::chosen(self.name.as_deref()).unwrap_or_default()
     }
 }
 

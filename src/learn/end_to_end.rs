@@ -318,8 +318,10 @@ struct LastTwo;
 
 impl CheckpointingStrategy for LastTwo {
     fn checkpointing(&mut self, epoch: usize, _: &EventStoreClient) -> Vec<CheckpointingAction> {
-        let old = epoch.checked_sub(2).map(CheckpointingAction::Delete);
-        [CheckpointingAction::Save].into_iter().chain(old).collect()
+        // burn-train's checkpointers save on threads of their own, and values of a GPU's tensors are read only when they are written,
+        // when the next step may have changed them. A checkpointer takes a request when it is done with the last one: asking for a
+        // deletion, before the second epoch that of nothing, waits until all is saved.
+        vec![CheckpointingAction::Save, CheckpointingAction::Delete(epoch.wrapping_sub(2))]
     }
 }
 

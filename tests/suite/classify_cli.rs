@@ -42,7 +42,7 @@ fn drawn_digits_are_told_apart() {
     for (model, flags) in [
         ("whole", "--layers 1,2 --grid 3 --labels 100"),
         ("whole", "--layers 1 --classifier logistic --pool mean --rectify absolute --scale common"),
-        ("windows", "--layers 2,1 --grid 2 --lambda-relative 0.3 --stride 3 --padding 1"),
+        ("windows", "--layers 2,1 --grid 2 --lambda-relative 0.3 --stride 3 --padding 1 --power 0.5"),
     ] {
         let arguments =
             format!("classify --model {model}.safetensors --data digits --count 900 --penalties 0.1,0.01 {flags}");
@@ -50,6 +50,8 @@ fn drawn_digits_are_told_apart() {
         let error = found["test_error"].as_f64().unwrap();
         // Nine in ten would be wrong by chance.
         assert!(error < 0.5, "{arguments}: {error}");
+        assert_eq!(found["power"], if flags.contains("--power") { 0.5 } else { 1.0 });
+        assert_eq!(found["scaling"], if flags.contains("common") { "common" } else { "each" });
         let counts = found["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
         assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 150);
         let interval: Vec<f64> =
@@ -80,6 +82,7 @@ fn mistakes_are_told() {
     for (arguments, code, said) in [
         (format!("{whole} --layers 3"), 2, "--layers = 3: expected layers from 1 to 2"),
         (format!("{whole} --grid 0"), 2, "--grid = 0"),
+        (format!("{whole} --power 2"), 2, "--power = 2: expected a number in (0, 1]"),
         (format!("{whole} --penalties -1"), 2, "--penalties = -1"),
         (format!("{whole} --labels 5"), 2, "--labels = 5"),
         (format!("{whole} --train-limit 0"), 2, "--train-limit = 0"),

@@ -21,15 +21,15 @@ import time
 import traceback
 
 
-def serve(tasks, versions, threads=None):
-    """Answers until standard input ends. `tasks` maps names to classes."""
+def serve(tasks, versions, threads=None, synchronize=lambda: None):
+    """Answers until standard input ends. `tasks` maps names to classes; `synchronize` waits for what a device still does."""
     # Libraries print to standard output at times; answers go where they cannot.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     prepared = {}
     for line in sys.stdin:
         try:
-            answer = handle(json.loads(line), tasks, versions, threads, prepared)
+            answer = handle(json.loads(line), tasks, versions, threads, prepared, synchronize)
         except Exception as error:  # Whatever it is, the other side is told.
             traceback.print_exc()
             answer = {"error": f"{type(error).__name__}: {error}"}
@@ -37,7 +37,7 @@ def serve(tasks, versions, threads=None):
         answers.flush()
 
 
-def handle(request, tasks, versions, threads, prepared):
+def handle(request, tasks, versions, threads, prepared, synchronize):
     command, name = request["command"], request.get("name")
     if command == "info":
         return {"versions": versions, "threads": threads}
@@ -54,6 +54,7 @@ def handle(request, tasks, versions, threads, prepared):
         gc.collect()
         started = time.perf_counter()
         answer = prepared[name].run(request.get("settings", {})) or {}
+        synchronize()
         return {"seconds": time.perf_counter() - started, **answer}
     if command == "write":
         prepared[name].write(request["path"])

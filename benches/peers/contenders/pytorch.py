@@ -21,10 +21,20 @@ from .tracing import trace
 
 THREADS = len(os.sched_getaffinity(0))
 torch.set_num_threads(THREADS)
+# Where everything below happens; what is compared is single precision in earnest.
+DEVICE = os.environ.get("PEERS_TORCH_DEVICE", "cpu")
+torch.set_default_device(DEVICE)
+torch.backends.cudnn.allow_tf32 = False
 
 
 def load(path):
-    return torch.from_numpy(np.ascontiguousarray(np.load(path), np.float32))
+    return torch.from_numpy(np.ascontiguousarray(np.load(path), np.float32)).to(DEVICE)
+
+
+def synchronize():
+    """Work may still be under way on a GPU."""
+    if DEVICE != "cpu":
+        getattr(torch, DEVICE.split(":")[0]).synchronize()
 
 
 def maybe_compiled(function, wanted):
@@ -120,7 +130,7 @@ class Lasso:
         )
 
     def write(self, path):
-        np.save(path, self.codes.numpy())
+        np.save(path, self.codes.cpu().numpy())
 
 
 # --- Convolutional lasso ------------------------------------------------------------------------------------------------------
@@ -138,7 +148,7 @@ class Convolution:
         self.filters = load(request["filters"])
         self.image = load(request["image"])[None, None]
         self.weight, self.way = request["weight"], request["way"]
-        self.judge = evaluate.Convolution(self.filters.numpy(), self.image[0, 0].numpy(), self.weight)
+        self.judge = evaluate.Convolution(self.filters.cpu().numpy(), self.image[0, 0].cpu().numpy(), self.weight)
         self.step = 1.0 / self.judge.squared_norm()
         self.advance = maybe_compiled(self.threshold_and_extrapolate, request["compiled"])
         kernel = self.filters.shape[-1]
@@ -183,7 +193,7 @@ class Convolution:
             point, codes, momentum = self.advance(
                 point, codes, self.gradient(point), self.step, self.step * self.weight, momentum
             )
-            if look and look(iteration, lambda: codes[0].numpy()):
+            if look and look(iteration, lambda: codes[0].cpu().numpy()):
                 break
         return codes
 
@@ -194,7 +204,7 @@ class Convolution:
         return trace(self.judge, self.iterate, request)
 
     def write(self, path):
-        np.save(path, self.codes.numpy().reshape(1, -1))
+        np.save(path, self.codes.cpu().numpy().reshape(1, -1))
 
 
 # --- Learning ----------------------------------------------------------------------------------------------------------------
@@ -214,7 +224,7 @@ class OnlineLearning:
         count, length = self.atoms.shape
         self.second, self.first = torch.zeros(count, count), torch.zeros(count, length)
         self.done = 0
-        self.order = torch.randperm(len(self.signals), generator=torch.Generator().manual_seed(0))
+        self.order = torch.randperm(len(self.signals), generator=torch.Generator(DEVICE).manual_seed(0))
 
     @torch.inference_mode()
     def run(self, settings):
@@ -241,7 +251,7 @@ class OnlineLearning:
         self.done += 1
 
     def write(self, path):
-        np.save(path, self.atoms.numpy())
+        np.save(path, self.atoms.cpu().numpy())
 
 
 # --- Unrolled pursuits of the cascade ----------------------------------------------------------------------------------------
@@ -371,9 +381,9 @@ class Unrolled(Cascade):
 
     def write(self, path):
         codes, *gradients = self.found
-        np.save(path, codes.reshape(len(codes), *self.code_shape).numpy())
+        np.save(path, codes.reshape(len(codes), *self.code_shape).cpu().numpy())
         for layer, gradient in enumerate(gradients, 1):
-            np.save(path.removesuffix(".npy") + f".W_{layer}.npy", gradient.numpy())
+            np.save(path.removesuffix(".npy") + f".W_{layer}.npy", gradient.cpu().numpy())
 
 
 class UnrolledLearning(Cascade):
@@ -422,7 +432,7 @@ class UnrolledLearning(Cascade):
 
     def write(self, path):
         with torch.no_grad():
-            np.save(path, self.dense(self.filters).numpy())
+            np.save(path, self.dense(self.filters).cpu().numpy())
 
 
 # --- Rates of the machine ----------------------------------------------------------------------------------------------------
@@ -466,4 +476,4 @@ if __name__ == "__main__":
         "numpy-matrix-product": NumpyMatrixProduct,
         "triad": Triad,
     }
-    serve(tasks, {"torch": torch.__version__, "numpy": np.__version__}, THREADS)
+    serve(tasks, {"torch": torch.__version__, "numpy": np.__version__}, THREADS, synchronize)
