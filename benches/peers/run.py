@@ -38,6 +38,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, help="repetitions of everybody; default 5, quick 2")
     parser.add_argument("--signals", type=int, help="digits of lasso and omp; default 10000, quick 600")
     parser.add_argument("--batch", type=int, default=256, help="signals of unrolled; default 256")
+    parser.add_argument("--eager", action="store_true", help="unrolled without torch.compile, which takes minutes")
     parser.add_argument("--presets", default="mnist,natural", help="models of unrolled; default mnist,natural")
     parser.add_argument("--most-seconds", type=float, help="length of a repetition beyond which fewer signals are given")
     parser.add_argument("--images", default=None, help="sizes of images, default 256,512, quick 64")

@@ -519,8 +519,9 @@ def unrolled_case(arena, preset, about, signals_path, weight, gradient):
         Entry("mlcsc", "ours", {"task": "unrolled", "dictionary": about["path"], "signals": str(signals_path),
                                 "lambda": weight, "iterations": iterations, "gradient": gradient}),
         Entry("PyTorch, eager", "pytorch", {**request, "compiled": None}, eager),
-        Entry("PyTorch, compiled", "pytorch", request),
     ]
+    if not arena.args.eager:
+        entries.append(Entry("PyTorch, compiled", "pytorch", request))
     signals, atoms = np.load(signals_path), np.load(about["atoms"])
     expected = evaluate.unrolled(atoms, signals.reshape(len(signals), -1), weight, step, iterations)
     for entry in entries[1:]:
