@@ -62,7 +62,7 @@ pub(super) struct ClassifyArgs {
     #[arg(long, value_name = "NAME", default_value = "split", value_parser = rectification, help_heading = "Features")]
     rectify: Rectification,
     /// Power that magnitudes are raised to after pooling; less than 1 brings large ones closer to small ones
-    #[arg(long, value_name = "P", default_value_t = 1.0, help_heading = "Features")]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Features")]
     power: f32,
     /// What features are divided by: their own deviations (each), or one number for all (common)
     #[arg(long, value_name = "NAME", default_value = "each", value_parser = scaling, help_heading = "Features")]

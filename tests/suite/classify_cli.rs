@@ -83,6 +83,7 @@ fn mistakes_are_told() {
         (format!("{whole} --layers 3"), 2, "--layers = 3: expected layers from 1 to 2"),
         (format!("{whole} --grid 0"), 2, "--grid = 0"),
         (format!("{whole} --power 2"), 2, "--power = 2: expected a number in (0, 1]"),
+        (format!("{whole} --power -0.5"), 2, "--power = -0.5"),
         (format!("{whole} --penalties -1"), 2, "--penalties = -1"),
         (format!("{whole} --labels 5"), 2, "--labels = 5"),
         (format!("{whole} --train-limit 0"), 2, "--train-limit = 0"),
