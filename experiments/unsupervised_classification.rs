@@ -121,7 +121,7 @@ fn of_length(part: f32, pixels: usize) -> f32 {
 }
 
 /// Penalties that the held-out digits choose among, from the largest on until two in a row are worse.
-const PENALTIES: [f64; 10] = [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5];
+const PENALTIES: [f64; 9] = [0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 3e-4, 1e-4, 3e-5];
 
 /// λ of windows as a part of their length.
 const WINDOW_LAMBDA: f32 = 0.15;
