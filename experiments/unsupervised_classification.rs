@@ -360,12 +360,14 @@ fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, encoder: &dyn Enc
     let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder, row)?;
     println!("  {} features, {:.0} s", train.columns(), started.elapsed().as_secs_f64());
     let mut best: Option<Outcomes> = None;
-    for &power in &row.powers {
-        let [train, test] = [&train, &test].map(|features| {
-            let mut features = features.clone();
-            features.raise(power).map(|()| features)
-        });
-        let labelled = Labelled::new(train?, train_labels.clone(), test?, test_labels.clone(), row.scaling)?;
+    let mut all = Some((train, test));
+    for (index, &power) in row.powers.iter().enumerate() {
+        // Gigabytes: copied only where they are needed once more.
+        let copy = if index + 1 < row.powers.len() { all.clone() } else { all.take() };
+        let Some((mut train, mut test)) = copy else { break };
+        train.raise(power)?;
+        test.raise(power)?;
+        let labelled = Labelled::new(train, train_labels.clone(), test, test_labels.clone(), row.scaling)?;
         let found = fitted(&labelled, row, seed, power, started)?;
         if best.as_ref().is_none_or(|best| found.held_out_error < best.held_out_error) {
             best = Some(found);

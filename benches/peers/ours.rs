@@ -252,8 +252,9 @@ impl Contender {
                 let (seconds, mut answer) = self.named(&name)?.run(&settings)?;
                 // A GPU may still be at it.
                 let waiting = Instant::now();
-                let failed = |error: String| Error::Device { name: format!("{:?}", self.device), reason: error };
-                self.device.sync().map_err(|error| failed(error.to_string()))?;
+                self.device
+                    .sync()
+                    .map_err(|error| Error::Device { name: format!("{:?}", self.device), reason: error.to_string() })?;
                 answer["seconds"] = json!(seconds + waiting.elapsed().as_secs_f64());
                 Ok(answer)
             }

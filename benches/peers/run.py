@@ -29,7 +29,7 @@ def arguments():
     parser.add_argument("--model", type=Path, help="model of preset mnist; default: one is learned and kept in --work")
     parser.add_argument("--only", default=",".join(TASKS), help="some of " + ",".join(TASKS))
     parser.add_argument("--quick", action="store_true", help="few signals, small images: whether it works, not how fast")
-    parser.add_argument("--out", type=Path, help="folder of results.json and README.md; default: beside this file")
+    parser.add_argument("--out", type=Path, help="folder of results.json and README.md; default: beside this file, with --device below --work")
     parser.add_argument("--work", type=Path, default=ROOT / "target/peers", help="inputs, logs, environment")
     parser.add_argument("--environment", type=Path, help="Python environment; made if missing; default: below --work")
     parser.add_argument("--this-python", action="store_true", help="use the Python that runs this, with whatever versions it has")
@@ -49,6 +49,11 @@ def arguments():
     unknown = set(args.only) - set(TASKS)
     if unknown:
         parser.error(f"--only: expected some of {','.join(TASKS)}, found {','.join(sorted(unknown))}")
+    unknown = set(args.presets) - {"mnist", "natural"}
+    if unknown:
+        parser.error(f"--presets: expected some of mnist,natural, found {','.join(sorted(unknown))}")
+    if args.batch < 1:
+        parser.error(f"--batch: expected at least 1, found {args.batch}")
     args.rounds = args.rounds or (2 if args.quick else 5)
     args.signals = args.signals or (600 if args.quick else 10000)
     args.most_seconds = args.most_seconds or (5.0 if args.quick else 60.0)
@@ -57,7 +62,8 @@ def arguments():
     args.banks = [tuple(int(number) for number in bank.split("x")) for bank in banks]
     args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
-    args.out = (args.out or (args.work / "quick" if args.quick else HERE)).resolve()
+    # The tables beside this file are those of the host.
+    args.out = (args.out or (args.work / "quick" if args.quick else args.work / args.device if args.device else HERE)).resolve()
     args.environment = (args.environment or args.work / "environment").resolve()
     for name in ("data", "model", "built"):
         if getattr(args, name):
