@@ -178,7 +178,11 @@ fn rows() -> Vec<Row> {
         scaling: Scaling::Common,
     };
     vec![
-        rival("stacked denoising auto-encoder, 3 layers of 1000", "sdae", Some("1.28% (all weights tuned with labels)")),
+        rival(
+            "stacked denoising auto-encoder, 3 layers of 1000",
+            "sdae",
+            Some("1.28% (all weights tuned with labels)"),
+        ),
         rival("k-sparse auto-encoder, 1000 units", "k-sparse", Some("1.35%")),
         rival("winner-take-all auto-encoder, 2000 units", "fc-wta", Some("1.20%")),
         rival("TopK auto-encoder, 1000 units", "top-k", None),
