@@ -86,7 +86,7 @@ struct Row {
     /// The distance of windows for each layer, where every window is coded by itself; none where whole digits are.
     windows: Option<Vec<usize>>,
     pooling: PoolingConfig,
-    /// Powers of features that the held-out digits choose among: with three layers, 1/2 is no better than 1 on the whole.
+    /// Powers of features that the held-out digits choose among; 1/2 is offered where they were told better with it.
     powers: Vec<f32>,
     /// One scale for rivals: the held-out digits of the k-sparse and of the winner-take-all auto-encoder were told better with it.
     scaling: Scaling,
