@@ -32,6 +32,9 @@ pub const MAX_ITERATIONS: usize = 1 << 10;
 /// Most classes: labels are bytes.
 pub const MAX_CLASSES: usize = 256;
 
+/// Norm of a network's filters before training.
+pub const INITIAL_NORM: f32 = 0.1;
+
 /// What the layers of a [`PursuitNetwork`] do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -107,8 +110,8 @@ impl PursuitNetworkConfig {
         Ok(geometry)
     }
 
-    /// With random weights that follow from the seed alone: dictionaries of norm 1, for which steps of 1 are certain to converge,
-    /// biases of zero.
+    /// With random weights that follow from the seed alone: filters of norm [`INITIAL_NORM`] on the average, as the paper's authors
+    /// begin, or smaller where a dictionary's norm would exceed 1, up to which steps of 1 are certain to converge; biases of zero.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -116,7 +119,10 @@ impl PursuitNetworkConfig {
         let geometry = self.check()?;
         let strides: Vec<[usize; 2]> = self.model.layers.iter().map(|layer| layer.stride.0).collect();
         let random = |dims: [usize; 4], number: u64| -> Tensor<4> {
-            let values = uniform(&mut stream(seed, Purpose::Weights, number), dims.iter().product(), 1.0);
+            let [_, channels, height, width] = dims;
+            // Uniform in [−l, l] has variance l²/3.
+            let limit = INITIAL_NORM * (3.0 / (channels * height * width) as f32).sqrt();
+            let values = uniform(&mut stream(seed, Purpose::Weights, number), dims.iter().product(), limit);
             Tensor::from_data(TensorData::new(values, dims), device)
         };
         let depth = geometry.depth() as u64;
@@ -124,11 +130,11 @@ impl PursuitNetworkConfig {
         let operator = Operator::from_filters(filters.collect(), strides, geometry.clone(), Application::Cascade)?;
         let dictionaries = || -> Vec<Dictionary> {
             let layers = operator.layers().iter().zip(&self.model.layers);
-            let unit = |(layer, shape): (&Operator, &LayerShape)| {
-                let norm = layer.squared_norm_bound().sqrt().max(f64::from(f32::MIN_POSITIVE)) as f32;
+            let contraction = |(layer, shape): (&Operator, &LayerShape)| {
+                let norm = layer.squared_norm_bound().sqrt().max(1.0) as f32;
                 Dictionary::from_filters(layer.effective_filters() / norm, shape)
             };
-            layers.map(unit).collect()
+            layers.map(contraction).collect()
         };
         let inputs = geometry.code().len();
         let limit = 1.0 / (inputs as f32).sqrt();

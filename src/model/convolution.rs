@@ -33,8 +33,8 @@ impl Convolution {
         assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
         Self {
             geometry: geometry.clone(),
-            analysis: Correlation::analysis(filters, geometry),
-            synthesis: Correlation::synthesis(filters, geometry),
+            analysis: Correlation::new(Parts::analysis(filters, geometry)),
+            synthesis: Correlation::new(Parts::synthesis(filters, geometry)),
         }
     }
 
@@ -100,7 +100,7 @@ impl Convolution {
 #[cfg(feature = "flex")]
 pub(super) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, signals: &[f32], out: &mut [f32]) {
     assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
-    Correlation::analysis(filters, geometry).apply(signals, out);
+    Correlation::new(Parts::analysis(filters, geometry)).apply(signals, out);
 }
 
 /// Dγ as [`Convolution::synthesize_into`], for filters that are used once.
@@ -110,7 +110,7 @@ pub(super) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, sign
 #[cfg(feature = "flex")]
 pub(super) fn synthesize_once(filters: &HostFilters, geometry: &LayerGeometry, codes: &[f32], out: &mut [f32]) {
     assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
-    Correlation::synthesis(filters, geometry).apply(codes, out);
+    Correlation::new(Parts::synthesis(filters, geometry)).apply(codes, out);
 }
 
 /// Rows that a band's outputs have about.
@@ -146,6 +146,9 @@ macro_rules! unrolled {
     };
 }
 
+#[cfg(feature = "flex")]
+pub(super) use unrolled;
+
 /// Sums of weighted input values at fixed distances from every point of a grid.
 ///
 /// At grid point (Y, X) output o is Σ_{c,e,f} w\[o\]\[c,e,f\] · input\[c, Y·s_y + e − b_y, X·s_x + f − b_x\], and belongs at row
@@ -174,10 +177,10 @@ struct Correlation {
 
 /// Where an output of grid point (0, 0) belongs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Target {
-    channel: usize,
-    row: isize,
-    column: isize,
+pub(super) struct Target {
+    pub channel: usize,
+    pub row: isize,
+    pub column: isize,
 }
 
 /// Some of the outputs of a grid point, the ones that are summed together.
@@ -193,18 +196,18 @@ struct Block {
     width: usize,
 }
 
-/// What a correlation is before it is cut into blocks.
-struct Parts<'a> {
-    input: SignalShape,
-    output: SignalShape,
-    grid: [usize; 2],
-    input_stride: [usize; 2],
-    before: [usize; 2],
-    output_stride: [usize; 2],
-    taps: [usize; 2],
-    targets: Vec<Target>,
+/// What a [`Correlation`] is before it is cut into blocks, field by field.
+pub(super) struct Parts<'a> {
+    pub input: SignalShape,
+    pub output: SignalShape,
+    pub grid: [usize; 2],
+    pub input_stride: [usize; 2],
+    pub before: [usize; 2],
+    pub output_stride: [usize; 2],
+    pub taps: [usize; 2],
+    pub targets: Vec<Target>,
     /// Weight of an output's (input channel, vertical tap, horizontal tap).
-    weight: &'a dyn Fn(usize, [usize; 3]) -> f32,
+    pub weight: Box<dyn Fn(usize, [usize; 3]) -> f32 + Sync + 'a>,
 }
 
 /// Rows of outputs that are joined into one grid point where a point alone has so few outputs that loading its inputs would cost
@@ -213,19 +216,19 @@ fn joined_rows(outputs: usize, taps: usize, rows: usize) -> usize {
     if taps < NARROW || outputs >= NARROW { 1 } else { (NARROW / outputs).min(rows.max(1)) }
 }
 
-impl Correlation {
+impl<'a> Parts<'a> {
     /// Dᵀ.
-    fn analysis(filters: &HostFilters, geometry: &LayerGeometry) -> Self {
+    pub fn analysis(filters: &'a HostFilters, geometry: &'a LayerGeometry) -> Self {
         let LayerGeometry { signal, code, kernel, stride, padding, .. } = geometry;
         let joined = joined_rows(code.channels, kernel[0], code.height);
         let targets = (0..code.channels)
             .flat_map(|channel| (0..joined).map(move |row| Target { channel, row: row as isize, column: 0 }))
             .collect();
-        let weight = |output: usize, [channel, e, f]: [usize; 3]| {
+        let weight = move |output: usize, [channel, e, f]: [usize; 3]| {
             let (atom, row) = (output / joined, e.wrapping_sub(output % joined * stride[0]));
             if row < kernel[0] { filters.atom(atom)[(channel * kernel[0] + row) * kernel[1] + f] } else { 0.0 }
         };
-        Self::new(Parts {
+        Self {
             input: *signal,
             output: *code,
             grid: [code.height.div_ceil(joined), code.width],
@@ -234,12 +237,12 @@ impl Correlation {
             output_stride: [joined, 1],
             taps: [(joined - 1) * stride[0] + kernel[0], kernel[1]],
             targets,
-            weight: &weight,
-        })
+            weight: Box::new(weight),
+        }
     }
 
     /// D. Each phase of the stride is an output of its own: row s·Y + φ takes code row Y − d by the filters' row s·d + φ.
-    fn synthesis(filters: &HostFilters, geometry: &LayerGeometry) -> Self {
+    pub fn synthesis(filters: &'a HostFilters, geometry: &'a LayerGeometry) -> Self {
         let LayerGeometry { signal, code, kernel, stride, padding, .. } = geometry;
         let reach: [usize; 2] = std::array::from_fn(|axis| kernel[axis].div_ceil(stride[axis]));
         let outputs = signal.channels * stride[0] * stride[1];
@@ -252,7 +255,7 @@ impl Correlation {
                 column: (output % stride[1]) as isize - padding[1] as isize,
             })
             .collect();
-        let weight = |output: usize, [atom, e, f]: [usize; 3]| {
+        let weight = move |output: usize, [atom, e, f]: [usize; 3]| {
             let (channel, phase) = (output / (rows * stride[1]), [output / stride[1] % rows, output % stride[1]]);
             let down = (phase[0] / stride[0] + reach[0] - 1).wrapping_sub(e);
             let row = down.wrapping_mul(stride[0]).wrapping_add(phase[0] % stride[0]);
@@ -260,7 +263,7 @@ impl Correlation {
             let inside = down < reach[0] && row < kernel[0] && column < kernel[1];
             if inside { filters.atom(atom)[(channel * kernel[0] + row) * kernel[1] + column] } else { 0.0 }
         };
-        Self::new(Parts {
+        Self {
             input: *code,
             output: *signal,
             grid: [(signal.height + padding[0]).div_ceil(rows), (signal.width + padding[1]).div_ceil(stride[1])],
@@ -269,10 +272,12 @@ impl Correlation {
             output_stride: [rows, stride[1]],
             taps: [reach[0] + joined - 1, reach[1]],
             targets,
-            weight: &weight,
-        })
+            weight: Box::new(weight),
+        }
     }
+}
 
+impl Correlation {
     fn new(parts: Parts) -> Self {
         let Parts { input, output, grid, input_stride, before, output_stride, taps, targets, weight } = parts;
         let phases: [usize; 2] = std::array::from_fn(|axis| input_stride[axis].min(taps[axis]));

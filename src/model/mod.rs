@@ -4,6 +4,8 @@
 //! *effective dictionary* D^(L) = D_1 D_2 … D_L (J. Sulam, V. Papyan, Y. Romano, M. Elad, "Multi-Layer Convolutional Sparse
 //! Modeling: Pursuit and Dictionary Learning", IEEE Trans. Signal Processing 66(15), 2018).
 
+#[cfg(feature = "flex")]
+mod batched;
 pub mod config;
 pub mod convolution;
 pub mod correlation;

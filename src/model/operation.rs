@@ -1,9 +1,10 @@
 //! Synthesis, analysis and the gradient with respect to the filters as operations of their own on burn's backends.
 //!
 //! burn's CPU convolutions copy windows (im2col) and reach a fraction of what the machine can do; on Flex these operations are
-//! the direct convolutions of [`super::convolution`], or cost what the non-zeros cost ([`super::sparse`]) where few are left: codes,
-//! and the filters of upper layers, which are the codes of the effective atoms. Every other backend does what it does best: its own
-//! convolutions. Derivatives are the operations themselves, since synthesis and analysis are each other's adjoint.
+//! the direct convolutions of [`super::convolution`], in batches of small signals those of [`super::batched`], or cost what the
+//! non-zeros cost ([`super::sparse`]) where few are left: codes, and the filters of upper layers, which are the codes of the
+//! effective atoms. Every other backend does what it does best: its own convolutions. Derivatives are the operations themselves,
+//! since synthesis and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
@@ -121,14 +122,16 @@ pub(super) fn gradient(residuals: Tensor<4>, codes: Tensor<4>, filters: Tensor<4
 #[cfg(feature = "flex")]
 mod flex {
     use super::{DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, options};
+    use crate::model::batched;
     use crate::model::convolution::{analyze_once, filter_gradient_into, synthesize_once};
     use crate::model::sparse::{HostFilters, SparseDictionary, by_lines, density, gradient_by_nonzeros};
-    use burn::backend::Flex;
     use burn::backend::ops::ModuleOps;
+    use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::TensorData;
     use burn_flex::FlexTensor;
 
-    /// Code positions from which on synthesis and gradient are faster direct than by matrix products.
+    /// Code positions from which on every signal is computed directly, row by row; by matrix products, or many signals at a time, where
+    /// there are fewer.
     const MANY_POSITIONS: usize = 24 * 24;
 
     /// What a multiplication by a non-zero costs, in multiplications of a dense product: where atoms are sparse too, where they
@@ -143,14 +146,16 @@ mod flex {
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
-            if has_few_windows(&layer) {
+            let batched = is_small(&layer) && batched::suits_analysis(signals.shape()[0], &layer);
+            if !batched && has_few_windows(&layer) {
                 return by_windows::<Self>(signals, filters, &layer);
             }
             let (signals, filters) = (signals.to_contiguous(), filters.to_contiguous());
             let signals = signals.storage::<f32>();
             let filters = on_host(&filters, &layer);
-            tensor(layer.code.batched(signals.len() / layer.signal.len()), |out| {
-                analyze_once(&filters, &layer, signals, out);
+            tensor(layer.code.batched(signals.len() / layer.signal.len()), |out| match batched {
+                true => batched::analyze(&filters, &layer, signals, out),
+                false => analyze_once(&filters, &layer, signals, out),
             })
         }
 
@@ -164,13 +169,16 @@ mod flex {
             let in_filters = density(filters_there);
             let cost = if by_lines(in_filters, &layer) { LINE } else { ENTRY * in_filters };
             let few = cost * density(codes_there) <= 1.0;
-            if !few && layer.code.height * layer.code.width < MANY_POSITIONS {
+            let count = codes_there.len() / layer.code.len();
+            let batched = is_small(&layer) && batched::suits_synthesis(count, &layer);
+            if !few && !batched && is_small(&layer) {
                 return by_matrix_products::<Self>(codes, filters, &layer);
             }
             let filters = on_host(&filters, &layer);
-            tensor(layer.signal.batched(codes_there.len() / layer.code.len()), |out| match few {
-                true => SparseDictionary::new(&filters, &layer).synthesize_batch_into(codes_there, out),
-                false => synthesize_once(&filters, &layer, codes_there, out),
+            tensor(layer.signal.batched(count), |out| match (few, batched) {
+                (true, _) => SparseDictionary::new(&filters, &layer).synthesize_batch_into(codes_there, out),
+                (_, true) => batched::synthesize(&filters, &layer, codes_there, out),
+                _ => synthesize_once(&filters, &layer, codes_there, out),
             })
         }
 
@@ -187,11 +195,20 @@ mod flex {
                     gradient_by_nonzeros(&layer, residuals_there, codes_there, out);
                 });
             }
-            if layer.code.height * layer.code.width < MANY_POSITIONS {
+            if is_small(&layer) && batched::suits_gradient(codes_there.len() / layer.code.len(), &layer) {
+                return tensor(layer.filter_dims(), |out| {
+                    batched::filter_gradient(&layer, residuals_there, codes_there, out);
+                });
+            }
+            if is_small(&layer) {
                 return Self::conv2d_weight_backward(residuals, filters, codes, options(&layer));
             }
             tensor(layer.filter_dims(), |out| filter_gradient_into(&layer, residuals_there, codes_there, out))
         }
+    }
+
+    fn is_small(layer: &LayerGeometry) -> bool {
+        layer.code.height * layer.code.width < MANY_POSITIONS
     }
 
     fn on_host(filters: &FlexTensor, layer: &LayerGeometry) -> HostFilters {

@@ -6,9 +6,10 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use common::parameters::{filled, slopes, values};
 use common::{Case, host, normals, on_every_device, rng, tensor};
 use mlcsc::autoencoder::Autoencoder;
+use mlcsc::classify::network::INITIAL_NORM;
 use mlcsc::classify::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
 use mlcsc::model::geometry::{LayerShape, SignalShape};
-use mlcsc::model::{Application, Dictionary, Mlcsc};
+use mlcsc::model::{Application, Dictionary, Mlcsc, ModelConfig};
 use mlcsc::pursuit::layered::{LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
 use mlcsc::pursuit::{BasisPursuitConfig, Lambda, Problem, Pursuit};
 
@@ -20,9 +21,28 @@ fn case() -> Case {
     Case::random(SignalShape::new(1, 10, 10), layers, 3)
 }
 
+/// The dictionaries, and the analysis of those that have one, scaled to norm 1: what is near zero shows no mistakes.
+fn with_norm_one(mut network: PursuitNetwork) -> PursuitNetwork {
+    let norms: Vec<f32> = squared_norms(&network).iter().map(|norm| norm.sqrt() as f32).collect();
+    let scaled = |layers: &mut [Dictionary]| {
+        for (layer, &norm) in layers.iter_mut().zip(&norms) {
+            let filters = host(layer.filters.val()).iter().map(|value| value / norm).collect();
+            *layer = filled(layer.clone(), vec![filters]);
+        }
+    };
+    scaled(&mut network.layers);
+    scaled(&mut network.analysis);
+    network
+}
+
+fn squared_norms(network: &PursuitNetwork) -> Vec<f64> {
+    let operator = model(network).operator(network.config().model.signal, Application::Cascade).unwrap();
+    operator.layers().iter().map(|layer| layer.squared_norm_bound()).collect()
+}
+
 fn network(pursuit: NetworkPursuit, seed: u64, device: &Device) -> PursuitNetwork {
     let config = PursuitNetworkConfig::new(case().config, CLASSES).with_pursuit(pursuit).with_iterations(4);
-    let network = config.init(seed, device).unwrap();
+    let network = with_norm_one(config.init(seed, device).unwrap());
     // Biases and steps that are all different.
     let mut rng = rng(seed);
     let moved = values(&network).into_iter().map(|values| {
@@ -89,7 +109,7 @@ fn networks_are_pursuits() {
         for (pursuit, iterations) in [(NetworkPursuit::Thresholding, 1), (NetworkPursuit::LayeredBasisPursuit, 1000)] {
             let mut config = PursuitNetworkConfig::new(case().config, CLASSES).with_pursuit(pursuit);
             config.iterations = iterations;
-            let mut network = config.init(1, &device.device).unwrap();
+            let mut network = with_norm_one(config.init(1, &device.device).unwrap());
             for bias in &mut network.biases {
                 *bias = bias.clone().map(|values| values - lambda);
             }
@@ -129,16 +149,24 @@ fn one_iteration_is_the_plain_network() {
     });
 }
 
+/// Filters have a norm of 0.1 on the average, and no dictionary has a norm above 1, however many atoms it has.
 #[test]
-fn dictionaries_start_with_norm_one() {
+fn dictionaries_start_small() {
     on_every_device(|device| {
         let network = PursuitNetworkConfig::new(case().config, CLASSES).init(3, &device.device).unwrap();
-        let operator = model(&network).operator(case().config.signal, Application::Cascade).unwrap();
-        for layer in operator.layers() {
-            assert!((layer.squared_norm_bound() - 1.0).abs() < 0.05, "{}", layer.squared_norm_bound());
+        for layer in &network.layers {
+            let filters = layer.filters.val();
+            let atoms = filters.dims()[0] as f32;
+            let energy = host(filters).iter().map(|value| value * value).sum::<f32>() / atoms;
+            assert!((energy.sqrt() - INITIAL_NORM).abs() < 0.03, "{}", energy.sqrt());
         }
         let strides: Vec<[usize; 2]> = network.layers.iter().map(Dictionary::stride).collect();
         assert_eq!(strides, [[2, 2], [1, 1], [1, 1]]);
+        let wide = vec![LayerShape::new(600, 2, 1)];
+        let config = ModelConfig::new(SignalShape::new(1, 6, 6), wide);
+        let network = PursuitNetworkConfig::new(config, CLASSES).init(3, &device.device).unwrap();
+        let norm = squared_norms(&network)[0];
+        assert!((norm - 1.0).abs() < 0.05, "{norm}");
     });
 }
 
@@ -161,7 +189,6 @@ mod training {
     use mlcsc::data::{self, DataConfig};
     use mlcsc::learn::end_to_end::{EndToEnd, Ending, Watcher};
     use mlcsc::learn::optimization::OptimizationConfig;
-    use mlcsc::model::ModelConfig;
 
     /// Counts held-out digits that are told right.
     struct Count {
