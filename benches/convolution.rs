@@ -2,13 +2,13 @@
 //!
 //! Random filters and images. One item is one multiplication and addition, or one pixel.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mlcsc::model::convolution::{Convolution, filter_gradient_into};
 use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape};
 use mlcsc::model::sparse::HostFilters;
-use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::model::{Application, Dictionary, Mlcsc, ModelConfig};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem};
 
 fn main() {
@@ -65,6 +65,37 @@ fn filter_gradient(bencher: Bencher, sizes: [usize; 5]) {
     bencher.counter(ItemsCount::new(layer.multiplications())).bench_local(|| {
         filter_gradient_into(&layer, black_box(&residual), &code, &mut out);
     });
+}
+
+/// The same of layers that many small signals go through.
+const SMALL_LAYERS: [[usize; 5]; 5] =
+    [[1, 28, 32, 6, 2], [32, 12, 64, 6, 2], [64, 12, 128, 5, 1], [64, 6, 256, 5, 1], [1, 32, 64, 28, 1]];
+
+/// Signals of a batch.
+const BATCH: usize = 128;
+
+/// A dictionary, and a batch of its signals or codes.
+fn batch(sizes: [usize; 5], codes: bool) -> (Dictionary, LayerGeometry, Tensor<4>) {
+    let layer = layer(sizes);
+    let device = mlcsc::device::named(None).expect("a device");
+    let dims = if codes { layer.code } else { layer.signal }.batched(BATCH);
+    let values = Tensor::from_data(TensorData::new(random(dims.iter().product()), dims), &device);
+    let shape = LayerShape::new(sizes[2], sizes[3], sizes[4]);
+    (Dictionary::from_filters(filters(&layer).to_tensor(&device), &shape), layer, values)
+}
+
+#[divan::bench(args = SMALL_LAYERS, sample_count = 20)]
+fn batch_analysis(bencher: Bencher, sizes: [usize; 5]) {
+    let (dictionary, layer, signals) = batch(sizes, false);
+    let count = ItemsCount::new(BATCH as u64 * layer.multiplications());
+    bencher.counter(count).bench_local(|| dictionary.analyze(black_box(signals.clone()), &layer));
+}
+
+#[divan::bench(args = SMALL_LAYERS, sample_count = 20)]
+fn batch_synthesis(bencher: Bencher, sizes: [usize; 5]) {
+    let (dictionary, layer, codes) = batch(sizes, true);
+    let count = ItemsCount::new(BATCH as u64 * layer.multiplications());
+    bencher.counter(count).bench_local(|| dictionary.synthesize(black_box(codes.clone()), &layer));
 }
 
 /// Images coded at a time, side of the image, filters: where there is a choice of algorithms.
