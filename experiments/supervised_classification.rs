@@ -231,8 +231,8 @@ fn page(results: &[Found]) -> String {
          gradient descent, learning rate 0.002, momentum 0.9, weight decay 0.00001. Accuracy on MNIST's 10,000 test digits after the \
          last epoch, mean over the seeds, beside what J. Sulam et al. (IEEE TPAMI 2020) have: after as many epochs (read off the curves \
          in their repository, jsulam/ml-ista) and after 100.\n\n\
-         | network | digits × epochs | batch | accuracy | seeds | seconds | device | theirs | theirs, 100 epochs |\n\
-         |---|---|---|---|---|---|---|---|---|\n",
+         | network | digits × epochs | batch | accuracy | seeds | device | theirs | theirs, 100 epochs |\n\
+         |---|---|---|---|---|---|---|---|\n",
     );
     let mut curves = String::new();
     let mut seen = Vec::new();
@@ -259,13 +259,12 @@ fn page(results: &[Found]) -> String {
         // Writing into a string cannot fail.
         let _ = writeln!(
             page,
-            "| {} | {} × {} | {} | {mean:.2}% | {} | {:.0} | {} | {} | {} |",
+            "| {} | {} × {} | {} | {mean:.2}% | {} | {} | {} | {} |",
             first.network,
             first.train,
             first.epochs,
             first.batch_size,
             list(&mut accuracies.iter().copied()),
-            first.seconds,
             first.device,
             if first.train == 60_000 { after(first.epochs).unwrap_or_default() } else { String::new() },
             published.map_or(String::new(), |(last, _)| format!("{last:.2}%")),
