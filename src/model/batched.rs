@@ -21,6 +21,9 @@ const MANY: usize = 2 * SIGNALS;
 /// Code positions up to which a matrix product with windows is as fast.
 const FEW_POSITIONS: usize = 8;
 
+/// Outputs of a grid point up to which most of a block would be empty.
+const FEW_OUTPUTS: usize = 2;
+
 /// Outputs of a grid point whose weights lie side by side.
 const WIDE: usize = 8;
 
@@ -30,7 +33,7 @@ const VECTORS: usize = 2;
 /// Values that are transposed at a time.
 const TILE: usize = 16;
 
-/// Whether Dᵀx of so many signals is better computed here: every block of outputs full, and more positions than a few.
+/// Whether Dᵀx of so many signals is better computed here: full blocks of outputs, and more positions than a few.
 pub(super) fn suits_analysis(count: usize, geometry: &LayerGeometry) -> bool {
     let code = geometry.code;
     count >= MANY && code.channels >= 2 * WIDE && code.height * code.width > FEW_POSITIONS
@@ -38,7 +41,7 @@ pub(super) fn suits_analysis(count: usize, geometry: &LayerGeometry) -> bool {
 
 /// Whether Dγ of so many signals is better computed here: enough outputs at a grid point.
 pub(super) fn suits_synthesis(count: usize, geometry: &LayerGeometry) -> bool {
-    count >= MANY && 2 * geometry.signal.channels * geometry.stride[0] * geometry.stride[1] > WIDE / 2
+    count >= MANY && geometry.signal.channels * geometry.stride[0] * geometry.stride[1] > FEW_OUTPUTS
 }
 
 /// Whether the gradient of so many signals is better, and can be, computed here.
