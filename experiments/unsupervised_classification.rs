@@ -185,6 +185,7 @@ fn rows() -> Vec<Row> {
         ),
         rival("k-sparse auto-encoder, 1000 units", "k-sparse", Some("1.35%")),
         rival("winner-take-all auto-encoder, 2000 units", "fc-wta", Some("1.20%")),
+        rival("stacked winner-take-all auto-encoder, 2 layers of 2000", "stacked-wta", Some("1.11%")),
         rival("TopK auto-encoder, 1000 units", "top-k", None),
         Row {
             name: "ML-CSC, the paper's geometry, γ_2",

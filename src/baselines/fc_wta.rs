@@ -1,17 +1,21 @@
 //! The fully connected winner-take-all auto-encoder: every unit is active for a few signals of a batch only.
 //!
 //! A. Makhzani, B. Frey, "Winner-Take-All Autoencoders", NIPS 2015 (arXiv 1409.2752). Units are rectified; of the values that a unit
-//! takes over a batch, the largest few per cent are kept (*lifetime sparsity*), so that no unit can be dead. The decoder is linear.
-//! Features for a classifier are the rectified values, without any constraint.
+//! takes over a batch, the largest few per cent are kept (*lifetime sparsity*), so that no unit can be dead. The decoder is linear and
+//! shares its weights with the encoder: with weights of its own it paints better, but digits are told worse from the codes. Features for
+//! a classifier are the rectified values, without any constraint.
+//!
+//! Several layers are *stacked*: each is such an auto-encoder of the features of the layer below. The training is divided evenly among
+//! them, from the first to the last; while one learns, those below it stay as they are. Codes are those of the last layer.
 
 use super::layers::{
-    check_part, check_units, count_of, dense, half_squared_error, keep_largest, outcome, rows, shaped, transposed,
+    TiedLayer, check_layers, check_part, check_units, count_of, half_squared_error, held_out_progress, keep_largest,
+    outcome, rows, shaped, tied_layers, turn,
 };
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::Result;
 use crate::model::geometry::SignalShape;
 use burn::module::Module;
-use burn::nn::Linear;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -20,47 +24,72 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct WinnerTakeAllConfig {
+    /// The layers, the first one first, from 1 to 16. Default one.
+    pub layers: Vec<WinnerTakeAllLayerConfig>,
+}
+
+/// Settings of one layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WinnerTakeAllLayerConfig {
     /// Hidden units, at least 1. Default 2000.
     pub units: usize,
     /// Part of a batch, in (0, 1], that a unit is active for. Default 0.05.
     pub lifetime: f32,
 }
 
-impl Default for WinnerTakeAllConfig {
+impl Default for WinnerTakeAllLayerConfig {
     fn default() -> Self {
         Self { units: 2000, lifetime: 0.05 }
     }
 }
 
+impl Default for WinnerTakeAllConfig {
+    fn default() -> Self {
+        Self { layers: vec![WinnerTakeAllLayerConfig::default()] }
+    }
+}
+
 impl WinnerTakeAllConfig {
+    /// Two layers as the authors stacked them: 2000 units each, active for 5% and for 2% of a batch.
+    pub fn stacked() -> Self {
+        let second = WinnerTakeAllLayerConfig { lifetime: 0.02, ..WinnerTakeAllLayerConfig::default() };
+        Self { layers: vec![WinnerTakeAllLayerConfig::default(), second] }
+    }
+
+    /// Units of every layer.
+    pub fn units(&self) -> Vec<usize> {
+        self.layers.iter().map(|layer| layer.units).collect()
+    }
+
     /// Checks all ranges.
     ///
     /// # Errors
     /// The first setting that is out of range, by name.
     pub fn check(&self) -> Result<()> {
-        check_units(self.units)?;
-        check_part("lifetime", self.lifetime)
+        check_layers("layers", self.layers.len())?;
+        self.layers.iter().try_for_each(|layer| {
+            check_units(layer.units)?;
+            check_part("lifetime", layer.lifetime)
+        })
     }
 
-    /// With random weights of a seed, the decoder's those of the encoder transposed.
+    /// With random weights of a seed.
     ///
     /// # Errors
     /// As [`Self::check`].
     pub fn init(&self, signal: SignalShape, seed: u64, device: &Device) -> Result<WinnerTakeAll> {
         self.check()?;
-        let encoder = dense(signal.len(), self.units, seed, 0, device);
-        let decoder = transposed(&encoder, device);
-        Ok(WinnerTakeAll { encoder, decoder, signal, config: self.clone() })
+        let layers = tied_layers(signal.len(), &self.units(), seed, device);
+        Ok(WinnerTakeAll { layers, signal, config: self.clone() })
     }
 }
 
 /// A fully connected winner-take-all auto-encoder.
 #[derive(Module, Debug)]
 pub struct WinnerTakeAll {
-    /// From signals to units.
-    pub encoder: Linear,
-    /// From units to signals.
-    pub decoder: Linear,
+    /// The layers, the first one first.
+    pub layers: Vec<TiedLayer>,
     #[module(skip)]
     signal: SignalShape,
     #[module(skip)]
@@ -68,13 +97,39 @@ pub struct WinnerTakeAll {
 }
 
 impl WinnerTakeAll {
-    fn constrained_outcome(&self, signals: Tensor<4>) -> Result<Outcome> {
+    /// Codes of the first `layers` layers.
+    fn up(&self, signals: Tensor<2>, layers: usize) -> Tensor<2> {
+        self.layers[..layers].iter().fold(signals, |below, layer| relu(layer.encode(below)))
+    }
+
+    /// Signals from what the first `layers` layers have as codes, which are rectified in between.
+    fn down(&self, codes: Tensor<2>, layers: usize) -> Tensor<2> {
+        let below = |layer: usize, above: Tensor<2>| self.layers[layer].paint(above);
+        match layers {
+            0 => codes,
+            _ => (0..layers - 1).rev().fold(below(layers - 1, codes), |above, layer| below(layer, relu(above))),
+        }
+    }
+
+    /// With the winners of the layer, from 0, among the signals that are given together.
+    fn constrained_outcome(&self, signals: Tensor<4>, index: usize) -> Result<Outcome> {
         let signals = rows("signals", self.signal, signals)?;
-        let count = count_of(self.config.lifetime, signals.dims()[0]);
-        let codes = keep_largest(relu(self.encoder.forward(signals.clone())), count, 0);
-        let painted = self.decoder.forward(codes.clone());
-        let loss = half_squared_error(signals, painted.clone());
-        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+        let count = count_of(self.config.layers[index].lifetime, signals.dims()[0]);
+        let layer = &self.layers[index];
+        let below = if index == 0 { signals } else { self.up(signals, index).detach() };
+        let codes = keep_largest(relu(layer.encode(below.clone())), count, 0);
+        let painted = layer.paint(codes.clone());
+        let loss = half_squared_error(below, painted.clone());
+        // To look at: codes of the last layer, though it may not have learned yet, and what the winners paint.
+        let reconstruction = match index {
+            0 => painted,
+            _ => self.down(relu(painted.detach()), index),
+        };
+        let codes = match index + 1 < self.layers.len() {
+            true => self.layers[index + 1..].iter().fold(codes.detach(), |below, layer| relu(layer.encode(below))),
+            false => codes,
+        };
+        Ok(outcome(loss, codes, reconstruction, self.code(), self.signal))
     }
 }
 
@@ -84,20 +139,23 @@ impl Autoencoder for WinnerTakeAll {
     }
 
     fn code(&self) -> SignalShape {
-        SignalShape::new(self.config.units, 1, 1)
+        SignalShape::new(self.config.layers[self.layers.len() - 1].units, 1, 1)
     }
 
     /// Features: rectified values.
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(shaped(relu(self.encoder.forward(rows("signals", self.signal, signals)?)), self.code()))
+        Ok(shaped(self.up(rows("signals", self.signal, signals)?, self.layers.len()), self.code()))
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(shaped(self.decoder.forward(rows("codes", self.code(), codes)?), self.signal))
+        Ok(shaped(self.down(rows("codes", self.code(), codes)?, self.layers.len()), self.signal))
     }
 
+    /// What units of the last layer paint where nothing in between is cut off.
     fn atoms(&self) -> Tensor<4> {
-        shaped(self.decoder.weight.val(), self.signal)
+        let weight = |layer: usize| self.layers[layer].weight.val().transpose();
+        let last = self.layers.len() - 1;
+        shaped((0..last).rev().fold(weight(last), |above, layer| above.matmul(weight(layer))), self.signal)
     }
 
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {
@@ -106,12 +164,17 @@ impl Autoencoder for WinnerTakeAll {
 
     /// With the winners among the signals that are given together.
     fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
-        Ok(self.constrained_outcome(signals)?.coded)
+        Ok(self.constrained_outcome(signals, self.layers.len() - 1)?.coded)
     }
 }
 
 impl Trainable for WinnerTakeAll {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
-        self.constrained_outcome(batch.signals.clone())
+        self.constrained_outcome(batch.signals.clone(), turn(batch.progress(), self.layers.len()))
+    }
+
+    /// Since layers take turns, losses of different layers stand side by side.
+    fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
+        self.constrained_outcome(batch.signals.clone(), turn(held_out_progress(batch), self.layers.len()))
     }
 }

@@ -1,11 +1,11 @@
 //! What the rivals are made of.
 
-use crate::autoencoder::{Coded, Outcome, check_batch};
+use crate::autoencoder::{Coded, Outcome, TrainingBatch, check_batch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::leaf;
 use crate::random::{Purpose, stream, uniform};
-use burn::module::Param;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
 
@@ -32,6 +32,45 @@ pub(super) fn zeros<const D: usize>(dims: [usize; D], device: &Device) -> Param<
 /// A dense layer with the weights of a seed and a bias of zero.
 pub(super) fn dense(inputs: usize, outputs: usize, seed: u64, layer: u64, device: &Device) -> Linear {
     Linear { weight: weights([inputs, outputs], inputs, seed, layer, device), bias: Some(zeros([outputs], device)) }
+}
+
+/// A layer whose encoder and decoder share their weights.
+#[derive(Module, Debug)]
+pub struct TiedLayer {
+    /// W, `[inputs, units]`.
+    pub weight: Param<Tensor<2>>,
+    /// b, `[units]`.
+    pub bias: Param<Tensor<1>>,
+    /// b', `[inputs]`.
+    pub decoder_bias: Param<Tensor<1>>,
+}
+
+impl TiedLayer {
+    /// With the weights of a layer of a seed and biases of zero.
+    pub(super) fn new(inputs: usize, units: usize, seed: u64, layer: u64, device: &Device) -> Self {
+        Self {
+            weight: weights([inputs, units], inputs, seed, layer, device),
+            bias: zeros([units], device),
+            decoder_bias: zeros([inputs], device),
+        }
+    }
+
+    /// x·W + b: what units are made of, before what makes codes of it.
+    pub(super) fn encode(&self, inputs: Tensor<2>) -> Tensor<2> {
+        inputs.matmul(self.weight.val()) + self.bias.val().unsqueeze()
+    }
+
+    /// γ·Wᵀ + b': what codes paint.
+    pub(super) fn paint(&self, codes: Tensor<2>) -> Tensor<2> {
+        codes.matmul(self.weight.val().transpose()) + self.decoder_bias.val().unsqueeze()
+    }
+}
+
+/// Layers of such widths on signals of so many values.
+pub(super) fn tied_layers(inputs: usize, units: &[usize], seed: u64, device: &Device) -> Vec<TiedLayer> {
+    let widths: Vec<usize> = [inputs].into_iter().chain(units.iter().copied()).collect();
+    let layers = widths.windows(2).enumerate();
+    layers.map(|(layer, pair)| TiedLayer::new(pair[0], pair[1], seed, layer as u64, device)).collect()
 }
 
 /// A decoder with the transposed weights of an encoder and a bias of zero.
@@ -102,6 +141,24 @@ pub(super) fn check_units(units: usize) -> Result<()> {
         true => Ok(()),
         false => Err(Error::parameter("units", units, format!("a number from 1 to {MAX_UNITS}"))),
     }
+}
+
+/// A number of layers that take turns in its range.
+pub(super) fn check_layers(name: &str, layers: usize) -> Result<()> {
+    match (1..=16).contains(&layers) {
+        true => Ok(()),
+        false => Err(Error::parameter(name, layers, "1 to 16 layers")),
+    }
+}
+
+/// The layer, from 0, that learns when that part of the training is done: evenly divided, from the first to the last.
+pub(super) fn turn(progress: f32, layers: usize) -> usize {
+    ((progress * layers as f32) as usize).min(layers - 1)
+}
+
+/// The part of the training that was done before the step which held-out signals follow: the layer whose turn it was has just learned.
+pub(super) fn held_out_progress(batch: &TrainingBatch) -> f32 {
+    batch.step.saturating_sub(1) as f32 / batch.steps.max(1) as f32
 }
 
 /// A part in (0, 1].

@@ -9,6 +9,7 @@
 //! | `k-sparse` | the k largest of a linear code | [`k_sparse`] |
 //! | `top-k` | the k largest, with a loss that revives dead units | [`top_k`] |
 //! | `fc-wta` | every unit wins for a few signals of a batch | [`fc_wta`] |
+//! | `stacked-wta` | two layers of that, the second on the codes of the first | [`fc_wta`] |
 //! | `conv-wta` | every map wins in one place, for a few signals | [`conv_wta`] |
 //! | `sdae` | layers that undo noise, one after the other | [`sdae`] |
 //!
@@ -24,8 +25,9 @@ pub mod sdae;
 pub mod top_k;
 
 pub use conv_wta::{ConvolutionalWinnerTakeAll, ConvolutionalWinnerTakeAllConfig};
-pub use fc_wta::{WinnerTakeAll, WinnerTakeAllConfig};
+pub use fc_wta::{WinnerTakeAll, WinnerTakeAllConfig, WinnerTakeAllLayerConfig};
 pub use k_sparse::{KSparse, KSparseConfig};
+pub use layers::TiedLayer;
 pub use pca::{PrincipalComponents, PrincipalComponentsConfig};
 pub use sae::{PenalizedAutoencoder, PenalizedAutoencoderConfig, Penalty};
 pub use sdae::{StackedDenoising, StackedDenoisingConfig};
@@ -56,7 +58,7 @@ pub enum RivalConfig {
     KSparse(KSparseConfig),
     /// k largest, dead units revived.
     TopK(TopKConfig),
-    /// Winners over a batch.
+    /// Winners over a batch, in one layer or several.
     FcWta(WinnerTakeAllConfig),
     /// Winners over places and a batch.
     ConvWta(ConvolutionalWinnerTakeAllConfig),
@@ -66,7 +68,7 @@ pub enum RivalConfig {
 
 impl RivalConfig {
     /// Every rival's name.
-    pub const NAMES: [&str; 6] = ["sae", "k-sparse", "top-k", "fc-wta", "conv-wta", "sdae"];
+    pub const NAMES: [&str; 7] = ["sae", "k-sparse", "top-k", "fc-wta", "stacked-wta", "conv-wta", "sdae"];
 
     /// The rival of that name with its defaults.
     ///
@@ -78,6 +80,7 @@ impl RivalConfig {
             "k-sparse" => Self::KSparse(KSparseConfig::default()),
             "top-k" => Self::TopK(TopKConfig::default()),
             "fc-wta" => Self::FcWta(WinnerTakeAllConfig::default()),
+            "stacked-wta" => Self::FcWta(WinnerTakeAllConfig::stacked()),
             "conv-wta" => Self::ConvWta(ConvolutionalWinnerTakeAllConfig::default()),
             "sdae" => Self::Sdae(StackedDenoisingConfig::default()),
             _ => {
@@ -93,6 +96,7 @@ impl RivalConfig {
             Self::Sae(_) => "sae",
             Self::KSparse(_) => "k-sparse",
             Self::TopK(_) => "top-k",
+            Self::FcWta(config) if config.layers.len() > 1 => "stacked-wta",
             Self::FcWta(_) => "fc-wta",
             Self::ConvWta(_) => "conv-wta",
             Self::Sdae(_) => "sdae",
@@ -114,11 +118,20 @@ impl RivalConfig {
                 config.k = config.k.min(units);
                 config.auxiliary_k = config.auxiliary_k.min(units);
             }
-            Self::FcWta(config) => config.units = units,
+            Self::FcWta(config) => config.layers.iter_mut().for_each(|layer| layer.units = units),
             Self::ConvWta(config) => config.units = units,
             Self::Sdae(config) => config.units.fill(units),
         }
         self
+    }
+
+    /// Whether it has several layers that learn one after the other.
+    pub fn takes_turns(&self) -> bool {
+        match self {
+            Self::FcWta(config) => config.layers.len() > 1,
+            Self::Sdae(config) => config.units.len() > 1,
+            _ => false,
+        }
     }
 
     /// Checks all ranges.
@@ -157,15 +170,11 @@ impl RivalConfig {
             Self::Sae(config) => [signal.len(), config.units],
             Self::KSparse(config) => [signal.len(), config.units],
             Self::TopK(config) => [signal.len(), config.units],
-            Self::FcWta(config) => [signal.len(), config.units],
+            Self::FcWta(config) => largest_of_chain(signal, &config.units()),
             Self::ConvWta(config) => {
                 [config.units.saturating_mul(config.kernel).saturating_mul(config.kernel), config.units]
             }
-            Self::Sdae(config) => {
-                let widths: Vec<usize> = [signal.len()].into_iter().chain(config.units.iter().copied()).collect();
-                let largest = widths.windows(2).max_by_key(|pair| pair[0].saturating_mul(pair[1]));
-                largest.map_or([1, 1], |pair| [pair[0], pair[1]])
-            }
+            Self::Sdae(config) => largest_of_chain(signal, &config.units),
         }
     }
 
@@ -184,6 +193,13 @@ impl RivalConfig {
             Self::Sdae(config) => Rival::Sdae(config.init(signal, seed, device)?),
         })
     }
+}
+
+/// Rows and columns of the largest weights of layers that lie on each other.
+fn largest_of_chain(signal: SignalShape, units: &[usize]) -> [usize; 2] {
+    let widths: Vec<usize> = [signal.len()].into_iter().chain(units.iter().copied()).collect();
+    let largest = widths.windows(2).max_by_key(|pair| pair[0].saturating_mul(pair[1]));
+    largest.map_or([1, 1], |pair| [pair[0], pair[1]])
 }
 
 /// One of the rivals.

@@ -7,12 +7,14 @@
 //!
 //! Signals are taken for values in [0, 1]; what lies outside is cut off in the loss.
 
-use super::layers::{check_units, outcome, rows, shaped, sum_rows, weights, zeros};
+use super::layers::{
+    TiedLayer, check_layers, check_units, held_out_progress, outcome, rows, shaped, sum_rows, tied_layers, turn,
+};
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::random::{Purpose, stream};
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
@@ -40,9 +42,7 @@ impl StackedDenoisingConfig {
     /// # Errors
     /// The first setting that is out of range, by name.
     pub fn check(&self) -> Result<()> {
-        if !(1..=16).contains(&self.units.len()) {
-            return Err(Error::parameter("units", format!("{:?}", self.units), "1 to 16 layers"));
-        }
+        check_layers("units", self.units.len())?;
         self.units.iter().try_for_each(|&units| check_units(units))?;
         match (0.0..1.0).contains(&self.noise) {
             true => Ok(()),
@@ -56,35 +56,8 @@ impl StackedDenoisingConfig {
     /// As [`Self::check`].
     pub fn init(&self, signal: SignalShape, seed: u64, device: &Device) -> Result<StackedDenoising> {
         self.check()?;
-        let widths: Vec<usize> = [signal.len()].into_iter().chain(self.units.iter().copied()).collect();
-        let layers = widths.windows(2).enumerate().map(|(layer, pair)| DenoisingLayer {
-            weight: weights([pair[0], pair[1]], pair[0], seed, layer as u64, device),
-            bias: zeros([pair[1]], device),
-            decoder_bias: zeros([pair[0]], device),
-        });
-        Ok(StackedDenoising { layers: layers.collect(), signal, config: self.clone() })
-    }
-}
-
-/// One layer, whose encoder and decoder share their weights.
-#[derive(Module, Debug)]
-pub struct DenoisingLayer {
-    /// `[inputs, units]`.
-    pub weight: Param<Tensor<2>>,
-    /// `[units]`.
-    pub bias: Param<Tensor<1>>,
-    /// `[inputs]`.
-    pub decoder_bias: Param<Tensor<1>>,
-}
-
-impl DenoisingLayer {
-    fn encode(&self, inputs: Tensor<2>) -> Tensor<2> {
-        sigmoid(inputs.matmul(self.weight.val()) + self.bias.val().unsqueeze())
-    }
-
-    /// What is painted, before the sigmoid.
-    fn paint(&self, codes: Tensor<2>) -> Tensor<2> {
-        codes.matmul(self.weight.val().transpose()) + self.decoder_bias.val().unsqueeze()
+        let layers = tied_layers(signal.len(), &self.units, seed, device);
+        Ok(StackedDenoising { layers, signal, config: self.clone() })
     }
 }
 
@@ -92,7 +65,7 @@ impl DenoisingLayer {
 #[derive(Module, Debug)]
 pub struct StackedDenoising {
     /// The layers, the first one first.
-    pub layers: Vec<DenoisingLayer>,
+    pub layers: Vec<TiedLayer>,
     #[module(skip)]
     signal: SignalShape,
     #[module(skip)]
@@ -100,14 +73,9 @@ pub struct StackedDenoising {
 }
 
 impl StackedDenoising {
-    /// The layer, from 0, that learns when that part of the training is done.
-    fn learning(&self, progress: f32) -> usize {
-        ((progress * self.layers.len() as f32) as usize).min(self.layers.len() - 1)
-    }
-
     /// Codes of the first `layers` layers.
     fn up(&self, signals: Tensor<2>, layers: usize) -> Tensor<2> {
-        self.layers[..layers].iter().fold(signals, |below, layer| layer.encode(below))
+        self.layers[..layers].iter().fold(signals, |below, layer| sigmoid(layer.encode(below)))
     }
 
     /// Signals from codes of the first `layers` layers.
@@ -125,21 +93,21 @@ impl StackedDenoising {
 
     fn outcome(&self, batch: &TrainingBatch, progress: f32, noisy: bool) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
-        let index = self.learning(progress);
+        let index = turn(progress, self.layers.len());
         let layer = &self.layers[index];
         let clean = self.up(signals, index).detach();
         let corrupted = match noisy {
             true => clean.clone() * self.mask(clean.dims(), batch),
             false => clean.clone(),
         };
-        let painted = layer.paint(layer.encode(corrupted));
+        let painted = layer.paint(sigmoid(layer.encode(corrupted)));
         let target = clean.clone().clamp(0.0, 1.0);
         // −t·ln σ(p) − (1 − t)·ln(1 − σ(p)), with 1 − σ(p) = σ(−p).
         let present = log_sigmoid(painted.clone()) * target.clone();
         let absent = log_sigmoid(painted.clone().neg()) * (target.neg() + 1.0);
         let loss = sum_rows(present + absent).neg();
         // To look at: all layers, those that have not learned yet included, without noise and gradients.
-        let codes = self.layers[index..].iter().fold(clean, |below, layer| layer.encode(below)).detach();
+        let codes = self.layers[index..].iter().fold(clean, |below, layer| sigmoid(layer.encode(below))).detach();
         let reconstruction = self.down(codes.clone(), self.layers.len()).detach();
         Ok(outcome(loss, codes, reconstruction, self.code(), self.signal))
     }
@@ -179,8 +147,6 @@ impl Trainable for StackedDenoising {
 
     /// Without noise. Since layers take turns, losses of different layers stand side by side.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
-        // Held-out signals come at the end of an epoch: the layer is the one that has just learned.
-        let progress = (batch.step.max(1) - 1) as f32 / batch.steps.max(1) as f32;
-        self.outcome(batch, progress, false)
+        self.outcome(batch, held_out_progress(batch), false)
     }
 }

@@ -53,8 +53,8 @@ pub struct TrainArgs {
     /// Go on from the dictionaries of a model file, by whatever method they were learned; their geometry is taken over
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Train one of the model's rivals instead: sae, k-sparse, top-k, fc-wta, conv-wta or sdae; or a floor: pca, or dictionary
-    /// (one layer)
+    /// Train one of the model's rivals instead: sae, k-sparse, top-k, fc-wta, stacked-wta, conv-wta or sdae; or a floor: pca,
+    /// or dictionary (one layer)
     #[arg(long, value_name = "NAME", conflicts_with_all = ["preset", "config", "method", "unrolled_iterations", "from"])]
     model: Option<String>,
     /// Hidden units of --model, in every layer. Default: what its authors used

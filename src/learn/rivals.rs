@@ -78,8 +78,8 @@ impl RivalTrainConfig {
         if self.batch_size == 0 {
             return Err(Error::parameter("batch_size", 0, "at least 1"));
         }
-        if self.optimization.patience.is_some() && matches!(self.rival, RivalConfig::Sdae(_)) {
-            let expected = "none with sdae, whose layers take turns";
+        if self.optimization.patience.is_some() && self.rival.takes_turns() {
+            let expected = format!("none with {}, whose layers take turns", self.rival.name());
             return Err(Error::parameter("patience", "given", expected));
         }
         self.rival.check_ranges()?;

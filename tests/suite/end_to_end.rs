@@ -3,13 +3,14 @@
 
 use crate::common;
 
+use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
 use common::{devices, host, metrics, on_every_device, tensor};
 use mlcsc::autoencoder::diagnostics::diagnose;
 use mlcsc::autoencoder::{Autoencoder, EncoderWeights, SparseAutoencoder, Trainable, TrainingBatch, UnrolledPursuit};
 use mlcsc::baselines::{
     ConvolutionalWinnerTakeAllConfig, KSparseConfig, PrincipalComponentsConfig, Rival, RivalConfig,
-    StackedDenoisingConfig, TopKConfig, WinnerTakeAllConfig,
+    StackedDenoisingConfig, TiedLayer, TopKConfig, WinnerTakeAllConfig, WinnerTakeAllLayerConfig,
 };
 use mlcsc::data::{self, DataConfig, Dataset};
 use mlcsc::export::arrays::write_npy;
@@ -326,8 +327,8 @@ fn every_rival_learns_and_resumes() {
         let epochs = epochs(&whole);
         let loss = |epoch: usize| epochs[epoch]["train_loss"].as_f64().unwrap();
         println!("{}: training loss {} to {}", rival.name(), loss(0), loss(2));
-        // Layers of the stacked one take turns, so that its losses are not comparable.
-        assert!(rival.name() == "sdae" || loss(2) < loss(0), "{}: {} to {}", rival.name(), loss(0), loss(2));
+        // Losses of layers that take turns are not comparable.
+        assert!(rival.takes_turns() || loss(2) < loss(0), "{}: {} to {}", rival.name(), loss(0), loss(2));
         // The file holds all there is.
         let (again, read) = Rival::load(&whole.join("model.safetensors"), &device()).unwrap();
         assert_eq!(read, rival);
@@ -341,6 +342,12 @@ fn every_rival_learns_and_resumes() {
         assert!(network.decode(Tensor::zeros([1, 1, 11, 12], &device())).is_err());
         assert!(Mlcsc::load(&whole.join("model.safetensors"), &device()).is_err());
     }
+}
+
+/// Winner-take-all layers of so many units, active for such parts of a batch.
+fn winners(layers: &[(usize, f32)]) -> WinnerTakeAllConfig {
+    let layer = |&(units, lifetime): &(usize, f32)| WinnerTakeAllLayerConfig { units, lifetime };
+    WinnerTakeAllConfig { layers: layers.iter().map(layer).collect() }
 }
 
 /// A batch of eight random signals with values in [0, 1].
@@ -369,7 +376,7 @@ fn codes_are_as_sparse_as_their_authors_say() {
         let codes = host(network.reconstruct(batch(device, 0).signals).unwrap().codes);
         assert!(codes.chunks_exact(30).all(|code| nonzeros(code) == 4));
         // Fully connected winners: each unit for a quarter of eight signals, at most.
-        let network = WinnerTakeAllConfig { units: 30, lifetime: 0.25 }.init(signal, 1, device).unwrap();
+        let network = winners(&[(30, 0.25)]).init(signal, 1, device).unwrap();
         let codes = host(network.training(&batch(device, 0)).unwrap().coded.codes);
         let uses = |unit: usize| codes.chunks_exact(30).filter(|code| code[unit] != 0.0).count();
         assert!((0..30).all(|unit| uses(unit) <= 2) && (0..30).any(|unit| uses(unit) == 2));
@@ -433,6 +440,42 @@ fn denoising_layers_take_turns() {
     );
 }
 
+fn encoded(layer: &TiedLayer, inputs: Tensor<2>) -> Tensor<2> {
+    inputs.matmul(layer.weight.val()) + layer.bias.val().unsqueeze()
+}
+
+/// Stacked winners learn what lies below them: each layer in its turn, with winners of its own number, as if it were alone.
+#[test]
+fn winning_layers_take_turns() {
+    let signal = SignalShape::new(1, 12, 12);
+    let device = device().autodiff();
+    let network = winners(&[(20, 0.25), (10, 0.125)]).init(signal, 1, &device).unwrap();
+    for (step, learning) in [(0, 0), (50, 1)] {
+        let outcome = network.training(&batch(&device, step)).unwrap();
+        let gradients = outcome.loss.mean().backward();
+        for (index, layer) in network.layers.iter().enumerate() {
+            assert_eq!(layer.weight.val().grad(&gradients).is_some(), index == learning, "step {step} layer {index}");
+        }
+    }
+    let signals = batch(&device, 0).signals;
+    let below: Tensor<2> = relu(encoded(&network.layers[0], signals.clone().flatten(1, 3)));
+    let mut alone = winners(&[(10, 0.125)]).init(SignalShape::new(20, 1, 1), 1, &device).unwrap();
+    alone.layers = vec![network.layers[1].clone()];
+    let inputs = TrainingBatch { signals: below.clone().reshape([8, 20, 1, 1]), ..batch(&device, 0) };
+    let [stacked, expected] = [network.training(&batch(&device, 50)), alone.training(&inputs)].map(Result::unwrap);
+    assert_eq!(host(stacked.loss), host(expected.loss));
+    assert_eq!(host(stacked.coded.codes), host(expected.coded.codes));
+    // What it paints goes through the layer below, rectified.
+    let painted = relu(expected.coded.reconstruction.flatten(1, 3));
+    let first = &network.layers[0];
+    let painted = painted.matmul(first.weight.val().transpose()) + first.decoder_bias.val().unsqueeze();
+    assert_eq!(host(stacked.coded.reconstruction), host(painted));
+    let codes = network.encode(signals.clone()).unwrap();
+    assert_eq!(host(codes.clone()), host(alone.encode(inputs.signals).unwrap()));
+    assert_eq!(network.decode(codes).unwrap().dims(), signals.dims());
+    assert_eq!(network.atoms().dims(), [10, 1, 12, 12]);
+}
+
 /// Signals in a plane are explained by two components, and by one as far as the larger variance goes.
 #[test]
 fn principal_components_are_those_of_a_plane() {
@@ -476,8 +519,10 @@ fn settings_out_of_range_are_named() {
         (r#"{"model": "k-sparse", "alpha": 0.5}"#, "alpha"),
         (r#"{"model": "top-k", "auxiliary_k": 0}"#, "auxiliary_k"),
         (r#"{"model": "top-k", "dead_after": 0}"#, "dead_after"),
-        (r#"{"model": "fc-wta", "lifetime": 0.0}"#, "lifetime"),
-        (r#"{"model": "fc-wta", "units": 100000000000}"#, "units"),
+        (r#"{"model": "fc-wta", "layers": []}"#, "layers"),
+        (r#"{"model": "fc-wta", "layers": [{"lifetime": 0.0}]}"#, "lifetime"),
+        (r#"{"model": "fc-wta", "layers": [{}, {"units": 100000000000}]}"#, "units"),
+        (r#"{"model": "fc-wta", "layers": [{"units": 1048576}, {"units": 1048576}]}"#, "units"),
         (r#"{"model": "conv-wta", "kernel": 4}"#, "kernel"),
         (r#"{"model": "conv-wta", "layers": 0}"#, "layers"),
         (r#"{"model": "sdae", "units": []}"#, "units"),
