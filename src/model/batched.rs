@@ -470,6 +470,8 @@ mod tests {
             let padding = if case % 2 == 0 { Pair([0, 0]) } else { pair(0, 3) };
             let padding = Pair(std::array::from_fn(|axis| padding.0[axis].min(kernel.0[axis] - 1)));
             let [atoms, channels] = pair(1, 11).0;
+            // Now and then more of them than are computed together.
+            let (atoms, channels) = (atoms + [0, 0, 35][case % 3], channels + [0, 35, 0, 0][case % 4]);
             let signal = SignalShape::new(channels, kernel.0[0] + extra.0[0], kernel.0[1] + extra.0[1]);
             let shape = LayerShape::new(atoms, kernel, stride).with_padding(padding);
             let layer = Geometry::new(signal, &[shape]).unwrap().layers()[0].clone();
