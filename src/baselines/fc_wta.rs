@@ -115,19 +115,21 @@ impl WinnerTakeAll {
     fn constrained_outcome(&self, signals: Tensor<4>, index: usize) -> Result<Outcome> {
         let signals = rows("signals", self.signal, signals)?;
         let count = count_of(self.config.layers[index].lifetime, signals.dims()[0]);
+        // What does not learn now is computed without gradients: those would be kept for a way back that nobody goes.
+        let still = self.clone().no_grad();
         let layer = &self.layers[index];
-        let below = if index == 0 { signals } else { self.up(signals, index).detach() };
+        let below = still.up(signals, index);
         let codes = keep_largest(relu(layer.encode(below.clone())), count, 0);
         let painted = layer.paint(codes.clone());
         let loss = half_squared_error(below, painted.clone());
         // To look at: codes of the last layer, though it may not have learned yet, and what the winners paint.
         let reconstruction = match index {
             0 => painted,
-            _ => self.down(relu(painted.detach()), index),
+            _ => still.down(relu(painted.detach()), index),
         };
-        let codes = match index + 1 < self.layers.len() {
-            true => self.layers[index + 1..].iter().fold(codes.detach(), |below, layer| relu(layer.encode(below))),
-            false => codes,
+        let codes = match &still.layers[index + 1..] {
+            [] => codes,
+            above => above.iter().fold(codes.detach(), |below, layer| relu(layer.encode(below))),
         };
         Ok(outcome(loss, codes, reconstruction, self.code(), self.signal))
     }

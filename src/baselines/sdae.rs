@@ -95,7 +95,9 @@ impl StackedDenoising {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let index = turn(progress, self.layers.len());
         let layer = &self.layers[index];
-        let clean = self.up(signals, index).detach();
+        // What does not learn now is computed without gradients: those would be kept for a way back that nobody goes.
+        let still = self.clone().no_grad();
+        let clean = still.up(signals, index);
         let corrupted = match noisy {
             true => clean.clone() * self.mask(clean.dims(), batch),
             false => clean.clone(),
@@ -107,8 +109,8 @@ impl StackedDenoising {
         let absent = log_sigmoid(painted.clone().neg()) * (target.neg() + 1.0);
         let loss = sum_rows(present + absent).neg();
         // To look at: all layers, those that have not learned yet included, without noise and gradients.
-        let codes = self.layers[index..].iter().fold(clean, |below, layer| sigmoid(layer.encode(below))).detach();
-        let reconstruction = self.down(codes.clone(), self.layers.len()).detach();
+        let codes = still.layers[index..].iter().fold(clean, |below, layer| sigmoid(layer.encode(below)));
+        let reconstruction = still.down(codes.clone(), self.layers.len());
         Ok(outcome(loss, codes, reconstruction, self.code(), self.signal))
     }
 }
