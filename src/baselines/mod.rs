@@ -9,7 +9,7 @@
 //! | `k-sparse` | the k largest of a linear code | [`k_sparse`] |
 //! | `top-k` | the k largest, with a loss that revives dead units | [`top_k`] |
 //! | `fc-wta` | every unit wins for a few signals of a batch | [`fc_wta`] |
-//! | `stacked-wta` | two layers of that, the second on the codes of the first | [`fc_wta`] |
+//! | `stacked-wta` | two layers of that, the second on the codes of the first; in files `fc-wta` with two `layers` | [`fc_wta`] |
 //! | `conv-wta` | every map wins in one place, for a few signals | [`conv_wta`] |
 //! | `sdae` | layers that undo noise, one after the other | [`sdae`] |
 //!
