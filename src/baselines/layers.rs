@@ -147,7 +147,7 @@ pub(super) fn check_units(units: usize) -> Result<()> {
 pub(super) fn check_layers(name: &str, layers: usize) -> Result<()> {
     match (1..=16).contains(&layers) {
         true => Ok(()),
-        false => Err(Error::parameter(name, layers, "1 to 16 layers")),
+        false => Err(Error::parameter(name, format!("{layers} layers"), "1 to 16 layers")),
     }
 }
 
