@@ -66,11 +66,15 @@ impl TiedLayer {
     }
 }
 
+/// Inputs and units of layers that lie on each other, on signals of so many values.
+pub(super) fn chain(inputs: usize, units: &[usize]) -> impl Iterator<Item = [usize; 2]> {
+    [inputs].into_iter().chain(units.iter().copied()).zip(units.iter().copied()).map(|(inputs, units)| [inputs, units])
+}
+
 /// Layers of such widths on signals of so many values.
 pub(super) fn tied_layers(inputs: usize, units: &[usize], seed: u64, device: &Device) -> Vec<TiedLayer> {
-    let widths: Vec<usize> = [inputs].into_iter().chain(units.iter().copied()).collect();
-    let layers = widths.windows(2).enumerate();
-    layers.map(|(layer, pair)| TiedLayer::new(pair[0], pair[1], seed, layer as u64, device)).collect()
+    let layers = chain(inputs, units).enumerate();
+    layers.map(|(layer, [inputs, units])| TiedLayer::new(inputs, units, seed, layer as u64, device)).collect()
 }
 
 /// A decoder with the transposed weights of an encoder and a bias of zero.

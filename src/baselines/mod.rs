@@ -197,9 +197,8 @@ impl RivalConfig {
 
 /// Rows and columns of the largest weights of layers that lie on each other.
 fn largest_of_chain(signal: SignalShape, units: &[usize]) -> [usize; 2] {
-    let widths: Vec<usize> = [signal.len()].into_iter().chain(units.iter().copied()).collect();
-    let largest = widths.windows(2).max_by_key(|pair| pair[0].saturating_mul(pair[1]));
-    largest.map_or([1, 1], |pair| [pair[0], pair[1]])
+    let layers = layers::chain(signal.len(), units);
+    layers.max_by_key(|[inputs, units]| inputs.saturating_mul(*units)).unwrap_or([1, 1])
 }
 
 /// One of the rivals.
