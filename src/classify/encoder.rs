@@ -5,11 +5,13 @@
 //! of every position by itself, over the effective dictionary D^(i) that ends at the layer, whose atoms have the window's size.
 //! Normalised by itself, a window is coded for its shape and not for its contrast, and every position competes with none but
 //! itself: what A. Coates, H. Lee, A. Y. Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning", AISTATS 2011,
-//! found to matter most for one layer, here for every layer of a cascade.
+//! found to matter most for one layer, here for every layer of a cascade. [`DeskewingEncoder`] offers the codes of signals set
+//! upright beside any of these.
 
 use super::features::{Features, PoolingConfig};
 use crate::autoencoder::Autoencoder;
 use crate::data::Source;
+use crate::data::deskew::deskew;
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
@@ -330,6 +332,39 @@ impl Encoder for WindowEncoder {
     }
 }
 
+/// Codes signals as they come and deskewed: the maps of another encoder twice, those of [`deskew`]ed signals last.
+pub struct DeskewingEncoder<'a> {
+    encoder: Box<dyn Encoder + 'a>,
+}
+
+impl<'a> DeskewingEncoder<'a> {
+    /// Of signals that `encoder` codes.
+    pub fn new(encoder: Box<dyn Encoder + 'a>) -> Self {
+        Self { encoder }
+    }
+}
+
+impl Encoder for DeskewingEncoder<'_> {
+    fn maps(&self) -> Vec<Map> {
+        self.encoder.maps().repeat(2)
+    }
+
+    fn device(&self) -> Device {
+        self.encoder.device()
+    }
+
+    fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+        let dims = signals.dims();
+        let [_, channels, height, width] = dims;
+        let mut upright = to_host(signals.clone());
+        deskew(&mut upright, SignalShape::new(channels, height, width));
+        let upright = Tensor::from_data(TensorData::new(upright, dims), &self.device());
+        let mut codes = self.encoder.encode(signals)?;
+        codes.extend(self.encoder.encode(upright)?);
+        Ok(codes)
+    }
+}
+
 fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
     if layers.is_empty() {
         return Err(Error::parameter("layers", "nothing", format!("some of 1 to {depth}")));
@@ -412,6 +447,34 @@ mod tests {
                 let error: f32 = (alone.codes - there).abs().max().into_scalar();
                 assert!(error < 1e-3, "layer {layer}: {error}");
             }
+        }
+    }
+
+    /// The first half of the maps are the codes of signals, the second half those of the same signals deskewed.
+    #[test]
+    fn signals_are_also_coded_deskewed() {
+        let model = model();
+        let shape = SignalShape::new(1, 8, 8);
+        let config = WindowConfig {
+            layers: vec![1, 2],
+            lambda: Lambda::Absolute(0.5),
+            padding: 0,
+            strides: vec![1, 2],
+            basis: BasisPursuitConfig { nonnegative: true, ..BasisPursuitConfig::default() },
+        };
+        let alone = config.init(&model, shape).unwrap();
+        let both = DeskewingEncoder::new(Box::new(config.init(&model, shape).unwrap()));
+        assert_eq!(both.maps(), [alone.maps(), alone.maps()].concat());
+        let signals: Tensor<4> = Tensor::random(shape.batched(3), Distribution::Default, &model.device());
+        let mut upright = to_host(signals.clone());
+        deskew(&mut upright, shape);
+        assert!(upright != to_host(signals.clone()));
+        let upright = Tensor::from_data(TensorData::new(upright, shape.batched(3)), &model.device());
+        let expected = [alone.encode(signals.clone()).unwrap(), alone.encode(upright).unwrap()].concat();
+        let found = both.encode(signals).unwrap();
+        assert_eq!(found.len(), expected.len());
+        for (found, expected) in found.into_iter().zip(expected) {
+            assert_eq!(to_host(found), to_host(expected));
         }
     }
 

@@ -12,7 +12,9 @@ mod lbfgs;
 pub mod linear;
 pub mod network;
 
-pub use encoder::{Encoder, Map, NetworkEncoder, SignalEncoder, WindowConfig, WindowEncoder, extract};
+pub use encoder::{
+    DeskewingEncoder, Encoder, Map, NetworkEncoder, SignalEncoder, WindowConfig, WindowEncoder, extract,
+};
 pub use evaluation::{Candidate, Confusion, Evaluation, EvaluationConfig, Labelled};
 pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Scaling, Standardization, check_power};
 pub use linear::{LinearClassifier, LinearConfig, Loss};

@@ -7,9 +7,9 @@ use super::output::{self, Summary, counted, number, table};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt};
 use crate::classify::{
-    Candidate, Confusion, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig, Loss,
-    NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder, WindowConfig, check_power,
-    extract,
+    Candidate, Confusion, DeskewingEncoder, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig,
+    Loss, NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder, WindowConfig,
+    check_power, extract,
 };
 use crate::data::{Dataset, Source};
 use crate::error::{Error, Result};
@@ -52,6 +52,9 @@ pub(super) struct ClassifyArgs {
     /// Distance of neighbouring windows, for all layers or one for each of --layers. Default: 1
     #[arg(long, value_name = "S,…", value_delimiter = ',', help_heading = "Features")]
     stride: Vec<usize>,
+    /// Code every signal once more deskewed: sheared so that what it shows stands upright. Twice the features
+    #[arg(long, help_heading = "Features")]
+    deskew: bool,
     /// Pool over G × G cells; several numbers put the features of several grids beside each other
     #[arg(long, value_name = "G,…", value_delimiter = ',', default_value = "4", help_heading = "Features")]
     grid: Vec<usize>,
@@ -155,7 +158,7 @@ impl ClassifyArgs {
                 let what = format!("signals of {} for {}", data.train.describe(), self.model.display());
                 return Err(Error::shape(what, network.signal(), data.train.shape()));
             }
-            return self.judge(&data, &NetworkEncoder::new(network.as_ref(), &device)?);
+            return self.judge(&data, Box::new(NetworkEncoder::new(network.as_ref(), &device)?));
         }
         let (model, defaults) = Mlcsc::load(&self.model, &device)?;
         let (shape, trained) = (data.train.shape(), model.config().signal);
@@ -186,7 +189,7 @@ impl ClassifyArgs {
             let (recipe, nonnegative) = settings.recipe_for(&operator);
             Box::new(name_flags(SignalEncoder::new(&model, operator, recipe, layers, nonnegative)).map_err(named)?)
         };
-        self.judge(&data, encoder.as_ref())
+        self.judge(&data, encoder)
     }
 
     /// Training signals that are used.
@@ -194,12 +197,13 @@ impl ClassifyArgs {
         data.train.len().min(self.train_limit.unwrap_or(usize::MAX))
     }
 
-    fn judge(&self, data: &Dataset, encoder: &dyn Encoder) -> Result<()> {
+    fn judge(&self, data: &Dataset, encoder: Box<dyn Encoder + '_>) -> Result<()> {
+        let encoder = if self.deskew { Box::new(DeskewingEncoder::new(encoder)) } else { encoder };
         let test = data.test.len().min(self.test_limit.unwrap_or(usize::MAX));
         interrupt::watch();
         let started = Instant::now();
-        let train = self.half(&*data.train, self.training(data), encoder)?;
-        let test = self.half(&*data.test, test, encoder)?;
+        let train = self.half(&*data.train, self.training(data), encoder.as_ref())?;
+        let test = self.half(&*data.test, test, encoder.as_ref())?;
         let coding_seconds = started.elapsed().as_secs_f64();
         let labelled = Labelled::new(train.features, train.labels, test.features, test.labels, self.scale)?;
         let mut evaluations = vec![self.evaluate(&labelled, None)?];
@@ -260,6 +264,7 @@ impl ClassifyArgs {
         let mut document = one(&evaluations[0]);
         document["features"] = labelled.columns().into();
         document["pooling"] = json!(self.pooling());
+        document["deskewed"] = self.deskew.into();
         document["power"] = json!(self.power);
         document["scaling"] = json!(self.scale);
         document["classes"] = labelled.classes().into();

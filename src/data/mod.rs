@@ -3,6 +3,7 @@
 //! Everything that can be read is a [`Source`]: a number of signals of one shape, read by index into a caller's
 //! buffer, so that nothing but raw bytes is ever held for the whole set.
 
+pub mod deskew;
 pub mod digits;
 mod idx;
 mod images;

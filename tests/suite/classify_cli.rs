@@ -42,7 +42,7 @@ fn drawn_digits_are_told_apart() {
     for (model, flags) in [
         ("whole", "--layers 1,2 --grid 3 --labels 100"),
         ("whole", "--layers 1 --classifier logistic --pool mean --rectify absolute --scale common"),
-        ("windows", "--layers 2,1 --grid 2 --lambda-relative 0.3 --stride 3 --padding 1 --power 0.5"),
+        ("windows", "--layers 2,1 --grid 2 --lambda-relative 0.3 --stride 3 --padding 1 --power 0.5 --deskew"),
     ] {
         let arguments =
             format!("classify --model {model}.safetensors --data digits --count 900 --penalties 0.1,0.01 {flags}");
@@ -51,6 +51,12 @@ fn drawn_digits_are_told_apart() {
         // Nine in ten would be wrong by chance.
         assert!(error < 0.5, "{arguments}: {error}");
         assert_eq!(found["power"], if flags.contains("--power") { 0.5 } else { 1.0 });
+        let deskewed = flags.contains("--deskew");
+        assert_eq!(found["deskewed"], deskewed);
+        if deskewed {
+            let alone = bench.json(&arguments.replace(" --deskew", ""));
+            assert_eq!(found["features"], 2 * alone["features"].as_u64().unwrap());
+        }
         assert_eq!(found["scaling"], if flags.contains("common") { "common" } else { "each" });
         let counts = found["confusion"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
         assert_eq!(counts.map(|count| count.as_u64().unwrap()).sum::<u64>(), 150);
