@@ -242,6 +242,13 @@ fn rows() -> Vec<Row> {
             powers: vec![1.0, 0.5],
             ..codes("ML-CSC of twice as many local atoms (128, 512 and 1024)", "local-3-large", &[1, 2, 3])
         },
+        Row {
+            published: RECORD,
+            windows: Some(vec![1, 1, 1]),
+            deskewed: true,
+            powers: vec![0.5],
+            ..codes("twice as many local atoms, digits as they are and deskewed", "local-3-large", &[1, 2, 3])
+        },
     ]
 }
 

@@ -54,13 +54,13 @@ const BATCH_VALUES: usize = 1 << 24;
 /// Most signals of a batch.
 const LARGEST_BATCH: usize = 512;
 
-/// Features that are held at most: 8 GiB.
-const MAX_FEATURES: usize = 1 << 31;
+/// Features that are held at most: 16 GiB.
+const MAX_FEATURES: u64 = 1 << 32;
 
 /// Features of the first `count` signals of a source; `progress` is told how many are done and ends it, with `None`, by `false`.
 ///
 /// # Errors
-/// Signals that cannot be read or coded; more than 2³¹ features.
+/// Signals that cannot be read or coded; more than 2³² features.
 pub fn extract(
     source: &dyn Source,
     count: usize,
@@ -72,7 +72,7 @@ pub fn extract(
     let (maps, shape) = (encoder.maps(), source.shape());
     let lens: Vec<usize> = maps.iter().map(|map| pooling.len(map.shape, map.nonnegative)).collect();
     let columns: usize = lens.iter().sum();
-    if count.checked_mul(columns).is_none_or(|features| features > MAX_FEATURES) {
+    if count.checked_mul(columns).is_none_or(|features| features as u64 > MAX_FEATURES) {
         let expected =
             format!("so few cells that {count} signals have at most {MAX_FEATURES} features, not {columns} each");
         return Err(Error::parameter("grids", format!("{:?}", pooling.grids), expected));
