@@ -175,7 +175,7 @@ fn rows() -> Vec<Row> {
         name,
         published,
         learning,
-        layers: Vec::new(),
+        layers: vec![1],
         windows: None,
         deskewed: false,
         // Dense codes have one position: they are taken as they are.
@@ -195,14 +195,24 @@ fn rows() -> Vec<Row> {
         scaling: Scaling::Each,
     };
     vec![
-        rival(
-            "stacked denoising auto-encoder, 3 layers of 1000",
-            "sdae",
-            Some("1.28% (all weights tuned with labels)"),
-        ),
+        Row {
+            layers: vec![3],
+            ..rival(
+                "stacked denoising auto-encoder, 3 layers of 1000",
+                "sdae",
+                Some("1.28% (all weights tuned with labels)"),
+            )
+        },
         rival("k-sparse auto-encoder, 1000 units", "k-sparse", Some("1.35%")),
         rival("winner-take-all auto-encoder, 2000 units", "fc-wta", Some("1.20%")),
-        rival("stacked winner-take-all auto-encoder, 2 layers of 2000", "stacked-wta", Some("1.11%")),
+        Row {
+            layers: vec![2],
+            ..rival("stacked winner-take-all auto-encoder, 2 layers of 2000", "stacked-wta", Some("1.11%"))
+        },
+        Row {
+            layers: vec![1, 2],
+            ..rival("stacked winner-take-all auto-encoder, codes of both layers", "stacked-wta", Some("1.11%"))
+        },
         rival("TopK auto-encoder, 1000 units", "top-k", None),
         Row {
             published: Some("1.30% (paper)"),
@@ -341,7 +351,7 @@ fn alone<'a>(
 ) -> Result<Box<dyn Encoder + 'a>> {
     let model = match learned {
         Learned::Model(model) => model,
-        Learned::Rival(rival) => return Ok(Box::new(NetworkEncoder::new(&**rival, device)?)),
+        Learned::Rival(rival) => return Ok(Box::new(NetworkEncoder::new(&**rival, Some(&row.layers), device)?)),
     };
     let basis = BasisPursuitConfig { nonnegative: true, gap: 1e-2, ..BasisPursuitConfig::default() };
     if let Some(strides) = row.windows.clone() {

@@ -49,6 +49,22 @@ pub trait Autoencoder {
     /// Signals of another shape.
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>>;
 
+    /// Shapes of what [`Self::representations`] returns. Default: [`Self::code`] alone.
+    fn layers(&self) -> Vec<SignalShape> {
+        vec![self.code()]
+    }
+
+    /// Codes of every layer, the first one first and the last one as [`Self::encode`] has it. Default: the last one alone.
+    ///
+    /// # Shapes
+    /// - signals: as for [`Self::encode`]; out: `[n, units, height, width]`, a tensor for each of [`Self::layers`].
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    fn representations(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+        Ok(vec![self.encode(signals)?])
+    }
+
     /// Signals painted from codes.
     ///
     /// # Shapes

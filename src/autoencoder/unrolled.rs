@@ -421,6 +421,14 @@ impl<A: Autoencoder + ?Sized> Autoencoder for &A {
         (**self).encode(signals)
     }
 
+    fn layers(&self) -> Vec<SignalShape> {
+        (**self).layers()
+    }
+
+    fn representations(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+        (**self).representations(signals)
+    }
+
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
         (**self).decode(codes)
     }

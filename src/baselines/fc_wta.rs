@@ -9,8 +9,8 @@
 //! them, from the first to the last; while one learns, those below it stay as they are. Codes are those of the last layer.
 
 use super::layers::{
-    TiedLayer, check_layers, check_part, check_units, count_of, half_squared_error, held_out_progress, keep_largest,
-    outcome, rows, shaped, tied_layers, turn,
+    TiedLayer, ascend, check_layers, check_part, check_units, count_of, half_squared_error, held_out_progress,
+    keep_largest, outcome, rows, shaped, tied_layers, turn, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::Result;
@@ -141,12 +141,20 @@ impl Autoencoder for WinnerTakeAll {
     }
 
     fn code(&self) -> SignalShape {
-        SignalShape::new(self.config.layers[self.layers.len() - 1].units, 1, 1)
+        units_shape(self.config.layers[self.layers.len() - 1].units)
     }
 
     /// Features: rectified values.
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
         Ok(shaped(self.up(rows("signals", self.signal, signals)?, self.layers.len()), self.code()))
+    }
+
+    fn layers(&self) -> Vec<SignalShape> {
+        self.config.units().into_iter().map(units_shape).collect()
+    }
+
+    fn representations(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+        ascend(signals, self.signal, &self.layers, relu)
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {

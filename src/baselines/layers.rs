@@ -77,6 +77,26 @@ pub(super) fn tied_layers(inputs: usize, units: &[usize], seed: u64, device: &De
     layers.map(|(layer, [inputs, units])| TiedLayer::new(inputs, units, seed, layer as u64, device)).collect()
 }
 
+/// Codes of layers that lie on each other, the first one first: what `activation` makes of each layer's values.
+pub(super) fn ascend(
+    signals: Tensor<4>,
+    signal: SignalShape,
+    layers: &[TiedLayer],
+    activation: impl Fn(Tensor<2>) -> Tensor<2>,
+) -> Result<Vec<Tensor<4>>> {
+    let signals = rows("signals", signal, signals)?;
+    let codes = layers.iter().scan(signals, |below, layer| {
+        *below = activation(layer.encode(below.clone()));
+        Some(below.clone())
+    });
+    Ok(codes.map(|codes| shaped(codes.clone(), units_shape(codes.dims()[1]))).collect())
+}
+
+/// Shape of the codes of so many units that have no place.
+pub(super) fn units_shape(units: usize) -> SignalShape {
+    SignalShape::new(units, 1, 1)
+}
+
 /// A decoder with the transposed weights of an encoder and a bias of zero.
 pub(super) fn transposed(encoder: &Linear, device: &Device) -> Linear {
     let weights = leaf(encoder.weight.val()).transpose();

@@ -246,6 +246,14 @@ impl Autoencoder for Rival {
         each!(self, network => network.encode(signals))
     }
 
+    fn layers(&self) -> Vec<SignalShape> {
+        each!(self, network => network.layers())
+    }
+
+    fn representations(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+        each!(self, network => network.representations(signals))
+    }
+
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
         each!(self, network => network.decode(codes))
     }

@@ -8,7 +8,8 @@
 //! Signals are taken for values in [0, 1]; what lies outside is cut off in the loss.
 
 use super::layers::{
-    TiedLayer, check_layers, check_units, held_out_progress, outcome, rows, shaped, sum_rows, tied_layers, turn,
+    TiedLayer, ascend, check_layers, check_units, held_out_progress, outcome, rows, shaped, sum_rows, tied_layers,
+    turn, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
@@ -121,11 +122,19 @@ impl Autoencoder for StackedDenoising {
     }
 
     fn code(&self) -> SignalShape {
-        SignalShape::new(self.config.units[self.config.units.len() - 1], 1, 1)
+        units_shape(self.config.units[self.config.units.len() - 1])
     }
 
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
         Ok(shaped(self.up(rows("signals", self.signal, signals)?, self.layers.len()), self.code()))
+    }
+
+    fn layers(&self) -> Vec<SignalShape> {
+        self.config.units.iter().copied().map(units_shape).collect()
+    }
+
+    fn representations(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+        ascend(signals, self.signal, &self.layers, sigmoid)
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {

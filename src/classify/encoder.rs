@@ -156,22 +156,28 @@ impl Encoder for SignalEncoder {
 /// The codes of an auto-encoder.
 pub struct NetworkEncoder<'a> {
     network: Box<dyn Autoencoder + 'a>,
+    layers: Vec<usize>,
     device: Device,
 }
 
 impl<'a> NetworkEncoder<'a> {
-    /// Of a network on that device.
+    /// Of the layers of a network that are named, from 1, on that device; of the last one where none is.
     ///
     /// # Errors
-    /// As [`Autoencoder::ready`].
-    pub fn new(network: &'a dyn Autoencoder, device: &Device) -> Result<Self> {
-        Ok(Self { network: network.ready()?, device: device.clone() })
+    /// A layer that is none; as [`Autoencoder::ready`].
+    pub fn new(network: &'a dyn Autoencoder, layers: Option<&[usize]>, device: &Device) -> Result<Self> {
+        let network = network.ready()?;
+        let depth = network.layers().len();
+        let layers = layers.unwrap_or(&[depth]).to_vec();
+        check_layers(&layers, depth)?;
+        Ok(Self { network, layers, device: device.clone() })
     }
 }
 
 impl Encoder for NetworkEncoder<'_> {
     fn maps(&self) -> Vec<Map> {
-        vec![Map { shape: self.network.code(), nonnegative: false }]
+        let shapes = self.network.layers();
+        self.layers.iter().map(|&layer| Map { shape: shapes[layer - 1], nonnegative: false }).collect()
     }
 
     fn device(&self) -> Device {
@@ -179,7 +185,8 @@ impl Encoder for NetworkEncoder<'_> {
     }
 
     fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
-        Ok(vec![self.network.encode(signals)?])
+        let codes = self.network.representations(signals)?;
+        Ok(self.layers.iter().map(|&layer| codes[layer - 1].clone()).collect())
     }
 }
 

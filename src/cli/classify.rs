@@ -150,15 +150,16 @@ impl ClassifyArgs {
         let data = data::open(&self.data.config()?)?;
         let device = self.device.open()?;
         if let Some(network) = network(&self.model, &device)? {
-            if self.windows || self.layers.is_some() {
+            if self.windows {
                 let expected = "a model of dictionaries: an auto-encoder's codes are taken as they are";
-                return Err(Error::parameter("--windows, --layers", "given", expected));
+                return Err(Error::parameter("--windows", "given", expected));
             }
             if network.signal() != data.train.shape() {
                 let what = format!("signals of {} for {}", data.train.describe(), self.model.display());
                 return Err(Error::shape(what, network.signal(), data.train.shape()));
             }
-            return self.judge(&data, Box::new(NetworkEncoder::new(network.as_ref(), &device)?));
+            let encoder = NetworkEncoder::new(network.as_ref(), self.layers.as_deref(), &device).map_err(named)?;
+            return self.judge(&data, Box::new(encoder));
         }
         let (model, defaults) = Mlcsc::load(&self.model, &device)?;
         let (shape, trained) = (data.train.shape(), model.config().signal);

@@ -5,6 +5,7 @@ use crate::common;
 
 use burn::tensor::{Tensor, TensorData};
 use common::program::Program;
+use mlcsc::baselines::RivalConfig;
 use mlcsc::device;
 use mlcsc::model::file::CodingDefaults;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
@@ -73,6 +74,24 @@ fn drawn_digits_are_told_apart() {
         let text = bench.works(&arguments);
         let line = text.lines().find(|line| line.trim_start().starts_with("test error")).unwrap();
         assert!(line.contains(&format!("{:.2}%", 100.0 * error)), "{text}");
+    }
+}
+
+/// Codes of every layer of a stacked auto-encoder can be taken, those of the last one are by default.
+#[test]
+fn layers_of_an_auto_encoder() {
+    let bench = Program::new();
+    let config = RivalConfig::named("stacked-wta").unwrap().with_units(30);
+    let network = config.init(SignalShape::new(1, 28, 28), 0, &device::named(None).unwrap()).unwrap();
+    network.save(&config, &bench.path("stacked.safetensors")).unwrap();
+    let all = "classify --model stacked.safetensors --data digits --count 300 --penalties 0.01 --rectify signed";
+    let found = |layers: &str| bench.json(&format!("{all} {layers}"));
+    let [last, second, both] = ["", "--layers 2", "--layers 1,2"].map(found);
+    assert_eq!([&last["features"], &second["features"], &both["features"]], [30, 30, 60]);
+    assert_eq!(last["confusion"], second["confusion"]);
+    for (flags, said) in [("--layers 3", "--layers = 3: expected layers from 1 to 2"), ("--windows", "--windows")] {
+        let errors = bench.fails(&format!("{all} {flags}"), 2);
+        assert!(errors.contains(said), "{flags}: {errors}");
     }
 }
 

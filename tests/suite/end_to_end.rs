@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::{Device, Tensor};
 use common::{devices, host, metrics, on_every_device, tensor};
 use mlcsc::autoencoder::diagnostics::diagnose;
@@ -434,6 +434,13 @@ fn denoising_layers_take_turns() {
         let again = host(network.training(&batch(&device, step)).unwrap().loss);
         assert_eq!(host(outcome.loss), again);
     }
+    let signals = batch(&device, 0).signals;
+    let each = network.representations(signals.clone()).unwrap();
+    let shapes: Vec<_> = network.layers().iter().map(|shape| shape.batched(8)).collect();
+    assert_eq!(each.iter().map(|codes| codes.dims()).collect::<Vec<_>>(), shapes);
+    let first = sigmoid(encoded(&network.layers[0], signals.clone().flatten::<2>(1, 3)));
+    assert_eq!(host(each[0].clone()), host(first));
+    assert_eq!(host(each[2].clone()), host(network.encode(signals).unwrap()));
     assert!(
         host(network.training(&batch(&device, 0)).unwrap().loss)
             != host(network.training(&batch(&device, 1)).unwrap().loss)
@@ -472,6 +479,13 @@ fn winning_layers_take_turns() {
     assert_eq!(host(stacked.coded.reconstruction), host(painted));
     let codes = network.encode(signals.clone()).unwrap();
     assert_eq!(host(codes.clone()), host(alone.encode(inputs.signals).unwrap()));
+    let each = network.representations(signals.clone()).unwrap();
+    assert_eq!(each.len(), 2);
+    assert_eq!(host(each[0].clone()), host(below));
+    assert_eq!(host(each[1].clone()), host(codes.clone()));
+    for (codes, shape) in each.iter().zip(network.layers()) {
+        assert_eq!(codes.dims(), shape.batched(8));
+    }
     assert_eq!(network.decode(codes).unwrap().dims(), signals.dims());
     assert_eq!(network.atoms().dims(), [10, 1, 12, 12]);
 }
