@@ -506,7 +506,8 @@ fn page(results: &[Outcomes]) -> String {
          `cargo run --release --example unsupervised_classification -- --data FOLDER`\n\n\
          Features learned from 60,000 digits without labels; a linear classifier (squared hinge, one class against all others) on \
          top, its penalty chosen on 10,000 of the training digits, as is the power that features are raised to where `results.json` names \
-         several; the error on the 10,000 test digits, mean over the seeds.\n\n\
+         several; the error on the 10,000 test digits, mean over the seeds. Where it says so, digits are also coded deskewed: sheared so \
+         that they stand upright, for which no label is needed; what is published beside it knew them as they are.\n\n\
          | features | number | power | test error | seeds | published |\n|---|---|---|---|---|---|\n",
     );
     for row in &rows() {
