@@ -4,7 +4,9 @@
 //! z = Wᵀy + b, Γ = the k largest of z, x = W z_Γ + b'. While k is small from the beginning, some units are never chosen; so k comes
 //! down from a large value over the first part of the training. Codes that serve as features for a classifier keep α·k values.
 
-use super::layers::{check_part, check_units, half_squared_error, keep_largest, outcome, rows, shaped, weights, zeros};
+use super::layers::{
+    check_part, check_units, half_squared_error, keep_largest, outcome, rows, shaped, units_shape, weights, zeros,
+};
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
@@ -117,7 +119,7 @@ impl Autoencoder for KSparse {
     }
 
     fn code(&self) -> SignalShape {
-        SignalShape::new(self.config.units, 1, 1)
+        units_shape(self.config.units)
     }
 
     /// Features: the α·k largest values.

@@ -2,7 +2,7 @@
 //!
 //! Found by orthogonal iteration on the covariance (H. Hotelling, 1933; G. Golub, C. Van Loan, "Matrix Computations", section 8.2).
 
-use super::layers::{check_units, rows, shaped};
+use super::layers::{check_units, rows, shaped, units_shape};
 use crate::autoencoder::Autoencoder;
 use crate::data::Source;
 use crate::error::{Error, Result};
@@ -119,7 +119,7 @@ impl Autoencoder for PrincipalComponents {
     }
 
     fn code(&self) -> SignalShape {
-        SignalShape::new(self.components.val().dims()[0], 1, 1)
+        units_shape(self.components.val().dims()[0])
     }
 
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {

@@ -6,7 +6,9 @@
 //! are rectified and cost their activity, against decoder rows of unit norm, without which the cost could be evaded by scaling
 //! (H. Cunningham et al., "Sparse Autoencoders Find Highly Interpretable Features in Language Models", ICLR 2024).
 
-use super::layers::{check_units, dense, half_squared_error, outcome, rows, shaped, sum_rows, transposed, unit_rows};
+use super::layers::{
+    check_units, dense, half_squared_error, outcome, rows, shaped, sum_rows, transposed, unit_rows, units_shape,
+};
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
@@ -104,7 +106,7 @@ impl Autoencoder for PenalizedAutoencoder {
     }
 
     fn code(&self) -> SignalShape {
-        SignalShape::new(self.config.units, 1, 1)
+        units_shape(self.config.units)
     }
 
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {

@@ -6,7 +6,8 @@
 //! something to do: ½‖e‖² + α·½‖e − W_d z_aux‖².
 
 use super::layers::{
-    check_units, dense, half_squared_error, keep_largest, outcome, rows, shaped, transposed, unit_rows, zeros,
+    check_units, dense, half_squared_error, keep_largest, outcome, rows, shaped, transposed, unit_rows, units_shape,
+    zeros,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
@@ -125,7 +126,7 @@ impl Autoencoder for TopK {
     }
 
     fn code(&self) -> SignalShape {
-        SignalShape::new(self.config.units, 1, 1)
+        units_shape(self.config.units)
     }
 
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
