@@ -1,13 +1,16 @@
 //! What the rivals are made of.
 
 use crate::autoencoder::{Coded, Outcome, TrainingBatch, check_batch};
+use crate::device::is_host;
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::leaf;
+use crate::model::sparse::to_host;
 use crate::random::{Purpose, stream, uniform};
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 
 use super::MAX_UNITS;
 
@@ -122,9 +125,30 @@ pub(super) fn keep_largest(values: Tensor<2>, count: usize, dimension: usize) ->
     if count >= len {
         return values;
     }
-    let threshold = values.clone().detach().topk(count.max(1), dimension).min_dim(dimension);
+    let threshold = kth_largest(values.clone().detach(), count.max(1), dimension);
     let small = values.clone().lower(threshold.expand(values.dims()));
     values.mask_fill(small, 0.0)
+}
+
+/// The value along a dimension that `count − 1` others are at least as large as, for every line.
+fn kth_largest(values: Tensor<2>, count: usize, dimension: usize) -> Tensor<2> {
+    if count == 1 {
+        return values.max_dim(dimension);
+    }
+    let device = values.device();
+    if !is_host(&device) {
+        return values.topk(count, dimension).min_dim(dimension);
+    }
+    // The backends that compute on the host sort all values, on one core.
+    let lines = if dimension == 0 { values.transpose() } else { values };
+    let [number, len] = lines.dims();
+    let mut lines = to_host(lines);
+    let found: Vec<f32> = lines
+        .par_chunks_exact_mut(len)
+        .map(|line| *line.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a)).1)
+        .collect();
+    let dims = if dimension == 0 { [1, number] } else { [number, 1] };
+    Tensor::from_data(TensorData::new(found, dims), &device)
 }
 
 /// ½‖y − x‖² of every row, `[n]`.
@@ -196,4 +220,47 @@ pub(super) fn check_part(name: &str, part: f32) -> Result<()> {
 /// How many of `len` a part in (0, 1] is: at least one.
 pub(super) fn count_of(part: f32, len: usize) -> usize {
     ((f64::from(part) * len as f64 - 1e-6).ceil().max(1.0) as usize).min(len.max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device;
+
+    /// Against sorting, along both dimensions, with equal values among them.
+    #[test]
+    fn the_largest_stay() {
+        let device = device::named(None).unwrap();
+        let mut random = stream(3, Purpose::Weights, 0);
+        for (rows, columns) in [(1, 7), (5, 1), (6, 40), (33, 5)] {
+            // Tenths: some are equal.
+            let values: Vec<f32> = uniform(&mut random, rows * columns, 2.0)
+                .into_iter()
+                .map(|value| (10.0 * value).round() / 10.0)
+                .collect();
+            let tensor: Tensor<2> = Tensor::from_data(TensorData::new(values.clone(), [rows, columns]), &device);
+            for dimension in [0, 1] {
+                let (lines, len) = if dimension == 0 { (columns, rows) } else { (rows, columns) };
+                let place = |line: usize, index: usize| match dimension {
+                    0 => index * columns + line,
+                    _ => line * columns + index,
+                };
+                for count in [1, 2, len / 2, len, len + 1] {
+                    let mut expected = values.clone();
+                    for line in 0..lines {
+                        let mut sorted: Vec<f32> = (0..len).map(|index| values[place(line, index)]).collect();
+                        sorted.sort_by(|a, b| b.total_cmp(a));
+                        let threshold = sorted[count.clamp(1, len) - 1];
+                        for index in 0..len {
+                            if values[place(line, index)] < threshold {
+                                expected[place(line, index)] = 0.0;
+                            }
+                        }
+                    }
+                    let found = to_host(keep_largest(tensor.clone(), count, dimension));
+                    assert_eq!(found, expected, "{count} of {rows}x{columns} along {dimension}");
+                }
+            }
+        }
+    }
 }
