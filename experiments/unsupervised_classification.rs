@@ -8,7 +8,7 @@
 //! without their labels, the classifier's penalty and the power of features are chosen on 10,000 of them, the error is that on the
 //! 10,000 test digits. Each seed learns dictionaries of its own. Rivals with the settings of their authors are trained by Adam, for
 //! 20 epochs, or where they go on gaining for long, for more (`BUDGETS`). What is finished is kept in `results.json` and in the runs' folders, so that the command can be stopped
-//! at any time and goes on where it was.
+//! at any time and goes on where it was. The largest row takes 13 GB of memory and, until it is done, of the disk.
 
 use burn::tensor::{Device, Tensor};
 use clap::Parser;
@@ -375,26 +375,97 @@ fn alone<'a>(
     Ok(Box::new(SignalEncoder::new(model, operator, recipe, row.layers.clone(), true)?))
 }
 
-fn features(source: &dyn Source, count: usize, encoder: &dyn Encoder, row: &Row) -> Result<(Features, Vec<u8>)> {
-    let labels = source.labels().ok_or_else(|| Error::parameter("--data", source.describe(), "digits with labels"))?;
-    let (started, mut said) = (Instant::now(), Instant::now());
-    let found = extract(source, count, encoder, &row.pooling, |done| {
-        if said.elapsed().as_secs() >= 15 {
-            said = Instant::now();
-            let left = started.elapsed().as_secs_f64() * (count as f64 / done as f64 - 1.0);
-            println!("  {done} of {count} digits coded, {left:.0} s left");
-        }
-        true
-    })?;
-    let found = found.ok_or_else(|| Error::Interrupted("coding".into()))?;
-    Ok((found, labels[..count].to_vec()))
+/// Some signals of a source that follow each other.
+struct Part<'a> {
+    source: &'a dyn Source,
+    first: usize,
+    count: usize,
 }
 
-fn judged(args: &Args, row: &Row, seed: u64, digits: &Dataset, encoder: &dyn Encoder) -> Result<Outcomes> {
+impl Source for Part<'_> {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn shape(&self) -> SignalShape {
+        self.source.shape()
+    }
+
+    fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
+        let indices: Vec<usize> = indices.iter().map(|index| self.first + index).collect();
+        self.source.read(&indices, out)
+    }
+
+    fn describe(&self) -> String {
+        self.source.describe()
+    }
+}
+
+/// Digits whose features are kept together.
+const PART: usize = 2000;
+
+/// Features of the first `count` digits and their labels. Those of every [`PART`] are kept in `folder`, where there is one, so that who
+/// comes back after an hour does not start again.
+fn features(
+    source: &dyn Source,
+    count: usize,
+    encoder: &dyn Encoder,
+    row: &Row,
+    folder: Option<&Path>,
+) -> Result<(Features, Vec<u8>)> {
+    let labels = source.labels().ok_or_else(|| Error::parameter("--data", source.describe(), "digits with labels"))?;
+    let columns: usize = encoder.maps().iter().map(|map| row.pooling.len(map.shape, map.nonnegative)).sum();
+    let mut values = Vec::with_capacity(count * columns);
+    folder.map_or(Ok(()), files::create_folder)?;
+    let (started, mut said, mut found_before) = (Instant::now(), Instant::now(), 0);
+    for first in (0..count).step_by(PART) {
+        let part = Part { source, first, count: PART.min(count - first) };
+        let path = folder.map(|folder| folder.join(format!("{first}_{}.f32", part.count)));
+        if let Some(path) = path.as_ref().filter(|path| path.exists()) {
+            let bytes = files::read_whole(path)?;
+            let (found, _) = bytes.as_chunks::<4>();
+            if found.len() != part.count * columns {
+                let expected = format!("{} features of {columns} values, not {} bytes", part.count, bytes.len());
+                return Err(Error::format(path, expected));
+            }
+            values.extend(found.iter().map(|bytes| f32::from_le_bytes(*bytes)));
+            found_before += part.count;
+            continue;
+        }
+        let found = extract(&part, part.count, encoder, &row.pooling, |done| {
+            if said.elapsed().as_secs() >= 15 {
+                said = Instant::now();
+                let done = first + done;
+                let rate = (done - found_before) as f64 / started.elapsed().as_secs_f64();
+                println!("  {done} of {count} digits coded, {:.0} s left", (count - done) as f64 / rate);
+            }
+            true
+        })?;
+        let found = found.ok_or_else(|| Error::Interrupted("coding".into()))?;
+        for row in 0..found.rows() {
+            values.extend_from_slice(found.row(row));
+        }
+        if let Some(path) = path {
+            let new = &values[first * columns..];
+            files::write_bytes(&path, &new.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
+        }
+    }
+    Ok((Features::new(values, columns)?, labels[..count].to_vec()))
+}
+
+fn judged(
+    args: &Args,
+    row: &Row,
+    seed: u64,
+    digits: &Dataset,
+    encoder: &dyn Encoder,
+    kept: Option<&Path>,
+) -> Result<Outcomes> {
     let started = Instant::now();
     let count = digits.train.len().min(args.train);
-    let (train, train_labels) = features(&*digits.train, count, encoder, row)?;
-    let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder, row)?;
+    let [of_train, of_test] = ["train", "test"].map(|name| kept.map(|folder| folder.join(name)));
+    let (train, train_labels) = features(&*digits.train, count, encoder, row, of_train.as_deref())?;
+    let (test, test_labels) = features(&*digits.test, digits.test.len(), encoder, row, of_test.as_deref())?;
     println!("  {} features, {:.0} s", train.columns(), started.elapsed().as_secs_f64());
     let mut best: Option<Outcomes> = None;
     let mut all = Some((train, test));
@@ -478,19 +549,30 @@ fn main() -> Result<()> {
                 continue;
             }
             println!("{} (seed {seed})", row.name);
-            let learned = learned(&args.runs.join(folder), learning, seed, &device)?;
+            let folder = args.runs.join(folder);
+            let learned = learned(&folder, learning, seed, &device)?;
             for (depth, atoms) in atoms(&learned).into_iter().enumerate() {
                 let picture = mosaic::filters(atoms, None);
                 mosaic::save(&picture, &args.out.join(format!("{}_{}.png", row.learning, depth + 1)))?;
             }
             let encoder = encoder(row, &learned, digits.train.shape(), lambda, &device)?;
-            let mut found = judged(&args, row, seed, &digits, encoder.as_ref())?;
+            // Coding every window takes up to an hour: it is kept until there is a result.
+            let kept = row.windows.as_ref().map(|strides| {
+                let [layers, strides] = [&row.layers, strides]
+                    .map(|numbers| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join("_"));
+                let looks = if row.deskewed { "twice" } else { "once" };
+                folder.join("features").join(format!("{layers}-{strides}-{looks}"))
+            });
+            let mut found = judged(&args, row, seed, &digits, encoder.as_ref(), kept.as_deref())?;
             found.epochs = epochs;
             println!("  test error {:.2}%, {:.0} s", 100.0 * found.test_error, found.seconds);
             results.retain(|found| !same(found));
             results.push(found);
             let text = serde_json::to_vec_pretty(&results).map_err(|error| Error::format(&path, error.to_string()))?;
             files::write_bytes(&path, &text)?;
+            if let Some(kept) = kept.filter(|kept| kept.exists()) {
+                std::fs::remove_dir_all(&kept).map_err(Error::write(&kept))?;
+            }
         }
     }
     let page = page(&results);
