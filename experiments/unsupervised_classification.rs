@@ -442,9 +442,7 @@ fn features(
             true
         })?;
         let found = found.ok_or_else(|| Error::Interrupted("coding".into()))?;
-        for row in 0..found.rows() {
-            values.extend_from_slice(found.row(row));
-        }
+        (0..found.rows()).for_each(|digit| values.extend_from_slice(found.row(digit)));
         if let Some(path) = path {
             let new = &values[first * columns..];
             files::write_bytes(&path, &new.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>())?;
