@@ -1,16 +1,23 @@
-//! MNIST from the user's cache folder, downloaded there by burn where it is missing.
+//! MNIST from the user's cache folder, downloaded there where it is missing.
 
 use super::idx::Folder;
 use super::pictures::Collection;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::model::geometry::SignalShape;
-use burn::data::dataset::vision::MnistDataset;
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::time::Duration;
+use ureq::Agent;
 
-/// One half of the data set, as burn divides it into folders.
+/// Where a copy of the four files is kept, gzipped.
+const ADDRESS: &str = "https://storage.googleapis.com/cvdf-datasets/mnist";
+
+/// More than any of the files has.
+const MAX_BYTES: u64 = 1 << 26;
+
+/// One half of the data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part {
     Train,
@@ -18,22 +25,27 @@ enum Part {
 }
 
 impl Part {
-    /// The files that burn's download creates.
+    /// Images and labels, in a folder of their own.
     fn files(self, folder: &Path) -> [PathBuf; 2] {
         let (subfolder, stem) = match self {
             Self::Train => ("train", "train"),
             Self::Test => ("test", "t10k"),
         };
-        ["images-idx3", "labels-idx1"].map(|kind| folder.join(subfolder).join(format!("{stem}-{kind}-ubyte")))
+        ["images-idx3", "labels-idx1"].map(|kind| folder.join(subfolder).join(format!("{stem}-{kind}-ubyte.gz")))
     }
 }
 
-/// Opens MNIST in burn's cache folder; what is missing is downloaded first.
+/// Opens MNIST in the cache folder; what is missing is downloaded first.
 pub(super) fn open() -> Result<Collection> {
-    open_in(cache_folder(), download)
+    let agent = Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .timeout_global(Some(Duration::from_secs(1800)))
+        .build()
+        .new_agent();
+    open_in(cache_folder(), |file| download(&agent, ADDRESS, file))
 }
 
-fn open_in(folder: Option<PathBuf>, download: impl Fn(Part) -> Result<(), String>) -> Result<Collection> {
+fn open_in(folder: Option<PathBuf>, download: impl Fn(&Path) -> Result<(), String>) -> Result<Collection> {
     let folder = folder.ok_or_else(|| {
         Error::Download("cannot download MNIST: no cache folder is known; name a folder with its files (--data)".into())
     })?;
@@ -45,22 +57,13 @@ fn open_in(folder: Option<PathBuf>, download: impl Fn(Part) -> Result<(), String
         ))
     };
     for part in [Part::Train, Part::Test] {
-        let files = part.files(&folder);
-        // A download that was killed leaves empty files, which burn would take for the real ones.
-        for file in &files {
-            if std::fs::metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() == 0) {
-                std::fs::remove_file(file).map_err(Error::write(file))?;
-            }
-        }
         let found = Folder::find(&folder);
         if (part == Part::Train && found.train.is_some()) || (part == Part::Test && found.test.is_some()) {
             continue;
         }
-        let missing: Vec<&PathBuf> = files.iter().filter(|file| !file.exists()).collect();
-        if let Err(reason) = download(part) {
-            // Half a file must not be there at the next attempt; one that was never created cannot be removed.
-            missing.iter().for_each(|file| drop(std::fs::remove_file(file)));
-            return Err(unavailable(&reason));
+        // Labels first: once the images are there nothing more is looked for.
+        for file in part.files(&folder).iter().rev().filter(|file| !file.exists()) {
+            download(file).map_err(|reason| unavailable(&reason))?;
         }
     }
     let found = Folder::find(&folder);
@@ -84,7 +87,7 @@ fn open_in(folder: Option<PathBuf>, download: impl Fn(Part) -> Result<(), String
     Ok(collection)
 }
 
-/// Where burn keeps MNIST: `burn-dataset/mnist` in the user's cache folder.
+/// `burn-dataset/mnist` in the user's cache folder, where burn keeps it too.
 fn cache_folder() -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = if cfg!(target_os = "windows") {
@@ -97,45 +100,25 @@ fn cache_folder() -> Option<PathBuf> {
     cache.map(|cache| cache.join("burn-dataset").join("mnist"))
 }
 
-/// Has burn download one part into its cache folder.
-fn download(part: Part) -> Result<(), String> {
-    quietly(|| {
-        match part {
-            Part::Train => MnistDataset::train(),
-            Part::Test => MnistDataset::test(),
-        };
-    })
-}
-
-/// Runs code that panics on failure and returns what it had to say, printing nothing.
-///
-/// The hook that reports panics belongs to the whole process: other threads' panics are reported as before.
-fn quietly(run: impl FnOnce()) -> Result<(), String> {
-    let previous = Arc::new(std::panic::take_hook());
-    let this_thread = std::thread::current().id();
-    let others = previous.clone();
-    std::panic::set_hook(Box::new(move |info| {
-        if std::thread::current().id() != this_thread {
-            others(info);
-        }
-    }));
-    let outcome = catch_unwind(AssertUnwindSafe(run));
-    drop(std::panic::take_hook());
-    std::panic::set_hook(match Arc::try_unwrap(previous) {
-        Ok(previous) => previous,
-        Err(shared) => Box::new(move |info| shared(info)),
-    });
-    outcome.map_err(|payload| reason(&*payload))
-}
-
-/// The message of a panic in one short line.
-fn reason(payload: &(dyn Any + Send)) -> String {
-    let text = payload.downcast_ref::<String>().map(String::as_str).or(payload.downcast_ref::<&str>().copied());
-    let text = text.unwrap_or("unknown reason").replace('\n', " ");
-    // An unwrapped error is printed as nested structures, of which the quoted texts are what a person can read.
-    let quoted: Vec<&str> = text.split('"').skip(1).step_by(2).filter(|text| !text.is_empty()).collect();
-    let text = if quoted.is_empty() { text.clone() } else { quoted.join(": ") };
-    text.chars().take(300).collect()
+/// Gets the file of that name from an address; there is a whole file afterwards, or none.
+fn download(agent: &Agent, address: &str, file: &Path) -> Result<(), String> {
+    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let url = format!("{address}/{name}");
+    let failed = |error: &dyn std::fmt::Display| format!("{url}: {error}");
+    let mut response = agent.get(&url).call().map_err(|error| failed(&error))?;
+    let body = response.body_mut();
+    // Nothing where nobody looks.
+    let bar =
+        body.content_length().map_or_else(ProgressBar::no_length, ProgressBar::new).with_message(name.to_string());
+    if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    let mut bytes = Vec::new();
+    bar.wrap_read(body.with_config().limit(MAX_BYTES).reader())
+        .read_to_end(&mut bytes)
+        .map_err(|error| failed(&error))?;
+    bar.finish_and_clear();
+    files::write_bytes(file, &bytes).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -143,6 +126,8 @@ mod tests {
     use super::*;
     use crate::data::idx::tests::{gzip, idx};
     use std::cell::RefCell;
+    use std::io::Write;
+    use std::net::TcpListener;
     use std::process::Command;
 
     fn images(count: u32) -> Vec<u8> {
@@ -154,24 +139,23 @@ mod tests {
         std::fs::write(path, bytes).unwrap();
     }
 
-    fn successful(folder: &Path) -> impl Fn(Part) -> Result<(), String> {
-        move |part| {
-            let [images_file, labels_file] = part.files(folder);
-            assert!(!images_file.exists() && !labels_file.exists());
-            write(&images_file, &images(3));
-            write(&labels_file, &idx(&[3], &[1, 2, 3]));
-            Ok(())
-        }
+    /// Writes what a file should hold, gzipped.
+    fn successful(file: &Path) -> Result<(), String> {
+        assert!(!file.exists());
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let bytes = if name.contains("images") { images(3) } else { idx(&[3], &[1, 2, 3]) };
+        write(file, &gzip(&bytes));
+        Ok(())
     }
 
     #[test]
     fn what_is_missing_is_downloaded_once() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("burn-dataset/mnist");
-        let parts = RefCell::new(Vec::new());
-        let download = |part| {
-            parts.borrow_mut().push(part);
-            successful(&cache)(part)
+        let asked = RefCell::new(Vec::new());
+        let download = |file: &Path| {
+            asked.borrow_mut().push(file.file_name().unwrap().to_str().unwrap().to_string());
+            successful(file)
         };
         let collection = open_in(Some(cache.clone()), download).unwrap();
         assert_eq!(collection.pictures.labels().unwrap(), [1, 2, 3, 1, 2, 3]);
@@ -179,7 +163,9 @@ mod tests {
         std::fs::remove_dir_all(cache.join("test")).unwrap();
         open_in(Some(cache.clone()), download).unwrap();
         open_in(Some(cache.clone()), download).unwrap();
-        assert_eq!(*parts.borrow(), [Part::Train, Part::Test, Part::Test]);
+        let test = ["t10k-labels-idx1-ubyte.gz", "t10k-images-idx3-ubyte.gz"];
+        let all = ["train-labels-idx1-ubyte.gz", "train-images-idx3-ubyte.gz"].into_iter().chain(test).chain(test);
+        assert_eq!(*asked.borrow(), all.collect::<Vec<_>>());
     }
 
     #[test]
@@ -192,31 +178,72 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_download_leaves_nothing_in_the_way() {
+    fn a_failed_download_is_one_line_and_goes_on_where_it_was() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().join("mnist");
-        let failing = |part: Part| {
-            write(&part.files(&cache)[0], &images(3)[..500]);
-            Err("the line is dead".to_string())
+        let failing = |file: &Path| match file.to_str().unwrap().contains("images") {
+            true => Err("the line is dead".to_string()),
+            false => successful(file),
         };
         let message = open_in(Some(cache.clone()), failing).err().unwrap().to_string();
         assert!(!message.contains('\n'), "{message}");
         for part in ["the line is dead", cache.to_str().unwrap(), "--data", "t10k-images-idx3-ubyte"] {
             assert!(message.contains(part), "{message}");
         }
-        // Another program's kill in the middle leaves an empty file.
-        write(&Part::Test.files(&cache)[1], &[]);
-        open_in(Some(cache.clone()), successful(&cache)).unwrap();
+        open_in(Some(cache.clone()), successful).unwrap();
         let message = open_in(None, failing).err().unwrap().to_string();
         assert!(message.contains("no cache folder"), "{message}");
+    }
+
+    /// A server's address, which answers one request after the other.
+    fn server(answers: Vec<Vec<u8>>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                stream.write_all(&answer).unwrap();
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn files_come_whole_or_not_at_all() {
+        let bytes = gzip(&images(3));
+        let answer = |status: &str, len: usize| {
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {len}\r\nConnection: close\r\n\r\n");
+            [head.as_bytes(), &bytes].concat()
+        };
+        let len = bytes.len();
+        let address = server(vec![answer("200 OK", len + 1), answer("404 Not Found", len), answer("200 OK", len)]);
+        let agent = Agent::config_builder().proxy(None).build().new_agent();
+        let folder = tempfile::tempdir().unwrap();
+        let file = &Part::Train.files(folder.path())[0];
+        for expected in ["", "404"] {
+            let reason = download(&agent, &address, file).unwrap_err();
+            println!("{reason}");
+            assert!(reason.starts_with(&format!("{address}/train-images-idx3-ubyte.gz: ")), "{reason}");
+            assert!(reason.contains(expected) && !reason.contains('\n') && !file.exists(), "{reason}");
+        }
+        download(&agent, &address, file).unwrap();
+        assert_eq!(std::fs::read(file).unwrap(), bytes);
+        let names = std::fs::read_dir(file.parent().unwrap()).unwrap().count();
+        assert_eq!(names, 1);
     }
 
     #[test]
     fn a_damaged_cache_is_one_line() {
         let folder = tempfile::tempdir().unwrap();
         let cache = folder.path().to_path_buf();
-        for part in [Part::Train, Part::Test] {
-            successful(&cache)(part).unwrap();
+        for file in [Part::Train, Part::Test].into_iter().flat_map(|part| part.files(&cache)) {
+            successful(&file).unwrap();
         }
         let file = &Part::Train.files(&cache)[0];
         write(file, &images(3)[..500]);
@@ -225,24 +252,6 @@ mod tests {
         write(file, &idx(&[3, 2, 2], &[0; 12]));
         let message = open_in(Some(cache.clone()), |_| panic!("not missing")).err().unwrap().to_string();
         assert!(message.contains("expected 1x28x28, found 1x2x2"), "{message}");
-    }
-
-    #[test]
-    fn panics_become_reasons() {
-        assert_eq!(quietly(|| ()), Ok(()));
-        assert_eq!(quietly(|| panic!("no\nroute")), Err("no route".into()));
-        let failing = || -> Result<()> { Err(Error::Download("a closed port".into())) };
-        assert_eq!(quietly(|| failing().unwrap()), Err("a closed port".into()));
-        // The hook is restored: a panic is reported again.
-        let reported = Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let flag = reported.clone();
-        let previous = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |_| flag.store(true, std::sync::atomic::Ordering::SeqCst)));
-        quietly(|| panic!("unheard")).unwrap_err();
-        assert!(!reported.load(std::sync::atomic::Ordering::SeqCst));
-        catch_unwind(|| panic!("heard")).unwrap_err();
-        assert!(reported.load(std::sync::atomic::Ordering::SeqCst));
-        std::panic::set_hook(previous);
     }
 
     /// Run by the test below in a process of its own, whose environment it changes.
