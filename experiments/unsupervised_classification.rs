@@ -170,7 +170,8 @@ fn learning(name: &str, source: &str, rival_epochs: Option<usize>) -> Result<Lea
                 (None, _) => (20, 100),
             };
             let rival = match RivalConfig::named(rival)? {
-                // One convolution with kernels as large as the decoder's: two, of 5×5, take ten times as long, over an hour for each pass.
+                // One convolution with kernels as large as the decoder's: two, of 5×5, take ten times as long, over an hour for
+                // each pass.
                 RivalConfig::ConvWta(config) => {
                     RivalConfig::ConvWta(ConvolutionalWinnerTakeAllConfig { layers: 1, kernel: 11, ..config })
                 }

@@ -39,7 +39,8 @@ impl Part {
 pub(super) fn open() -> Result<Collection> {
     let agent = Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_global(Some(Duration::from_secs(1800)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_recv_body(Some(Duration::from_secs(600)))
         .build()
         .new_agent();
     open_in(cache_folder(), |file| download(&agent, ADDRESS, file))
@@ -226,7 +227,7 @@ mod tests {
         let agent = Agent::config_builder().proxy(None).build().new_agent();
         let folder = tempfile::tempdir().unwrap();
         let file = &Part::Train.files(folder.path())[0];
-        for expected in ["", "404"] {
+        for expected in ["disconnected", "404"] {
             let reason = download(&agent, &address, file).unwrap_err();
             println!("{reason}");
             assert!(reason.starts_with(&format!("{address}/train-images-idx3-ubyte.gz: ")), "{reason}");
