@@ -19,6 +19,7 @@ mod operator;
 mod pursuit;
 #[cfg(feature = "autodiff")]
 mod pursuits_autodiff;
+mod pursuits_coherent;
 mod pursuits_model;
 mod pursuits_problem;
 mod pursuits_reference;
