@@ -266,9 +266,10 @@ fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
         (2, true) => (3, Pixels::Sixteen(image.into_rgb16().into_raw())),
         _ => return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones")),
     };
+    let spread = integrity::spread_of_grey(format, &bytes);
     let is_grey = |colours: &[u8]| {
-        let mut colours = colours.chunks_exact(3);
-        integrity::leaves_grey_open(format, &bytes) && colours.all(|colour| colour[1..] == [colour[0]; 2])
+        let apart = |colour: &[u8]| colour.iter().max().zip(colour.iter().min()).map(|(most, least)| most - least);
+        spread.is_some() && colours.chunks_exact(3).all(|colour| apart(colour) <= spread)
     };
     let (channels, pixels) = match pixels {
         Pixels::Eight(pixels) if has_colour && (grey || is_grey(&pixels)) => (1, Pixels::Eight(luma(&pixels))),
@@ -342,6 +343,73 @@ mod tests {
         assert_eq!(data.all.shape(), SignalShape::new(1, 1, 2));
         // 0.299·255 + 0.114·51 = 82.06, as Pillow has it.
         assert_eq!(read(&data, 0), [82.0 / 255.0; 2]);
+    }
+
+    #[test]
+    fn grey_pictures_of_formats_that_do_not_say_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture");
+        let colours = RgbImage::from_fn(9, 7, |x, y| Rgb([20 * x as u8, 30 * y as u8, 90]));
+        let dull = RgbImage::from_fn(9, 7, |x, y| Rgb([(9 * x + y) as u8; 3]));
+        let nearly = RgbImage::from_fn(9, 7, |x, y| Rgb([(9 * x + y) as u8, (9 * x + y) as u8, (9 * x + y + 9) as u8]));
+        for (image, channels) in [(&colours, 3), (&dull, 1), (&nearly, 3)] {
+            image.save_with_format(&path, ImageFormat::WebP).unwrap();
+            assert_eq!(open_path(&path).unwrap().all.shape(), SignalShape::new(channels, 7, 9));
+        }
+        // Colours as such stay colours.
+        dull.save_with_format(&path, ImageFormat::Png).unwrap();
+        assert_eq!(open_path(&path).unwrap().all.shape(), SignalShape::new(3, 7, 9));
+        // A BMP file of grey values has a palette of them.
+        grey(7, 9, 3).save_with_format(&path, ImageFormat::Bmp).unwrap();
+        let data = open_path(&path).unwrap();
+        assert_eq!(data.all.shape(), SignalShape::new(1, 7, 9));
+        assert_eq!(read(&data, 0), grey(7, 9, 3).iter().map(|&value| f32::from(value) / 255.0).collect::<Vec<_>>());
+    }
+
+    /// The eight orientations of EXIF, in a TIFF tag of the same meaning: where the pixel at the upper left of the stored 2×3 pixels is
+    /// shown.
+    #[test]
+    fn pictures_are_turned_as_they_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture");
+        let jpeg = {
+            let mut bytes = Cursor::new(Vec::new());
+            let mut image = GrayImage::from_pixel(24, 16, Luma([0]));
+            (0..8).for_each(|y| (0..8).for_each(|x| image.put_pixel(x, y, Luma([255]))));
+            image.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+            bytes.into_inner()
+        };
+        // Height and width as shown, and the bright corner: bottom? right?
+        let cases = [
+            (1u8, [16, 24], [false, false]),
+            (2, [16, 24], [false, true]),
+            (3, [16, 24], [true, true]),
+            (4, [16, 24], [true, false]),
+            (5, [24, 16], [false, false]),
+            (6, [24, 16], [false, true]),
+            (7, [24, 16], [true, true]),
+            (8, [24, 16], [true, false]),
+            // No such orientation: as it is stored.
+            (9, [16, 24], [false, false]),
+        ];
+        for (orientation, [height, width], [bottom, right]) in cases {
+            // One entry: tag 0x112, a short, once.
+            let entry = [0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0];
+            let exif = [&b"Exif\0\0II*\0\x08\0\0\0\x01\0"[..], &entry, &[0; 4]].concat();
+            let segment = [&[0xff, 0xe1, 0, exif.len() as u8 + 2], &exif[..]].concat();
+            std::fs::write(&path, [&jpeg[..2], &segment, &jpeg[2..]].concat()).unwrap();
+            let data = open_path(&path).unwrap();
+            assert_eq!(data.all.shape(), SignalShape::new(1, height, width), "{orientation}");
+            let pixels = read(&data, 0);
+            let at = |bottom: bool, right: bool| {
+                pixels[if bottom { height - 1 } else { 0 } * width + if right { width - 1 } else { 0 }]
+            };
+            for corner in [[false, false], [false, true], [true, false], [true, true]] {
+                let expected = if corner == [bottom, right] { 1.0 } else { 0.0 };
+                let found = at(corner[0], corner[1]);
+                assert!((found - expected).abs() < 0.05, "{orientation}: {corner:?} is {found}");
+            }
+        }
     }
 
     #[test]

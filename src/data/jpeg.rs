@@ -7,16 +7,17 @@
 
 /// Follows the file from its start marker to the end marker of the main image; what comes after it is not looked at.
 ///
-/// Frames that are coded neither sequentially nor progressively by Huffman codes are left to the decoder.
+/// Returns its rows and columns, or `None` where the frame is coded neither sequentially nor progressively by Huffman codes: that is
+/// left to the decoder.
 ///
 /// # Errors
 /// What was found in place of a whole picture.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+pub(super) fn check(bytes: &[u8]) -> Result<Option<[usize; 2]>, String> {
     let mut file = File { bytes, at: 2, tables: Tables::default(), restart: 0, frame: None };
     while let Some(marker) = file.next_marker() {
         // The end; restart markers, a second start and TEM stand alone.
         if marker == 0xd9 {
-            return file.finish();
+            return file.finish().map(Some);
         }
         if matches!(marker, 0x01 | 0xd0..=0xd8) {
             continue;
@@ -29,7 +30,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
             0xdd => file.restart = word(segment, 0)?,
             0xda => file.scan(segment)?,
             // Lossless, hierarchical, arithmetic coding.
-            0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => return Ok(()),
+            0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => return Ok(None),
             _ => {}
         }
     }
@@ -122,10 +123,10 @@ impl<'a> File<'a> {
         Ok(())
     }
 
-    fn finish(&self) -> Result<(), String> {
+    fn finish(&self) -> Result<[usize; 2], String> {
         let frame = self.frame.as_ref().ok_or("no frame header")?;
         match frame.components.iter().position(|component| !component.coded) {
-            None => Ok(()),
+            None => Ok(frame.size),
             Some(missing) => Err(format!("no scan of component {}", missing + 1)),
         }
     }
