@@ -187,9 +187,9 @@ fn an_undefined_fvu_is_null_and_a_dash() {
         grey(8, 8).save(bench.path(&format!("same/{index}.png"))).unwrap();
     }
     #[cfg(feature = "train")]
-    for model in ["sae --units 4", "pca --units 2", "dictionary --units 4"] {
+    for model in ["sae --units 4 --epochs 1", "pca --units 2", "dictionary --units 4 --epochs 1"] {
         let name = model.split(' ').next().unwrap();
-        let output = bench.run(&format!("train --model {model} --epochs 1 --data same --out {name}"));
+        let output = bench.run(&format!("train --model {model} --data same --out {name}"));
         let text = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let line = text.lines().find(|line| line.contains("variance unexplained"));
