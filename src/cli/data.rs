@@ -1,13 +1,13 @@
 //! Flags that say what signals to read.
 
 use super::{DeviceArgs, output};
-use crate::data::{self, DataConfig, Dataset, Source, Split};
+use crate::data::{self, DataConfig, Dataset, Group, Source, Split};
 use crate::error::{Error, Result};
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::{Pair, SignalShape};
 use clap::{Args, ValueEnum};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What to read.
@@ -139,6 +139,24 @@ impl InputArgs {
     pub fn signals(&self) -> Result<Signals> {
         self.selection.select(&open(&self.data.config()?)?)
     }
+
+    /// The signals, those of one shape together: pictures may have different sizes. There is at least one group; each is
+    /// to be worked on with an operator of its own shape. [`Signals::places`] says where a group's signals stand among all.
+    ///
+    /// # Errors
+    /// As [`Self::signals`], except for pictures of different sizes.
+    pub fn groups(&self) -> Result<Vec<Signals>> {
+        self.selection.check()?;
+        let config = self.data.config()?;
+        let limit = self.selection.limit.unwrap_or(usize::MAX);
+        let split = self.selection.split.map(Split::from);
+        let (split, groups) = data::open_by_size(&config, split, limit).map_err(name_flag)?;
+        let part = name_of(split);
+        Ok(groups
+            .into_iter()
+            .map(|Group { source, places }| Signals { count: source.len(), source, places, part })
+            .collect())
+    }
 }
 
 /// A part of a data set, as flags name it.
@@ -162,10 +180,20 @@ impl From<Part> for Split {
     }
 }
 
+/// A part's name for messages.
+fn name_of(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Test => "test",
+        Split::All => "all",
+    }
+}
+
 /// Signals to run through, in order.
 pub struct Signals {
     source: Arc<dyn Source>,
     count: usize,
+    places: Vec<usize>,
     part: &'static str,
 }
 
@@ -189,17 +217,13 @@ impl SelectionArgs {
         self.check()?;
         let part = self.split.unwrap_or(if data.has_test_set { Part::Test } else { Part::All });
         let source = data.split(part.into());
-        let part = match part {
-            Part::Train => "train",
-            Part::Test => "test",
-            Part::All => "all",
-        };
+        let part = name_of(part.into());
         if source.is_empty() {
             let expected = format!("a part of {} that has signals", source.describe());
             return Err(Error::parameter("--split", part, expected));
         }
         let count = self.limit.unwrap_or(usize::MAX).min(source.len());
-        Ok(Signals { source: source.clone(), count, part })
+        Ok(Signals { source: source.clone(), count, places: (0..count).collect(), part })
     }
 }
 
@@ -217,6 +241,24 @@ impl Signals {
     /// Shape of every signal.
     pub fn shape(&self) -> SignalShape {
         self.source.shape()
+    }
+
+    /// Where each signal stands among all that were asked for, from 0, ascending: 0, 1, 2, … unless others have other sizes.
+    pub fn places(&self) -> &[usize] {
+        &self.places
+    }
+
+    /// The picture's file that a signal is, where it is one: what results are named after.
+    ///
+    /// # Panics
+    /// If there is no such signal.
+    pub fn file(&self, index: usize) -> Option<&Path> {
+        self.source.file(index)
+    }
+
+    /// What was passed over when the source was opened and why, in one line, if anything was.
+    pub fn skipped(&self) -> Option<&str> {
+        self.source.skipped()
     }
 
     /// Where they come from.

@@ -26,7 +26,7 @@ enum Pixels {
 }
 
 struct Image {
-    name: String,
+    path: PathBuf,
     /// 1 (grey) or 3 (red, green, blue).
     channels: usize,
     height: usize,
@@ -40,6 +40,8 @@ pub(super) struct Images {
     images: Vec<Image>,
     /// 3 if any image has colours: grey ones then repeat their values.
     channels: usize,
+    /// What was passed over and why.
+    skipped: Option<String>,
 }
 
 impl Images {
@@ -70,7 +72,7 @@ impl Images {
 
     fn new(path: &Path, images: Vec<Image>) -> Self {
         let channels = images.iter().map(|image| image.channels).max().unwrap_or(1);
-        Self { path: path.into(), images, channels }
+        Self { path: path.into(), images, channels, skipped: None }
     }
 }
 
@@ -84,7 +86,8 @@ impl Pictures for Images {
     }
 
     fn name(&self, index: usize) -> String {
-        self.images[index].name.clone()
+        let path = &self.images[index].path;
+        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
     }
 
     fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
@@ -94,6 +97,14 @@ impl Pictures for Images {
             Pixels::Sixteen(pixels) => copy(image, pixels, window, out, |value| f32::from(value) / 65535.0),
         }
         Ok(())
+    }
+
+    fn file(&self, index: usize) -> Option<&Path> {
+        Some(&self.images[index].path)
+    }
+
+    fn skipped(&self) -> Option<&str> {
+        self.skipped.as_deref()
     }
 
     fn describe(&self) -> String {
@@ -175,8 +186,7 @@ fn decode(path: &Path, grey: bool) -> Result<Image> {
         (2, true) => (3, Pixels::Sixteen(image.into_rgb16().into_raw())),
         _ => return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones")),
     };
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-    Ok(Image { name, channels, height: height as usize, width: width as usize, pixels })
+    Ok(Image { path: path.into(), channels, height: height as usize, width: width as usize, pixels })
 }
 
 #[cfg(test)]

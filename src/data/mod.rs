@@ -55,6 +55,16 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// The file that holds one signal and nothing else, where there is one: a picture of its own.
+    fn file(&self, _index: usize) -> Option<&Path> {
+        None
+    }
+
+    /// What was passed over when the source was opened and why, in one line, if anything was.
+    fn skipped(&self) -> Option<&str> {
+        None
+    }
+
     /// What this is, for messages: a path, or a name with its settings.
     fn describe(&self) -> String;
 }
@@ -149,6 +159,14 @@ impl Source for First {
         self.source.labels().map(|labels| &labels[..self.count])
     }
 
+    fn file(&self, index: usize) -> Option<&Path> {
+        self.source.file(index)
+    }
+
+    fn skipped(&self) -> Option<&str> {
+        self.source.skipped()
+    }
+
     fn describe(&self) -> String {
         format!("the first {} of {}", self.count, self.source.describe())
     }
@@ -181,6 +199,15 @@ impl Dataset {
             Split::All => &self.all,
         }
     }
+}
+
+/// Signals of one shape out of a set that may hold several.
+#[derive(Clone)]
+pub struct Group {
+    /// The signals.
+    pub source: Arc<dyn Source>,
+    /// Where each of them stands in the whole set, from 0, ascending.
+    pub places: Vec<usize>,
 }
 
 impl DataConfig {
@@ -226,13 +253,29 @@ impl DataConfig {
 /// [`Error::Parameter`] for a field out of range or a source that does not exist; [`Error::Io`]; [`Error::Format`] and
 /// [`Error::Shape`] for files that are damaged, not of the kinds above, or of several shapes; [`Error::Download`].
 pub fn open(config: &DataConfig) -> Result<Dataset> {
+    collection(config)?.into_dataset(config)
+}
+
+/// Opens what a configuration names as [`open`] does, but lets pictures have different sizes: signals of one shape come
+/// together, in as many groups as there are shapes.
+///
+/// Groups stand in the order of their first signals. Where all signals are of one shape, as arrays, IDX files and patches
+/// always are, there is one group. `split` says which part; without it, the test set where the source comes with one, else
+/// everything: the part that was taken is returned too. Of it the first `limit` signals (at least 1) are used. [`Source::file`] tells which picture a signal is.
+///
+/// # Errors
+/// As [`open`], except for signals of several shapes.
+pub fn open_by_size(config: &DataConfig, split: Option<Split>, limit: usize) -> Result<(Split, Vec<Group>)> {
+    collection(config)?.into_groups(config, split, limit)
+}
+
+fn collection(config: &DataConfig) -> Result<Collection> {
     config.check()?;
-    let collection = match config.source.as_str() {
-        "digits" => digits::open(config.count, config.seed),
-        "mnist" => mnist::open()?,
-        path => open_path(Path::new(path), config)?,
-    };
-    collection.into_dataset(config)
+    match config.source.as_str() {
+        "digits" => Ok(digits::open(config.count, config.seed)),
+        "mnist" => mnist::open(),
+        path => open_path(Path::new(path), config),
+    }
 }
 
 fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {

@@ -1,12 +1,14 @@
 //! What every kind of input boils down to: pictures that can be read whole or by window, and the two ways to make
 //! signals of them, whole or as random patches.
 
-use super::{DataConfig, Dataset, Source};
+use super::{DataConfig, Dataset, Group, Source, Split, first};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
 
 /// Patches that are cut where the configuration does not say how many.
@@ -45,6 +47,16 @@ pub(super) trait Pictures: Send + Sync {
         None
     }
 
+    /// The file that holds one picture and nothing else, where there is one.
+    fn file(&self, _index: usize) -> Option<&Path> {
+        None
+    }
+
+    /// What was passed over and why, in one line, if anything was.
+    fn skipped(&self) -> Option<&str> {
+        None
+    }
+
     /// The whole set's name for messages.
     fn describe(&self) -> String;
 }
@@ -67,20 +79,61 @@ impl Collection {
         Self { pictures: Arc::new(Joined::new(train, test)), test: Some(indices) }
     }
 
+    /// Which pictures are signals to learn from and which are held out.
+    fn parts(&self, config: &DataConfig) -> Parts {
+        let count = self.pictures.count();
+        // A single picture cannot be divided: it is everything.
+        if count == 1 {
+            return Parts { train: vec![0], test: vec![0], all: vec![0] };
+        }
+        let test = self.test.clone().unwrap_or_else(|| held_out(count, config));
+        let train = complement(count, &test);
+        let all = if self.test.is_some() { [&train[..], &test].concat() } else { (0..count).collect() };
+        Parts { train, test, all }
+    }
+
+    /// The pictures of a part (default: the test set where the input has one, else all), those of one shape together.
+    /// Groups stand in the order of their first pictures.
+    pub fn into_groups(self, config: &DataConfig, split: Option<Split>, limit: usize) -> Result<(Split, Vec<Group>)> {
+        let split = split.unwrap_or(if self.test.is_some() { Split::Test } else { Split::All });
+        if config.patch.is_some() {
+            let source = first(self.into_dataset(config)?.split(split).clone(), limit);
+            let places = (0..source.len()).collect();
+            return Ok((split, vec![Group { source, places }]));
+        }
+        let Parts { train, test, all } = self.parts(config);
+        let chosen = match split {
+            Split::Train => train,
+            Split::Test => test,
+            Split::All => all,
+        };
+        let mut by_shape: HashMap<SignalShape, usize> = HashMap::new();
+        let mut groups: Vec<(SignalShape, Vec<usize>, Vec<usize>)> = Vec::new();
+        for (place, index) in chosen.into_iter().take(limit).enumerate() {
+            let shape = self.pictures.shape(index);
+            let group = *by_shape.entry(shape).or_insert(groups.len());
+            if group == groups.len() {
+                groups.push((shape, Vec::new(), Vec::new()));
+            }
+            groups[group].1.push(index);
+            groups[group].2.push(place);
+        }
+        let group = |(shape, indices, places)| Group {
+            source: Arc::new(Whole::new(self.pictures.clone(), shape, indices)),
+            places,
+        };
+        Ok((split, groups.into_iter().map(group).collect()))
+    }
+
     /// Makes signals of the pictures and says which are held out.
     pub fn into_dataset(self, config: &DataConfig) -> Result<Dataset> {
-        let Self { pictures, test } = self;
-        let has_test_set = test.is_some();
-        let count = pictures.count();
-        let test = test.unwrap_or_else(|| held_out(count, config));
-        // A single picture cannot be divided: it is everything.
-        let train = if count == 1 { vec![0] } else { complement(count, &test) };
-        let test = if count == 1 { vec![0] } else { test };
+        let Parts { train, test, all } = self.parts(config);
+        let Self { pictures, test: own_test } = self;
+        let has_test_set = own_test.is_some();
         let (train, test, all): (Arc<dyn Source>, Arc<dyn Source>, Arc<dyn Source>) = match config.patch {
             None => {
                 let shape = common_shape(&*pictures)?;
                 let whole = |indices: Vec<usize>| Arc::new(Whole::new(pictures.clone(), shape, indices));
-                let all = if has_test_set { [&train[..], &test].concat() } else { (0..count).collect() };
                 (whole(train), whole(test), whole(all))
             }
             Some(patch) => {
@@ -102,6 +155,13 @@ impl Collection {
         };
         Ok(Dataset { train, test, all, has_test_set })
     }
+}
+
+/// Indices of pictures: to learn from, held out, both.
+struct Parts {
+    train: Vec<usize>,
+    test: Vec<usize>,
+    all: Vec<usize>,
 }
 
 /// How many of `count` signals are held out: the nearest to the fraction that leaves both parts with one signal at
@@ -209,6 +269,15 @@ impl Pictures for Joined {
         self.labels.as_deref()
     }
 
+    fn file(&self, index: usize) -> Option<&Path> {
+        let (pictures, index) = self.locate(index);
+        pictures.file(index)
+    }
+
+    fn skipped(&self) -> Option<&str> {
+        self.first.skipped().or(self.second.skipped())
+    }
+
     fn describe(&self) -> String {
         format!("{} and {}", self.first.describe(), self.second.describe())
     }
@@ -245,6 +314,14 @@ impl Source for Whole {
 
     fn labels(&self) -> Option<&[u8]> {
         self.labels.as_deref()
+    }
+
+    fn file(&self, index: usize) -> Option<&Path> {
+        self.pictures.file(self.indices[index])
+    }
+
+    fn skipped(&self) -> Option<&str> {
+        self.pictures.skipped()
     }
 
     fn describe(&self) -> String {
@@ -304,6 +381,10 @@ impl Source for Patches {
             let window = Window { top, left, height: self.shape.height, width: self.shape.width };
             self.pictures.read(picture, window, out)
         })
+    }
+
+    fn skipped(&self) -> Option<&str> {
+        self.pictures.skipped()
     }
 
     fn describe(&self) -> String {
@@ -429,6 +510,49 @@ mod tests {
         let config = DataConfig { patch: Some(5.into()), ..config };
         let message = Collection::of(Ramps(vec![[4, 4]])).into_dataset(&config).err().unwrap().to_string();
         assert!(message.contains("patch = 5x5") && message.contains("ramp 0 is 4x4"), "{message}");
+    }
+
+    #[test]
+    fn several_shapes_come_in_groups() {
+        let sizes = vec![[4, 4], [4, 5], [4, 4], [6, 2], [4, 5]];
+        let groups = |config: &DataConfig, split, limit| {
+            Collection::of(Ramps(sizes.clone())).into_groups(config, split, limit).unwrap()
+        };
+        let config = DataConfig { held_out: 0.4, ..DataConfig::default() };
+        let (split, all) = groups(&config, None, usize::MAX);
+        assert_eq!(split, Split::All);
+        let found: Vec<_> = all.iter().map(|group| (group.source.shape(), group.places.clone())).collect();
+        let shape = |height, width| SignalShape::new(1, height, width);
+        assert_eq!(found, [(shape(4, 4), vec![0, 2]), (shape(4, 5), vec![1, 4]), (shape(6, 2), vec![3])]);
+        for group in &all {
+            let len = group.source.shape().len();
+            let corners: Vec<usize> =
+                all_of(&*group.source).chunks(len).map(|values| values[0] as usize / 10_000).collect();
+            assert_eq!(corners, group.places);
+        }
+        let (_, few) = groups(&config, Some(Split::All), 2);
+        assert_eq!(few.iter().map(|group| group.places.clone()).collect::<Vec<_>>(), [[0], [1]]);
+        // The parts are those that signals of one shape would have.
+        let split_of = |split| -> Vec<usize> {
+            let mut pictures: Vec<usize> = groups(&config, Some(split), usize::MAX)
+                .1
+                .iter()
+                .flat_map(|group| {
+                    let len = group.source.shape().len();
+                    all_of(&*group.source).chunks(len).map(|values| values[0] as usize / 10_000).collect::<Vec<_>>()
+                })
+                .collect();
+            pictures.sort_unstable();
+            pictures
+        };
+        let same = Collection::of(Ramps(vec![[1, 1]; 5])).into_dataset(&config).unwrap();
+        let first =
+            |source: &dyn Source| all_of(source).iter().map(|value| *value as usize / 10_000).collect::<Vec<_>>();
+        assert_eq!(split_of(Split::Train), first(&*same.train));
+        assert_eq!(split_of(Split::Test), first(&*same.test));
+        let config = DataConfig { patch: Some(2.into()), patches: Some(10), ..config };
+        let (_, patches) = groups(&config, None, 7);
+        assert_eq!((patches.len(), &patches[0].places), (1, &(0..7).collect()));
     }
 
     #[test]
