@@ -450,6 +450,7 @@ pub struct Batch {
 }
 
 /// What is known after coding.
+#[derive(Default)]
 pub struct Coded {
     /// One report for each signal.
     pub reports: Vec<SignalReport>,
@@ -457,12 +458,8 @@ pub struct Coded {
     pub seconds: f64,
     /// Seconds for what does not depend on single signals.
     pub setup_seconds: f64,
-}
-
-impl Coded {
-    fn new(coder: &Coder, signals: usize) -> Self {
-        Self { reports: Vec::with_capacity(signals), seconds: 0.0, setup_seconds: coder.setup_seconds }
-    }
+    /// Algorithm and application for each shape of signals.
+    ways: Vec<(&'static str, Application)>,
 }
 
 /// Signals of one shape or several, with how they are coded: each shape has an operator of its own.
@@ -516,7 +513,7 @@ impl Coders {
     /// As [`Coder::run`].
     pub fn run(&self, mut visit: impl FnMut(usize, &Coder, Batch) -> Result<()>) -> Result<Coded> {
         let progress = Progress::new("coding", "signals", self.len() as u64);
-        let mut coded = Coded::new(&self.first, self.len());
+        let mut coded = Coded::default();
         for (index, group) in self.groups.iter().enumerate() {
             if index == 0 {
                 self.first.code(group, &progress, &mut coded, |batch| visit(0, &self.first, batch))?;
@@ -524,7 +521,6 @@ impl Coders {
             }
             let settings = self.settings.part(group.places());
             let coder = Coder::new(self.model.clone(), group.shape(), &group.source(), settings)?;
-            coded.setup_seconds += coder.setup_seconds;
             coder.code(group, &progress, &mut coded, |batch| visit(index, &coder, batch))?;
         }
         Ok(coded)
@@ -533,7 +529,15 @@ impl Coders {
     /// Results as JSON.
     pub fn json(&self, coded: &Coded, device: &str) -> Value {
         let mut document = self.first.json(coded, device);
-        document["shapes"] = self.groups.iter().map(|group| group.shape().to_string()).collect();
+        let shapes = self.groups.iter().zip(&coded.ways).map(|(group, (algorithm, application))| {
+            json!({
+                "shape": group.shape().to_string(),
+                "signals": group.len(),
+                "algorithm": algorithm,
+                "application": application,
+            })
+        });
+        document["shapes"] = shapes.collect();
         document["skipped"] = json!(self.groups[0].skipped());
         document
     }
@@ -604,7 +608,7 @@ impl Coder {
     /// Signals that cannot be read; an interruption; errors of `visit`.
     pub fn run(&self, signals: &Signals, visit: impl FnMut(Batch) -> Result<()>) -> Result<Coded> {
         let progress = Progress::new("coding", "signals", signals.len() as u64);
-        let mut coded = Coded::new(self, signals.len());
+        let mut coded = Coded::default();
         self.code(signals, &progress, &mut coded, visit)?;
         Ok(coded)
     }
@@ -617,6 +621,8 @@ impl Coder {
         mut visit: impl FnMut(Batch) -> Result<()>,
     ) -> Result<()> {
         let count = signals.len();
+        coded.setup_seconds += self.setup_seconds;
+        coded.ways.push((self.pursuit.name(), self.operator.application()));
         let batch_size =
             self.settings.args.solver.batch_size.unwrap_or_else(|| default_batch(self.operator.geometry()));
         let device = self.operator.device();
@@ -706,10 +712,11 @@ impl Coder {
         let reports = &coded.reports;
         let mut summary = Summary::new(format!("coded {signals}"));
         let args = &self.settings.args.pursuit;
-        summary.row(
-            "pursuit",
-            format!("{} ({}), {}, {device}", args.name, self.pursuit.name(), self.operator.application()),
-        );
+        let mut ways: Vec<String> =
+            coded.ways.iter().map(|(algorithm, application)| format!("({algorithm}), {application}")).collect();
+        ways.sort();
+        ways.dedup();
+        summary.row("pursuit", format!("{} {}, {device}", args.name, ways.join(" and ")));
         if let Some(lambda) = &self.recipe.lambda {
             let mean_lambda = number(mean(reports, |report| report.lambda.into()));
             let lambda = match lambda {

@@ -179,17 +179,23 @@ impl CompareArgs {
         if let Some(out) = &self.out {
             plot::error_against_nonzeros(out, &curves)?;
         }
+        let basis = self.solver.basis(nonnegative);
         if self.json {
+            let json_of = |row: &Row| {
+                let mut document = row.json();
+                document["not_converged"] = coding::not_converged_json(&row.measures.convergence, &basis);
+                document
+            };
             let mut document = json!({
                 "signals": signals.len(),
                 "source": signals.source(),
                 "device": self.input.device.name(),
                 "nonnegative": nonnegative,
                 "layer_weights": self.layer_weights,
-                "rows": rows.iter().map(Row::json).collect::<Value>(),
+                "rows": rows.iter().map(json_of).collect::<Value>(),
             });
             if let Some(out) = &self.out {
-                let curve = |rows: &Vec<Row>| rows.iter().map(Row::json).collect::<Value>();
+                let curve = |rows: &Vec<Row>| rows.iter().map(json_of).collect::<Value>();
                 document["curves"] = curves.iter().map(curve).collect();
                 document["out"] = out.display().to_string().into();
             }
@@ -199,7 +205,6 @@ impl CompareArgs {
         if let Some(out) = &self.out {
             text.push_str(&format!("\n  written  {}", out.display()));
         }
-        let basis = self.solver.basis(nonnegative);
         for row in &rows {
             if let Some(line) = coding::not_converged(&row.measures.convergence, &basis, "signal") {
                 text.push_str(&format!("\n{}: {line}", name_of(row)));

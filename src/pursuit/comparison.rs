@@ -34,7 +34,8 @@ pub struct Measures {
     pub stripe_norms: Vec<f64>,
     /// ‖γ_{i−1} − D_i γ_i‖ for i = 2 … L.
     pub inconsistency: Vec<f64>,
-    /// How many signals came to the gap that their pursuit was told.
+    /// How many signals came to the gap that their pursuit was told. Not in JSON, which has it where some did not.
+    #[serde(skip)]
     pub convergence: Convergence,
     /// Seconds for all signals, without what is computed once.
     pub seconds: f64,
