@@ -162,7 +162,7 @@ fn main() -> Result<()> {
          The 10,000 test digits, λ = 0.3, non-negative codes, effective atoms of unit norm, relative duality gap {GAP:.0e}; \
          update rule `{}`:\n\n\
          | | |\n|---|---|\n\
-         | mean ½‖y − D^(3)γ‖² + λ‖γ‖₁ | {:.4} |\n| PSNR | {:.2} dB |\n| variance unexplained | {:.2}% |\n\
+         | mean ½‖y − D^(3)γ‖² + λ‖γ‖₁ | {:.4} |\n| PSNR | {:.2} dB |\n| variance unexplained | {} |\n\
          | non-zeros of γ_1, γ_2, γ_3 | {:.0}, {:.0}, {:.1} |\n| zeros in D_2, D_3 | {:.2}%, {:.2}% |\n\
          | atoms of D_3 that no test digit uses | {} of {} |\n| coherence of D_1, D_2, D_3 | {} |\n\
          | coherence of D^(1), D^(2), D^(3) | {} |\n",
@@ -171,7 +171,7 @@ fn main() -> Result<()> {
         if rule == UpdateRule::Gradient { "gradient" } else { "pursuit" },
         test.objective,
         test.psnr,
-        100.0 * test.fvu,
+        test.fvu.map_or("–".into(), |fvu| format!("{:.2}%", 100.0 * fvu)),
         test.nonzeros[0],
         test.nonzeros[1],
         test.nonzeros[2],

@@ -313,7 +313,8 @@ impl Observer for Lines {
 impl RivalObserver for Lines {
     fn record(&mut self, record: &RivalRecord) -> Result<()> {
         if let RivalRecord::Epoch { epoch, train_loss, test, .. } = record {
-            println!("  epoch {epoch}: loss {train_loss:.4}, FVU {:.4}, {:.1} non-zeros", test.fvu, test.nonzeros);
+            let fvu = test.fvu.map_or("–".into(), |fvu| format!("{fvu:.4}"));
+            println!("  epoch {epoch}: loss {train_loss:.4}, FVU {fvu}, {:.1} non-zeros", test.nonzeros);
         }
         Ok(())
     }

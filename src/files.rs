@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use std::fs;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Beginning and end of the names of temporary files.
 const PREFIX: &str = ".mlcsc-";
@@ -213,14 +214,36 @@ pub fn open_with_length(path: &Path) -> Result<(fs::File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a file whole.
+/// Most bytes that are read from a pipe.
+const MAX_PIPED: u64 = 1 << 32;
+
+/// Reads a file whole, be it a regular one or a pipe such as `/dev/stdin` or a shell's `<(…)`.
+///
+/// A pipe gives its content once: it is kept for those who read the same path again.
 ///
 /// # Errors
-/// As [`open_with_length`].
+/// As [`open_with_length`]; a pipe of more than 4 GiB.
 pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
-    let (file, length) = open_with_length(path)?;
+    static PIPED: Mutex<Vec<(PathBuf, Vec<u8>)>> = Mutex::new(Vec::new());
+    let is_special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
+    if !is_special {
+        let (file, length) = open_with_length(path)?;
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes).map_err(Error::read(path))?;
+        return Ok(bytes);
+    }
+    // Held while reading, so that two readers do not share out one content.
+    let mut piped = PIPED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, bytes)) = piped.iter().find(|(known, _)| known == path) {
+        return Ok(bytes.clone());
+    }
+    let file = fs::File::open(path).map_err(Error::read(path))?;
     let mut bytes = Vec::new();
-    file.take(length).read_to_end(&mut bytes).map_err(Error::read(path))?;
+    file.take(MAX_PIPED + 1).read_to_end(&mut bytes).map_err(Error::read(path))?;
+    if bytes.len() as u64 > MAX_PIPED {
+        return Err(Error::format(path, format!("expected at most {MAX_PIPED} bytes from a pipe, found more")));
+    }
+    piped.push((path.into(), bytes.clone()));
     Ok(bytes)
 }
 

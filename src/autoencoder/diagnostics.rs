@@ -38,16 +38,18 @@ pub struct DiagnosticsSums {
 pub struct Diagnostics {
     /// Number of signals.
     pub signals: usize,
-    /// Fraction of variance unexplained: Σ‖y − x‖² / Σ‖y − ȳ‖².
-    pub fvu: f64,
+    /// Fraction of variance unexplained: Σ‖y − x‖² / Σ‖y − ȳ‖²; `None` where signals don't vary, as a single one.
+    pub fvu: Option<f64>,
     /// Mean peak signal-to-noise ratio in dB, peak 1.
     pub psnr: f64,
     /// Mean ‖γ‖₀.
     pub nonzeros: f64,
-    /// Mean Hoyer sparsity of the codes that are not zero: (√n − ‖γ‖₁/‖γ‖₂)/(√n − 1), 0 for a flat code and 1 for one non-zero.
-    pub hoyer: f64,
-    /// Σ〈y, x〉/Σ‖y‖²: 1 where reconstructions have the length that they should, less where a penalty shrinks them.
-    pub shrinkage: f64,
+    /// Mean Hoyer sparsity of the codes that are not zero: (√n − ‖γ‖₁/‖γ‖₂)/(√n − 1), 0 for a flat code and 1 for one non-zero;
+    /// `None` where all codes are zero.
+    pub hoyer: Option<f64>,
+    /// Σ〈y, x〉/Σ‖y‖²: 1 where reconstructions have the length that they should, less where a penalty shrinks them; `None` where
+    /// all signals are zero.
+    pub shrinkage: Option<f64>,
     /// Units that no signal used.
     pub dead_units: usize,
     /// Units that are used at more than a tenth of all positions of all signals.
@@ -103,7 +105,7 @@ impl DiagnosticsSums {
         }
     }
 
-    /// The results; zeros where there were no signals.
+    /// The results; means are zero where there were no signals.
     pub fn finish(&self) -> Diagnostics {
         let signals = self.quality.signals();
         let places = (signals * self.positions).max(1) as f64;
@@ -115,11 +117,11 @@ impl DiagnosticsSums {
         }
         Diagnostics {
             signals,
-            fvu: self.quality.variance_unexplained().unwrap_or(0.0),
+            fvu: self.quality.variance_unexplained(),
             psnr: self.quality.psnr().unwrap_or(0.0),
             nonzeros: self.nonzeros / signals.max(1) as f64,
-            hoyer: self.hoyer / self.coded.max(1) as f64,
-            shrinkage: if self.energy > 0.0 { self.inner / self.energy } else { 0.0 },
+            hoyer: (self.coded > 0).then(|| self.hoyer / self.coded as f64),
+            shrinkage: (self.energy > 0.0).then(|| self.inner / self.energy),
             dead_units: self.usage.iter().filter(|count| **count == 0).count(),
             dense_units: self.usage.iter().filter(|count| **count as f64 > 0.1 * places).count(),
             density,
@@ -261,13 +263,32 @@ mod tests {
         sums.add(&signals, &Half.reconstruct(signals.clone()).unwrap());
         let found = sums.finish();
         assert_eq!((found.signals, found.nonzeros, found.dead_units, found.dense_units), (2, 1.5, 2, 2));
-        assert!((found.shrinkage - 0.5).abs() < 1e-12);
+        assert!((found.shrinkage.unwrap() - 0.5).abs() < 1e-12);
         // One non-zero: 1. Two equal ones of four: (2 − √2)/(2 − 1).
-        assert!((found.hoyer - 0.5 * (1.0 + 2.0 - 2f64.sqrt())).abs() < 1e-6);
+        assert!((found.hoyer.unwrap() - 0.5 * (1.0 + 2.0 - 2f64.sqrt())).abs() < 1e-6);
         // Squared errors 0.25 and 0.5; the variance is that of the second value alone, 2·0.5².
-        assert!((found.fvu - 0.75 / 0.5).abs() < 1e-9);
+        assert!((found.fvu.unwrap() - 0.75 / 0.5).abs() < 1e-9);
         assert_eq!(found.density, [2, 0, 0, 0, 0, 2]);
         assert_eq!(hoyer(&[0.0, 0.0]), None);
+    }
+
+    #[test]
+    fn what_is_undefined_is_null() {
+        let device = crate::device::named(None).unwrap();
+        let of = |values: [f32; 8]| {
+            let signals = Tensor::from_data(TensorData::new(values.to_vec(), [2, 4, 1, 1]), &device);
+            let mut sums = DiagnosticsSums::new(&Half);
+            sums.add(&signals, &Half.reconstruct(signals.clone()).unwrap());
+            sums.finish()
+        };
+        let same = of([1e4, 0.3, 0.0, 0.1, 1e4, 0.3, 0.0, 0.1]);
+        assert_eq!(same.fvu, None);
+        assert!((same.shrinkage.unwrap() - 0.5).abs() < 1e-12 && same.hoyer.is_some());
+        let document = serde_json::to_value(&same).unwrap();
+        assert!(document["fvu"].is_null() && document["shrinkage"].is_number());
+        assert_eq!(serde_json::from_value::<Diagnostics>(document).unwrap(), same);
+        let zero = of([0.0; 8]);
+        assert_eq!((zero.fvu, zero.hoyer, zero.shrinkage), (None, None, None));
     }
 
     #[test]

@@ -10,8 +10,8 @@
 
 use super::features::{Features, PoolingConfig};
 use crate::autoencoder::Autoencoder;
-use crate::data::Source;
 use crate::data::deskew::deskew;
+use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
@@ -241,7 +241,8 @@ impl WindowConfig {
         }
         let channels = model.config().signal.channels;
         if signal.channels != channels {
-            return Err(Error::shape("signals", format!("{channels} channels, as the model's"), signal));
+            let expected = wanted_shape(format!("{channels} channels, as the model's"), channels, signal);
+            return Err(Error::shape("signals", expected, signal));
         }
         let geometry = model.config().geometry()?;
         let pixels = |layer: usize| geometry.effective(layer).kernel.iter().product::<usize>() as f32;

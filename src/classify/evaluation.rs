@@ -36,18 +36,23 @@ impl Default for EvaluationConfig {
 /// What a classifier made of test vectors.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Confusion {
-    /// Test vectors of a class (rows) that were given a class (columns).
+    /// The label of every class, ascending.
+    pub labels: Vec<u8>,
+    /// Test vectors of a class (rows) that were given a class (columns), in the order of `labels`.
     pub counts: Vec<Vec<usize>>,
 }
 
 impl Confusion {
-    /// Of predictions beside the truth.
-    pub fn new(labels: &[u8], predictions: &[u8], classes: usize) -> Self {
-        let mut counts = vec![vec![0; classes]; classes];
-        for (&label, &prediction) in labels.iter().zip(predictions) {
-            counts[usize::from(label)][usize::from(prediction)] += 1;
+    /// Of predictions beside the truth, both as places in `labels`.
+    ///
+    /// # Panics
+    /// If there is no such place.
+    pub fn new(truth: &[u8], predictions: &[u8], labels: &[u8]) -> Self {
+        let mut counts = vec![vec![0; labels.len()]; labels.len()];
+        for (&class, &prediction) in truth.iter().zip(predictions) {
+            counts[usize::from(class)][usize::from(prediction)] += 1;
         }
-        Self { counts }
+        Self { labels: labels.into(), counts }
     }
 
     /// Test vectors.
@@ -107,13 +112,17 @@ pub struct Evaluation {
 }
 
 /// Labelled vectors to learn from and to be judged on.
+///
+/// The classes are the labels that occur among the training vectors, whatever numbers they are.
 #[derive(Debug)]
 pub struct Labelled {
     train: Features,
-    train_labels: Vec<u8>,
+    /// Places in `labels`.
+    train_classes: Vec<u8>,
     test: Features,
-    test_labels: Vec<u8>,
-    classes: usize,
+    test_classes: Vec<u8>,
+    /// The label of every class, ascending.
+    labels: Vec<u8>,
 }
 
 impl Labelled {
@@ -136,22 +145,34 @@ impl Labelled {
                 return Err(Error::shape(what, format!("{}, one per vector", features.rows()), labels.len()));
             }
         }
-        let classes = train_labels.iter().max().map_or(0, |&label| usize::from(label) + 1);
-        if train_labels.iter().min() == train_labels.iter().max() {
-            return Err(Error::shape("classes among the training labels", "at least two", classes.min(1)));
+        let mut known = train_labels.clone();
+        known.sort_unstable();
+        known.dedup();
+        if known.len() < 2 {
+            return Err(Error::shape("classes among the training labels", "at least two", known.len()));
         }
-        if let Some(label) = test_labels.iter().find(|&&label| usize::from(label) >= classes) {
-            return Err(Error::parameter("test label", label, format!("less than {classes}, as in training")));
-        }
+        let class_of = |label: u8| {
+            known.binary_search(&label).map(|class| class as u8).map_err(|_| {
+                let labels = known.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+                Error::parameter("test label", label, format!("one of the labels of the training signals: {labels}"))
+            })
+        };
+        let train_classes = train_labels.into_iter().map(class_of).collect::<Result<_>>()?;
+        let test_classes = test_labels.into_iter().map(class_of).collect::<Result<_>>()?;
         let standardization = Standardization::of(&train, scaling);
         standardization.apply(&mut train)?;
         standardization.apply(&mut test)?;
-        Ok(Self { train, train_labels, test, test_labels, classes })
+        Ok(Self { train, train_classes, test, test_classes, labels: known })
     }
 
     /// Number of classes.
     pub fn classes(&self) -> usize {
-        self.classes
+        self.labels.len()
+    }
+
+    /// The label of every class, ascending.
+    pub fn labels(&self) -> &[u8] {
+        &self.labels
     }
 
     /// Number of training vectors.
@@ -177,8 +198,13 @@ impl Labelled {
     ) -> Result<Option<Evaluation>> {
         config.check()?;
         let wanted = labels.unwrap_or(self.training());
-        if wanted < 2 * self.classes || wanted > self.training() {
-            let expected = format!("from {} (two of every class) to {}", 2 * self.classes, self.training());
+        let least = 2 * self.classes();
+        if self.training() < least {
+            let expected = format!("at least {least}, two for each of {} classes", self.classes());
+            return Err(Error::shape("training signals", expected, self.training()));
+        }
+        if wanted < least || wanted > self.training() {
+            let expected = format!("from {least} (two of every class) to {}", self.training());
             return Err(Error::parameter("labels", wanted, expected));
         }
         let all: Vec<usize> = (0..self.training()).collect();
@@ -196,7 +222,7 @@ impl Labelled {
         let mut worse = 0;
         for penalty in penalties {
             let linear = LinearConfig { penalty, ..config.classifier.clone() };
-            let found = linear.fit(&self.train, &self.train_labels, &seen, self.classes, start.as_ref())?;
+            let found = linear.fit(&self.train, &self.train_classes, &seen, self.classes(), start.as_ref())?;
             let error = self.error_of(&found, &held)?;
             let candidate = Candidate { penalty, error, iterations: found.iterations };
             let on = tried(&candidate);
@@ -220,14 +246,14 @@ impl Labelled {
             return Err(Error::parameter("penalties", "nothing", "at least one"));
         };
         let linear = LinearConfig { penalty, ..config.classifier.clone() };
-        let classifier = linear.fit(&self.train, &self.train_labels, &rows, self.classes, Some(&found))?;
+        let classifier = linear.fit(&self.train, &self.train_classes, &rows, self.classes(), Some(&found))?;
         let all_test: Vec<usize> = (0..self.test.rows()).collect();
         let predictions = classifier.predict(&self.test, &all_test)?;
         Ok(Some(Evaluation {
             labels: rows.len(),
             penalty,
             candidates,
-            confusion: Confusion::new(&self.test_labels, &predictions, self.classes),
+            confusion: Confusion::new(&self.test_classes, &predictions, &self.labels),
             training_error: self.error_of(&classifier, &rows)?,
             iterations: classifier.iterations,
             converged: classifier.converged,
@@ -236,7 +262,7 @@ impl Labelled {
 
     fn error_of(&self, classifier: &LinearClassifier, rows: &[usize]) -> Result<f64> {
         let predictions = classifier.predict(&self.train, rows)?;
-        let wrong = rows.iter().zip(predictions).filter(|&(&row, class)| self.train_labels[row] != class).count();
+        let wrong = rows.iter().zip(predictions).filter(|&(&row, class)| self.train_classes[row] != class).count();
         Ok(wrong as f64 / rows.len().max(1) as f64)
     }
 
@@ -244,9 +270,9 @@ impl Labelled {
     fn divide(&self, rows: &[usize], part: f64, seed: u64) -> (Vec<usize>, Vec<usize>) {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let (mut first, mut second) = (Vec::new(), Vec::new());
-        for class in 0..self.classes {
+        for class in 0..self.classes() {
             let mut own: Vec<usize> =
-                rows.iter().copied().filter(|&row| usize::from(self.train_labels[row]) == class).collect();
+                rows.iter().copied().filter(|&row| usize::from(self.train_classes[row]) == class).collect();
             own.shuffle(&mut random);
             let count = ((own.len() as f64 * part).round() as usize).clamp(1.min(own.len()), own.len().max(2) - 1);
             second.extend(own.split_off(count.min(own.len())));
@@ -325,18 +351,37 @@ mod tests {
         let mut all = [first.clone(), second].concat();
         all.sort_unstable();
         assert_eq!(all, rows);
-        let of_class = |rows: &[usize]| rows.iter().filter(|&&row| labelled.train_labels[row] == 1).count();
+        let of_class = |rows: &[usize]| rows.iter().filter(|&&row| labelled.train_classes[row] == 1).count();
         assert_eq!(of_class(&first), (of_class(&rows) as f64 * 0.25).round() as usize);
         assert_ne!(first, labelled.divide(&rows, 0.25, 4).0);
+    }
+
+    /// The numbers that labels are do not matter, but are told.
+    #[test]
+    fn classes_are_the_labels_that_occur() {
+        let ((train, labels), (test, test_labels)) = (drawn(600, 1), drawn(500, 2));
+        let named = |labels: &[u8], names: [u8; 2]| labels.iter().map(|&label| names[usize::from(label)]).collect();
+        let evaluate = |names: [u8; 2]| {
+            let (labels, test_labels) = (named(&labels, names), named(&test_labels, names));
+            let labelled = Labelled::new(train.clone(), labels, test.clone(), test_labels, Scaling::Each).unwrap();
+            assert_eq!((labelled.classes(), labelled.labels()), (2, &names[..]));
+            let found = labelled.evaluate(&EvaluationConfig::default(), None, |_| true).unwrap().unwrap();
+            // Four labels are enough for two classes.
+            labelled.evaluate(&EvaluationConfig::default(), Some(4), |_| true).unwrap();
+            found.confusion
+        };
+        let (from_zero, other) = (evaluate([0, 1]), evaluate([1, 60]));
+        assert_eq!(other.labels, [1, 60]);
+        assert_eq!(from_zero.counts, other.counts);
     }
 
     /// 5 errors in 100: the interval of the textbooks.
     #[test]
     fn intervals_are_wilsons() {
-        let confusion = Confusion { counts: vec![vec![50, 2], vec![3, 45]] };
+        let confusion = Confusion { labels: vec![0, 1], counts: vec![vec![50, 2], vec![3, 45]] };
         let [low, high] = confusion.interval();
         assert!((low - 0.021_544).abs() < 1e-5 && (high - 0.111_750).abs() < 1e-5, "{low} {high}");
-        assert_eq!(Confusion { counts: vec![vec![10, 0], vec![0, 10]] }.interval()[0], 0.0);
+        assert_eq!(Confusion { labels: vec![0, 1], counts: vec![vec![10, 0], vec![0, 10]] }.interval()[0], 0.0);
     }
 
     #[test]
@@ -349,6 +394,10 @@ mod tests {
         assert!(new(labels[1..].to_vec(), test_labels.clone()).is_some_and(|error| error.contains("60, one per")));
         assert!(new(vec![1; 60], test_labels.clone()).is_some_and(|error| error.contains("at least two")));
         assert!(new(labels.clone(), vec![2; 20]).is_some_and(|error| error.starts_with("test label = 2")));
+        let few = Features::new(vec![0.0, 1.0, 2.0], 1).unwrap();
+        let few = Labelled::new(few.clone(), vec![5, 9, 9], few, vec![5, 9, 9], Scaling::Each).unwrap();
+        let message = few.evaluate(&EvaluationConfig::default(), None, |_| true).unwrap_err().to_string();
+        assert_eq!(message, "training signals: expected at least 4, two for each of 2 classes, found 3");
         let labelled = labelled();
         let error = |config: EvaluationConfig, labels| labelled.evaluate(&config, labels, |_| true).is_err();
         assert!(error(EvaluationConfig::default(), Some(3)));

@@ -133,6 +133,7 @@ impl CertifyArgs {
             "model": self.input.model.display().to_string(),
             "signals": signals.len(),
             "source": signals.source(),
+            "skipped": signals.skipped(),
             "pursuit": self.pursuit.name(),
             "noise": self.noise,
             "device": self.input.device.name(),

@@ -11,7 +11,7 @@ use crate::classify::{
     Loss, NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder, WindowConfig,
     check_power, extract,
 };
-use crate::data::{Dataset, Source};
+use crate::data::{Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::Mlcsc;
 use crate::pursuit::by_name;
@@ -156,7 +156,8 @@ impl ClassifyArgs {
             }
             if network.signal() != data.train.shape() {
                 let what = format!("signals of {} for {}", data.train.describe(), self.model.display());
-                return Err(Error::shape(what, network.signal(), data.train.shape()));
+                let (wanted, found) = (network.signal(), data.train.shape());
+                return Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found));
             }
             let encoder = NetworkEncoder::new(network.as_ref(), self.layers.as_deref(), &device).map_err(named)?;
             return self.judge(&data, Box::new(encoder));
@@ -255,7 +256,7 @@ impl ClassifyArgs {
 
     fn document(&self, evaluations: &[Evaluation], labelled: &Labelled, coding_seconds: f64, seconds: f64) -> Value {
         let one = |evaluation: &Evaluation| {
-            let Confusion { counts } = &evaluation.confusion;
+            let Confusion { counts, .. } = &evaluation.confusion;
             json!({
                 "labels": evaluation.labels,
                 "test_error": evaluation.confusion.error(),
@@ -276,6 +277,7 @@ impl ClassifyArgs {
         document["power"] = json!(self.power);
         document["scaling"] = json!(self.scale);
         document["classes"] = labelled.classes().into();
+        document["class_labels"] = labelled.labels().into();
         document["test_signals"] = evaluations[0].confusion.total().into();
         document["coding_seconds"] = coding_seconds.into();
         document["seconds"] = seconds.into();
@@ -307,10 +309,10 @@ impl ClassifyArgs {
             summary.row(format!("with {}", counted(fewer.labels, "label")), error(fewer));
         }
         summary.row("time", format!("{} s", number(seconds)));
-        let classes = all.confusion.counts.len();
-        let heading = std::iter::once("true \\ found".to_owned()).chain((0..classes).map(|class| class.to_string()));
-        let rows = all.confusion.counts.iter().enumerate().map(|(class, counts)| {
-            std::iter::once(class.to_string()).chain(counts.iter().map(ToString::to_string)).collect()
+        let Confusion { labels, counts } = &all.confusion;
+        let heading = std::iter::once("true \\ found".to_owned()).chain(labels.iter().map(u8::to_string));
+        let rows = labels.iter().zip(counts).map(|(label, counts)| {
+            std::iter::once(label.to_string()).chain(counts.iter().map(ToString::to_string)).collect()
         });
         let rows: Vec<Vec<String>> = std::iter::once(heading.collect()).chain(rows).collect();
         format!("{}\n\n{}", summary.text(), table(&rows))

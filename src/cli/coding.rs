@@ -4,7 +4,7 @@ use super::data::Signals;
 use super::interrupt;
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
-use crate::data::npy;
+use crate::data::{npy, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::{Geometry, SignalShape};
@@ -786,7 +786,7 @@ impl Coder {
 pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: Application) -> Result<Operator> {
     let channels = model.config().signal.channels;
     if signal.channels != channels {
-        let expected = format!("{}, as the model's", counted(channels, "channel"));
+        let expected = wanted_shape(format!("{}, as the model's", counted(channels, "channel")), channels, signal);
         return Err(Error::shape(format!("signals of {source}"), expected, format!("{signal}")));
     }
     model.operator(signal, application).map_err(|error| match error {

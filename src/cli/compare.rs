@@ -189,6 +189,7 @@ impl CompareArgs {
             let mut document = json!({
                 "signals": signals.len(),
                 "source": signals.source(),
+                "skipped": signals.skipped(),
                 "device": self.input.device.name(),
                 "nonnegative": nonnegative,
                 "layer_weights": self.layer_weights,

@@ -7,15 +7,16 @@ use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::{Pair, SignalShape};
 use clap::{Args, ValueEnum};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// What to read.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Signals")]
 pub struct DataArgs {
-    /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image, of a folder of images or of
-    /// a .npy array
+    /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image (PNG, JPEG, PNM, TIFF, BMP,
+    /// WebP), of a folder of images or of a .npy array
     #[arg(long = "data", value_name = "SRC")]
     pub source: Option<String>,
     /// Signals to draw for `digits`
@@ -27,7 +28,7 @@ pub struct DataArgs {
     /// Number of random patches
     #[arg(long, value_name = "N")]
     pub patches: Option<usize>,
-    /// Turn colour images grey
+    /// Turn colour images grey, as Pillow's convert("L") does
     #[arg(long)]
     pub grey: bool,
     /// Seed of the generator, of the patches and of the split
@@ -69,7 +70,18 @@ impl DataArgs {
 /// # Errors
 /// As [`data::open`].
 pub fn open(config: &DataConfig) -> Result<Dataset> {
-    data::open(config).map_err(name_flag)
+    let data = data::open(config).map_err(name_flag)?;
+    tell_skipped(&*data.all);
+    Ok(data)
+}
+
+/// Says what was passed over, once for every source however often it is opened.
+fn tell_skipped(source: &dyn Source) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let Some(skipped) = source.skipped() else { return };
+    if TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(skipped.into()) {
+        output::complain(skipped);
+    }
 }
 
 /// Puts the flag in place of the configuration's field, where there is one.
@@ -152,6 +164,9 @@ impl InputArgs {
         let split = self.selection.split.map(Split::from);
         let (split, groups) = data::open_by_size(&config, split, limit).map_err(name_flag)?;
         let part = name_of(split);
+        if let Some(group) = groups.first() {
+            tell_skipped(&*group.source);
+        }
         Ok(groups
             .into_iter()
             .map(|Group { source, places }| Signals { count: source.len(), source, places, part })

@@ -2,14 +2,14 @@
 
 use super::coding::{not_converged, not_converged_json};
 use super::data::{self, DataArgs, SelectionArgs, Signals};
-use super::output::{self, number, table};
+use super::output::{self, number, or_dash, table};
 use super::{DeviceArgs, interrupt};
 use crate::autoencoder::diagnostics::stability;
 use crate::autoencoder::{
     Autoencoder, Diagnostics, DiagnosticsSums, PursuitAutoencoder, SparseAutoencoder, has_encoder,
 };
 use crate::baselines::{Rival, is_rival};
-use crate::data::DataConfig;
+use crate::data::{DataConfig, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::Mlcsc;
 use crate::pursuit::{BasisPursuitConfig, Convergence, Lambda};
@@ -56,7 +56,8 @@ impl DiagnoseArgs {
         for (network, path) in networks.iter().zip(&self.models) {
             if network.signal() != signals.shape() {
                 let what = format!("signals of {} for {}", signals.source(), path.display());
-                return Err(Error::shape(what, network.signal(), signals.shape()));
+                let (wanted, found) = (network.signal(), signals.shape());
+                return Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found));
             }
         }
         interrupt::watch();
@@ -87,6 +88,7 @@ impl DiagnoseArgs {
             return output::print_json(&json!({
                 "signals": signals.len(),
                 "source": signals.source(),
+                "skipped": signals.skipped(),
                 "models": models,
             }));
         }
@@ -108,11 +110,11 @@ impl DiagnoseArgs {
             }
             let mut row = vec![
                 name,
-                format!("{:.4}", found.fvu),
+                or_dash(found.fvu, |fvu| format!("{fvu:.4}")),
                 format!("{:.2}", found.psnr),
                 number(found.nonzeros),
-                format!("{:.3}", found.hoyer),
-                format!("{:.3}", found.shrinkage),
+                or_dash(found.hoyer, |hoyer| format!("{hoyer:.3}")),
+                or_dash(found.shrinkage, |shrinkage| format!("{shrinkage:.3}")),
                 found.dead_units.to_string(),
                 found.dense_units.to_string(),
                 found.density.map(|count| count.to_string()).join("/"),

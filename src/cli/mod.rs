@@ -151,11 +151,11 @@ impl DeviceArgs {
 pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'static str, String); 8] {
     let density = found.density.map(|count| count.to_string()).join(" ");
     [
-        ("variance unexplained", format!("{:.1}%", 100.0 * found.fvu)),
+        ("variance unexplained", output::or_dash(found.fvu, |fvu| format!("{:.1}%", 100.0 * fvu))),
         ("PSNR", format!("{:.2} dB", found.psnr)),
         ("non-zeros", output::number(found.nonzeros)),
-        ("Hoyer sparsity", format!("{:.3}", found.hoyer)),
-        ("shrinkage", format!("{:.3}", found.shrinkage)),
+        ("Hoyer sparsity", output::or_dash(found.hoyer, |hoyer| format!("{hoyer:.3}"))),
+        ("shrinkage", output::or_dash(found.shrinkage, |shrinkage| format!("{shrinkage:.3}"))),
         ("dead units", found.dead_units.to_string()),
         ("dense units", found.dense_units.to_string()),
         ("units by density: <1e-5 … >0.1", density),

@@ -91,6 +91,11 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// A number as `format` writes it, or a dash where it is undefined.
+pub fn or_dash(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
+    value.map_or("–".into(), format)
+}
+
 /// A whole number with commas between thousands.
 pub fn grouped(value: u64) -> String {
     let digits = value.to_string();

@@ -35,7 +35,7 @@ pub struct Screen<'a> {
 #[cfg(feature = "train")]
 mod trained {
     use super::super::interrupt;
-    use super::super::output::{self, Summary, number};
+    use super::super::output::{self, Summary, number, or_dash};
     use super::super::progress::Progress;
     use super::super::usage_of_flag;
     use super::{Screen, Wishes};
@@ -256,12 +256,12 @@ mod trained {
                     progress.message(text);
                 }
                 RivalRecord::Epoch { epoch, train_loss, test_loss, test, .. } => progress.line(&format!(
-                    "epoch {epoch}/{}  loss {} (training {})  {:.2} dB  FVU {:.3}  non-zeros {}  dead {}",
+                    "epoch {epoch}/{}  loss {} (training {})  {:.2} dB  FVU {}  non-zeros {}  dead {}",
                     self.epochs,
                     number(*test_loss),
                     number(*train_loss),
                     test.psnr,
-                    test.fvu,
+                    or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     number(test.nonzeros),
                     test.dead_units,
                 )),

@@ -3,7 +3,7 @@
 use super::data::DataArgs;
 use super::inputs::Inputs;
 use super::interrupt;
-use super::output::{self, Summary, number};
+use super::output::{self, Summary, number, or_dash};
 use super::progress::Progress;
 use super::{DeviceArgs, usage_of_flag};
 use crate::baselines::one_layer;
@@ -318,13 +318,17 @@ impl TrainArgs {
         summary
             .row("objective", number(test.objective))
             .row("PSNR", format!("{:.2} dB", test.psnr))
-            .row("variance unexplained", format!("{:.1}%", 100.0 * test.fvu))
+            .row("variance unexplained", or_dash(test.fvu, |fvu| format!("{:.1}%", 100.0 * fvu)))
             .row("non-zeros of γ_1 … γ_L", list(&test.nonzeros))
             .row("zeros in D_1 … D_L", percent(&dictionaries.zeros))
             .row("dead atoms", test.dead_atoms);
         if let Some(diagnostics) = diagnostics {
+            let short = |value| or_dash(value, |value| format!("{value:.3}"));
             summary
-                .row("Hoyer sparsity, shrinkage", format!("{:.3}, {:.3}", diagnostics.hoyer, diagnostics.shrinkage))
+                .row(
+                    "Hoyer sparsity, shrinkage",
+                    format!("{}, {}", short(diagnostics.hoyer), short(diagnostics.shrinkage)),
+                )
                 .row("gap to the pursuit", number(test.gap));
         }
         summary
@@ -454,13 +458,13 @@ impl Observer for Screen {
                     .map(|&coherence| format!("{coherence:.2}"))
                     .collect();
                 progress.line(&format!(
-                    "epoch {epoch}/{}  objective {:.3} (training {:.3})  {:.2} dB  FVU {:.3}  non-zeros {}  zeros {}  dead {}  \
+                    "epoch {epoch}/{}  objective {:.3} (training {:.3})  {:.2} dB  FVU {}  non-zeros {}  zeros {}  dead {}  \
                      coherence {}",
                     self.epochs,
                     test.objective,
                     train.objective,
                     test.psnr,
-                    test.fvu,
+                    or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     nonzeros.join("/"),
                     zeros.join("/"),
                     test.dead_atoms,

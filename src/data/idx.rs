@@ -7,9 +7,9 @@ use super::pictures::{Collection, Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::model::geometry::SignalShape;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use memmap2::Mmap;
-use std::io::{BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -126,8 +126,37 @@ fn read(path: &Path, rank: usize) -> Result<(Vec<usize>, Bytes)> {
     Ok((extents, Bytes::Mapped(map)))
 }
 
-fn read_gzipped(path: &Path, rank: usize, compressed: impl std::io::BufRead) -> Result<(Vec<usize>, Bytes)> {
-    let mut unpacked = MultiGzDecoder::new(compressed);
+/// The content of a gzip file's members, one after the other. Zeros between and behind them are passed over: gzip, too, takes them
+/// for filling, as tapes and block devices need it.
+struct Members<R>(Option<GzDecoder<R>>);
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+        while let Some(member) = &mut self.0 {
+            let count = member.read(out)?;
+            if count > 0 || out.is_empty() {
+                return Ok(count);
+            }
+            let Some(member) = self.0.take() else { break };
+            let mut compressed = member.into_inner();
+            self.0 = loop {
+                let bytes = compressed.fill_buf()?;
+                let (len, zeros) = (bytes.len(), bytes.iter().take_while(|&&byte| byte == 0).count());
+                compressed.consume(zeros);
+                if len == 0 {
+                    break None;
+                }
+                if zeros < len {
+                    break Some(GzDecoder::new(compressed));
+                }
+            };
+        }
+        Ok(0)
+    }
+}
+
+fn read_gzipped(path: &Path, rank: usize, compressed: impl BufRead) -> Result<(Vec<usize>, Bytes)> {
+    let mut unpacked = Members(Some(GzDecoder::new(compressed)));
     let damaged = |error: std::io::Error| match error.kind() {
         ErrorKind::UnexpectedEof => Error::format(path, "expected a whole gzip stream, found one that is cut short"),
         ErrorKind::InvalidInput | ErrorKind::InvalidData => {
@@ -285,6 +314,38 @@ pub(super) mod tests {
                 .map(|&byte| f32::from(byte) / 255.0)
                 .collect();
             assert_eq!(out[..], expected);
+        }
+    }
+
+    #[test]
+    fn gzip_files_of_several_members_and_with_padding() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("zipped");
+        let bytes = idx(&[3, 2, 3], &values(3, 7));
+        let (first, second) = bytes.split_at(20);
+        let zeros = |count| vec![0u8; count];
+        for file in [
+            [gzip(&bytes), zeros(512)].concat(),
+            [gzip(&bytes), zeros(1)].concat(),
+            [gzip(&bytes), zeros(100_000)].concat(),
+            [gzip(first), gzip(second)].concat(),
+            [gzip(&bytes[..2]), zeros(3), gzip(&bytes[2..]), zeros(9)].concat(),
+        ] {
+            std::fs::write(&path, file).unwrap();
+            let data = open_path(&path).unwrap();
+            let mut out = [0.0; 18];
+            data.all.read(&[0, 1, 2], &mut out).unwrap();
+            assert_eq!(out[..], values(3, 7).iter().map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>());
+        }
+        for (file, part) in [
+            ([gzip(&bytes), zeros(3), b"text".to_vec()].concat(), "damaged"),
+            ([gzip(&bytes), gzip(&[1])].concat(), "found more"),
+            ([gzip(first), zeros(8)].concat(), "found 20 bytes"),
+            ([gzip(first), gzip(second)[..15].to_vec()].concat(), "cut short"),
+        ] {
+            std::fs::write(&path, file).unwrap();
+            let message = open_path(&path).err().unwrap().to_string();
+            assert!(message.contains(part), "{message}");
         }
     }
 

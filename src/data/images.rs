@@ -1,16 +1,26 @@
-//! Image files: PNG, JPEG and PNM, decoded once and held as bytes.
+//! Image files: PNG, JPEG, PNM, TIFF, BMP and WebP, decoded once and held as bytes.
+//!
+//! Pictures come as viewers show them: turned and mirrored as their EXIF data (in TIFF: their tag) say. Colours are turned grey
+//! as Pillow's `convert("L")` does it, by the luma of ITU-R BT.601 in fixed point.
 
+use super::integrity;
 use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::model::geometry::SignalShape;
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
+/// The formats, for messages.
+pub(super) const FORMATS: &str = "PNG, JPEG, PNM, TIFF, BMP or WebP";
 /// Endings of the names of image files, in lower case.
-const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "pgm", "ppm", "pnm", "pbm", "pam"];
+const EXTENSIONS: [&str; 14] =
+    ["png", "jpg", "jpeg", "jpe", "jfif", "pgm", "ppm", "pnm", "pbm", "pam", "tif", "tiff", "bmp", "webp"];
+/// Names that a line on what was skipped gives at most, of every kind.
+const NAMED: usize = 3;
 /// Most rows or columns of an image.
 const MAX_EXTENT: u32 = 1 << 16;
 /// Most bytes of one decoded image.
@@ -47,32 +57,88 @@ pub(super) struct Images {
 impl Images {
     /// Decodes one file.
     pub fn open_file(path: &Path, grey: bool) -> Result<Self> {
-        Ok(Self::new(path, vec![decode(path, grey)?]))
+        Ok(Self::new(path, vec![decode(path, grey)?], Skipped::default()))
     }
 
-    /// Decodes the images of a folder in the order of their names, without its subfolders.
+    /// Decodes the images of a folder in the order of their names, without its subfolders and hidden files.
     ///
-    /// Files are taken by the ending of their names; `None` where none of them is an image's.
-    pub fn open_folder(folder: &Path, grey: bool) -> Result<Option<Self>> {
-        let mut paths = Vec::new();
+    /// Files are taken by the ending of their names; that none is an image's is an error.
+    pub fn open_folder(folder: &Path, grey: bool) -> Result<Self> {
+        let (mut paths, mut skipped) = (Vec::new(), Skipped::default());
         for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
             let path = entry.map_err(Error::read(folder))?.path();
-            if has_image_extension(&path) && path.is_file() {
+            let name = name_of(&path);
+            if name.starts_with('.') {
+                // Among them the companions that macOS puts beside files, `._a.png` beside `a.png`.
+                skipped.hidden.push(name);
+            } else if path.is_dir() {
+                skipped.folders.push(name);
+            } else if !has_image_extension(&path) || !path.is_file() {
+                skipped.others.push(name);
+            } else {
                 paths.push(path);
             }
         }
         if paths.is_empty() {
-            return Ok(None);
+            let expected = format!("expected {FORMATS} images, or train-images-idx3-ubyte and t10k-images-idx3-ubyte");
+            let skipped = skipped.describe(folder).map_or(String::new(), |skipped| format!("; {skipped}"));
+            return Err(Error::format(folder, format!("{expected}, found neither{skipped}")));
         }
         paths.sort();
         // Collected before the first error is looked for, so that it is always the same one.
-        let images: Vec<Result<Image>> = paths.par_iter().map(|path| decode(path, grey)).collect();
-        Ok(Some(Self::new(folder, images.into_iter().collect::<Result<_>>()?)))
+        let images: Vec<Result<(Image, integrity::Rest)>> = paths.par_iter().map(|path| decode(path, grey)).collect();
+        Ok(Self::new(folder, images.into_iter().collect::<Result<_>>()?, skipped))
     }
 
-    fn new(path: &Path, images: Vec<Image>) -> Self {
-        let channels = images.iter().map(|image| image.channels).max().unwrap_or(1);
-        Self { path: path.into(), images, channels, skipped: None }
+    fn new(path: &Path, images: Vec<(Image, integrity::Rest)>, mut skipped: Skipped) -> Self {
+        let mut kept = Vec::with_capacity(images.len());
+        for (image, rest) in images {
+            skipped.rests.extend(rest.map(|rest| format!("{rest} in {}", name_of(&image.path))));
+            kept.push(image);
+        }
+        let channels = kept.iter().map(|image| image.channels).max().unwrap_or(1);
+        Self { path: path.into(), images: kept, channels, skipped: skipped.describe(path) }
+    }
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// What a folder holds beside the pictures that are read.
+#[derive(Default)]
+struct Skipped {
+    hidden: Vec<String>,
+    folders: Vec<String>,
+    others: Vec<String>,
+    /// Pages, frames and pictures behind the first one of a file.
+    rests: Vec<String>,
+}
+
+impl Skipped {
+    /// One line, if there is anything to say.
+    fn describe(self, path: &Path) -> Option<String> {
+        let Self { hidden, folders, others, rests } = self;
+        let kinds = [
+            (hidden, "hidden file", " (", ")"),
+            (folders, "folder", " (", ")"),
+            (others, "file", " of a kind that is not read (", ")"),
+        ];
+        let list = |mut names: Vec<String>| {
+            names.sort();
+            let more = if names.len() > NAMED { ", …" } else { "" };
+            names.truncate(NAMED);
+            format!("{}{more}", names.join(", "))
+        };
+        let counted = kinds.into_iter().filter(|(names, ..)| !names.is_empty()).map(|(names, noun, open, close)| {
+            let plural = if names.len() == 1 { "" } else { "s" };
+            format!("{} {noun}{plural}{open}{}{close}", names.len(), list(names))
+        });
+        let mut parts: Vec<String> = counted.collect();
+        if !rests.is_empty() {
+            parts.push(list(rests));
+        }
+        (!parts.is_empty()).then(|| format!("skipped in {}: {}", path.display(), parts.join("; ")))
     }
 }
 
@@ -86,8 +152,7 @@ impl Pictures for Images {
     }
 
     fn name(&self, index: usize) -> String {
-        let path = &self.images[index].path;
-        path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+        name_of(&self.images[index].path)
     }
 
     fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
@@ -132,38 +197,47 @@ fn has_image_extension(path: &Path) -> bool {
 
 /// The format of a file by its first bytes, if it is one of those read here.
 pub(super) fn format_of(bytes: &[u8]) -> Option<ImageFormat> {
+    // BigTIFF.
+    if bytes.starts_with(b"II+\0") || bytes.starts_with(b"MM\0+") {
+        return Some(ImageFormat::Tiff);
+    }
     let format = image::guess_format(bytes).ok()?;
-    matches!(format, ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::Pnm).then_some(format)
+    name_of_format(format).map(|_| format)
 }
 
-fn decode(path: &Path, grey: bool) -> Result<Image> {
+fn name_of_format(format: ImageFormat) -> Option<&'static str> {
+    match format {
+        ImageFormat::Png => Some("PNG"),
+        ImageFormat::Jpeg => Some("JPEG"),
+        ImageFormat::Pnm => Some("PNM"),
+        ImageFormat::Tiff => Some("TIFF"),
+        ImageFormat::Bmp => Some("BMP"),
+        ImageFormat::WebP => Some("WebP"),
+        _ => None,
+    }
+}
+
+/// The picture, and what its file holds beside it.
+fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
     let (mut file, _) = open_with_length(path)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(Error::read(path))?;
-    let format = format_of(&bytes).ok_or_else(|| {
+    let known = format_of(&bytes).and_then(|format| name_of_format(format).map(|name| (format, name)));
+    let (format, name) = known.ok_or_else(|| {
         let start = &bytes[..bytes.len().min(4)];
-        Error::format(path, format!("expected a PNG, JPEG or PNM image, found a file that begins with {start:02x?}"))
+        Error::format(path, format!("expected a {FORMATS} image, found a file that begins with {start:02x?}"))
     })?;
-    let name = match format {
-        ImageFormat::Png => "PNG",
-        ImageFormat::Jpeg => "JPEG",
-        _ => "PNM",
-    };
     let damaged = |error: image::ImageError| {
         let reason = error.to_string().replace('\n', " ");
         Error::format(path, format!("expected a {name} image, found a damaged or unsupported one ({reason})"))
     };
-    // The decoder fills what is missing with grey.
-    if format == ImageFormat::Jpeg && !bytes.windows(2).any(|marker| marker == [0xff, 0xd9]) {
-        return Err(Error::format(path, "expected a JPEG image, found one that is cut short (no end marker)"));
-    }
     let mut reader = ImageReader::with_format(Cursor::new(&bytes), format);
     let mut limits = Limits::default();
     limits.max_image_width = Some(MAX_EXTENT);
     limits.max_image_height = Some(MAX_EXTENT);
     limits.max_alloc = Some(MAX_DECODED);
     reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(damaged)?;
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
     let (width, height) = decoder.dimensions();
     if width == 0 || height == 0 {
         return Err(Error::format(path, format!("expected an image with pixels, found {height}x{width}")));
@@ -176,17 +250,43 @@ fn decode(path: &Path, grey: bool) -> Result<Image> {
         let found = format!("found {} bytes, far too few for them", bytes.len());
         return Err(Error::format(path, format!("expected {height}x{width} pixels, as its header says, {found}")));
     }
-    let image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    let colour = image.color().has_color() && !grey;
+    let rest = integrity::check(format, &bytes)
+        .map_err(|found| Error::format(path, format!("expected a whole {name} image, found {found}")))?;
+    // A picture whose EXIF data make no sense is shown as it is stored.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    image.apply_orientation(orientation);
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let has_colour = image.color().has_color();
     // Transparency is dropped.
-    let (channels, pixels) = match (image.color().bytes_per_pixel() / image.color().channel_count(), colour) {
+    let (channels, pixels) = match (image.color().bytes_per_pixel() / image.color().channel_count(), has_colour) {
         (1, false) => (1, Pixels::Eight(image.into_luma8().into_raw())),
         (1, true) => (3, Pixels::Eight(image.into_rgb8().into_raw())),
         (2, false) => (1, Pixels::Sixteen(image.into_luma16().into_raw())),
         (2, true) => (3, Pixels::Sixteen(image.into_rgb16().into_raw())),
         _ => return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones")),
     };
-    Ok(Image { path: path.into(), channels, height: height as usize, width: width as usize, pixels })
+    let spread = integrity::spread_of_grey(format, &bytes);
+    let is_grey = |colours: &[u8]| {
+        let apart = |colour: &[u8]| colour.iter().max().zip(colour.iter().min()).map(|(most, least)| most - least);
+        spread.is_some() && colours.chunks_exact(3).all(|colour| apart(colour) <= spread)
+    };
+    let (channels, pixels) = match pixels {
+        Pixels::Eight(pixels) if has_colour && (grey || is_grey(&pixels)) => (1, Pixels::Eight(luma(&pixels))),
+        Pixels::Sixteen(pixels) if has_colour && grey => (1, Pixels::Sixteen(luma(&pixels))),
+        pixels => (channels, pixels),
+    };
+    Ok((Image { path: path.into(), channels, height, width, pixels }, rest))
+}
+
+/// Grey values of colours, `[pixels, 3]`: 0.299 R + 0.587 G + 0.114 B in units of 2⁻¹⁶, rounded, as Pillow computes them.
+fn luma<T: Copy + Into<u32> + TryFrom<u32>>(colours: &[T]) -> Vec<T> {
+    let grey = |colour: &[T]| {
+        let [red, green, blue] = [colour[0], colour[1], colour[2]].map(T::into);
+        // The weights add up to 2¹⁶: the mean is in the range of T, and 16 bits more fit into 32 with it.
+        T::try_from((19_595 * red + 38_470 * green + 7_471 * blue + 0x8000) >> 16).unwrap_or(colour[0])
+    };
+    colours.chunks_exact(3).map(grey).collect()
 }
 
 #[cfg(test)]
@@ -241,8 +341,75 @@ mod tests {
         assert_eq!(read(&data, 1), [[0.2, 52.0 / 255.0]; 3].concat());
         let data = open(&DataConfig { grey: true, ..config(folder.path()) }).unwrap();
         assert_eq!(data.all.shape(), SignalShape::new(1, 1, 2));
-        // Luminance of red and a little blue: 0.2126 + 0.2·0.0722.
-        assert!((read(&data, 0)[0] - 0.227).abs() < 0.004);
+        // 0.299·255 + 0.114·51 = 82.06, as Pillow has it.
+        assert_eq!(read(&data, 0), [82.0 / 255.0; 2]);
+    }
+
+    #[test]
+    fn grey_pictures_of_formats_that_do_not_say_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture");
+        let colours = RgbImage::from_fn(9, 7, |x, y| Rgb([20 * x as u8, 30 * y as u8, 90]));
+        let dull = RgbImage::from_fn(9, 7, |x, y| Rgb([(9 * x + y) as u8; 3]));
+        let nearly = RgbImage::from_fn(9, 7, |x, y| Rgb([(9 * x + y) as u8, (9 * x + y) as u8, (9 * x + y + 9) as u8]));
+        for (image, channels) in [(&colours, 3), (&dull, 1), (&nearly, 3)] {
+            image.save_with_format(&path, ImageFormat::WebP).unwrap();
+            assert_eq!(open_path(&path).unwrap().all.shape(), SignalShape::new(channels, 7, 9));
+        }
+        // Colours as such stay colours.
+        dull.save_with_format(&path, ImageFormat::Png).unwrap();
+        assert_eq!(open_path(&path).unwrap().all.shape(), SignalShape::new(3, 7, 9));
+        // A BMP file of grey values has a palette of them.
+        grey(7, 9, 3).save_with_format(&path, ImageFormat::Bmp).unwrap();
+        let data = open_path(&path).unwrap();
+        assert_eq!(data.all.shape(), SignalShape::new(1, 7, 9));
+        assert_eq!(read(&data, 0), grey(7, 9, 3).iter().map(|&value| f32::from(value) / 255.0).collect::<Vec<_>>());
+    }
+
+    /// The eight orientations of EXIF, in a TIFF tag of the same meaning: where the pixel at the upper left of the stored 2×3 pixels is
+    /// shown.
+    #[test]
+    fn pictures_are_turned_as_they_say() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture");
+        let jpeg = {
+            let mut bytes = Cursor::new(Vec::new());
+            let mut image = GrayImage::from_pixel(24, 16, Luma([0]));
+            (0..8).for_each(|y| (0..8).for_each(|x| image.put_pixel(x, y, Luma([255]))));
+            image.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+            bytes.into_inner()
+        };
+        // Height and width as shown, and the bright corner: bottom? right?
+        let cases = [
+            (1u8, [16, 24], [false, false]),
+            (2, [16, 24], [false, true]),
+            (3, [16, 24], [true, true]),
+            (4, [16, 24], [true, false]),
+            (5, [24, 16], [false, false]),
+            (6, [24, 16], [false, true]),
+            (7, [24, 16], [true, true]),
+            (8, [24, 16], [true, false]),
+            // No such orientation: as it is stored.
+            (9, [16, 24], [false, false]),
+        ];
+        for (orientation, [height, width], [bottom, right]) in cases {
+            // One entry: tag 0x112, a short, once.
+            let entry = [0x12, 0x01, 3, 0, 1, 0, 0, 0, orientation, 0, 0, 0];
+            let exif = [&b"Exif\0\0II*\0\x08\0\0\0\x01\0"[..], &entry, &[0; 4]].concat();
+            let segment = [&[0xff, 0xe1, 0, exif.len() as u8 + 2], &exif[..]].concat();
+            std::fs::write(&path, [&jpeg[..2], &segment, &jpeg[2..]].concat()).unwrap();
+            let data = open_path(&path).unwrap();
+            assert_eq!(data.all.shape(), SignalShape::new(1, height, width), "{orientation}");
+            let pixels = read(&data, 0);
+            let at = |bottom: bool, right: bool| {
+                pixels[if bottom { height - 1 } else { 0 } * width + if right { width - 1 } else { 0 }]
+            };
+            for corner in [[false, false], [false, true], [true, false], [true, true]] {
+                let expected = if corner == [bottom, right] { 1.0 } else { 0.0 };
+                let found = at(corner[0], corner[1]);
+                assert!((found - expected).abs() < 0.05, "{orientation}: {corner:?} is {found}");
+            }
+        }
     }
 
     #[test]
@@ -299,17 +466,25 @@ mod tests {
             bytes
         };
         let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
-            ("text.png", b"this is no image".to_vec(), &["expected a PNG, JPEG or PNM image", "74, 68, 69, 73"]),
+            (
+                "text.png",
+                b"this is no image".to_vec(),
+                &["expected a PNG, JPEG, PNM, TIFF, BMP or WebP image", "74, 68, 69, 73"],
+            ),
             ("empty.png", vec![], &["PNG"]),
-            ("gif.png", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;".to_vec(), &["expected a PNG, JPEG or PNM image"]),
-            ("short.png", png[..png.len() / 2].to_vec(), &["expected a PNG image"]),
-            ("header.png", png[..12].to_vec(), &["expected a PNG image"]),
+            (
+                "gif.png",
+                b"GIF89a\x01\x00\x01\x00\x00\x00\x00;".to_vec(),
+                &["expected a PNG, JPEG, PNM, TIFF, BMP or WebP image"],
+            ),
+            ("short.png", png[..png.len() / 2].to_vec(), &["expected a whole PNG image", "cut short"]),
+            ("header.png", png[..12].to_vec(), &["expected a whole PNG image", "cut short"]),
             ("wide.png", absurd(1 << 30, 16), &["image"]),
             ("many.png", absurd(60_000, 60_000), &["60000x60000"]),
             ("bomb.png", absurd(16_000, 16_000), &["16000x16000 pixels", "far too few"]),
             ("short.jpg", jpeg[..jpeg.len() - 20].to_vec(), &["JPEG", "cut short"]),
             ("header.jpg", jpeg[..20].to_vec(), &["JPEG"]),
-            ("short.pgm", pnm[..pnm.len() - 1].to_vec(), &["expected a PNM image"]),
+            ("short.pgm", pnm[..pnm.len() - 1].to_vec(), &["expected a whole PNM image", "255 bytes"]),
             ("promise.pgm", b"P5 30000 30000 255\n0".to_vec(), &["30000x30000 pixels", "far too few"]),
             ("zero.pgm", b"P5 0 5 255\n".to_vec(), &["image"]),
             ("numbers.pgm", b"P5 x y 255\n".to_vec(), &["PNM"]),

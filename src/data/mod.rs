@@ -7,6 +7,8 @@ pub mod deskew;
 pub mod digits;
 mod idx;
 mod images;
+mod integrity;
+mod jpeg;
 mod mnist;
 pub mod npy;
 mod pictures;
@@ -88,8 +90,10 @@ pub struct DataConfig {
     /// Number of random patches, from 1 to [`MAX_DRAWN`]. Default 20,000. Ignored without `patch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub patches: Option<usize>,
-    /// Whether colour images are turned grey. Default: they stay as they are; grey ones among colour ones become
-    /// colour. Transparency is dropped. Ignored by other sources.
+    /// Whether colour images are turned grey, as Pillow's `convert("L")` does: (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶ rounded
+    /// down, the luma of ITU-R BT.601. Default: they stay as they are; grey ones among colour ones become colour. Transparency
+    /// is dropped. Of formats that do not say whether a picture is grey (WebP, palettes) those are of which all pixels are.
+    /// Ignored by other sources.
     #[serde(default)]
     pub grey: bool,
     /// Part of the signals, in [0, 1), that is held out where a source does not come with a test set. Default 0.1, at
@@ -241,11 +245,14 @@ impl DataConfig {
 /// | `mnist` | 60,000 and 10,000 of 1x28x28, downloaded once to the user's cache folder | MNIST's own |
 /// | folder with `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (or `.idx3`, `.gz`) | their images | the second |
 /// | IDX file of unsigned bytes `[count, height, width]`, gzipped or not | its images | a random part |
-/// | folder of PNG, JPEG or PNM files, without its subfolders | images in the order of names | a random part |
-/// | PNG, JPEG or PNM file | one image | the same |
+/// | folder of PNG, JPEG, PNM, TIFF, BMP or WebP files | images in the order of names | a random part |
+/// | file of one of these formats | one image | the same |
 /// | `.npy` array `[count, (channels,) height, width]` | its values as they are | a random part |
 ///
-/// Files are recognised by their content, those in a folder of images by their ending. A file named `digits` or `mnist`
+/// Files are recognised by their content, those in a folder of images by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
+/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`); its hidden files, subfolders and other files are skipped,
+/// as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
+/// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
 /// is reached as `./digits`. With [`DataConfig::patch`] the signals are patches of all that: held-out ones are cut from
 /// held-out signals, unless there is only one.
 ///
@@ -267,6 +274,12 @@ pub fn open(config: &DataConfig) -> Result<Dataset> {
 /// As [`open`], except for signals of several shapes.
 pub fn open_by_size(config: &DataConfig, split: Option<Split>, limit: usize) -> Result<(Split, Vec<Group>)> {
     collection(config)?.into_groups(config, split, limit)
+}
+
+/// What to say is expected of signals that have another shape than `wanted`, with the way out where colours are the only matter.
+pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: SignalShape) -> String {
+    let way = if channels == 1 && found.channels == 3 { " (--grey turns colour pictures grey)" } else { "" };
+    format!("{}{way}", wanted.to_string())
 }
 
 fn collection(config: &DataConfig) -> Result<Collection> {
@@ -306,7 +319,7 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
     } else if images::format_of(&start).is_some() {
         Ok(Collection::of(images::Images::open_file(path, config.grey)?))
     } else {
-        let expected = "expected an IDX file (gzipped or not), a PNG, JPEG or PNM image, or a .npy array";
+        let expected = format!("expected an IDX file (gzipped or not), a {} image, or a .npy array", images::FORMATS);
         let found = format!("found a file that begins with {:02x?}", &start[..start.len().min(4)]);
         Err(Error::format(path, format!("{expected}, {found}")))
     }
@@ -316,13 +329,7 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<Collection> {
     if let Some(collection) = idx::Folder::find(folder).open()? {
         return Ok(collection);
     }
-    match images::Images::open_folder(folder, config.grey)? {
-        Some(images) => Ok(Collection::of(images)),
-        None => Err(Error::format(
-            folder,
-            "expected PNG, JPEG or PNM images, or train-images-idx3-ubyte and t10k-images-idx3-ubyte, found neither",
-        )),
-    }
+    Ok(Collection::of(images::Images::open_folder(folder, config.grey)?))
 }
 
 #[cfg(test)]

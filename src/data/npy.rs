@@ -7,6 +7,7 @@ use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape};
+use burn::tensor::f16;
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
 
@@ -46,7 +47,7 @@ impl Array {
 
 /// Reads a whole `.npy` array of any rank, of at most [`MAX_TENSOR_LEN`] values.
 ///
-/// Elements may be `f32`, `f64`, `bool` or integers of 8 to 64 bits, signed or not, in either byte order, in C or
+/// Elements may be `f16`, `f32`, `f64`, `bool` or integers of 8 to 64 bits, signed or not, in either byte order, in C or
 /// Fortran order. They are rounded to `f32`; values need not be finite ([`Array::check_finite`]).
 ///
 /// # Errors
@@ -76,9 +77,14 @@ struct Element {
 impl Element {
     /// Parses NumPy's type string, as `<f4`.
     fn parse(text: &str) -> Option<Self> {
-        let [order, kind, size] = text.as_bytes() else { return None };
+        let (order, kind, size) = match text.as_bytes() {
+            [order, kind, size] => (order, kind, size),
+            // Without an order it is the machine's.
+            [kind, size] => (&b'=', kind, size),
+            _ => return None,
+        };
         let size = usize::from(size.checked_sub(b'0')?);
-        let known = matches!((kind, size), (b'b', 1) | (b'i' | b'u', 1 | 2 | 4 | 8) | (b'f', 4 | 8));
+        let known = matches!((kind, size), (b'b', 1) | (b'i' | b'u', 1 | 2 | 4 | 8) | (b'f', 2 | 4 | 8));
         let big_endian = match order {
             b'<' => false,
             b'>' => true,
@@ -109,6 +115,8 @@ impl Element {
             (b'i', 2) => convert!(i16),
             (b'i', 4) => convert!(i32),
             (b'i', _) => convert!(i64),
+            (_, 2) if self.big_endian => gather(bytes, step, out, |element| f16::from_be_bytes(element).to_f32()),
+            (_, 2) => gather(bytes, step, out, |element| f16::from_le_bytes(element).to_f32()),
             (_, 4) => convert!(f32),
             _ => convert!(f64),
         }
@@ -220,7 +228,8 @@ struct Header {
 }
 
 impl Header {
-    /// Parses a Python dictionary with the keys `descr`, `fortran_order` and `shape`.
+    /// Parses a Python dictionary with the keys `descr`, `fortran_order` and `shape`. Python 2 may have written `u'<f4'` and
+    /// `5L`.
     fn parse(text: &str) -> Result<Self, String> {
         let value = |key: &str| {
             let missing = || format!("expected a .npy header with the key {key:?}, found none");
@@ -228,9 +237,10 @@ impl Header {
             let rest = after('\'').or_else(|| after('"')).ok_or_else(missing)?;
             rest.trim_start().strip_prefix(':').map(str::trim_start).ok_or_else(missing)
         };
-        let types = "elements of type f4, f8, bool or integers of 1 to 8 bytes";
+        let types = "elements of type f2, f4, f8, bool or integers of 1 to 8 bytes";
         let description = value("descr")?;
-        let quoted = description.strip_prefix(['\'', '"']).and_then(|rest| rest.split(['\'', '"']).next());
+        let unprefixed = description.strip_prefix(['u', 'b']).unwrap_or(description);
+        let quoted = unprefixed.strip_prefix(['\'', '"']).and_then(|rest| rest.split(['\'', '"']).next());
         let name = quoted.ok_or_else(|| format!("expected {types}, found a structured type"))?;
         let element = Element::parse(name)
             .ok_or_else(|| format!("expected {types}, found {:?}", name.chars().take(20).collect::<String>()))?;
@@ -247,7 +257,10 @@ impl Header {
         if extents.len() > 64 {
             return Err(format!("expected at most 64 extents, found {}", extents.len()));
         }
-        let extents = extents.iter().map(|extent| extent.parse::<u64>()).collect::<Result<_, _>>();
+        let extents = extents
+            .iter()
+            .map(|extent| extent.strip_suffix(['L', 'l']).unwrap_or(extent).parse::<u64>())
+            .collect::<Result<_, _>>();
         let extents = extents.map_err(|_| {
             format!("expected a shape of whole numbers, found ({})", shape.chars().take(60).collect::<String>())
         })?;
@@ -391,6 +404,25 @@ mod tests {
     }
 
     #[test]
+    fn half_precision_and_headers_of_python_2() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        // 1, −2, the largest number, the smallest one and 1/3, rounded.
+        let halves = [0x3c00u16, 0xc000, 0x7bff, 0x0001, 0x3555];
+        let expected = [1.0, -2.0, 65504.0, 2f32.powi(-24), 0.333_251_95];
+        for (order, bytes) in [('<', halves.map(u16::to_le_bytes)), ('>', halves.map(u16::to_be_bytes))] {
+            let header = format!("{{'descr': '{order}f2', 'fortran_order': False, 'shape': (5L,), }}\n");
+            std::fs::write(&path, npy(&header, bytes.as_flattened())).unwrap();
+            assert_eq!(read_array(&path).unwrap(), Array { shape: vec![5], values: expected.to_vec() });
+        }
+        let values: Vec<u8> = (0..12u8).flat_map(|value| f32::from(value).to_le_bytes()).collect();
+        let header = "{u'descr': u'<f4', u'fortran_order': False, u'shape': (1L, 3L, 4L)}";
+        std::fs::write(&path, npy(header, &values)).unwrap();
+        assert_eq!(open_path(&path).unwrap().all.shape(), SignalShape::new(1, 3, 4));
+        assert_eq!(read_array(&path).unwrap().values, (0..12u8).map(f32::from).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn signals_of_three_and_four_extents() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("array.npy");
@@ -473,7 +505,8 @@ mod tests {
             ("deep.npy", npy(&header("'<f8'", &format!("({})", "1,".repeat(9000))), &[0; 8]), &["at most 64"]),
             ("brackets.npy", npy(&format!("{{'descr': {}", "(".repeat(60_000)), &[0; 8]), &["structured"]),
             ("complex.npy", npy(&header("'<c8'", "(1, 2, 2)"), &[0; 32]), &["elements of type", "<c8"]),
-            ("half.npy", npy(&header("'<f2'", "(1, 2, 2)"), &[0; 8]), &["elements of type", "<f2"]),
+            ("quadruple.npy", npy(&header("'<f16'", "(1, 2, 2)"), &[0; 64]), &["elements of type", "<f16"]),
+            ("letters.npy", npy(&header("'<f4'", "(1, 2L2, 2)"), &[0; 64]), &["whole numbers", "2L2"]),
             ("object.npy", npy(&header("'|O'", "(1, 2, 2)"), &[0; 8]), &["elements of type", "|O"]),
             ("fields.npy", npy(&header("[('a', '<f4')]", "(1, 2, 2)"), &[0; 16]), &["structured"]),
             ("keys.npy", npy("{'descr': '<f4', 'shape': (1, 2, 2)}", &[0; 16]), &["fortran_order"]),

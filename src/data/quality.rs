@@ -11,15 +11,17 @@ pub struct Quality {
     signals: usize,
     decibels: f64,
     error: f64,
-    /// Per sample of the signal.
-    sums: Vec<f64>,
-    energy: f64,
+    /// The mean signal so far.
+    mean: Vec<f64>,
+    /// Σ‖y − ȳ‖² so far. Kept up to date (B. Welford, 1962): the difference of Σ‖y‖² and n‖ȳ‖² has no digits left where signals lie
+    /// far from zero.
+    variance: f64,
 }
 
 impl Quality {
     /// For signals of `len` values.
     pub fn new(len: usize) -> Self {
-        Self { signals: 0, decibels: 0.0, error: 0.0, sums: vec![0.0; len], energy: 0.0 }
+        Self { signals: 0, decibels: 0.0, error: 0.0, mean: vec![0.0; len], variance: 0.0 }
     }
 
     /// Takes a batch into account.
@@ -31,7 +33,7 @@ impl Quality {
     /// If a signal has another number of values than was announced.
     pub fn add(&mut self, signals: &Tensor<4>, reconstructions: &Tensor<4>) {
         let host = |tensor: &Tensor<4>| tensor.to_data().iter::<f32>().map(f64::from).collect::<Vec<f64>>();
-        let len = self.sums.len();
+        let len = self.mean.len();
         let (signals, reconstructions) = (host(signals), host(reconstructions));
         assert_eq!(signals.len() % len, 0, "values of whole signals");
         for (signal, reconstruction) in signals.chunks_exact(len).zip(reconstructions.chunks_exact(len)) {
@@ -44,39 +46,50 @@ impl Quality {
     ///
     /// `scale` is what signals are multiplied by to bring them back to the scale in which their peak is 1.
     pub fn add_error(&mut self, signal: impl Iterator<Item = f64>, error: f64, scale: f64) {
-        let mean = error * scale * scale / self.sums.len() as f64;
+        let mean = error * scale * scale / self.mean.len() as f64;
         self.signals += 1;
         self.error += error;
         self.decibels += -10.0 * mean.max(MIN_SQUARED_ERROR).log10();
-        for (sum, value) in self.sums.iter_mut().zip(signal) {
-            *sum += value;
-            self.energy += value * value;
+        let count = self.signals as f64;
+        for (mean, value) in self.mean.iter_mut().zip(signal) {
+            let before = value - *mean;
+            *mean += before / count;
+            self.variance += before * (value - *mean);
         }
     }
 
     /// Adds the sums over other signals.
     pub fn merge(&mut self, other: &Self) {
+        if other.signals == 0 {
+            return;
+        }
+        let [own, others] = [self.signals as f64, other.signals as f64];
+        let weight = others / (own + others);
+        for (mean, other) in self.mean.iter_mut().zip(&other.mean) {
+            let apart = other - *mean;
+            *mean += apart * weight;
+            self.variance += apart * apart * own * weight;
+        }
+        self.variance += other.variance;
         self.signals += other.signals;
         self.decibels += other.decibels;
         self.error += other.error;
-        self.energy += other.energy;
-        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, other)| *sum += other);
     }
 
     /// All sums as numbers in a row.
     pub(crate) fn to_values(&self) -> Vec<f64> {
-        [&[self.signals as f64, self.decibels, self.error, self.energy], &self.sums[..]].concat()
+        [&[self.signals as f64, self.decibels, self.error, self.variance], &self.mean[..]].concat()
     }
 
     /// The inverse of [`Self::to_values`].
     pub(crate) fn from_values(values: &[f64]) -> Option<Self> {
-        let (&[signals, decibels, error, energy], sums) = values.split_first_chunk()?;
-        Some(Self { signals: signals as usize, decibels, error, sums: sums.to_vec(), energy })
+        let (&[signals, decibels, error, variance], mean) = values.split_first_chunk()?;
+        Some(Self { signals: signals as usize, decibels, error, mean: mean.to_vec(), variance })
     }
 
     /// Values of a signal.
     pub(crate) fn len(&self) -> usize {
-        self.sums.len()
+        self.mean.len()
     }
 
     /// Number of signals.
@@ -93,10 +106,8 @@ impl Quality {
     /// Fraction of variance unexplained: Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal. `None` where signals don't vary, as a
     /// single one.
     pub fn variance_unexplained(&self) -> Option<f64> {
-        let mean_energy: f64 = self.sums.iter().map(|sum| sum * sum).sum::<f64>() / self.signals.max(1) as f64;
-        let variance = self.energy - mean_energy;
-        // Below this the variance is rounding of the two sums.
-        (variance > 1e-12 * self.energy).then(|| self.error / variance)
+        // Equal signals leave it at zero exactly.
+        (self.variance > 0.0).then(|| self.error / self.variance)
     }
 }
 
@@ -123,5 +134,31 @@ mod tests {
         exact.add(&signal, &signal);
         assert!((exact.psnr().unwrap() - 100.0).abs() < 1e-9);
         assert_eq!(exact.variance_unexplained(), None);
+    }
+
+    /// Values of 1, 2, 3, … around an offset, each missed by 0.1: the variance does not depend on the offset.
+    #[test]
+    fn an_offset_changes_nothing() {
+        for offset in [0.0, 1e3, 1e6, 1e9] {
+            let mut parts = [Quality::new(2), Quality::new(2), Quality::new(2), Quality::new(2)];
+            for index in 0..40 {
+                let value = offset + f64::from(index);
+                parts[index as usize % 3].add_error([value, offset].into_iter(), 0.01, 1.0);
+            }
+            let mut all = Quality::new(2);
+            parts.iter().for_each(|part| all.merge(part));
+            // Σ(k − 19.5)² = n(n² − 1)/12.
+            let expected = 40.0 * 0.01 / (40.0 * (1600.0 - 1.0) / 12.0);
+            let found = all.variance_unexplained().unwrap();
+            assert!((found / expected - 1.0).abs() < 1e-9, "{offset}: {found} {expected}");
+            assert_eq!(Quality::from_values(&all.to_values()).unwrap(), all);
+        }
+        let mut same = [Quality::new(1), Quality::new(1)];
+        for index in 0..1001 {
+            same[index % 2].add_error([0.1].into_iter(), 0.5, 1.0);
+        }
+        let [mut all, other] = same;
+        all.merge(&other);
+        assert_eq!((all.signals(), all.variance_unexplained()), (1001, None));
     }
 }

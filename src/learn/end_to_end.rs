@@ -11,7 +11,7 @@
 use super::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
 use crate::autoencoder::Coded;
 pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
-use crate::data::Source;
+use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::random::{Purpose, stream};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
@@ -131,7 +131,8 @@ impl EndToEnd {
             }
             if source.shape() != network.signal() {
                 let what = format!("signals of {}", source.describe());
-                return Err(Error::shape(what, network.signal(), source.shape()));
+                let expected = wanted_shape(network.signal(), network.signal().channels, source.shape());
+                return Err(Error::shape(what, expected, source.shape()));
             }
             if let Some(classes) = network.needs_labels() {
                 check_labels(&**source, classes)?;

@@ -7,7 +7,7 @@ use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
 use super::online::OnlineUpdate;
 use super::statistics::Statistics;
 use super::surrogate::{SurrogateUpdate, windows};
-use crate::data::Source;
+use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::geometry::Geometry;
 use crate::model::sparse::{HostFilters, norm, to_host};
@@ -320,7 +320,8 @@ pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometr
         return Err(Error::shape(format!("training signals ({})", source.describe()), "at least one", 0));
     }
     if source.shape() != geometry.signal() {
-        return Err(Error::shape(format!("signals of {}", source.describe()), geometry.signal(), source.shape()));
+        let expected = wanted_shape(geometry.signal(), geometry.signal().channels, source.shape());
+        return Err(Error::shape(format!("signals of {}", source.describe()), expected, source.shape()));
     }
     Ok(geometry)
 }

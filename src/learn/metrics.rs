@@ -94,8 +94,9 @@ pub struct Summary {
     pub gap: f64,
     /// Mean over signals of 10·log₁₀(1/mean squared error) in dB, in the signals' own scale with peak 1.
     pub psnr: f64,
-    /// Fraction of variance unexplained: Σ‖y − D^(L)γ‖² / Σ‖y − ȳ‖², ȳ the mean signal.
-    pub fvu: f64,
+    /// Fraction of variance unexplained: Σ‖y − D^(L)γ‖² / Σ‖y − ȳ‖², ȳ the mean signal; `None` where signals don't vary, as a single
+    /// one.
+    pub fvu: Option<f64>,
     /// Mean ‖γ_i‖₀ of every layer.
     pub nonzeros: Vec<f64>,
     /// Atoms of the deepest layer that no signal used.
@@ -176,7 +177,7 @@ impl BatchSums {
             data_term: self.data_term / count,
             gap: self.gap / count,
             psnr: self.quality.psnr().unwrap_or(0.0),
-            fvu: self.quality.variance_unexplained().unwrap_or(0.0),
+            fvu: self.quality.variance_unexplained(),
             nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
             dead_atoms: self.usage.iter().filter(|count| **count == 0.0).count(),
             signals_per_second: signals as f64 / self.seconds.total().max(f64::MIN_POSITIVE),

@@ -509,7 +509,7 @@ fn principal_components_are_those_of_a_plane() {
     let fvu = |units: usize| {
         let found = PrincipalComponentsConfig { units }.fit(&*data.train, &device()).unwrap();
         assert_eq!(found.code().channels, units.min(3));
-        diagnose(&found, &*data.test, 7, &device(), |_| true).unwrap().unwrap().fvu
+        diagnose(&found, &*data.test, 7, &device(), |_| true).unwrap().unwrap().fvu.unwrap()
     };
     let found = [1, 2, 9].map(fvu);
     println!("{found:?}");

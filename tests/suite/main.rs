@@ -8,6 +8,7 @@ mod classify_cli;
 mod cli;
 mod coherence;
 mod compare_cli;
+mod data_cli;
 #[cfg(feature = "train")]
 mod end_to_end;
 mod gradient;
