@@ -441,6 +441,10 @@ impl<A: Autoencoder + ?Sized> Autoencoder for &A {
         (**self).ready()
     }
 
+    fn convergence(&self) -> crate::pursuit::Convergence {
+        (**self).convergence()
+    }
+
     fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
         (**self).reconstruct(signals)
     }

@@ -213,10 +213,17 @@ impl ClassifyArgs {
             evaluations.push(self.evaluate(&labelled, Some(labels))?);
         }
         let seconds = started.elapsed().as_secs_f64();
+        let basis = self.coding.solver.basis(false);
         if self.json {
-            return output::print_json(&self.document(&evaluations, &labelled, coding_seconds, seconds));
+            let mut document = self.document(&evaluations, &labelled, coding_seconds, seconds);
+            document["not_converged"] = coding::not_converged_json(&encoder.convergence(), &basis);
+            return output::print_json(&document);
         }
-        output::print(&self.text(&evaluations, &labelled, &data.train.describe(), seconds))
+        let mut text = self.text(&evaluations, &labelled, &data.train.describe(), seconds);
+        if let Some(line) = coding::not_converged(&encoder.convergence(), &basis, "code") {
+            text.push_str(&format!("\n\n{line}"));
+        }
+        output::print(&text)
     }
 
     fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {

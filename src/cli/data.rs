@@ -283,8 +283,15 @@ impl Signals {
 
     /// For summaries: number, source and part.
     pub fn describe(&self) -> String {
-        let part = if self.part == "all" { String::new() } else { format!(", {}", self.part) };
-        format!("{} ({}{part})", output::counted(self.count, "signal"), self.source.describe())
+        Self::describe_all(std::slice::from_ref(self))
+    }
+
+    /// [`Self::describe`] for all groups of a source together.
+    pub fn describe_all(groups: &[Self]) -> String {
+        let count = groups.iter().map(Self::len).sum();
+        let Some(first) = groups.first() else { return output::counted(0, "signal") };
+        let part = if first.part == "all" { String::new() } else { format!(", {}", first.part) };
+        format!("{} ({}{part})", output::counted(count, "signal"), first.source.describe())
     }
 
     /// Reads `count` signals from `start` on, as `[count, channels, height, width]`.

@@ -2,6 +2,7 @@
 
 use super::coding::name_flag;
 use super::data::{pair, pair_or_zero};
+use super::inputs::Inputs;
 use super::output::{Summary, grouped};
 use super::{DeviceArgs, output};
 use crate::data::npy;
@@ -80,6 +81,9 @@ impl ImportArgs {
         let strides = per_layer("--strides", &self.strides, self.filters.len(), 1)?;
         let paddings = per_layer("--paddings", &self.paddings, self.filters.len(), 0)?;
         files::check_writable(&self.out)?;
+        let inputs =
+            self.filters.iter().fold(Inputs::default(), |inputs, path| inputs.and("--filters", path.as_path()));
+        inputs.refuse("--out", &self.out)?;
         let device = self.device.open()?;
         let mut layers = Vec::new();
         let mut filters = Vec::new();

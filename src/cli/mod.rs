@@ -12,6 +12,7 @@ mod diagnose;
 mod encode;
 mod export;
 mod import;
+mod inputs;
 mod inspect;
 pub mod interrupt;
 pub mod output;

@@ -1,6 +1,7 @@
 //! `mlcsc train`.
 
 use super::data::DataArgs;
+use super::inputs::Inputs;
 use super::interrupt;
 use super::output::{self, Summary, number, or_dash};
 use super::progress::Progress;
@@ -8,7 +9,7 @@ use super::{DeviceArgs, usage_of_flag};
 use crate::baselines::one_layer;
 use crate::data::{self, DataConfig};
 use crate::error::{Error, Result};
-use crate::export::model::export_model;
+use crate::export::model::{export_model, files_of};
 use crate::learn::config::{Schedule, TrainConfig, UpdateRule};
 use crate::learn::run::{holds_run, is_unstarted, read_config, read_config_file};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
@@ -22,6 +23,9 @@ use std::time::{Duration, Instant};
 
 /// Folder of the runs whose folder was not named.
 const RUNS: &str = "runs";
+
+/// What a run writes, besides pictures and what lies in a folder of checkpoints.
+const RUN_FILES: [&str; 4] = ["config.json", "metrics.jsonl", "checkpoint.safetensors", "model.safetensors"];
 
 /// Time between two lines about progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -126,6 +130,9 @@ impl TrainArgs {
             (folder, config)
         };
         config.check().map_err(usage_of_flag)?;
+        if !self.resume {
+            self.refuse_inputs(&folder, &config.data.source, config.model.layers.len())?;
+        }
         // What no flag said stands in a file.
         let flagged = self.data.source.is_some() || self.data.patch.is_some();
         let data = if flagged { super::data::open } else { data::open }(&config.data)?;
@@ -160,6 +167,19 @@ impl TrainArgs {
         let pictures = folder.join("pictures");
         let files = export_model(&run.learner().model()?, &pictures)?;
         self.report(&run, &pictures, &files, started.elapsed().as_secs_f64())
+    }
+
+    /// Refuses a folder in which the run would write over what it reads.
+    fn refuse_inputs(&self, folder: &Path, source: &str, depth: usize) -> Result<()> {
+        let inputs = Inputs::default()
+            .and("--config", self.config.as_deref())
+            .and("--from", self.from.as_deref())
+            .and_data(Some(source));
+        inputs.refuse_in("--out", folder, RUN_FILES)?;
+        let pictures = folder.join("pictures");
+        // A folder of signals that pictures are written into would hold other signals the next time.
+        inputs.refuse("--out", &pictures)?;
+        inputs.refuse_in("--out", &pictures, files_of(depth).iter().map(String::as_str).chain(["atoms.png"]))
     }
 
     /// Whether burn's dashboard is wanted.
@@ -198,6 +218,7 @@ impl TrainArgs {
         let name = rival.map_or_else(|path| stem(&path.to_string_lossy()), str::to_owned);
         let source = self.data.source.clone().unwrap_or_else(|| DataConfig::default().source);
         let folder = self.out.clone().unwrap_or_else(|| new_folder(&source, &name));
+        self.refuse_inputs(&folder, &source, 0)?;
         let screen = super::rival::Screen { device, name: self.device.name(), json: self.json, started };
         super::rival::train(&folder, &wishes, self.dashboard()?, &screen)
     }

@@ -7,6 +7,7 @@ mod active_set;
 mod columns;
 pub mod comparison;
 pub mod config;
+pub mod convergence;
 pub mod coordinate_descent;
 pub mod duality;
 pub mod greedy;
@@ -23,6 +24,7 @@ pub mod subspace;
 pub mod threshold;
 
 pub use config::PursuitConfig;
+pub use convergence::Convergence;
 pub use coordinate_descent::CoordinateDescent;
 pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
 pub use holistic::{HolisticPursuit, HolisticPursuitConfig};

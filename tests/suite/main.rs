@@ -17,6 +17,7 @@ mod model_file;
 #[cfg(feature = "autodiff")]
 mod networks;
 mod operator;
+mod output_files;
 mod pursuit;
 #[cfg(feature = "autodiff")]
 mod pursuits_autodiff;
