@@ -20,6 +20,14 @@ pub enum Error {
         /// The range or the set of values that would have been accepted.
         expected: String,
     },
+    /// A parameter, flag or configuration field that is needed was not given.
+    #[error("{parameter} is missing: expected {expected}")]
+    Missing {
+        /// Name of the parameter, flag or configuration field.
+        parameter: String,
+        /// What would have been accepted.
+        expected: String,
+    },
     /// Two things that must fit each other do not.
     #[error("{what}: expected {expected}, found {found}")]
     Shape {
@@ -70,6 +78,11 @@ impl Error {
         Self::Parameter { parameter: parameter.into(), value: value.to_string(), expected: expected.into() }
     }
 
+    /// A [`Error::Missing`].
+    pub fn missing(parameter: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Missing { parameter: parameter.into(), expected: expected.into() }
+    }
+
     /// A [`Error::Shape`].
     pub fn shape(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
         Self::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() }
@@ -92,6 +105,6 @@ impl Error {
 
     /// Whether the way the program was called is at fault (exit code 2) rather than a file or the machine (exit code 1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Parameter { .. } | Self::Device { .. })
+        matches!(self, Self::Parameter { .. } | Self::Missing { .. } | Self::Device { .. })
     }
 }

@@ -12,10 +12,11 @@ use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`KSparse`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KSparseConfig {
     /// Hidden units, at least 1. Default 1000.

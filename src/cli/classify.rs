@@ -26,8 +26,8 @@ use std::time::Instant;
 /// signals; the error is that on the test signals. --data has to come with labels (mnist, digits).
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
-    /// Model file, of dictionaries or of an auto-encoder
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, of dictionaries or of an auto-encoder, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,

@@ -248,14 +248,14 @@ impl CodingArgs {
         let told = nonzeros.is_some() || pursuit.noise.is_some();
         match pursuit.name {
             PursuitName::Holistic if nonzeros.is_none() => {
-                return Err(Error::parameter("--nonzeros", "nothing", "one number for each layer before the deepest"));
+                return Err(Error::missing("--nonzeros", "one number for each layer before the deepest"));
             }
             PursuitName::OrthogonalMatchingPursuit if !told => {
-                return Err(Error::parameter("--nonzeros", "nothing", "a number of non-zeros, at least 1, or --noise"));
+                return Err(Error::missing("--nonzeros", "a number of non-zeros, at least 1, or --noise"));
             }
             PursuitName::Projection if !told && pursuit.stripe_limits.is_none() => {
                 let expected = "one limit for each layer, at least 1, or one of --nonzeros and --noise";
-                return Err(Error::parameter("--stripe-limits", "nothing", expected));
+                return Err(Error::missing("--stripe-limits", expected));
             }
             _ => {}
         }

@@ -41,7 +41,7 @@ impl DataArgs {
     /// # Errors
     /// No source; numbers out of range.
     pub fn config(&self) -> Result<DataConfig> {
-        let source = self.source.clone().ok_or_else(|| Error::parameter("--data", "nothing", "a source of signals"))?;
+        let source = self.source.clone().ok_or_else(|| Error::missing("--data", "a source of signals"))?;
         Ok(DataConfig { source, ..self.apply(DataConfig::default())? })
     }
 
@@ -49,7 +49,17 @@ impl DataArgs {
     ///
     /// # Errors
     /// Numbers out of range.
-    pub fn apply(&self, mut config: DataConfig) -> Result<DataConfig> {
+    pub fn apply(&self, config: DataConfig) -> Result<DataConfig> {
+        let config = self.complete(config)?;
+        config.check().map_err(name_flag)?;
+        Ok(config)
+    }
+
+    /// [`Self::apply`] where ranges are checked later: they may be those of a file.
+    ///
+    /// # Errors
+    /// Patches without a size.
+    pub fn complete(&self, mut config: DataConfig) -> Result<DataConfig> {
         config.source = self.source.clone().unwrap_or(config.source);
         config.count = self.count.or(config.count);
         config.patch = self.patch.or(config.patch);
@@ -59,7 +69,6 @@ impl DataArgs {
         }
         config.grey |= self.grey;
         config.seed = self.data_seed.unwrap_or(config.seed);
-        config.check().map_err(name_flag)?;
         Ok(config)
     }
 }
@@ -103,8 +112,8 @@ pub struct SelectionArgs {
 /// A model, and the signals that it is to work on.
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     pub model: PathBuf,
     #[command(flatten)]
     pub device: DeviceArgs,

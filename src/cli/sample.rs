@@ -24,8 +24,8 @@ use std::path::PathBuf;
 /// signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct SampleArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     /// Number of signals
     #[arg(long, value_name = "N")]

@@ -4,6 +4,7 @@ use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::model::geometry::SignalShape;
+use crate::text::beginning;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use std::io::{Cursor, Read};
@@ -130,8 +131,8 @@ fn decode(path: &Path, grey: bool) -> Result<Image> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(Error::read(path))?;
     let format = format_of(&bytes).ok_or_else(|| {
-        let start = &bytes[..bytes.len().min(4)];
-        Error::format(path, format!("expected a PNG, JPEG or PNM image, found a file that begins with {start:02x?}"))
+        let start = beginning(&bytes);
+        Error::format(path, format!("expected a PNG, JPEG or PNM image, found a file that begins with {start}"))
     })?;
     let name = match format {
         ImageFormat::Png => "PNG",
