@@ -18,6 +18,7 @@ use crate::model::normalization::Normalization;
 use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, Operator};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Problem, Pursuit, Recipe};
+use crate::text::counted;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -222,12 +223,12 @@ impl WindowConfig {
             return Err(Error::parameter("stride", 0, "at least 1"));
         }
         if self.padding > signal.height.max(signal.width) {
-            let expected = format!("no more than the signal's {} rows and {} columns", signal.height, signal.width);
+            let expected = format!("no more than the signal's {}x{}", signal.height, signal.width);
             return Err(Error::parameter("padding", self.padding, expected));
         }
         let channels = model.config().signal.channels;
         if signal.channels != channels {
-            return Err(Error::shape("signals", format!("{channels} channels, as the model's"), signal));
+            return Err(Error::shape("signals", format!("{}, as the model's", counted(channels, "channel")), signal));
         }
         let geometry = model.config().geometry()?;
         let pixels = |layer: usize| geometry.effective(layer).kernel.iter().product::<usize>() as f32;

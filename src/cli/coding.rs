@@ -2,7 +2,7 @@
 
 use super::data::Signals;
 use super::interrupt;
-use super::output::{Summary, counted, number};
+use super::output::{Summary, counted, number, numbers};
 use super::progress::Progress;
 use crate::data::npy;
 use crate::error::{Error, Result};
@@ -340,7 +340,7 @@ pub(super) fn name_flags<T>(checked: Result<T>) -> Result<T> {
             Error::Parameter { parameter: flag(&parameter).map_or(parameter, str::to_owned), value, expected }
         }
         Error::Shape { what, expected, found } => match flag(&what) {
-            Some(flag) => Error::Parameter { parameter: flag.into(), value: format!("{found} numbers"), expected },
+            Some(flag) => Error::Parameter { parameter: flag.into(), value: numbers(&found), expected },
             None => Error::Shape { what, expected, found },
         },
         other => other,

@@ -27,11 +27,14 @@ pub fn schema_of<T: JsonSchema>() -> Value {
 
 /// Every key of both kinds of configuration with what it means, for `--help`.
 pub fn help() -> String {
-    let mut text = String::from("Configuration (--config FILE), a JSON document; --print-config writes a complete one:\n");
+    let mut text =
+        String::from("Configuration (--config FILE), a JSON document; --print-config writes a complete one:\n");
     describe(&schema_of::<TrainConfig>(), &mut text);
     #[cfg(feature = "train")]
     {
-        text.push_str("\nConfiguration of a rival; keys of \"rival\" that depend on its model follow the model's name:\n");
+        text.push_str(
+            "\nConfiguration of a rival; keys of \"rival\" that depend on its model follow the model's name:\n",
+        );
         describe(&schema_of::<crate::learn::rivals::RivalTrainConfig>(), &mut text);
     }
     text
@@ -196,7 +199,9 @@ mod tests {
     #[test]
     fn lines_are_short() {
         let text = wrapped(&"word ".repeat(60));
-        assert!(text.lines().count() > 2 && text.lines().all(|line| line.len() <= WIDTH && line.starts_with("      w")));
+        assert!(
+            text.lines().count() > 2 && text.lines().all(|line| line.len() <= WIDTH && line.starts_with("      w"))
+        );
         assert_eq!(wrapped(""), "");
     }
 }

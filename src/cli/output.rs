@@ -92,6 +92,11 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// How many numbers came by a flag, as an error of the library counts them.
+pub fn numbers(found: &str) -> String {
+    found.parse().map_or_else(|_| format!("{found} numbers"), |count| counted(count, "number"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

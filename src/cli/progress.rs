@@ -25,8 +25,7 @@ impl Progress {
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         // The pieces of text are the program's own, so the template is valid; if it weren't, the default bar would do.
-        let template =
-            format!("{verb} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} · {{elapsed}}{{pace}}  {{msg}}");
+        let template = format!("{verb} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} · {{elapsed}}{{pace}}  {{msg}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {
             let pace = |state: &ProgressState, text: &mut dyn Write| {
                 // Before anything is counted nothing is known. A bar without its pace is still a bar.

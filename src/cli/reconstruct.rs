@@ -148,7 +148,7 @@ fn check_channels(out: &Path, channels: usize) -> Result<()> {
     if is_array(out) || matches!(channels, 1 | 3) {
         return Ok(());
     }
-    let expected = format!("a .npy file: signals of {channels} channels are no PNG images");
+    let expected = format!("a .npy file: signals of {} are no PNG images", output::counted(channels, "channel"));
     Err(Error::parameter("--out", out.display(), expected))
 }
 

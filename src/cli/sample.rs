@@ -1,7 +1,7 @@
 //! `mlcsc sample`: signals drawn from a model, with their representations.
 
 use super::coding;
-use super::output::{Summary, counted, grouped, number};
+use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt, output};
 use crate::error::{Error, Result};
@@ -158,7 +158,7 @@ impl SampleArgs {
             );
         }
         summary.row("noise", if noise > 0.0 { format!("‖v‖ = {}", number(noise.into())) } else { "none".into() });
-        let images = if images > 0 { format!(", {} images", grouped(images as u64)) } else { String::new() };
+        let images = if images > 0 { format!(", {}", counted(images, "image")) } else { String::new() };
         let clean = if self.noise.is_some() { ", clean.npy" } else { "" };
         summary.row("written", format!("{}: signals.npy{clean}, codes.safetensors{images}", self.out.display()));
         output::print(&summary.text())
@@ -244,11 +244,9 @@ fn name_flag(error: Error) -> Error {
             };
             Error::Parameter { parameter, value, expected }
         }
-        Error::Shape { what, expected, found } if what.starts_with("limits") => Error::parameter(
-            "--stripe-limit",
-            format!("{found} numbers"),
-            format!("{expected}, or one for the deepest"),
-        ),
+        Error::Shape { what, expected, found } if what.starts_with("limits") => {
+            Error::parameter("--stripe-limit", output::numbers(&found), format!("{expected}, or one for the deepest"))
+        }
         other => other,
     }
 }

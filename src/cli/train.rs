@@ -384,6 +384,14 @@ impl TrainArgs {
                 false => output::print(&format!("model: {}", model.display())),
             };
         };
+        // Nothing that a number of decibels would tell.
+        let warning = (train.nonzeros.last() == Some(&0.0)).then(|| {
+            let lambda = number(run.learner().lambda().into());
+            format!("every code of the last epoch is zero: λ = {lambda} leaves nothing to learn from; lower --lambda")
+        });
+        if let Some(warning) = &warning {
+            output::complain(&format!("warning: {warning}"));
+        }
         if self.json {
             let mut document = json!({
                 "run": run.folder(),
@@ -396,6 +404,9 @@ impl TrainArgs {
                 "test": test,
                 "dictionaries": dictionaries,
             });
+            if let Some(warning) = warning {
+                document["warning"] = json!(warning);
+            }
             if let (Some(loss), Some(diagnostics)) = (loss, diagnostics) {
                 document["test_loss"] = json!(loss);
                 document["diagnostics"] = json!(diagnostics);

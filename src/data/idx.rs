@@ -7,7 +7,7 @@ use super::pictures::{Collection, Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::model::geometry::SignalShape;
-use crate::text::beginning;
+use crate::text::{beginning, counted};
 use flate2::bufread::MultiGzDecoder;
 use memmap2::Mmap;
 use std::io::{BufReader, ErrorKind, Read};
@@ -58,7 +58,7 @@ impl Idx {
             Some(labels_path) => {
                 let (extents, bytes) = read(&labels_path, 1)?;
                 if extents[0] != count {
-                    let expected = format!("{count} labels, one for each image of {}", path.display());
+                    let expected = format!("{}, one for each image of {}", counted(count, "label"), path.display());
                     return Err(Error::shape(labels_path.display().to_string(), expected, extents[0]));
                 }
                 Some(bytes[header_len(1)..].to_vec())

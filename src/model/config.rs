@@ -3,6 +3,7 @@
 use super::geometry::{Geometry, LayerShape, SignalShape};
 use super::normalization::Normalization;
 use crate::error::{Error, Result};
+use crate::text::counted;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,7 @@ impl ModelConfig {
     /// Another number of channels; a signal smaller than the kernels.
     pub fn geometry_on(&self, signal: SignalShape) -> Result<Geometry> {
         if signal.channels != self.signal.channels {
-            return Err(Error::shape("signals for this model", format!("{} channels", self.signal.channels), signal));
+            return Err(Error::shape("signals for this model", counted(self.signal.channels, "channel"), signal));
         }
         Geometry::new(signal, &self.layers)
     }
