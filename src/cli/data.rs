@@ -78,7 +78,15 @@ impl DataArgs {
 /// # Errors
 /// As [`data::open`].
 pub fn open(config: &DataConfig) -> Result<Dataset> {
-    data::open(config).map_err(name_flag)
+    open_configured(config).map_err(name_flag)
+}
+
+/// [`open`] where not all was said by flags: mistakes are named as the library names them.
+///
+/// # Errors
+/// As [`data::open`].
+pub fn open_configured(config: &DataConfig) -> Result<Dataset> {
+    data::open(config)
 }
 
 /// Puts the flag in place of the configuration's field, where there is one.

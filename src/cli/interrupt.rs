@@ -4,17 +4,10 @@
 //! shell without job control keeps Ctrl-C from what it started in the background.
 
 use crate::error::{Error, Result};
-use signal_hook::{consts, flag};
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, LazyLock, Once};
 
-static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
-
-/// Signals that ask a program to end.
-#[cfg(unix)]
-const SIGNALS: [i32; 3] = [consts::SIGINT, consts::SIGTERM, consts::SIGHUP];
-#[cfg(not(unix))]
-const SIGNALS: [i32; 2] = [consts::SIGINT, consts::SIGTERM];
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Exit code of a program that was interrupted.
 pub const EXIT_CODE: u8 = 130;
@@ -23,18 +16,38 @@ pub const EXIT_CODE: u8 = 130;
 pub fn watch() {
     static WATCHING: Once = Once::new();
     WATCHING.call_once(|| {
-        for signal in SIGNALS.into_iter().filter(|&signal| !is_ignored(signal)) {
-            // In this order: the first signal does not meet its own note. Without a handler a signal ends the program at once, which
-            // is no worse.
-            let _ = flag::register_conditional_shutdown(signal, EXIT_CODE.into(), INTERRUPTED.clone());
-            let _ = flag::register(signal, INTERRUPTED.clone());
-        }
+        let ignored = Ignored::now();
+        // Without a handler Ctrl-C ends the program at once, which is no worse.
+        let _ = ctrlc::set_handler(|| {
+            if INTERRUPTED.swap(true, Ordering::SeqCst) {
+                std::process::exit(EXIT_CODE.into());
+            }
+        });
+        ignored.restore();
     });
 }
 
-/// Whether a signal is ignored, as whoever started the program wished.
+/// The signals that are ignored, as whoever started the program wished. The handler of all is set for them too.
 #[cfg(unix)]
-fn is_ignored(signal: i32) -> bool {
+struct Ignored(Vec<libc::c_int>);
+
+#[cfg(unix)]
+impl Ignored {
+    fn now() -> Self {
+        let signals = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+        Self(signals.into_iter().filter(|&signal| is_ignored(signal)).collect())
+    }
+
+    fn restore(self) {
+        for signal in self.0 {
+            // SAFETY: no function is given that could run at a bad moment.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_ignored(signal: libc::c_int) -> bool {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: without a new action nothing is changed; the present one is written to where there is room for it, and read only if it
     // was written.
@@ -44,9 +57,17 @@ fn is_ignored(signal: i32) -> bool {
     }
 }
 
+/// Nothing like that elsewhere.
 #[cfg(not(unix))]
-fn is_ignored(_: i32) -> bool {
-    false
+struct Ignored;
+
+#[cfg(not(unix))]
+impl Ignored {
+    fn now() -> Self {
+        Self
+    }
+
+    fn restore(self) {}
 }
 
 /// Whether Ctrl-C was pressed since [`watch`].

@@ -37,6 +37,7 @@ impl Progress {
             bar.set_style(style.progress_chars("█▌ ").with_key("pace", pace));
         }
         if terminal {
+            bar.tick();
             bar.enable_steady_tick(TICK);
         }
         Self { bar }

@@ -46,6 +46,7 @@ pub struct Screen<'a> {
 
 #[cfg(feature = "train")]
 mod trained {
+    use super::super::data::{open, open_configured};
     use super::super::output::{self, Summary, number};
     use super::super::progress::Progress;
     use super::super::{configuration, interrupt, usage_of_flag};
@@ -53,7 +54,7 @@ mod trained {
     use crate::autoencoder::diagnostics::diagnose;
     use crate::autoencoder::{Autoencoder, Diagnostics};
     use crate::baselines::{PrincipalComponentsConfig, RivalConfig};
-    use crate::data::{self, DataConfig, Dataset};
+    use crate::data::{DataConfig, Dataset};
     use crate::error::{Error, Result};
     use crate::export::mosaic;
     use crate::files;
@@ -125,7 +126,7 @@ mod trained {
         }
         let config = complete(wishes)?;
         config.check().map_err(&screen.named)?;
-        let data = data::open(&config.data).map_err(&screen.named)?;
+        let data = open_configured(&config.data).map_err(&screen.named)?;
         interrupt::watch();
         let run = RivalRun::create(folder, &config, &data, screen.device).map_err(&screen.named)?;
         follow(folder, &config, (run, dashboard), &data, screen)
@@ -144,7 +145,7 @@ mod trained {
         config.epochs = epochs.unwrap_or(config.epochs);
         config.data.source = source.map_or(config.data.source, str::to_owned);
         config.check().map_err(&screen.named)?;
-        let data = data::open(&config.data).map_err(&screen.named)?;
+        let data = open_configured(&config.data).map_err(&screen.named)?;
         interrupt::watch();
         let run = RivalRun::resume(folder, &config, &data, screen.device).map_err(&screen.named)?;
         follow(folder, &config, (run, dashboard), &data, screen)
@@ -183,7 +184,7 @@ mod trained {
         drop(observer);
         if outcome == Outcome::Interrupted {
             return Err(Error::Interrupted(format!(
-                "{} of {} kept; go on with: mlcsc train --resume --out {}",
+                "{} of {} are kept; go on with: mlcsc train --resume --out {}",
                 run.steps_done(),
                 output::counted(run.steps(), "step"),
                 folder.display()
@@ -237,7 +238,7 @@ mod trained {
         }
         files::check_writable_folder(folder)?;
         let sources = DataConfig { seed: wishes.seed.unwrap_or(0), ..DataConfig::default() };
-        let data = super::super::data::open(&wishes.data.apply(sources)?)?;
+        let data = open(&wishes.data.apply(sources)?)?;
         check_content(&*data.train, Normalization::None)?;
         let found = config.fit(&*data.train, screen.device).map_err(usage_of_flag)?;
         let batch = wishes.batch_size.unwrap_or(256);

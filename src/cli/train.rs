@@ -1,13 +1,13 @@
 //! `mlcsc train`.
 
-use super::data::DataArgs;
+use super::data::{DataArgs, open_configured};
 use super::interrupt;
 use super::output::{self, Summary, number};
 use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, usage_of_flag};
 use crate::baselines::one_layer;
-use crate::data::{self, DataConfig, Dataset};
+use crate::data::{DataConfig, Dataset};
 use crate::error::{Error, Result};
 use crate::export::model::export_model;
 use crate::files;
@@ -155,7 +155,9 @@ impl TrainArgs {
     ) -> Result<()> {
         self.check(config, file)?;
         let data = self.signals(config, file)?;
-        check_shape(config, data.train.shape(), &data.train.describe())?;
+        if !self.resume {
+            check_shape(config, data.train.shape(), &data.train.describe())?;
+        }
         interrupt::watch();
         let mut observer = Screen::new(config, data.train.describe());
         let run = if self.resume && !is_unstarted(folder) {
@@ -179,7 +181,7 @@ impl TrainArgs {
         observer.finish();
         if outcome == Outcome::Interrupted {
             let state = format!(
-                "{} of {} done; go on with: mlcsc train --resume --out {}",
+                "{} of {} are done; go on with: mlcsc train --resume --out {}",
                 run.learner().steps_done(),
                 output::counted(run.learner().steps(), "step"),
                 folder.display()
@@ -202,9 +204,10 @@ impl TrainArgs {
     /// The signals of a configuration.
     fn signals(&self, config: &TrainConfig, file: Option<&Path>) -> Result<Dataset> {
         if config.data.source.is_empty() {
-            return Err(Error::missing("--data", "a file or folder of signals"));
+            let of = self.preset.as_ref().map_or(String::new(), |preset| format!(" for the preset {preset}"));
+            return Err(Error::missing("--data", format!("a folder of pictures or other signals{of}")));
         }
-        data::open(&config.data).map_err(|error| self.named(error, file))
+        open_configured(&config.data).map_err(|error| self.named(error, file))
     }
 
     /// A mistake named as the flag that it came by; else as the file that holds it; else as the flag that mends it.
@@ -318,8 +321,8 @@ impl TrainArgs {
             None => {
                 let preset = Preset::named(self.preset.as_deref().unwrap_or("small")).map_err(usage_of_flag)?;
                 let mut config = TrainConfig::preset(preset);
-                if preset == Preset::Natural && self.data.source.is_none() {
-                    // Which pictures, only the user knows.
+                if config.data.patch.is_some() && self.data.source.is_none() {
+                    // Patches are cut from pictures: from which, only the user knows.
                     config.data.source.clear();
                 }
                 config

@@ -413,7 +413,7 @@ impl LearningConfig {
                 "update",
                 "pursuit",
                 format!(
-                    "at most {MAX_TENSOR_LEN} pairs of atoms and shifts, not {statistics}; else the update \"gradient\""
+                    "at most {MAX_TENSOR_LEN} pairs of atoms and shifts, not {statistics}; else the update gradient (--method gradient)"
                 ),
             ));
         }
@@ -421,7 +421,7 @@ impl LearningConfig {
             return Err(Error::parameter(
                 "update",
                 "pursuit",
-                "no padding after the first layer; with it use the update \"gradient\"",
+                "no padding after the first layer; with it the update gradient (--method gradient)",
             ));
         }
         Ok(())
