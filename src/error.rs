@@ -11,11 +11,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A parameter, flag or configuration field is outside its range.
-    #[error("{parameter} = {value}: expected {expected}")]
+    #[error("{parameter} {}: expected {expected}", said(value))]
     Parameter {
         /// Name of the parameter, flag or configuration field.
         parameter: String,
-        /// The value that came.
+        /// The value that came; `given` where what came is no matter.
         value: String,
         /// The range or the set of values that would have been accepted.
         expected: String,
@@ -70,6 +70,14 @@ pub enum Error {
         /// Why it cannot be had, and what can.
         reason: String,
     },
+}
+
+/// A value after its parameter's name.
+fn said(value: &str) -> String {
+    match value {
+        "given" => "is given".into(),
+        value => format!("= {value}"),
+    }
 }
 
 impl Error {

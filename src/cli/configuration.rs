@@ -22,7 +22,24 @@ pub fn print(config: &impl Serialize) -> Result<()> {
 
 /// The JSON schema of a configuration, made of the documentation of its fields.
 pub fn schema_of<T: JsonSchema>() -> Value {
-    schemars::schema_for!(T).to_value()
+    let mut schema = schemars::schema_for!(T).to_value();
+    shorten(&mut schema);
+    schema
+}
+
+/// Writes numbers that come from single precision as they are meant: 0.1, not 0.10000000149011612.
+fn shorten(node: &mut Value) {
+    match node {
+        Value::Object(fields) => fields.values_mut().for_each(shorten),
+        Value::Array(elements) => elements.iter_mut().for_each(shorten),
+        Value::Number(number) => {
+            let single = number.as_f64().filter(|_| number.is_f64()).map(|value| (value, value as f32));
+            if let Some((_, single)) = single.filter(|&(value, single)| f64::from(single) == value) {
+                *node = single.to_string().parse().map_or(Value::Null, |value: f64| value.into());
+            }
+        }
+        _ => (),
+    }
 }
 
 /// Every key of both kinds of configuration with what it means, for `--help`.
@@ -174,6 +191,7 @@ mod tests {
             let required = key.path.starts_with("model.");
             assert!(!leaf || required || key.meaning.contains("efault"), "{}: {}", key.path, key.meaning);
         }
+        assert_eq!(schema["$defs"]["DataConfig"]["properties"]["held_out"]["default"].to_string(), "0.1");
         assert!(help().contains("  learning.pursuit.forgetting\n      Exponent κ in (0, 1]"));
     }
 

@@ -185,7 +185,7 @@ mod trained {
         if outcome == Outcome::Interrupted {
             return Err(Error::Interrupted(format!(
                 "{} of {} are kept; go on with: mlcsc train --resume --out {}",
-                run.steps_done(),
+                output::grouped(run.steps_done() as u64),
                 output::counted(run.steps(), "step"),
                 folder.display()
             )));

@@ -182,7 +182,7 @@ impl TrainArgs {
         if outcome == Outcome::Interrupted {
             let state = format!(
                 "{} of {} are done; go on with: mlcsc train --resume --out {}",
-                run.learner().steps_done(),
+                output::grouped(run.learner().steps_done() as u64),
                 output::counted(run.learner().steps(), "step"),
                 folder.display()
             );
@@ -489,10 +489,9 @@ fn latest_run() -> Result<PathBuf> {
         files.iter().filter_map(|file| file.metadata().ok()?.modified().ok()).max()
     };
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries
-        .filter(|folder| holds_run(folder))
-        .max_by_key(changed)
-        .ok_or_else(|| Error::missing("--out", format!("the folder of the run to resume; there is none below {RUNS}/")))
+    entries.filter(|folder| holds_run(folder)).max_by_key(changed).ok_or_else(|| {
+        Error::missing("--out", format!("the folder of the run to --resume; there is none below {RUNS}/"))
+    })
 }
 
 /// Progress on the terminal, or lines now and then.
