@@ -3,7 +3,7 @@
 //! ```text
 //! config.json             what is computed
 //! metrics.jsonl           one line a step and one an epoch
-//! checkpoint.safetensors  the state to go on from
+//! checkpoint.safetensors  the state to go on from, and what tells the signals from others
 //! model.safetensors       the dictionaries, as of the last epoch's end
 //! ```
 //!
