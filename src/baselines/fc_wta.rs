@@ -18,10 +18,11 @@ use crate::model::geometry::SignalShape;
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`WinnerTakeAll`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WinnerTakeAllConfig {
     /// The layers, the first one first, from 1 to 16. Default one.
@@ -29,7 +30,7 @@ pub struct WinnerTakeAllConfig {
 }
 
 /// Settings of one layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WinnerTakeAllLayerConfig {
     /// Hidden units, at least 1. Default 2000.

@@ -10,12 +10,14 @@ use super::layers::{
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
+use crate::text::counted;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`KSparse`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KSparseConfig {
     /// Hidden units, at least 1. Default 1000.
@@ -44,10 +46,14 @@ impl KSparseConfig {
     pub fn check(&self) -> Result<()> {
         check_units(self.units)?;
         if !(1..=self.units).contains(&self.k) {
-            return Err(Error::parameter("k", self.k, format!("a number from 1 to the {} units", self.units)));
+            return Err(Error::parameter(
+                "k",
+                self.k,
+                format!("a number from 1 to the {}", counted(self.units, "unit")),
+            ));
         }
         if !(self.k..=self.units).contains(&self.initial_k) {
-            let expected = format!("a number from k, {}, to the {} units", self.k, self.units);
+            let expected = format!("a number from k, {}, to the {}", self.k, counted(self.units, "unit"));
             return Err(Error::parameter("initial_k", self.initial_k, expected));
         }
         check_part("annealed_over", self.annealed_over)?;

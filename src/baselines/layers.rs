@@ -7,6 +7,7 @@ use crate::model::geometry::SignalShape;
 use crate::model::leaf;
 use crate::model::sparse::to_host;
 use crate::random::{Purpose, stream, uniform};
+use crate::text::counted;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -195,7 +196,7 @@ pub(super) fn check_units(units: usize) -> Result<()> {
 pub(super) fn check_layers(name: &str, layers: usize) -> Result<()> {
     match (1..=16).contains(&layers) {
         true => Ok(()),
-        false => Err(Error::parameter(name, format!("{layers} layers"), "1 to 16 layers")),
+        false => Err(Error::parameter(name, counted(layers, "layer"), "1 to 16 layers")),
     }
 }
 

@@ -42,6 +42,7 @@ use crate::model::geometry::{LayerShape, MAX_TENSOR_LEN, Pair, SignalShape, chec
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -49,7 +50,7 @@ use std::path::Path;
 pub const MAX_UNITS: usize = 1 << 20;
 
 /// A rival with its settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "model", rename_all = "kebab-case")]
 pub enum RivalConfig {
     /// Penalty on codes.

@@ -13,13 +13,15 @@ use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::leaf;
+use crate::text::counted;
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`TopK`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TopKConfig {
     /// Hidden units, at least 1. Default 1000.
@@ -50,7 +52,11 @@ impl TopKConfig {
         check_units(self.units)?;
         for (name, value) in [("k", self.k), ("auxiliary_k", self.auxiliary_k)] {
             if !(1..=self.units).contains(&value) {
-                return Err(Error::parameter(name, value, format!("a number from 1 to the {} units", self.units)));
+                return Err(Error::parameter(
+                    name,
+                    value,
+                    format!("a number from 1 to the {}", counted(self.units, "unit")),
+                ));
             }
         }
         if !(self.auxiliary_weight.is_finite() && self.auxiliary_weight >= 0.0) {

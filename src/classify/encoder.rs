@@ -19,6 +19,7 @@ use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, Operator};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Problem, Pursuit, Recipe};
+use crate::text::counted;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -236,12 +237,12 @@ impl WindowConfig {
             return Err(Error::parameter("stride", 0, "at least 1"));
         }
         if self.padding > signal.height.max(signal.width) {
-            let expected = format!("no more than the signal's {} rows and {} columns", signal.height, signal.width);
+            let expected = format!("no more than the signal's {}x{}", signal.height, signal.width);
             return Err(Error::parameter("padding", self.padding, expected));
         }
         let channels = model.config().signal.channels;
         if signal.channels != channels {
-            let expected = wanted_shape(format!("{channels} channels, as the model's"), channels, signal);
+            let expected = wanted_shape(format!("{}, as the model's", counted(channels, "channel")), channels, signal);
             return Err(Error::shape("signals", expected, signal));
         }
         let geometry = model.config().geometry()?;

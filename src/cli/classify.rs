@@ -26,8 +26,8 @@ use std::time::Instant;
 /// signals; the error is that on the test signals. --data has to come with labels (mnist, digits).
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
-    /// Model file, of dictionaries or of an auto-encoder
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, of dictionaries or of an auto-encoder, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
@@ -295,15 +295,18 @@ impl ClassifyArgs {
             let error = percent(evaluation.confusion.error());
             format!("{error} (95% between {} and {})", percent(low), percent(high))
         };
-        let mut summary =
-            Summary::new(format!("{source}: {} features, {} classes", labelled.columns(), all.confusion.counts.len()));
+        let mut summary = Summary::new(format!(
+            "{source}: {}, {}",
+            counted(labelled.columns(), "feature"),
+            counted(all.confusion.counts.len(), "class")
+        ));
         summary
             .row("test error", error(all))
             .row("test signals", format!("{}, {} wrong", all.confusion.total(), all.confusion.errors()))
             .row("training error", format!("{} of {}", percent(all.training_error), counted(all.labels, "label")))
             .row("penalty", format!("{}, of {} tried", number(all.penalty), all.candidates.len()));
         if !all.converged {
-            summary.row("fit", format!("not at its minimum after {} iterations", all.iterations));
+            summary.row("fit", format!("not at its minimum after {}", counted(all.iterations, "iteration")));
         }
         for fewer in &evaluations[1..] {
             summary.row(format!("with {}", counted(fewer.labels, "label")), error(fewer));

@@ -2,7 +2,7 @@
 
 use super::data::Signals;
 use super::interrupt;
-use super::output::{Summary, counted, number};
+use super::output::{Summary, counted, number, numbers};
 use super::progress::Progress;
 use crate::data::{npy, wanted_shape};
 use crate::error::{Error, Result};
@@ -249,14 +249,14 @@ impl CodingArgs {
         let told = nonzeros.is_some() || pursuit.noise.is_some();
         match pursuit.name {
             PursuitName::Holistic if nonzeros.is_none() => {
-                return Err(Error::parameter("--nonzeros", "nothing", "one number for each layer before the deepest"));
+                return Err(Error::missing("--nonzeros", "one number for each layer before the deepest"));
             }
             PursuitName::OrthogonalMatchingPursuit if !told => {
-                return Err(Error::parameter("--nonzeros", "nothing", "a number of non-zeros, at least 1, or --noise"));
+                return Err(Error::missing("--nonzeros", "a number of non-zeros, at least 1, or --noise"));
             }
             PursuitName::Projection if !told && pursuit.stripe_limits.is_none() => {
                 let expected = "one limit for each layer, at least 1, or one of --nonzeros and --noise";
-                return Err(Error::parameter("--stripe-limits", "nothing", expected));
+                return Err(Error::missing("--stripe-limits", expected));
             }
             _ => {}
         }
@@ -341,7 +341,7 @@ pub(super) fn name_flags<T>(checked: Result<T>) -> Result<T> {
             Error::Parameter { parameter: flag(&parameter).map_or(parameter, str::to_owned), value, expected }
         }
         Error::Shape { what, expected, found } => match flag(&what) {
-            Some(flag) => Error::Parameter { parameter: flag.into(), value: format!("{found} numbers"), expected },
+            Some(flag) => Error::Parameter { parameter: flag.into(), value: numbers(&found), expected },
             None => Error::Shape { what, expected, found },
         },
         other => other,

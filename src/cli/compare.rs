@@ -155,7 +155,7 @@ impl CompareArgs {
                 Error::parameter("--shallower-nonzeros", value, expected)
             }
             Error::Shape { what, expected, found } if what.starts_with("nonzeros") => {
-                Error::parameter("--shallower-nonzeros", format!("{found} numbers"), expected)
+                Error::parameter("--shallower-nonzeros", output::numbers(&found), expected)
             }
             other => other,
         });

@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 /// a one-to-one matching with those of the first, and the part of pairs above 0.9; say, of the same training with other seeds.
 #[derive(Debug, Args)]
 pub(super) struct DiagnoseArgs {
-    /// Model files
-    #[arg(long = "model", value_name = "M.safetensors", required = true, num_args = 1..)]
+    /// Model files, or the folders of runs
+    #[arg(long = "model", value_name = "M.safetensors", required = true, num_args = 1.., value_parser = super::model_path())]
     models: Vec<PathBuf>,
     /// Signals coded at a time; winner-take-all networks choose their winners among them
     #[arg(long, value_name = "N", default_value_t = 100)]

@@ -15,8 +15,8 @@ use std::path::PathBuf;
 /// Write a model's filters and effective atoms as PNG, .npy and safetensors
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     /// Folder for the files
     #[arg(long, value_name = "DIR")]

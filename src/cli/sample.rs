@@ -26,8 +26,8 @@ use std::path::PathBuf;
 /// signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct SampleArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     /// Number of signals
     #[arg(long, value_name = "N")]
@@ -163,7 +163,7 @@ impl SampleArgs {
             );
         }
         summary.row("noise", if noise > 0.0 { format!("‖v‖ = {}", number(noise.into())) } else { "none".into() });
-        let images = if images > 0 { format!(", {} images", grouped(images as u64)) } else { String::new() };
+        let images = if images > 0 { format!(", {}", counted(images, "image")) } else { String::new() };
         let clean = if self.noise.is_some() { ", clean.npy" } else { "" };
         summary.row("written", format!("{}: signals.npy{clean}, codes.safetensors{images}", self.out.display()));
         output::print(&summary.text())
@@ -262,11 +262,9 @@ fn name_flag(error: Error) -> Error {
             };
             Error::Parameter { parameter, value, expected }
         }
-        Error::Shape { what, expected, found } if what.starts_with("limits") => Error::parameter(
-            "--stripe-limit",
-            format!("{found} numbers"),
-            format!("{expected}, or one for the deepest"),
-        ),
+        Error::Shape { what, expected, found } if what.starts_with("limits") => {
+            Error::parameter("--stripe-limit", output::numbers(&found), format!("{expected}, or one for the deepest"))
+        }
         other => other,
     }
 }

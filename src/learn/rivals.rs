@@ -3,20 +3,22 @@
 //! ```text
 //! config.json        what is computed; it has a "rival"
 //! metrics.jsonl      one line a step and one an epoch
-//! checkpoint/        the states after the last two epochs
+//! checkpoint/        the states after the last two epochs, and what tells the signals from others
 //! model.safetensors  the weights, as of the last epoch's end
 //! ```
 
 use super::config::MAX_STEPS;
 use super::end_to_end::{self, EndToEnd, Ending, Watcher};
 use super::optimization::OptimizationConfig;
-use super::run::{Outcome, holds_run};
+use super::run::{MODEL, Outcome, check_content, holds_run, without_mark};
 use crate::autoencoder::{self, Diagnostics, DiagnosticsSums, TrainingBatch};
 use crate::baselines::{Rival, RivalConfig};
-use crate::data::{DataConfig, Dataset};
+use crate::data::{DataConfig, Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::normalization::Normalization;
 use burn::tensor::Device;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Training of a rival: what, from what, how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RivalTrainConfig {
     /// The rival.
@@ -32,7 +34,7 @@ pub struct RivalTrainConfig {
     /// Where the signals come from. Default: 12,000 drawn digits.
     #[serde(default)]
     pub data: DataConfig,
-    /// Passes over the training signals, from 1 to [`MAX_STEPS`]. Default 20.
+    /// Passes over the training signals, from 1 to 2²⁴. Default 20.
     #[serde(default = "default_epochs")]
     pub epochs: usize,
     /// Signals per step, at least 1. Default 100: lifetimes are parts of it.
@@ -41,7 +43,7 @@ pub struct RivalTrainConfig {
     /// Seed of weights, order and noise. Default 0.
     #[serde(default)]
     pub seed: u64,
-    /// Optimizer and learning rate.
+    /// How the weights follow their gradients.
     #[serde(default)]
     pub optimization: OptimizationConfig,
 }
@@ -137,7 +139,6 @@ pub trait RivalObserver {
 
 const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";
-const MODEL: &str = "model.safetensors";
 
 /// Whether the run in a folder, if there is one, is a rival's.
 pub fn is_rival(folder: &Path) -> bool {
@@ -146,8 +147,12 @@ pub fn is_rival(folder: &Path) -> bool {
 
 /// Whether a configuration is a rival's.
 pub fn is_rival_file(path: &Path) -> bool {
-    let text = std::fs::read(path).unwrap_or_default();
-    serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|config| config.get("rival").is_some())
+    files::read_whole(path).is_ok_and(|text| is_rival_config(&text))
+}
+
+/// Whether a configuration's text is a rival's.
+pub(crate) fn is_rival_config(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(without_mark(text)).is_ok_and(|config| config.get("rival").is_some())
 }
 
 /// A rival's configuration from a JSON file.
@@ -155,11 +160,15 @@ pub fn is_rival_file(path: &Path) -> bool {
 /// # Errors
 /// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
-    let (file, _) = files::open_with_length(path)?;
-    let config: RivalTrainConfig = serde_json::from_reader(std::io::BufReader::new(file))
-        .map_err(|error| Error::format(path, format!("expected a rival's training configuration: {error}")))?;
+    let config = parse_config(path, &files::read_whole(path)?)?;
     config.check().map_err(|error| Error::format(path, error.to_string()))?;
     Ok(config)
+}
+
+/// What a rival's configuration file holds, still to be completed: ranges are not checked.
+pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<RivalTrainConfig> {
+    serde_json::from_slice(without_mark(text))
+        .map_err(|error| Error::format(path, format!("expected a rival's training configuration: {error}")))
 }
 
 /// The configuration of the rival's run in a folder.
@@ -168,6 +177,28 @@ pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
 /// As [`read_config_file`].
 pub fn read_config(folder: &Path) -> Result<RivalTrainConfig> {
     read_config_file(&folder.join(CONFIG))
+}
+
+/// The file that tells a run's signals from others, beside its checkpoints, which are burn's.
+fn fingerprint_path(folder: &Path) -> PathBuf {
+    folder.join(end_to_end::CHECKPOINTS).join("data.json")
+}
+
+fn write_fingerprint(folder: &Path, fingerprint: &Fingerprint) -> Result<()> {
+    let path = fingerprint_path(folder);
+    let text = serde_json::to_string(fingerprint).map_err(|error| Error::format(&path, error.to_string()))?;
+    files::write_bytes(&path, text.as_bytes())
+}
+
+/// The fingerprint of a run's signals; older runs have none.
+fn read_fingerprint(folder: &Path) -> Result<Option<Fingerprint>> {
+    let path = fingerprint_path(folder);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let fingerprint = serde_json::from_slice(&files::read_whole(&path)?)
+        .map_err(|error| Error::format(&path, format!("expected a fingerprint of signals: {error}")))?;
+    Ok(Some(fingerprint))
 }
 
 /// A rival's run and its folder.
@@ -189,28 +220,37 @@ impl RivalRun {
     /// A new run: writes the configuration, draws the weights.
     ///
     /// # Errors
-    /// A folder that cannot be written or holds a run; a configuration that does not fit itself or the signals.
+    /// A folder that cannot be written or holds a run; a configuration that does not fit itself or the signals; nothing but zeros
+    /// to learn from.
     pub fn create(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         if holds_run(folder) {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
         let run = Self::assemble(folder, config, data, device)?;
+        check_content(&*data.train, Normalization::None)?;
+        let fingerprint = Fingerprint::of(data)?;
         run.write_config()?;
+        write_fingerprint(folder, &fingerprint)?;
         files::write_bytes(&folder.join(METRICS), b"")?;
         Ok(run)
     }
 
     /// Goes on with the run in a folder, from the last epoch that was finished. `config` is what [`read_config`] gave; its number
-    /// of epochs may have been changed, and with it the learning rates to come.
+    /// of epochs may have been changed, and with it the learning rates to come; so may the source of its data, if these are the same.
     ///
     /// # Errors
-    /// Signals that do not fit; fewer epochs than are done.
+    /// Signals that do not fit, or others than the run began with; fewer epochs than are done.
     pub fn resume(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         let mut run = Self::assemble(folder, config, data, device)?;
         run.done = end_to_end::last_checkpoint(folder);
         let done = run.done.unwrap_or(0);
         if done > config.epochs {
             return Err(Error::parameter("epochs", config.epochs, format!("at least {done}: so many are done")));
+        }
+        let fingerprint = Fingerprint::of(data)?;
+        match read_fingerprint(folder)? {
+            Some(expected) => expected.check(&fingerprint, &config.data.source)?,
+            None => write_fingerprint(folder, &fingerprint)?,
         }
         files::remove_leftovers(folder);
         run.write_config()?;

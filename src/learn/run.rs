@@ -3,7 +3,7 @@
 //! ```text
 //! config.json             what is computed
 //! metrics.jsonl           one line a step and one an epoch
-//! checkpoint.safetensors  the state to go on from
+//! checkpoint.safetensors  the state to go on from, and what tells the signals from others
 //! model.safetensors       the dictionaries, as of the last epoch's end
 //! ```
 //!
@@ -26,11 +26,12 @@ use super::unrolled::UnrolledTraining;
 use crate::autoencoder::Diagnostics;
 #[cfg(feature = "train")]
 use crate::autoencoder::DiagnosticsSums;
-use crate::data::Dataset;
+use crate::data::{DataConfig, Dataset, Fingerprint, Source};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
+use crate::model::normalization::Normalization;
+use crate::model::{Mlcsc, ModelConfig};
 #[cfg(feature = "train")]
 use crate::pursuit::proximal_gradient::report_on;
 #[cfg(feature = "train")]
@@ -110,6 +111,8 @@ pub enum Outcome {
 pub struct Run {
     folder: PathBuf,
     learner: Learner,
+    /// What tells its signals from others.
+    data: Fingerprint,
     /// Sums over the present epoch's steps; at an epoch's end they stay until its record is written.
     epoch: Option<BatchSums>,
     /// The last epoch's record.
@@ -127,7 +130,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
-const MODEL: &str = "model.safetensors";
+/// Name of the model's file in a run's folder, a rival's too.
+pub const MODEL: &str = "model.safetensors";
 
 /// Whether a folder holds a run.
 pub fn holds_run(folder: &Path) -> bool {
@@ -145,11 +149,19 @@ pub fn is_unstarted(folder: &Path) -> bool {
 /// # Errors
 /// No run there, or a configuration that cannot be read.
 pub fn read_config(folder: &Path) -> Result<TrainConfig> {
+    read_config_file(&config_path(folder)?)
+}
+
+/// Where the configuration of the run in a folder is.
+///
+/// # Errors
+/// No run there.
+pub(crate) fn config_path(folder: &Path) -> Result<PathBuf> {
     let path = folder.join(CONFIG);
-    if !path.exists() {
-        return Err(Error::format(folder, format!("no run to resume here: {CONFIG} is missing")));
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Error::format(folder, format!("no run to resume here: {CONFIG} is missing"))),
     }
-    read_config_file(&path)
 }
 
 /// A configuration from a JSON file.
@@ -157,12 +169,27 @@ pub fn read_config(folder: &Path) -> Result<TrainConfig> {
 /// # Errors
 /// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<TrainConfig> {
-    let (file, _) = files::open_with_length(path)?;
-    let config: TrainConfig = serde_json::from_reader(std::io::BufReader::new(file))
-        .map_err(|error| Error::format(path, format!("expected a training configuration: {error}")))?;
-    let checked = config.check().and_then(|_| config.data.check());
-    checked.map_err(|error| Error::format(path, error.to_string()))?;
+    let config = parse_config(path, &files::read_whole(path)?, None)?;
+    config.check().map_err(|error| Error::format(path, error.to_string()))?;
     Ok(config)
+}
+
+/// What a configuration's file holds, still to be completed: ranges are not checked, and `model`, if there is one, takes the place of
+/// what the file says or does not say of it.
+pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>) -> Result<TrainConfig> {
+    let wrong = |error: serde_json::Error| Error::format(path, format!("expected a training configuration: {error}"));
+    let text = without_mark(text);
+    let Some(model) = model else { return serde_json::from_slice(text).map_err(wrong) };
+    let mut config: serde_json::Value = serde_json::from_slice(text).map_err(wrong)?;
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("model".into(), serde_json::to_value(model).map_err(wrong)?);
+    }
+    serde_json::from_value(config).map_err(wrong)
+}
+
+/// A text without the byte order mark that some editors put at its beginning.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
@@ -178,6 +205,35 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
     }
     Ok(())
 }
+
+/// Refuses signals that hold nothing to learn from. They are read until there is something.
+///
+/// # Errors
+/// Signals that cannot be read; nothing but zeros; nothing but flat signals where their means are taken off.
+pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -> Result<()> {
+    let len = source.shape().len();
+    let mut values = Vec::new();
+    for start in (0..source.len()).step_by(AT_A_TIME) {
+        let indices: Vec<usize> = (start..(start + AT_A_TIME).min(source.len())).collect();
+        values.resize(indices.len() * len, 0.0);
+        source.read(&indices, &mut values)?;
+        let holds = |signal: &[f32]| match normalization {
+            Normalization::None => signal.iter().any(|&value| value != 0.0),
+            _ => signal.iter().any(|&value| value != signal[0]),
+        };
+        if values.chunks_exact(len.max(1)).any(holds) {
+            return Ok(());
+        }
+    }
+    let [what, found] = match normalization {
+        Normalization::None => ["other values than zero", "zeros only"],
+        _ => ["values that differ within a signal, whose mean is taken off", "flat signals only"],
+    };
+    Err(Error::shape(format!("training signals of {}", source.describe()), what, found))
+}
+
+/// Signals that [`check_content`] reads at a time.
+const AT_A_TIME: usize = 64;
 
 impl Run {
     /// A new run: writes the configuration, initialises the dictionaries.
@@ -198,7 +254,7 @@ impl Run {
     ///
     /// # Errors
     /// A folder that cannot be written or holds a run, unless it is this one without a checkpoint; a configuration that
-    /// does not fit itself or the signals.
+    /// does not fit itself or the signals; signals that there is nothing to learn from.
     pub fn create_from(
         folder: &Path,
         config: &TrainConfig,
@@ -207,9 +263,11 @@ impl Run {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        // Without a checkpoint nothing was done on signals that may lie elsewhere by now.
         let begun = |begun: &TrainConfig| {
             let learning = LearningConfig { epochs: config.learning.epochs, ..begun.learning.clone() };
-            TrainConfig { learning, ..begun.clone() } == *config
+            let data = DataConfig { source: config.data.source.clone(), ..begun.data.clone() };
+            TrainConfig { learning, data, ..begun.clone() } == *config
         };
         // The same run, killed before its first checkpoint, begins anew.
         let again = is_unstarted(folder) && read_config(folder).is_ok_and(|config| begun(&config));
@@ -217,6 +275,8 @@ impl Run {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
         check(config, data)?;
+        check_content(&*data.train, config.model.normalization)?;
+        let fingerprint = Fingerprint::of(data)?;
         if again {
             files::remove_leftovers(folder);
         }
@@ -226,17 +286,26 @@ impl Run {
             Some(model) => Learner::from_model(config, model, &*data.train, device)?,
             None => Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?,
         };
-        let run =
-            Self { folder: folder.into(), learner, epoch: None, last: None, losses: Vec::new(), dashboard: false };
+        let run = Self {
+            folder: folder.into(),
+            learner,
+            data: fingerprint,
+            epoch: None,
+            last: None,
+            losses: Vec::new(),
+            dashboard: false,
+        };
         run.save_checkpoint()?;
         files::write_bytes(&run.folder.join(METRICS), b"")?;
         Ok(run)
     }
 
-    /// Goes on with the run in a folder. `config` is what [`read_config`] gave; its number of epochs may have been changed.
+    /// Goes on with the run in a folder. `config` is what [`read_config`] gave; its number of epochs may have been changed, and the
+    /// source of its data, if these are the same.
     ///
     /// # Errors
-    /// A folder without a checkpoint; a checkpoint that is damaged or of another configuration; signals that do not fit.
+    /// A folder without a checkpoint; a checkpoint that is damaged or of another configuration; signals that do not fit, or others
+    /// than the run began with.
     pub fn resume(folder: &Path, config: &TrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         let path = folder.join(CHECKPOINT);
         if !path.exists() {
@@ -244,7 +313,8 @@ impl Run {
         }
         check(config, data)?;
         let mut learner = Learner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
-        let epoch = checkpoint::load(&path, &mut learner)?;
+        let fingerprint = Fingerprint::of(data)?;
+        let epoch = checkpoint::load(&path, &mut learner, &fingerprint)?;
         #[cfg(feature = "train")]
         if config.learning.update == UpdateRule::Unrolled {
             // Parameters, optimizer and scheduler are in checkpoints of their own, which may be an epoch behind.
@@ -256,11 +326,19 @@ impl Run {
             return Err(Error::parameter("epochs", config.learning.epochs, expected));
         }
         files::remove_leftovers(folder);
-        // A new end is remembered, for the next time that the run is resumed.
-        if learner.steps_done() < learner.steps() {
+        // A new end and a new place of the data are remembered, for the next time that the run is resumed.
+        if !read_config(folder).is_ok_and(|known| known == *config) {
             write_config(folder, config)?;
         }
-        let mut run = Self { folder: folder.into(), learner, epoch, last: None, losses: Vec::new(), dashboard: false };
+        let mut run = Self {
+            folder: folder.into(),
+            learner,
+            data: fingerprint,
+            epoch,
+            last: None,
+            losses: Vec::new(),
+            dashboard: false,
+        };
         run.cut_metrics()?;
         Ok(run)
     }
@@ -451,7 +529,7 @@ impl Run {
     }
 
     fn save_checkpoint(&self) -> Result<()> {
-        checkpoint::save(&self.folder.join(CHECKPOINT), &self.learner, self.epoch.as_ref())
+        checkpoint::save(&self.folder.join(CHECKPOINT), &self.learner, &self.data, self.epoch.as_ref())
     }
 
     /// Drops records of steps that the checkpoint knows nothing of, and a half-written last line.

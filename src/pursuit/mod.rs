@@ -44,6 +44,7 @@ use crate::error::{Error, Result};
 use crate::model::Operator;
 use crate::model::geometry::SignalShape;
 pub(crate) use crate::model::sparse::to_host;
+use crate::text::counted;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -95,9 +96,11 @@ impl Lambda {
     fn check_for(&self, count: usize) -> Result<()> {
         self.check()?;
         match self {
-            Self::PerSignal(values) if values.len() != count => {
-                Err(Error::shape("lambda per signal", format!("{count} values, one per signal"), values.len()))
-            }
+            Self::PerSignal(values) if values.len() != count => Err(Error::shape(
+                "lambda per signal",
+                format!("{}, one per signal", counted(count, "value")),
+                values.len(),
+            )),
             _ => Ok(()),
         }
     }

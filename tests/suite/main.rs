@@ -27,6 +27,8 @@ mod pursuits_problem;
 mod pursuits_reference;
 mod reference;
 mod residual_descent;
+#[cfg(unix)]
+mod runs_cli;
 mod theory;
 mod theory_cli;
 #[cfg(unix)]
