@@ -1,6 +1,7 @@
 //! What goes to stdout and stderr.
 
 use crate::error::{Error, Result};
+use crate::learn::metrics::Kept;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -88,6 +89,21 @@ pub fn number(value: f64) -> String {
         let decimals = (3 - magnitude.log10().floor() as i32).max(0) as usize;
         let text = format!("{value:.decimals$}");
         if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    }
+}
+
+/// Which state of a run of so many epochs is kept, and why; `start` is the held-out loss before the first epoch.
+pub fn kept(kept: &Kept, epochs: usize, start: Option<f64>) -> String {
+    let loss = number(kept.loss);
+    match (kept.epoch, start) {
+        (0, _) => format!("the start: no epoch had a lower held-out loss than {loss}"),
+        (epoch, _) if !kept.admissible => {
+            format!("epoch {epoch} of {epochs}, the last one: none is yet what the schedule ends with")
+        }
+        (epoch, Some(start)) => {
+            format!("epoch {epoch} of {epochs}, of the lowest held-out loss: {loss}, at the start {}", number(start))
+        }
+        (epoch, None) => format!("epoch {epoch} of {epochs}, of the lowest held-out loss: {loss}"),
     }
 }
 

@@ -24,6 +24,8 @@ mod pursuits_problem;
 mod pursuits_reference;
 mod reference;
 mod residual_descent;
+#[cfg(feature = "train")]
+mod rivals_revived;
 mod theory;
 mod theory_cli;
 #[cfg(unix)]
