@@ -234,16 +234,21 @@ impl SparseAutoencoder {
     /// # Errors
     /// A shape that the dictionaries cannot take.
     pub fn prepare(&self, signal: SignalShape) -> Result<Prepared> {
+        self.prepare_from(self.filters(), signal)
+    }
+
+    /// [`Self::prepare`] with filters that were computed from those of the dictionaries in their place, through which gradients go as well.
+    pub(crate) fn prepare_from(&self, filters: Vec<Tensor<4>>, signal: SignalShape) -> Result<Prepared> {
         let config = &self.config;
         let geometry = config.model.geometry_on(signal)?;
         let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
-        let operator = |layers: &[Dictionary]| {
-            Operator::from_filters(filters(layers), strides.clone(), geometry.clone(), Application::Auto)
+        let operator = |filters: Vec<Tensor<4>>| {
+            Operator::from_filters(filters, strides.clone(), geometry.clone(), Application::Auto)
         };
-        let free = |layers: &[Dictionary]| (!layers.is_empty()).then(|| operator(layers)).transpose();
+        let free = |layers: &[Dictionary]| (!layers.is_empty()).then(|| operator(self::filters(layers))).transpose();
         let exponential = |parameter: &Param<Tensor<2>>| parameter.val().exp();
         Ok(Prepared {
-            decoder: operator(&self.layers)?,
+            decoder: operator(filters)?,
             synthesis: free(&self.encoder.synthesis)?,
             analysis: free(&self.encoder.analysis)?,
             steps: self.encoder.steps.as_ref().map(exponential),

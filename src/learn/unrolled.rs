@@ -7,7 +7,9 @@
 //! ```
 //!
 //! The threshold of H_i is chosen so that every atom keeps as many entries as the schedule of zeros says, and unit norms are
-//! restored, both as in [`super::online`]. Gradients go to the dictionaries through decoder and encoder.
+//! restored, both as in [`super::online`]. Gradients go to the dictionaries through decoder and encoder, and through the division by
+//! the atoms' norms: without that the part of the gradient that makes atoms longer, which costs less penalty, would be most of it, and
+//! what is left once lengths are restored would not go downhill.
 //!
 //! The schedule of zeros begins where the dictionaries are: an atom keeps no more entries than the fullest one of its layer had at the
 //! start, so that dictionaries that have the zeros already are not filled up first. Atoms of the deepest layer that no code has used
@@ -15,14 +17,14 @@
 //! Held-out signals are coded with the last λ of its schedule, so that epochs can be compared.
 
 use super::cascade::Cascade;
-use super::config::{LearningConfig, TrainConfig};
+use super::config::{AtomNorm, LearningConfig, TrainConfig};
 use crate::autoencoder::{Autoencoder, Coded, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
 use crate::error::Result;
 use super::learner::worst_windows;
 use super::surrogate::SurrogateUpdate;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
-use crate::model::{Mlcsc, leaf};
+use crate::model::{Dictionary, Mlcsc, effective_filters, leaf};
 use crate::pursuit::threshold::hard_threshold_rows;
 use crate::random::{Purpose, stream};
 use burn::module::{Module, RunningState};
@@ -71,6 +73,29 @@ impl UnrolledTraining {
         self.autoencoder.clone().with_lambda(self.rules.learning.lambda.at(1.0))
     }
 
+    /// W_1 … W_L as the restored norms would have them, as functions of the parameters.
+    fn normalized(&self) -> Vec<Tensor<4>> {
+        let mut filters = self.autoencoder.filters();
+        let deepest = filters.len() - 1;
+        match self.rules.learning.atom_norm {
+            AtomNorm::Effective => {
+                let strides: Vec<[usize; 2]> = self.autoencoder.layers.iter().map(Dictionary::stride).collect();
+                let norms = norms(effective_filters(&filters, &strides));
+                filters[deepest] = filters[deepest].clone() / norms;
+            }
+            AtomNorm::Layer => {
+                for layer in 0..=deepest {
+                    let norms = norms(filters[layer].clone());
+                    filters[layer] = filters[layer].clone() / norms.clone();
+                    if layer < deepest {
+                        filters[layer + 1] = filters[layer + 1].clone() * norms.swap_dims(0, 1);
+                    }
+                }
+            }
+        }
+        filters
+    }
+
     /// Entries that atoms of every layer keep when the part `progress` of the run is done.
     fn kept(&self, progress: f32) -> Vec<usize> {
         let Rules { learning, geometry } = &self.rules;
@@ -84,6 +109,14 @@ impl UnrolledTraining {
     pub(super) fn cascade(&self) -> Cascade {
         Cascade::new(self.autoencoder.config().model.clone(), filters(&self.autoencoder))
     }
+}
+
+/// The norms of atoms, 1 for those that are zero: `[m, …]` to `[m, 1, 1, 1]`.
+fn norms(atoms: Tensor<4>) -> Tensor<4> {
+    let squares = atoms.square().sum_dims(&[1, 2, 3]);
+    // Before the root, whose slope at zero is infinite.
+    let nothing = squares.clone().equal_scalar(0.0);
+    squares.mask_fill(nothing, 1.0).sqrt()
 }
 
 fn filters(autoencoder: &SparseAutoencoder) -> Vec<HostFilters> {
@@ -128,7 +161,7 @@ impl Autoencoder for UnrolledTraining {
 
 impl Trainable for UnrolledTraining {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
-        let ready = self.autoencoder.prepare(self.signal())?;
+        let ready = self.autoencoder.prepare_from(self.normalized(), self.signal())?;
         let (coded, loss) = ready.coded_with_objective(batch.signals.clone())?;
         Ok(Outcome { loss, coded })
     }
