@@ -8,7 +8,7 @@
 //! Signals are taken for values in [0, 1]; what lies outside is cut off in the loss.
 
 use super::layers::{
-    TiedLayer, ascend, check_layers, check_units, held_out_progress, outcome, rows, shaped, sum_rows, tied_layers,
+    TiedLayer, ascend, check_layers, check_units, held_out_progress, is_last_turn, outcome, rows, shaped, sum_rows, tied_layers,
     turn, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
@@ -160,5 +160,10 @@ impl Trainable for StackedDenoising {
     /// Without noise. Since layers take turns, losses of different layers stand side by side.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         self.outcome(batch, held_out_progress(batch), false)
+    }
+
+    /// Layers take turns: only what the last one makes of signals can be compared.
+    fn is_admissible(&self, progress: f32) -> bool {
+        is_last_turn(progress, self.layers.len())
     }
 }

@@ -1,6 +1,7 @@
 //! What goes to stdout and stderr.
 
 use crate::error::{Error, Result};
+use crate::learn::metrics::Kept;
 pub use crate::text::{counted, grouped};
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -95,6 +96,21 @@ pub fn number(value: f64) -> String {
 /// A number as `format` writes it, or a dash where it is undefined.
 pub fn or_dash(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
     value.map_or("–".into(), format)
+}
+
+/// Which state of a run of so many epochs is kept, and why; `start` is the held-out loss before the first epoch.
+pub fn kept(kept: &Kept, epochs: usize, start: Option<f64>) -> String {
+    let loss = number(kept.loss);
+    match (kept.epoch, start) {
+        (0, _) => format!("the start: no epoch had a lower held-out loss than {loss}"),
+        (epoch, _) if !kept.admissible => {
+            format!("epoch {epoch} of {epochs}, the last one: none is yet what the schedule ends with")
+        }
+        (epoch, Some(start)) => {
+            format!("epoch {epoch} of {epochs}, of the lowest held-out loss: {loss}, at the start {}", number(start))
+        }
+        (epoch, None) => format!("epoch {epoch} of {epochs}, of the lowest held-out loss: {loss}"),
+    }
 }
 
 /// How many numbers came by a flag, as an error of the library counts them.

@@ -192,7 +192,8 @@ mod trained {
         }
         let picture = paint(run.rival(), folder)?;
         let seconds = screen.started.elapsed().as_secs_f64();
-        let Some(RivalRecord::Epoch { epoch, train_loss, test_loss, test, .. }) = run.last_epoch() else {
+        let found = (run.last_epoch(), run.best().and_then(RivalRecord::held_out));
+        let (Some(RivalRecord::Epoch { epoch, train_loss, .. }), Some((test_loss, test, kept))) = found else {
             return output::print(&format!("model: {}", run.model_path().display()));
         };
         let document = json!({
@@ -205,7 +206,10 @@ mod trained {
             "train_loss": train_loss,
             "test_loss": test_loss,
             "test": test,
+            "kept": kept,
+            "start": run.start().and_then(RivalRecord::held_out).map(|(_, test, _)| test),
         });
+        let start = run.start().and_then(RivalRecord::held_out).map(|(loss, ..)| loss);
         let heading = format!(
             "{}: {} in {seconds:.0} s; on {}:",
             config.rival.name(),
@@ -213,7 +217,8 @@ mod trained {
             output::counted(test.signals, "held-out signal")
         );
         let rows = [
-            ("loss (training)", format!("{} ({})", number(*test_loss), number(*train_loss))),
+            ("loss (training)", format!("{} ({})", number(test_loss), number(*train_loss))),
+            ("kept", output::kept(&kept, *epoch, start)),
             ("model", run.model_path().display().to_string()),
             ("picture", picture.display().to_string()),
         ];
@@ -294,6 +299,13 @@ mod trained {
         fn record(&mut self, record: &RivalRecord) -> Result<()> {
             let Some(progress) = &self.progress else { return Ok(()) };
             match record {
+                RivalRecord::Start { test_loss, test, .. } => progress.line(&format!(
+                    "start  loss {}  {:.2} dB  FVU {:.3}  dead {}",
+                    number(*test_loss),
+                    test.psnr,
+                    test.fvu,
+                    test.dead_units,
+                )),
                 RivalRecord::Step { epoch, step, loss, signals_per_second } => {
                     progress.advance(1);
                     let text = format!("loss {}  {} signals/s", number(*loss), number(*signals_per_second));

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::files;
 use crate::learn::config::{Schedule, TrainConfig, UpdateRule};
-use crate::learn::run::{config_path, holds_run, is_unstarted, parse_config};
+use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
 use crate::model::geometry::SignalShape;
 use crate::model::preset::Preset;
@@ -401,7 +401,8 @@ impl TrainArgs {
 
     fn report(&self, run: &Run, pictures: &Path, files: &[PathBuf], seconds: f64) -> Result<()> {
         let model = run.model_path();
-        let Some(Record::Epoch { epoch, train, test, dictionaries, loss, diagnostics, .. }) = run.last_epoch() else {
+        let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
+        let (Some(Record::Epoch { epoch, train, .. }), Some((kept, held_out))) = found else {
             // Its metrics were removed.
             return match self.json {
                 true => output::print_json(&json!({ "run": run.folder(), "model": model })),
@@ -416,6 +417,7 @@ impl TrainArgs {
         if let Some(warning) = &warning {
             output::complain(&format!("warning: {warning}"));
         }
+        let HeldOut { test, dictionaries, loss, diagnostics } = held_out;
         if self.json {
             let mut document = json!({
                 "run": run.folder(),
@@ -434,6 +436,10 @@ impl TrainArgs {
             if let (Some(loss), Some(diagnostics)) = (loss, diagnostics) {
                 document["test_loss"] = json!(loss);
                 document["diagnostics"] = json!(diagnostics);
+            }
+            if let Some(kept) = kept {
+                document["kept"] = json!(kept);
+                document["start"] = json!(run.start().and_then(Record::held_out).map(|start| start.test));
             }
             return output::print_json(&document);
         }
@@ -460,6 +466,10 @@ impl TrainArgs {
                     format!("{}, {}", short(diagnostics.hoyer), short(diagnostics.shrinkage)),
                 )
                 .row("gap to the pursuit", number(test.gap));
+        }
+        if let Some(kept) = kept {
+            let start = run.start().and_then(Record::held_out).and_then(|start| start.loss);
+            summary.row("kept", output::kept(&kept, *epoch, start));
         }
         summary
             .row("model", model.display())
@@ -578,6 +588,10 @@ impl Observer for Screen {
     fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
+            Record::Start { test, .. } => progress.line(&format!(
+                "start  objective {:.3}  {:.2} dB  FVU {:.3}  dead {}",
+                test.objective, test.psnr, test.fvu, test.dead_atoms,
+            )),
             Record::Step { epoch, step, batch, .. } => {
                 progress.advance(1);
                 let text = format!(

@@ -29,6 +29,8 @@ mod reference;
 mod residual_descent;
 #[cfg(unix)]
 mod runs_cli;
+#[cfg(feature = "train")]
+mod rivals_revived;
 mod theory;
 mod theory_cli;
 #[cfg(unix)]
