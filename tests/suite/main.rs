@@ -12,6 +12,7 @@ mod compare_cli;
 mod end_to_end;
 mod gradient;
 mod learning;
+mod maps_windows;
 mod model_file;
 #[cfg(feature = "autodiff")]
 mod networks;
