@@ -51,7 +51,11 @@ impl TopKConfig {
     pub fn check(&self) -> Result<()> {
         check_units(self.units)?;
         if !(1..=self.units).contains(&self.k) {
-            return Err(Error::parameter("k", self.k, format!("a number from 1 to the {}", counted(self.units, "unit"))));
+            return Err(Error::parameter(
+                "k",
+                self.k,
+                format!("a number from 1 to the {}", counted(self.units, "unit")),
+            ));
         }
         if self.auxiliary_k == 0 {
             return Err(Error::parameter("auxiliary_k", 0, "at least 1 unit"));

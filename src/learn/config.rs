@@ -258,7 +258,8 @@ impl Default for LearningConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PursuitUpdateConfig {
-    /// Exponent κ in (0, 1]: step t's batch enters the statistics with the weight (t + 1)^−κ. Default 0.7.
+    /// Exponent κ in (0, 1]: step t's batch enters the statistics with the weight (t + 1)^−κ, but no less than
+    /// its share of an epoch. Default 0.7.
     pub forgetting: f32,
     /// Part of the deepest atoms, in (0, 1], updated in each step, in turn. Default 0.25.
     pub atoms_per_step: f32,

@@ -194,7 +194,9 @@ impl Learner {
         match &mut self.statistics {
             Some(statistics) => {
                 let values: Vec<f32> = to_host(signals.clone());
-                let weight = ((self.step + 1) as f32).powf(-learning.pursuit.forgetting);
+                // What is older than an epoch has newer codes by now.
+                let least = 1.0 / self.steps_per_epoch as f32;
+                let weight = ((self.step + 1) as f32).powf(-learning.pursuit.forgetting).max(least);
                 statistics.add(&values, &codes, self.cascade.atoms(), weight, &self.device);
                 stopwatch.lap(&mut sums.seconds.statistics);
                 let update = SurrogateUpdate::new(&learning, learning.nonzeros(&self.geometry), &self.device);

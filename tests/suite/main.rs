@@ -28,10 +28,10 @@ mod pursuits_problem;
 mod pursuits_reference;
 mod reference;
 mod residual_descent;
-#[cfg(unix)]
-mod runs_cli;
 #[cfg(feature = "train")]
 mod rivals_revived;
+#[cfg(unix)]
+mod runs_cli;
 mod theory;
 mod theory_cli;
 #[cfg(unix)]
