@@ -482,7 +482,7 @@ mod tests {
             ("wide.png", absurd(1 << 30, 16), &["image"]),
             ("many.png", absurd(60_000, 60_000), &["60000x60000"]),
             ("bomb.png", absurd(16_000, 16_000), &["16000x16000 pixels", "far too few"]),
-            ("short.jpg", jpeg[..jpeg.len() - 20].to_vec(), &["JPEG", "cut short"]),
+            ("short.jpg", jpeg[..jpeg.len() - 20].to_vec(), &["expected a whole JPEG image", "data that end after"]),
             ("header.jpg", jpeg[..20].to_vec(), &["JPEG"]),
             ("short.pgm", pnm[..pnm.len() - 1].to_vec(), &["expected a whole PNM image", "255 bytes"]),
             ("promise.pgm", b"P5 30000 30000 255\n0".to_vec(), &["30000x30000 pixels", "far too few"]),
