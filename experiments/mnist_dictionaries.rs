@@ -64,7 +64,7 @@ impl Observer for Lines {
             Record::Epoch { epoch, test, .. } => {
                 println!("epoch {epoch}: test objective {:.4}, {:.2} dB", test.objective, test.psnr);
             }
-            Record::Step { .. } => {}
+            Record::Step { .. } | Record::Start { .. } => {}
         }
         Ok(())
     }
@@ -95,7 +95,7 @@ fn epochs_of(run: &Path) -> Result<Vec<(Summary, Summary)>> {
     Ok(records
         .filter_map(|record| match record {
             Record::Epoch { train, test, .. } => Some((train, test)),
-            Record::Step { .. } => None,
+            Record::Step { .. } | Record::Start { .. } => None,
         })
         .collect())
 }

@@ -149,6 +149,8 @@ fn trained(
         device: device.clone(),
         resume: last_checkpoint(&folder),
         folder,
+        measure_start: false,
+        reseeding: None,
         losses: Vec::new(),
         dashboard: false,
     };

@@ -302,7 +302,7 @@ impl Observer for Lines {
             Record::Epoch { epoch, test, .. } => {
                 println!("  epoch {epoch}: test objective {:.4}, {} dead", test.objective, test.dead_atoms);
             }
-            Record::Step { .. } => {}
+            Record::Step { .. } | Record::Start { .. } => {}
         }
         Ok(())
     }

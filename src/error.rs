@@ -11,13 +11,21 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A parameter, flag or configuration field is outside its range.
-    #[error("{parameter} = {value}: expected {expected}")]
+    #[error("{parameter} {}: expected {expected}", said(value))]
     Parameter {
         /// Name of the parameter, flag or configuration field.
         parameter: String,
-        /// The value that came.
+        /// The value that came; `given` where what came is no matter.
         value: String,
         /// The range or the set of values that would have been accepted.
+        expected: String,
+    },
+    /// A parameter, flag or configuration field that is needed was not given.
+    #[error("{parameter} is missing: expected {expected}")]
+    Missing {
+        /// Name of the parameter, flag or configuration field.
+        parameter: String,
+        /// What would have been accepted.
         expected: String,
     },
     /// Two things that must fit each other do not.
@@ -64,10 +72,23 @@ pub enum Error {
     },
 }
 
+/// A value after its parameter's name.
+fn said(value: &str) -> String {
+    match value {
+        "given" => "is given".into(),
+        value => format!("= {value}"),
+    }
+}
+
 impl Error {
     /// A [`Error::Parameter`].
     pub fn parameter(parameter: impl Into<String>, value: impl ToString, expected: impl Into<String>) -> Self {
         Self::Parameter { parameter: parameter.into(), value: value.to_string(), expected: expected.into() }
+    }
+
+    /// A [`Error::Missing`].
+    pub fn missing(parameter: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Missing { parameter: parameter.into(), expected: expected.into() }
     }
 
     /// A [`Error::Shape`].
@@ -92,6 +113,6 @@ impl Error {
 
     /// Whether the way the program was called is at fault (exit code 2) rather than a file or the machine (exit code 1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Parameter { .. } | Self::Device { .. })
+        matches!(self, Self::Parameter { .. } | Self::Missing { .. } | Self::Device { .. })
     }
 }

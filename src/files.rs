@@ -21,21 +21,48 @@ pub fn remove_leftovers(folder: &Path) {
     }
 }
 
+/// Most symbolic links that are followed one after the other, as on Linux.
+const MOST_LINKS: usize = 40;
+
+/// The file or folder that a path stands for once its last name is no symbolic link any more; it need not exist.
+///
+/// # Errors
+/// [`Error::Io`] with `path`: links that go round in circles.
+pub fn target(path: &Path) -> Result<PathBuf> {
+    let mut target = path.to_path_buf();
+    for _ in 0..MOST_LINKS {
+        match fs::read_link(&target) {
+            Ok(next) => target = parent(&target).join(next),
+            Err(_) => return Ok(target),
+        }
+    }
+    Err(Error::write(path)(io::Error::other("too many symbolic links")))
+}
+
 /// Writes a file whole or not at all.
 ///
 /// `fill` writes into a temporary file beside `path`, which is then flushed to disk and renamed over `path`; on any error
 /// the temporary file is removed and an existing `path` stays as it was. Parent folders are created.
 ///
+/// Where `path` is a symbolic link, it stays one and the file that it points to is written. An existing file keeps its
+/// permissions, a new one gets those that the umask leaves. A file that the user may not write is refused, though its folder
+/// would let it be replaced. Other names of the same file (hard links) keep what it held. What is no regular file, such as a
+/// pipe or `/dev/null`, is written to when everything is there.
+///
 /// # Errors
 /// [`Error::Io`] with `path`, whatever step failed; errors of `fill` pass through.
 pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>) -> Result<()>) -> Result<()> {
-    let folder = parent(path);
-    create_folder(folder)?;
+    let target = target(path)?;
+    let existing = existing(path, &target)?;
+    let special = existing.as_ref().is_some_and(|metadata| !metadata.is_file());
+    let folder = if special { std::env::temp_dir() } else { parent(&target).to_path_buf() };
+    create_folder(&folder)?;
     let mut temporary = tempfile::Builder::new();
     temporary.prefix(PREFIX).suffix(SUFFIX);
-    // The permissions that a plain create would give; the crate's own default is readable by the owner alone.
+    // The permissions that a plain create would give; the crate's own default, readable by the owner alone, is right until the
+    // content has those of the file that it replaces.
     #[cfg(unix)]
-    {
+    if existing.is_none() {
         use std::os::unix::fs::PermissionsExt;
         temporary.permissions(fs::Permissions::from_mode(0o666));
     }
@@ -45,9 +72,74 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>
         fill(&mut writer)?;
         writer.flush().map_err(Error::write(path))?;
     }
+    if special {
+        let mut content = temporary.reopen().map_err(Error::write(path))?;
+        let mut out = fs::OpenOptions::new().write(true).open(&target).map_err(Error::write(path))?;
+        return io::copy(&mut content, &mut out).map(drop).map_err(Error::write(path));
+    }
+    if let Some(metadata) = existing {
+        keep_owner(temporary.as_file(), &metadata);
+        temporary.as_file().set_permissions(metadata.permissions()).map_err(Error::write(path))?;
+    }
     temporary.as_file().sync_all().map_err(Error::write(path))?;
-    temporary.persist(path).map_err(|error| Error::Io { action: "write", path: path.into(), source: error.error })?;
+    temporary.persist(&target).map_err(|error| Error::Io {
+        action: "write",
+        path: path.into(),
+        source: error.error,
+    })?;
     Ok(())
+}
+
+/// What is known of the file that will be replaced, `None` where there is none.
+///
+/// # Errors
+/// [`Error::Io`] with `path`: a folder, or a file that may not be written.
+fn existing(path: &Path, target: &Path) -> Result<Option<fs::Metadata>> {
+    let metadata = match fs::metadata(target) {
+        Ok(metadata) => metadata,
+        // Whatever else is wrong shows when the file is made.
+        Err(_) => return Ok(None),
+    };
+    if metadata.is_dir() {
+        return Err(Error::write(path)(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
+    }
+    if metadata.is_file() {
+        fs::OpenOptions::new().append(true).open(target).map(drop).map_err(Error::write(path))?;
+    }
+    Ok(Some(metadata))
+}
+
+/// Gives a file the owner and group of the one that it replaces, where the system lets us.
+#[cfg(unix)]
+fn keep_owner(file: &fs::File, replaced: &fs::Metadata) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let [owner, group] = [replaced.uid(), replaced.gid()];
+    if file.metadata().is_ok_and(|metadata| [metadata.uid(), metadata.gid()] != [owner, group]) {
+        // Not permitted but to the administrator (owner) and to members (group); the file is ours then.
+        let _ = fchown(file, Some(owner), Some(group));
+    }
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &fs::File, _: &fs::Metadata) {}
+
+/// What tells whether two paths are the same file or folder, be it through links, relative paths or hard links.
+#[cfg(unix)]
+pub type Identity = (u64, u64);
+
+/// What tells whether two paths are the same file or folder, be it through links or relative paths.
+#[cfg(not(unix))]
+pub type Identity = PathBuf;
+
+/// The [`Identity`] of a file or folder; `None` where there is none.
+pub fn identity(path: &Path) -> Option<Identity> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+    }
+    #[cfg(not(unix))]
+    fs::canonicalize(path).ok()
 }
 
 /// [`write_atomically`] for content that is already in memory.
@@ -69,10 +161,11 @@ pub fn parent(path: &Path) -> &Path {
 /// # Errors
 /// [`Error::Io`] with `path`: a folder of that name, a parent that is a file, missing permissions, a read-only disk.
 pub fn check_writable(path: &Path) -> Result<()> {
-    if path.is_dir() {
-        return Err(Error::write(path)(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
+    let target = target(path)?;
+    match existing(path, &target)? {
+        Some(metadata) if !metadata.is_file() => Ok(()),
+        _ => check_parent(path, parent(&target)),
     }
-    check_parent(path, parent(path))
 }
 
 /// [`check_writable`] for a folder that files will be written into; it may or may not exist.
@@ -80,7 +173,7 @@ pub fn check_writable(path: &Path) -> Result<()> {
 /// # Errors
 /// As [`check_writable`].
 pub fn check_writable_folder(folder: &Path) -> Result<()> {
-    check_parent(folder, folder)
+    check_parent(folder, &target(folder)?)
 }
 
 /// Whether files can be made in the closest ancestor of `folder` that exists.
@@ -100,7 +193,12 @@ fn check_parent(path: &Path, folder: &Path) -> Result<()> {
 /// # Errors
 /// [`Error::Io`] with the folder's path.
 pub fn create_folder(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder).map_err(|source| Error::Io { action: "create folder", path: folder.into(), source })
+    // Of a link that points nowhere yet, its target is made.
+    fs::create_dir_all(target(folder)?).map_err(|source| Error::Io {
+        action: "create folder",
+        path: folder.into(),
+        source,
+    })
 }
 
 /// Opens a file for reading and says how long it is, so that no header has to be trusted.
@@ -147,4 +245,88 @@ pub fn read_whole(path: &Path) -> Result<Vec<u8>> {
     }
     piped.push((path.into(), bytes.clone()));
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_leaves_what_was_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_bytes(&path, b"old").unwrap();
+        assert!(write_atomically(&path, |_| Err(Error::format(&path, "no"))).is_err());
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(write_bytes(folder.path(), b"new").unwrap_err().to_string().contains("it is a folder"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_written_through() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("elsewhere")).unwrap();
+        write_bytes(&path("elsewhere/file"), b"old").unwrap();
+        // A chain of relative links, a link that points nowhere yet, and one to a folder.
+        symlink("elsewhere/file", path("near")).unwrap();
+        symlink("near", path("far")).unwrap();
+        symlink("elsewhere/new", path("dangling")).unwrap();
+        symlink("elsewhere", path("folder")).unwrap();
+        for (name, file) in
+            [("far", "elsewhere/file"), ("dangling", "elsewhere/new"), ("folder/more", "elsewhere/more")]
+        {
+            check_writable(&path(name)).unwrap();
+            write_bytes(&path(name), name.as_bytes()).unwrap();
+            assert_eq!(fs::read(path(file)).unwrap(), name.as_bytes());
+        }
+        for link in ["near", "far", "dangling", "folder"] {
+            assert!(path(link).symlink_metadata().unwrap().is_symlink(), "{link}");
+        }
+        symlink("made", path("to-make")).unwrap();
+        create_folder(&path("to-make")).unwrap();
+        create_folder(&path("to-make/below")).unwrap();
+        assert!(path("made/below").is_dir());
+        symlink("round", path("round")).unwrap();
+        for error in [write_bytes(&path("round"), b""), check_writable(&path("round"))] {
+            assert!(error.unwrap_err().to_string().contains("too many symbolic links"));
+        }
+        symlink("/dev/null", path("nothing")).unwrap();
+        check_writable(&path("nothing")).unwrap();
+        write_bytes(&path("nothing"), b"gone").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+        assert_eq!(identity(&path("far")), identity(&path("elsewhere/file")));
+        assert_eq!(identity(&path("missing")), None);
+        fs::hard_link(path("elsewhere/file"), path("twin")).unwrap();
+        assert_eq!(identity(&path("twin")), identity(&path("near")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_kept() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        symlink(&path, folder.path().join("link")).unwrap();
+        // What a plain create gives under the umask that the tests run with.
+        fs::write(folder.path().join("plain"), "").unwrap();
+        write_bytes(&path, b"new").unwrap();
+        assert_eq!(mode(&path), mode(&folder.path().join("plain")));
+        for kept in [0o600, 0o640, 0o666, 0o755] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(kept)).unwrap();
+            write_bytes(&path, b"again").unwrap();
+            assert_eq!(mode(&path), kept);
+            write_bytes(&folder.path().join("link"), b"through the link").unwrap();
+            assert_eq!(mode(&path), kept);
+        }
+        // Write protection holds, but for the administrator, for whom there is none.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o444)).unwrap();
+        if fs::OpenOptions::new().append(true).open(&path).is_err() {
+            assert!(check_writable(&path).unwrap_err().to_string().contains("file"));
+            assert!(write_bytes(&path, b"refused").is_err());
+        }
+    }
 }

@@ -117,6 +117,7 @@ pub mod learn;
 pub mod model;
 pub mod pursuit;
 mod random;
+mod text;
 pub mod theory;
 pub mod trial;
 

@@ -7,13 +7,14 @@ use crate::pursuit::{
     Acceleration, BasisPursuitConfig, MultiLayerProximalGradientConfig, ProximalGradientConfig, Unrolled,
 };
 use burn::config::Config;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Most iterations that are unrolled (2¹²): each is kept for the way back.
 pub const MAX_UNROLLED: usize = 1 << 12;
 
 /// The pursuits that can be unrolled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnrolledPursuit {
     /// Proximal gradient steps on the effective dictionary.
@@ -39,7 +40,7 @@ impl UnrolledPursuit {
 }
 
 /// Whose weights the encoder has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum EncoderWeights {
     /// Those of the dictionaries. The default.

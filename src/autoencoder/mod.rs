@@ -21,6 +21,7 @@ pub use unrolled::{Prepared, SparseAutoencoder};
 
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
+use crate::pursuit::Convergence;
 use burn::tensor::Tensor;
 
 /// What an auto-encoder makes of signals.
@@ -85,6 +86,12 @@ pub trait Autoencoder {
     /// # Errors
     /// None that the network's own shapes can cause.
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>>;
+
+    /// How many of the signals coded so far came to the gap that the encoder asks for. Default: none was coded by a pursuit that is
+    /// told one.
+    fn convergence(&self) -> Convergence {
+        Convergence::default()
+    }
 
     /// Codes and reconstruction as diagnostics measure them: those of [`Self::encode`], unless codes that are meant for
     /// reconstruction differ from those that are meant for use.

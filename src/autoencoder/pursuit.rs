@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
 use crate::model::{Application, Mlcsc, Operator};
+use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Pursuit};
 use burn::tensor::Tensor;
 
@@ -14,6 +15,8 @@ pub struct PursuitAutoencoder {
     pursuit: Box<dyn Pursuit>,
     lambda: Lambda,
     normalization: Normalization,
+    /// Of all signals so far.
+    convergence: Tally,
 }
 
 impl PursuitAutoencoder {
@@ -25,7 +28,15 @@ impl PursuitAutoencoder {
         lambda.check()?;
         let operator = model.operator(model.config().signal, Application::Auto)?;
         let pursuit = basis.init_for(&operator)?;
-        Ok(Self { operator, pursuit, lambda, normalization: model.config().normalization })
+        let (normalization, convergence) = (model.config().normalization, Tally::default());
+        Ok(Self { operator, pursuit, lambda, normalization, convergence })
+    }
+
+    /// The deepest codes of normalised signals.
+    fn pursue(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
+        let found = self.pursuit.pursue(&self.operator, signals, &self.lambda)?;
+        self.convergence.add(&found.reports);
+        Ok(found.codes)
     }
 }
 
@@ -42,7 +53,7 @@ impl Autoencoder for PursuitAutoencoder {
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
         check_batch("signals", self.signal(), &signals)?;
         let (signals, _) = self.normalization.apply(signals);
-        Ok(self.pursuit.pursue(&self.operator, signals, &self.lambda)?.codes)
+        self.pursue(signals)
     }
 
     /// D^(L)γ_L, in the scale of normalised signals.
@@ -59,10 +70,14 @@ impl Autoencoder for PursuitAutoencoder {
         Ok(Box::new(self))
     }
 
+    fn convergence(&self) -> Convergence {
+        self.convergence.get()
+    }
+
     fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
         check_batch("signals", self.signal(), &signals)?;
         let (signals, undo) = self.normalization.apply(signals);
-        let codes = self.pursuit.pursue(&self.operator, signals, &self.lambda)?.codes;
+        let codes = self.pursue(signals)?;
         let reconstruction = undo.undo(self.operator.synthesize(codes.clone()));
         Ok(Coded { codes, reconstruction })
     }

@@ -2,6 +2,7 @@
 
 use super::{Autoencoder, Coded};
 use crate::error::Result;
+use crate::model::leaf;
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Int, Tensor};
 
@@ -57,10 +58,50 @@ pub trait Trainable: Autoencoder + Module + ModuleDisplay + 'static {
         self.training(batch)
     }
 
+    /// Number of units that can die, all layers together: those that no batch has used for long start again by [`Self::reseeded`].
+    /// Default: none.
+    fn mortal_units(&self) -> usize {
+        0
+    }
+
+    /// Which of the units that can die a batch has used, in training: ones, and zeros for the others, `[units]`. Units of layers that
+    /// do not learn at this step count as used. Default: units are the channels of the codes.
+    ///
+    /// # Errors
+    /// Signals of another shape.
+    fn used_units(&self, batch: &TrainingBatch, outcome: &Outcome) -> Result<Tensor<1>> {
+        let _ = batch;
+        Ok(used(leaf(outcome.coded.codes.clone())))
+    }
+
+    /// The same network with units (indices as of [`Self::used_units`]) that start again from signals of the batch that are
+    /// represented badly. There may be more units than signals; what is left over waits for the next time.
+    ///
+    /// # Errors
+    /// Signals of another shape.
+    fn reseeded(self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        let _ = (units, batch);
+        Ok(self)
+    }
+
+    /// Whether the network, when the part `progress` of the run is done, is what it is to be in the end, so that its held-out loss can
+    /// be compared with that of other such states and the best of them can be kept. Default: always.
+    fn is_admissible(&self, progress: f32) -> bool {
+        let _ = progress;
+        true
+    }
+
     /// What follows every step of the optimizer, such as a projection. `progress` is the part of the run that is done.
     #[must_use]
     fn constrained(self, progress: f32) -> Self {
         let _ = progress;
         self
     }
+}
+
+/// Which channels of codes `[n, channels, height, width]` have a value that is not zero: ones and zeros, `[channels]`.
+pub(crate) fn used(codes: Tensor<4>) -> Tensor<1> {
+    let channels = codes.dims()[1];
+    let largest = codes.abs().max_dim(0).reshape([channels as i32, -1]).max_dim(1);
+    largest.squeeze_dim::<1>(1).greater_scalar(0.0).float()
 }

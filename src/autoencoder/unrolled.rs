@@ -56,7 +56,7 @@ use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf, unit_norm};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
 /// An auto-encoder whose encoder is an unrolled pursuit and whose decoder is D_1 … D_L.
 ///
@@ -177,6 +177,35 @@ impl SparseAutoencoder {
         self
     }
 
+    /// The same with some atoms of a layer, from 0, replaced by those of `filters` on its device, in the dictionary and in what the
+    /// encoder has of its own.
+    ///
+    /// # Shapes
+    /// - what `filters` gives: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`, of which only these atoms are taken.
+    #[must_use]
+    pub(crate) fn with_atoms(mut self, layer: usize, atoms: &[usize], filters: impl Fn(&Device) -> Tensor<4>) -> Self {
+        let replaced = |mut dictionary: Dictionary| {
+            dictionary.filters = dictionary.filters.map(|old| {
+                let (tracked, device) = (old.is_require_grad(), old.device());
+                let old = leaf(old);
+                let chosen = |atom: usize| if atoms.contains(&atom) { 1.0 } else { 0.0 };
+                let chosen: Vec<f32> = (0..old.dims()[0]).map(chosen).collect();
+                let dims = [chosen.len(), 1, 1, 1];
+                let chosen = Tensor::<4>::from_data(TensorData::new(chosen, dims), &device).greater_scalar(0.5);
+                let chosen = chosen.expand(old.dims());
+                let new = old.mask_where(chosen, filters(&device));
+                if tracked { new.require_grad() } else { new }
+            });
+            dictionary
+        };
+        let layers = [&mut self.layers, &mut self.encoder.synthesis, &mut self.encoder.analysis];
+        for layers in layers.into_iter().filter(|layers| layer < layers.len()) {
+            let dictionary = layers.remove(layer);
+            layers.insert(layer, replaced(dictionary));
+        }
+        self
+    }
+
     /// The device that holds the filters.
     pub fn device(&self) -> Device {
         self.layers[0].filters.val().device()
@@ -205,16 +234,21 @@ impl SparseAutoencoder {
     /// # Errors
     /// A shape that the dictionaries cannot take.
     pub fn prepare(&self, signal: SignalShape) -> Result<Prepared> {
+        self.prepare_from(self.filters(), signal)
+    }
+
+    /// [`Self::prepare`] with filters that were computed from those of the dictionaries in their place, through which gradients go as well.
+    pub(crate) fn prepare_from(&self, filters: Vec<Tensor<4>>, signal: SignalShape) -> Result<Prepared> {
         let config = &self.config;
         let geometry = config.model.geometry_on(signal)?;
         let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
-        let operator = |layers: &[Dictionary]| {
-            Operator::from_filters(filters(layers), strides.clone(), geometry.clone(), Application::Auto)
+        let operator = |filters: Vec<Tensor<4>>| {
+            Operator::from_filters(filters, strides.clone(), geometry.clone(), Application::Auto)
         };
-        let free = |layers: &[Dictionary]| (!layers.is_empty()).then(|| operator(layers)).transpose();
+        let free = |layers: &[Dictionary]| (!layers.is_empty()).then(|| operator(self::filters(layers))).transpose();
         let exponential = |parameter: &Param<Tensor<2>>| parameter.val().exp();
         Ok(Prepared {
-            decoder: operator(&self.layers)?,
+            decoder: operator(filters)?,
             synthesis: free(&self.encoder.synthesis)?,
             analysis: free(&self.encoder.analysis)?,
             steps: self.encoder.steps.as_ref().map(exponential),
@@ -439,6 +473,10 @@ impl<A: Autoencoder + ?Sized> Autoencoder for &A {
 
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {
         (**self).ready()
+    }
+
+    fn convergence(&self) -> crate::pursuit::Convergence {
+        (**self).convergence()
     }
 
     fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {

@@ -5,19 +5,22 @@
 //! (*lifetime sparsity*). The decoder is one transposed convolution with large kernels. Features for a classifier are the rectified
 //! maps, without any constraint.
 
-use super::layers::{check_part, check_units, count_of, keep_largest, weights, zeros};
+use super::layers::{check_part, check_units, count_of, edited, keep_largest, mean_norm, seeds, weights, zeros};
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch, check_batch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
+use crate::model::leaf;
+use crate::model::sparse::{norm, to_host};
 use burn::module::{Module, Param};
 use burn::tensor::activation::relu;
 use burn::tensor::module::{conv_transpose2d, conv2d};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`ConvolutionalWinnerTakeAll`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConvolutionalWinnerTakeAllConfig {
     /// Feature maps of every layer, at least 1. Default 128.
@@ -114,10 +117,37 @@ pub struct ConvolutionalWinnerTakeAll {
 }
 
 impl ConvolutionalWinnerTakeAll {
+    /// With the decoder's bias at the middle of every channel's values, `[channels]`, which leaves maps as active as they would be
+    /// around zero.
+    pub(super) fn centred(mut self, middle: &[f32]) -> Self {
+        if let Some(first) = self.layers.first_mut() {
+            let kernels = to_host(leaf(first.weight.val()));
+            let len = self.config.kernel * self.config.kernel;
+            first.bias = edited(first.bias.clone(), |values| {
+                for (value, kernel) in values.iter_mut().zip(kernels.chunks_exact(middle.len() * len)) {
+                    let channels = kernel.chunks_exact(len).zip(middle);
+                    *value = -channels.map(|(kernel, middle)| middle * kernel.iter().sum::<f32>()).sum::<f32>();
+                }
+            });
+        }
+        self.decoder_bias = edited(self.decoder_bias, |values| values.copy_from_slice(middle));
+        self
+    }
+
+    /// What the last convolution sees.
+    fn below(&self, signals: Tensor<4>) -> Tensor<4> {
+        self.up(signals, self.layers.len() - 1)
+    }
+
     fn maps(&self, signals: Tensor<4>) -> Tensor<4> {
+        self.up(signals, self.layers.len())
+    }
+
+    /// What the first `layers` convolutions make of signals.
+    fn up(&self, signals: Tensor<4>, layers: usize) -> Tensor<4> {
         let padding = self.config.kernel / 2;
         let options = || ConvOptions::new([1, 1], [padding, padding], [1, 1], 1);
-        self.layers
+        self.layers[..layers]
             .iter()
             .fold(signals, |below, layer| relu(conv2d(below, layer.weight.val(), Some(layer.bias.val()), options())))
     }
@@ -186,5 +216,82 @@ impl Autoencoder for ConvolutionalWinnerTakeAll {
 impl Trainable for ConvolutionalWinnerTakeAll {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
         self.constrained_outcome(batch.signals.clone())
+    }
+
+    fn mortal_units(&self) -> usize {
+        self.config.units
+    }
+
+    /// A map starts again at the place where its signal leaves most over: the decoder's kernel is what is left over there, the last
+    /// convolution's what it sees there.
+    fn reseeded(mut self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        let (still, signals) = (self.valid(), batch.signals.clone());
+        let left_over = signals.clone() - still.constrained_outcome(signals.clone())?.coded.reconstruction;
+        let seeds = seeds(left_over.flatten(1, 3), units.len(), batch);
+        let SignalShape { channels, height, width } = self.signal;
+        let below = still.below(signals);
+        let [_, inputs, ..] = below.dims();
+        let below = to_host(below);
+        let plane = height * width;
+        let places: Vec<[usize; 2]> = seeds.iter().map(|seed| peak(&seed.direction, self.signal)).collect();
+        let unit_windows = |values: &dyn Fn(usize) -> Vec<f32>, length: f32| -> Vec<Vec<f32>> {
+            let windows = (0..seeds.len()).map(values).map(|mut window| {
+                let scale = length / norm(&window).max(f32::MIN_POSITIVE);
+                window.iter_mut().for_each(|value| *value *= scale);
+                window
+            });
+            windows.collect()
+        };
+        let (side, decoder_side) = (self.config.kernel, self.config.decoder_kernel);
+        self.decoder = edited(self.decoder, |values| {
+            let length = mean_norm(values, still.config.units, units, false);
+            let window = |index: usize| window(&seeds[index].direction, [channels, height, width], places[index], decoder_side);
+            replace(values, units, &unit_windows(&window, length));
+        });
+        if let Some(last) = self.layers.last_mut() {
+            last.weight = edited(last.weight.clone(), |values| {
+                let length = mean_norm(values, still.config.units, units, false);
+                let window = |index: usize| {
+                    let maps = &below[seeds[index].signal * inputs * plane..][..inputs * plane];
+                    window(maps, [inputs, height, width], places[index], side)
+                };
+                replace(values, units, &unit_windows(&window, length));
+            });
+            last.bias = edited(last.bias.clone(), |values| {
+                units.iter().take(seeds.len()).for_each(|&unit| values[unit] = 0.0);
+            });
+        }
+        Ok(self)
+    }
+}
+
+/// Where a signal has most energy, all channels together.
+fn peak(signal: &[f32], shape: SignalShape) -> [usize; 2] {
+    let plane = shape.height * shape.width;
+    let energy = |place: usize| signal[place..].iter().step_by(plane).map(|value| value * value).sum::<f32>();
+    let best = (0..plane).max_by(|&a, &b| energy(a).total_cmp(&energy(b)).then(b.cmp(&a))).unwrap_or(0);
+    [best / shape.width, best % shape.width]
+}
+
+/// The square window of maps `[channels, height, width]` around a place, `[channels, side, side]`; zeros outside.
+fn window(maps: &[f32], [channels, height, width]: [usize; 3], [row, column]: [usize; 2], side: usize) -> Vec<f32> {
+    let mut out = vec![0.0; channels * side * side];
+    for (index, value) in out.iter_mut().enumerate() {
+        let (channel, place) = (index / (side * side), index % (side * side));
+        let (row, column) = ((row + place / side).checked_sub(side / 2), (column + place % side).checked_sub(side / 2));
+        if let (Some(row), Some(column)) = (row, column)
+            && row < height
+            && column < width
+        {
+            *value = maps[(channel * height + row) * width + column];
+        }
+    }
+    out
+}
+
+/// Replaces the kernels of some units; there may be fewer kernels than units.
+fn replace(values: &mut [f32], units: &[usize], kernels: &[Vec<f32>]) {
+    for (&unit, kernel) in units.iter().zip(kernels) {
+        values[unit * kernel.len()..][..kernel.len()].copy_from_slice(kernel);
     }
 }

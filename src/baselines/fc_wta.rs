@@ -9,19 +9,22 @@
 //! them, from the first to the last; while one learns, those below it stay as they are. Codes are those of the last layer.
 
 use super::layers::{
-    TiedLayer, ascend, check_layers, check_part, check_units, count_of, half_squared_error, held_out_progress,
-    keep_largest, outcome, rows, shaped, tied_layers, turn, units_shape,
+    TiedLayer, ascend, centred_bias, check_layers, check_part, check_units, count_of, edited, half_squared_error,
+    held_out_progress, is_last_turn, keep_largest, outcome, reseeded_encoder, rows, seeds, shaped, tied_layers, turn, units_shape,
 };
+use crate::autoencoder::training::used;
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::Result;
 use crate::model::geometry::SignalShape;
+use crate::model::leaf;
 use burn::module::Module;
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`WinnerTakeAll`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WinnerTakeAllConfig {
     /// The layers, the first one first, from 1 to 16. Default one.
@@ -29,7 +32,7 @@ pub struct WinnerTakeAllConfig {
 }
 
 /// Settings of one layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct WinnerTakeAllLayerConfig {
     /// Hidden units, at least 1. Default 2000.
@@ -97,6 +100,29 @@ pub struct WinnerTakeAll {
 }
 
 impl WinnerTakeAll {
+    /// With the first layer's b' at the middle of signals, `[signal values]`, and b such that it is taken off before the weights.
+    pub(super) fn centred(mut self, middle: &[f32]) -> Self {
+        if let Some(layer) = self.layers.first_mut() {
+            layer.bias = centred_bias(layer.bias.clone(), leaf(layer.weight.val()), middle);
+            layer.decoder_bias = edited(layer.decoder_bias.clone(), |values| values.copy_from_slice(middle));
+        }
+        self
+    }
+
+    /// The layer that learns at a batch's step, from 0.
+    fn learning(&self, batch: &TrainingBatch) -> usize {
+        turn(batch.progress(), self.layers.len())
+    }
+
+    /// What the layers below one, from 0, make of a batch, and the layer's winners.
+    fn winners(&self, batch: &TrainingBatch, index: usize) -> Result<(Tensor<2>, Tensor<2>)> {
+        let signals = rows("signals", self.signal, batch.signals.clone())?;
+        let count = count_of(self.config.layers[index].lifetime, signals.dims()[0]);
+        let below = self.up(signals, index);
+        let codes = keep_largest(relu(self.layers[index].encode(below.clone())), count, 0);
+        Ok((below, codes))
+    }
+
     /// Codes of the first `layers` layers.
     fn up(&self, signals: Tensor<2>, layers: usize) -> Tensor<2> {
         self.layers[..layers].iter().fold(signals, |below, layer| relu(layer.encode(below)))
@@ -180,11 +206,59 @@ impl Autoencoder for WinnerTakeAll {
 
 impl Trainable for WinnerTakeAll {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
-        self.constrained_outcome(batch.signals.clone(), turn(batch.progress(), self.layers.len()))
+        self.constrained_outcome(batch.signals.clone(), self.learning(batch))
     }
 
     /// Since layers take turns, losses of different layers stand side by side.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         self.constrained_outcome(batch.signals.clone(), turn(held_out_progress(batch), self.layers.len()))
+    }
+
+    fn mortal_units(&self) -> usize {
+        self.config.units().iter().sum()
+    }
+
+    fn used_units(&self, batch: &TrainingBatch, outcome: &Outcome) -> Result<Tensor<1>> {
+        let (index, last) = (self.learning(batch), self.layers.len() - 1);
+        let codes = match index == last {
+            true => outcome.coded.codes.clone(),
+            false => {
+                let (_, codes) = self.clone().no_grad().winners(batch, index)?;
+                shaped(codes, units_shape(self.config.layers[index].units))
+            }
+        };
+        let learning = used(leaf(codes));
+        let others = |layers: &[WinnerTakeAllLayerConfig]| {
+            Tensor::ones([layers.iter().map(|layer| layer.units).sum::<usize>()], &learning.device())
+        };
+        let (below, above) = (&self.config.layers[..index], &self.config.layers[index + 1..]);
+        let mut parts = vec![learning.clone()];
+        if !below.is_empty() {
+            parts.insert(0, others(below));
+        }
+        if !above.is_empty() {
+            parts.push(others(above));
+        }
+        Ok(Tensor::cat(parts, 0))
+    }
+
+    fn reseeded(mut self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        let (still, index) = (self.valid(), self.learning(batch));
+        let first: usize = self.config.layers[..index].iter().map(|layer| layer.units).sum();
+        // At the turn of a layer, units of the one before are past help.
+        let own = first..first + self.config.layers[index].units;
+        let units: Vec<usize> = units.iter().filter(|unit| own.contains(unit)).map(|unit| unit - first).collect();
+        let (below, codes) = still.winners(batch, index)?;
+        let seeds = seeds(below.clone() - still.layers[index].paint(codes), units.len(), batch);
+        let layer = self.layers[index].clone();
+        let inputs = (below, still.layers[index].decoder_bias.val());
+        let (weight, bias) = reseeded_encoder((layer.weight, layer.bias), true, (&units, &seeds), 1.0, inputs);
+        (self.layers[index].weight, self.layers[index].bias) = (weight, bias);
+        Ok(self)
+    }
+
+    /// Layers take turns: only what the last one makes of signals can be compared.
+    fn is_admissible(&self, progress: f32) -> bool {
+        is_last_turn(progress, self.layers.len())
     }
 }

@@ -5,17 +5,21 @@
 //! down from a large value over the first part of the training. Codes that serve as features for a classifier keep α·k values.
 
 use super::layers::{
-    check_part, check_units, half_squared_error, keep_largest, outcome, rows, shaped, units_shape, weights, zeros,
+    centred_bias, check_part, check_units, edited, half_squared_error, keep_largest, outcome, reseeded_encoder, rows, seeds,
+    shaped, units_shape, weights, zeros,
 };
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
+use crate::model::leaf;
+use crate::text::counted;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`KSparse`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct KSparseConfig {
     /// Hidden units, at least 1. Default 1000.
@@ -44,10 +48,14 @@ impl KSparseConfig {
     pub fn check(&self) -> Result<()> {
         check_units(self.units)?;
         if !(1..=self.units).contains(&self.k) {
-            return Err(Error::parameter("k", self.k, format!("a number from 1 to the {} units", self.units)));
+            return Err(Error::parameter(
+                "k",
+                self.k,
+                format!("a number from 1 to the {}", counted(self.units, "unit")),
+            ));
         }
         if !(self.k..=self.units).contains(&self.initial_k) {
-            let expected = format!("a number from k, {}, to the {} units", self.k, self.units);
+            let expected = format!("a number from k, {}, to the {}", self.k, counted(self.units, "unit"));
             return Err(Error::parameter("initial_k", self.initial_k, expected));
         }
         check_part("annealed_over", self.annealed_over)?;
@@ -95,6 +103,13 @@ pub struct KSparse {
 }
 
 impl KSparse {
+    /// With b' at the middle of signals, `[signal values]`, and b such that it is taken off before the weights.
+    pub(super) fn centred(mut self, middle: &[f32]) -> Self {
+        self.bias = centred_bias(self.bias, leaf(self.weight.val()).transpose(), middle);
+        self.decoder_bias = edited(self.decoder_bias, |values| values.copy_from_slice(middle));
+        self
+    }
+
     fn code_rows(&self, signals: Tensor<2>, k: usize) -> Tensor<2> {
         let values = signals.matmul(self.weight.val().transpose()) + self.bias.val().unsqueeze();
         keep_largest(values, k, 1)
@@ -154,5 +169,19 @@ impl Trainable for KSparse {
     /// With the final k, so that epochs can be compared.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         self.with_k(batch.signals.clone(), self.config.k)
+    }
+
+    fn mortal_units(&self) -> usize {
+        self.config.units
+    }
+
+    fn reseeded(mut self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        let still = self.valid();
+        let signals = rows("signals", self.signal, batch.signals.clone())?;
+        let found = rows("signals", self.signal, still.training(batch)?.coded.reconstruction)?;
+        let seeds = seeds(signals.clone() - found, units.len(), batch);
+        let inputs = (signals, still.decoder_bias.val());
+        (self.weight, self.bias) = reseeded_encoder((self.weight, self.bias), false, (units, &seeds), 1.0, inputs);
+        Ok(self)
     }
 }

@@ -1,15 +1,18 @@
 //! What the rivals are made of.
 
 use crate::autoencoder::{Coded, Outcome, TrainingBatch, check_batch};
+use crate::data::Source;
 use crate::device::is_host;
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::leaf;
-use crate::model::sparse::to_host;
+use crate::model::sparse::{norm, to_host};
 use crate::random::{Purpose, stream, uniform};
+use crate::text::counted;
 use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
 use rayon::prelude::*;
 
 use super::MAX_UNITS;
@@ -183,6 +186,185 @@ pub(super) fn unit_rows(weights: Param<Tensor<2>>) -> Param<Tensor<2>> {
     })
 }
 
+/// Rows of unit norm, as a function of the rows: gradients lose the part along them, which a projection would take back.
+pub(super) fn normalized_rows(weights: Tensor<2>) -> Tensor<2> {
+    let norms = weights.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
+    weights / norms
+}
+
+/// A parameter whose values were changed on the host; gradients go on as before.
+pub(super) fn edited<const D: usize>(weights: Param<Tensor<D>>, edit: impl FnOnce(&mut [f32])) -> Param<Tensor<D>> {
+    weights.map(|weights| {
+        let tracked = weights.is_require_grad();
+        let weights = leaf(weights);
+        let (dims, device, mut values) = (weights.dims(), weights.device(), to_host(weights));
+        edit(&mut values);
+        let new = Tensor::from_data(TensorData::new(values, dims), &device);
+        if tracked { new.require_grad() } else { new }
+    })
+}
+
+/// A bias −Wᵀm of units on signals around m, so that they are as active as without bias on signals around zero.
+///
+/// # Shapes
+/// - bias: `[units]`; weights: `[inputs, units]`; middle: `[inputs]`.
+pub(super) fn centred_bias(bias: Param<Tensor<1>>, weights: Tensor<2>, middle: &[f32]) -> Param<Tensor<1>> {
+    let [_, units] = weights.dims();
+    let weights = to_host(weights);
+    edited(bias, |values| {
+        let mut sums = vec![0.0f64; units];
+        for (row, middle) in weights.chunks_exact(units).zip(middle) {
+            sums.iter_mut().zip(row).for_each(|(sum, weight)| *sum += f64::from(*weight) * f64::from(*middle));
+        }
+        values.iter_mut().zip(sums).for_each(|(value, sum)| *value = -sum as f32);
+    })
+}
+
+/// Most signals that the middle of all is taken from, and most values of them.
+const MEDIAN_SIGNALS: usize = 1024;
+const MEDIAN_VALUES: usize = 1 << 24;
+
+/// Steps to the geometric median; each brings it closer by a constant factor.
+const MEDIAN_STEPS: usize = 30;
+
+/// Some of the signals of a source, evenly spaced, one after the other.
+pub(super) fn sample(source: &dyn Source) -> Result<Vec<f32>> {
+    let (count, len) = (source.len(), source.shape().len());
+    let taken = MEDIAN_SIGNALS.min(MEDIAN_VALUES / len.max(1)).clamp(1, count.max(1));
+    let indices: Vec<usize> = (0..taken.min(count)).map(|index| index * count / taken).collect();
+    let mut values = vec![0.0; indices.len() * len];
+    source.read(&indices, &mut values)?;
+    Ok(values)
+}
+
+/// The point from which the sum of the distances to signals of so many values is least (E. Weiszfeld, 1937): a mean that
+/// outlying signals do not draw away.
+pub(super) fn geometric_median(signals: &[f32], len: usize) -> Vec<f32> {
+    let rows = || signals.chunks_exact(len);
+    let mean = |weights: &[f64]| -> Vec<f64> {
+        let total: f64 = weights.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        let mut sum = vec![0.0; len];
+        for (row, weight) in rows().zip(weights) {
+            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += weight * f64::from(*value) / total);
+        }
+        sum
+    };
+    let mut middle = mean(&vec![1.0; rows().len()]);
+    for _ in 0..MEDIAN_STEPS {
+        let distances = rows().map(|row| {
+            let squares = row.iter().zip(&middle).map(|(value, middle)| (f64::from(*value) - middle).powi(2));
+            squares.sum::<f64>().sqrt()
+        });
+        // A signal that lies there has no say in where to go.
+        let weights: Vec<f64> = distances.map(|distance| if distance > 1e-9 { 1.0 / distance } else { 0.0 }).collect();
+        if weights.iter().all(|weight| *weight == 0.0) {
+            break;
+        }
+        middle = mean(&weights);
+    }
+    middle.into_iter().map(|value| value as f32).collect()
+}
+
+/// The median of every channel's values.
+pub(super) fn channel_medians(signals: &[f32], shape: SignalShape) -> Vec<f32> {
+    let plane = shape.height * shape.width;
+    let median = |channel: usize| {
+        let planes = signals.chunks_exact(plane).skip(channel).step_by(shape.channels);
+        let mut values: Vec<f32> = planes.flatten().copied().collect();
+        let middle = values.len() / 2;
+        *values.select_nth_unstable_by(middle, f32::total_cmp).1
+    };
+    (0..shape.channels).map(median).collect()
+}
+
+/// A signal that is represented badly, for a unit to start again from.
+pub(super) struct Seed {
+    /// Its place in the batch.
+    pub signal: usize,
+    /// What it leaves over, divided by its norm.
+    pub direction: Vec<f32>,
+    /// That norm.
+    pub error: f32,
+}
+
+/// Up to `count` signals of a batch, drawn without replacement in proportion to the squares of their squared errors (T. Bricken et
+/// al., "Towards Monosemanticity: Decomposing Language Models With Dictionary Learning", 2023), with what each leaves over.
+///
+/// # Shapes
+/// - left_over: `[n, values]`, the signals less their reconstructions.
+pub(super) fn seeds(left_over: Tensor<2>, count: usize, batch: &TrainingBatch) -> Vec<Seed> {
+    let len = left_over.dims()[1];
+    let values = to_host(left_over);
+    let errors: Vec<f32> = values.chunks_exact(len).map(norm).collect();
+    let largest = errors.iter().fold(0.0f32, |a, b| a.max(*b));
+    let mut generator = stream(batch.seed, Purpose::Reseeding, batch.step as u64);
+    // The largest of ln(u)/weight are a sample without replacement (P. Efraimidis, P. Spirakis, 2006).
+    let mut drawn: Vec<(f64, usize)> = Vec::new();
+    for (signal, &error) in errors.iter().enumerate() {
+        let uniform = 1.0 - f64::from(generator.random::<f32>());
+        if error > 0.0 && error.is_finite() {
+            let weight = f64::from(error / largest).powi(4).max(1e-200);
+            drawn.push((uniform.max(1e-12).ln() / weight, signal));
+        }
+    }
+    drawn.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    drawn.truncate(count);
+    let seed = |(_, signal): (f64, usize)| {
+        let error = errors[signal];
+        Seed { signal, direction: values[signal * len..][..len].iter().map(|value| value / error).collect(), error }
+    };
+    drawn.into_iter().map(seed).collect()
+}
+
+/// The mean norm of the lines of a matrix that are not among `but`, 1 where there are no others or all are zero. Line `i` has
+/// the values `i·stride + j·step`, j < len.
+pub(super) fn mean_norm(values: &[f32], lines: usize, but: &[usize], columns: bool) -> f32 {
+    let len = values.len() / lines.max(1);
+    let mut squares = vec![0.0f64; lines];
+    for (index, value) in values.iter().enumerate() {
+        let line = if columns { index % lines } else { index / len };
+        squares[line] += f64::from(*value) * f64::from(*value);
+    }
+    but.iter().for_each(|&line| squares[line] = 0.0);
+    let living: Vec<f64> = squares.into_iter().filter(|square| *square > 0.0).map(f64::sqrt).collect();
+    if living.is_empty() { 1.0 } else { (living.iter().sum::<f64>() / living.len() as f64) as f32 }
+}
+
+/// An encoder's weights and biases with units started again, each in the direction of its seed and as long as `length` of the mean of
+/// the others, and active for its seed's signal at least as strongly as is left over of it.
+///
+/// # Shapes
+/// - weights: `[inputs, units]` with `columns`, else `[units, inputs]`; bias: `[units]`; inputs: `[n, inputs]`, less what the encoder takes
+///   off before its weights; middle: `[inputs]`, where units whose bias is free are not active.
+pub(super) fn reseeded_encoder(
+    (weights, bias): (Param<Tensor<2>>, Param<Tensor<1>>),
+    columns: bool,
+    (units, seeds): (&[usize], &[Seed]),
+    length: f32,
+    (inputs, middle): (Tensor<2>, Tensor<1>),
+) -> (Param<Tensor<2>>, Param<Tensor<1>>) {
+    let [rows, count] = weights.dims();
+    let (lines, len) = if columns { (count, rows) } else { (rows, count) };
+    let (inputs, middle) = (to_host(inputs), to_host(middle));
+    let mut scale = 1.0;
+    let weights = edited(weights, |values| {
+        scale = length * mean_norm(values, lines, units, columns);
+        for (&unit, seed) in units.iter().zip(seeds) {
+            for (index, value) in seed.direction.iter().enumerate() {
+                values[if columns { index * lines + unit } else { unit * len + index }] = scale * value;
+            }
+        }
+    });
+    let bias = edited(bias, |values| {
+        for (&unit, seed) in units.iter().zip(seeds) {
+            let product = |values: &[f32]| values.iter().zip(&seed.direction).map(|(a, b)| a * b).sum::<f32>();
+            let needed = seed.error - product(&inputs[seed.signal * len..][..len]);
+            values[unit] = scale * needed.max(-product(&middle));
+        }
+    });
+    (weights, bias)
+}
+
 /// A number of units in its range.
 pub(super) fn check_units(units: usize) -> Result<()> {
     match (1..=MAX_UNITS).contains(&units) {
@@ -195,13 +377,18 @@ pub(super) fn check_units(units: usize) -> Result<()> {
 pub(super) fn check_layers(name: &str, layers: usize) -> Result<()> {
     match (1..=16).contains(&layers) {
         true => Ok(()),
-        false => Err(Error::parameter(name, format!("{layers} layers"), "1 to 16 layers")),
+        false => Err(Error::parameter(name, counted(layers, "layer"), "1 to 16 layers")),
     }
 }
 
 /// The layer, from 0, that learns when that part of the training is done: evenly divided, from the first to the last.
 pub(super) fn turn(progress: f32, layers: usize) -> usize {
     ((progress * layers as f32) as usize).min(layers - 1)
+}
+
+/// Whether the last of layers that take turns has learned when that part of the training is done.
+pub(super) fn is_last_turn(progress: f32, layers: usize) -> bool {
+    layers == 1 || progress * layers as f32 > (layers - 1) as f32
 }
 
 /// The part of the training that was done before the step which held-out signals follow: the layer whose turn it was has just learned.

@@ -34,6 +34,7 @@ pub use sdae::{StackedDenoising, StackedDenoisingConfig};
 pub use top_k::{TopK, TopKConfig};
 
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
+use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::ModelConfig;
@@ -42,6 +43,7 @@ use crate::model::geometry::{LayerShape, MAX_TENSOR_LEN, Pair, SignalShape, chec
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -49,7 +51,7 @@ use std::path::Path;
 pub const MAX_UNITS: usize = 1 << 20;
 
 /// A rival with its settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "model", rename_all = "kebab-case")]
 pub enum RivalConfig {
     /// Penalty on codes.
@@ -116,7 +118,6 @@ impl RivalConfig {
             Self::TopK(config) => {
                 config.units = units;
                 config.k = config.k.min(units);
-                config.auxiliary_k = config.auxiliary_k.min(units);
             }
             Self::FcWta(config) => config.layers.iter_mut().for_each(|layer| layer.units = units),
             Self::ConvWta(config) => config.units = units,
@@ -271,6 +272,36 @@ impl Autoencoder for Rival {
     }
 }
 
+impl Rival {
+    /// With biases that start in the middle of the signals (L. Gao et al., 2024: the geometric median), where there are biases that
+    /// stand for it; units are as active as they would be on signals around zero.
+    ///
+    /// # Errors
+    /// Signals of another shape, or that cannot be read.
+    pub fn centred(self, source: &dyn Source) -> Result<Self> {
+        let shape = self.signal();
+        if source.shape() != shape {
+            return Err(Error::shape(format!("signals of {}", source.describe()), shape, source.shape()));
+        }
+        if matches!(self, Self::Sdae(_)) || source.is_empty() {
+            return Ok(self);
+        }
+        let signals = layers::sample(source)?;
+        let middle = match self {
+            Self::ConvWta(_) => layers::channel_medians(&signals, shape),
+            _ => layers::geometric_median(&signals, shape.len()),
+        };
+        Ok(match self {
+            Self::Sae(network) => Self::Sae(network.centred(&middle)),
+            Self::KSparse(network) => Self::KSparse(network.centred(&middle)),
+            Self::TopK(network) => Self::TopK(network.centred(&middle)),
+            Self::FcWta(network) => Self::FcWta(network.centred(&middle)),
+            Self::ConvWta(network) => Self::ConvWta(network.centred(&middle)),
+            Self::Sdae(network) => Self::Sdae(network),
+        })
+    }
+}
+
 impl Trainable for Rival {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
         each!(self, network => network.training(batch))
@@ -278,6 +309,29 @@ impl Trainable for Rival {
 
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         each!(self, network => network.validation(batch))
+    }
+
+    fn mortal_units(&self) -> usize {
+        each!(self, network => network.mortal_units())
+    }
+
+    fn used_units(&self, batch: &TrainingBatch, outcome: &Outcome) -> Result<Tensor<1>> {
+        each!(self, network => network.used_units(batch, outcome))
+    }
+
+    fn reseeded(self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        Ok(match self {
+            Self::Sae(network) => Self::Sae(network.reseeded(units, batch)?),
+            Self::KSparse(network) => Self::KSparse(network.reseeded(units, batch)?),
+            Self::TopK(network) => Self::TopK(network.reseeded(units, batch)?),
+            Self::FcWta(network) => Self::FcWta(network.reseeded(units, batch)?),
+            Self::ConvWta(network) => Self::ConvWta(network.reseeded(units, batch)?),
+            Self::Sdae(network) => Self::Sdae(network.reseeded(units, batch)?),
+        })
+    }
+
+    fn is_admissible(&self, progress: f32) -> bool {
+        each!(self, network => network.is_admissible(progress))
     }
 
     fn constrained(self, progress: f32) -> Self {

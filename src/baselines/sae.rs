@@ -7,19 +7,22 @@
 //! (H. Cunningham et al., "Sparse Autoencoders Find Highly Interpretable Features in Language Models", ICLR 2024).
 
 use super::layers::{
-    check_units, dense, half_squared_error, outcome, rows, shaped, sum_rows, transposed, unit_rows, units_shape,
+    centred_bias, check_units, dense, edited, half_squared_error, normalized_rows, outcome, reseeded_encoder, rows, seeds,
+    shaped, sum_rows, transposed, unit_rows, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
-use burn::module::Module;
+use crate::model::leaf;
+use burn::module::{Module, Param};
 use burn::nn::Linear;
 use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What activity costs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Penalty {
     /// Its sum.
@@ -30,7 +33,7 @@ pub enum Penalty {
 }
 
 /// Settings of a [`PenalizedAutoencoder`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PenalizedAutoencoderConfig {
     /// Hidden units, at least 1. Default 1000.
@@ -90,7 +93,18 @@ pub struct PenalizedAutoencoder {
     config: PenalizedAutoencoderConfig,
 }
 
+/// Length of the encoder's weights of a unit that starts again, as a part of the others' mean: little, so that it disturbs little
+/// (T. Bricken et al., 2023).
+const RESEEDED_LENGTH: f32 = 0.2;
+
 impl PenalizedAutoencoder {
+    /// With the decoder's bias at the middle of signals, `[signal values]`, which leaves units as active as they would be around zero.
+    pub(super) fn centred(mut self, middle: &[f32]) -> Self {
+        self.encoder.bias = self.encoder.bias.map(|bias| centred_bias(bias, leaf(self.encoder.weight.val()), middle));
+        self.decoder.bias = self.decoder.bias.map(|bias| edited(bias, |values| values.copy_from_slice(middle)));
+        self
+    }
+
     fn code_rows(&self, signals: Tensor<2>) -> Tensor<2> {
         let values = self.encoder.forward(signals);
         match self.config.penalty {
@@ -130,7 +144,14 @@ impl Trainable for PenalizedAutoencoder {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let codes = self.code_rows(signals.clone());
-        let painted = self.decoder.forward(codes.clone());
+        let painted = match self.config.penalty {
+            Penalty::L1 => Linear {
+                weight: Param::from_tensor(normalized_rows(self.decoder.weight.val())),
+                bias: self.decoder.bias.clone(),
+            }
+            .forward(codes.clone()),
+            Penalty::Kl => self.decoder.forward(codes.clone()),
+        };
         let error = half_squared_error(signals, painted.clone());
         let PenalizedAutoencoderConfig { weight, target, penalty, .. } = self.config;
         let loss = match penalty {
@@ -145,6 +166,37 @@ impl Trainable for PenalizedAutoencoder {
             }
         };
         Ok(outcome(loss, codes, painted, self.code(), self.signal))
+    }
+
+    /// Rectified units can die; sigmoids are never zero.
+    fn mortal_units(&self) -> usize {
+        match self.config.penalty {
+            Penalty::L1 => self.config.units,
+            Penalty::Kl => 0,
+        }
+    }
+
+    fn reseeded(mut self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        let still = self.valid();
+        let signals = rows("signals", self.signal, batch.signals.clone())?;
+        let found = still.decoder.forward(still.code_rows(signals.clone()));
+        let seeds = seeds(signals.clone() - found, units.len(), batch);
+        let (Some(bias), Some(middle)) = (self.encoder.bias.take(), &still.decoder.bias) else { return Ok(self) };
+        let (weight, bias) = reseeded_encoder(
+            (self.encoder.weight, bias),
+            true,
+            (units, &seeds),
+            RESEEDED_LENGTH,
+            (signals, middle.val()),
+        );
+        (self.encoder.weight, self.encoder.bias) = (weight, Some(bias));
+        let len = self.signal.len();
+        self.decoder.weight = edited(self.decoder.weight, |values| {
+            for (&unit, seed) in units.iter().zip(&seeds) {
+                values[unit * len..][..len].copy_from_slice(&seed.direction);
+            }
+        });
+        Ok(self)
     }
 
     fn constrained(mut self, _: f32) -> Self {

@@ -8,7 +8,7 @@
 //! Signals are taken for values in [0, 1]; what lies outside is cut off in the loss.
 
 use super::layers::{
-    TiedLayer, ascend, check_layers, check_units, held_out_progress, outcome, rows, shaped, sum_rows, tied_layers,
+    TiedLayer, ascend, check_layers, check_units, held_out_progress, is_last_turn, outcome, rows, shaped, sum_rows, tied_layers,
     turn, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
@@ -19,10 +19,11 @@ use burn::module::Module;
 use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`StackedDenoising`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StackedDenoisingConfig {
     /// Units of every layer, from 1 to 16 layers. Default three layers of 1000.
@@ -159,5 +160,10 @@ impl Trainable for StackedDenoising {
     /// Without noise. Since layers take turns, losses of different layers stand side by side.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         self.outcome(batch, held_out_progress(batch), false)
+    }
+
+    /// Layers take turns: only what the last one makes of signals can be compared.
+    fn is_admissible(&self, progress: f32) -> bool {
+        is_last_turn(progress, self.layers.len())
     }
 }

@@ -6,27 +6,29 @@
 //! something to do: ½‖e‖² + α·½‖e − W_d z_aux‖².
 
 use super::layers::{
-    check_units, dense, half_squared_error, keep_largest, outcome, rows, shaped, transposed, unit_rows, units_shape,
-    zeros,
+    check_units, dense, edited, half_squared_error, keep_largest, normalized_rows, outcome, reseeded_encoder, rows,
+    seeds, shaped, transposed, unit_rows, units_shape, zeros,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::leaf;
+use crate::text::counted;
 use burn::module::{Module, Param, RunningState};
 use burn::tensor::activation::relu;
 use burn::tensor::{Device, Tensor};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`TopK`] auto-encoder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct TopKConfig {
     /// Hidden units, at least 1. Default 1000.
     pub units: usize,
     /// Values kept, from 1 to `units`. Default 25.
     pub k: usize,
-    /// Dead units that paint what is left over, from 1 to `units`. Default 256.
+    /// Dead units that paint what is left over, at least 1; all of them where there are fewer. Default 512, as its authors have it.
     pub auxiliary_k: usize,
     /// Weight α ≥ 0 of the auxiliary loss. Default 1/32.
     pub auxiliary_weight: f32,
@@ -37,7 +39,7 @@ pub struct TopKConfig {
 
 impl Default for TopKConfig {
     fn default() -> Self {
-        Self { units: 1000, k: 25, auxiliary_k: 256, auxiliary_weight: 1.0 / 32.0, dead_after: 20 }
+        Self { units: 1000, k: 25, auxiliary_k: 512, auxiliary_weight: 1.0 / 32.0, dead_after: 20 }
     }
 }
 
@@ -48,10 +50,11 @@ impl TopKConfig {
     /// The first setting that is out of range, by name.
     pub fn check(&self) -> Result<()> {
         check_units(self.units)?;
-        for (name, value) in [("k", self.k), ("auxiliary_k", self.auxiliary_k)] {
-            if !(1..=self.units).contains(&value) {
-                return Err(Error::parameter(name, value, format!("a number from 1 to the {} units", self.units)));
-            }
+        if !(1..=self.units).contains(&self.k) {
+            return Err(Error::parameter("k", self.k, format!("a number from 1 to the {}", counted(self.units, "unit"))));
+        }
+        if self.auxiliary_k == 0 {
+            return Err(Error::parameter("auxiliary_k", 0, "at least 1 unit"));
         }
         if !(self.auxiliary_weight.is_finite() && self.auxiliary_weight >= 0.0) {
             return Err(Error::parameter("auxiliary_weight", self.auxiliary_weight, "a finite number ≥ 0"));
@@ -104,6 +107,12 @@ pub struct TopK {
 }
 
 impl TopK {
+    /// With b at the middle of signals, `[signal values]`.
+    pub(super) fn centred(mut self, middle: &[f32]) -> Self {
+        self.bias = edited(self.bias, |values| values.copy_from_slice(middle));
+        self
+    }
+
     /// Rectified activities of all units.
     fn activities(&self, signals: Tensor<2>) -> Tensor<2> {
         let centred = signals - self.bias.val().unsqueeze();
@@ -152,13 +161,14 @@ impl Trainable for TopK {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let activities = self.activities(signals.clone());
         let codes = keep_largest(activities.clone(), self.config.k, 1);
-        let painted = self.paint(codes.clone());
+        let decoder = normalized_rows(self.decoder.val());
+        let painted = codes.clone().matmul(decoder.clone()) + self.bias.val().unsqueeze();
         let mut loss = half_squared_error(signals.clone(), painted.clone());
         if self.config.auxiliary_weight > 0.0 {
             let revived = keep_largest(activities * self.dead(), self.config.auxiliary_k, 1);
             // What is left over is a target, not something to be changed.
             let left_over = leaf(signals - painted.clone());
-            let auxiliary = half_squared_error(left_over, revived.matmul(self.decoder.val()));
+            let auxiliary = half_squared_error(left_over, revived.matmul(decoder));
             loss = loss + auxiliary * self.config.auxiliary_weight;
         }
         let used = leaf(codes.clone()).abs().max_dim(0).squeeze_dim::<1>(0).greater_scalar(0.0);
@@ -173,6 +183,28 @@ impl Trainable for TopK {
         let painted = self.paint(codes.clone());
         let loss = half_squared_error(signals, painted.clone());
         Ok(outcome(loss, codes, painted, self.code(), self.signal))
+    }
+
+    fn mortal_units(&self) -> usize {
+        self.config.units
+    }
+
+    fn reseeded(mut self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        let still = self.valid();
+        let signals = rows("signals", self.signal, batch.signals.clone())?;
+        let found = rows("signals", self.signal, still.validation(batch)?.coded.reconstruction)?;
+        let seeds = seeds(signals.clone() - found, units.len(), batch);
+        let bias = still.bias.val();
+        let inputs = (signals - bias.clone().unsqueeze(), bias * 0.0);
+        (self.encoder, self.encoder_bias) =
+            reseeded_encoder((self.encoder, self.encoder_bias), true, (units, &seeds), 1.0, inputs);
+        let len = self.signal.len();
+        self.decoder = edited(self.decoder, |values| {
+            for (&unit, seed) in units.iter().zip(&seeds) {
+                values[unit * len..][..len].copy_from_slice(&seed.direction);
+            }
+        });
+        Ok(self)
     }
 
     fn constrained(mut self, _: f32) -> Self {

@@ -17,7 +17,9 @@ use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
 use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, Operator};
+use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Problem, Pursuit, Recipe};
+use crate::text::counted;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -46,6 +48,12 @@ pub trait Encoder {
     /// # Errors
     /// Signals that the encoder cannot take.
     fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>>;
+
+    /// How many of the signals (with [`WindowEncoder`]: of the windows) coded so far came to the gap that was asked for. Default: none
+    /// was coded by a pursuit that is told one.
+    fn convergence(&self) -> Convergence {
+        Convergence::default()
+    }
 }
 
 /// Values of a batch's largest codes: 64 MiB.
@@ -110,6 +118,7 @@ pub struct SignalEncoder {
     pursuit: Box<dyn Pursuit>,
     layers: Vec<usize>,
     nonnegative: bool,
+    tally: Tally,
 }
 
 impl SignalEncoder {
@@ -126,7 +135,8 @@ impl SignalEncoder {
     ) -> Result<Self> {
         check_layers(&layers, model.depth())?;
         let pursuit = recipe.prepare(&operator)?;
-        Ok(Self { operator, normalization: model.config().normalization, recipe, pursuit, layers, nonnegative })
+        let (normalization, tally) = (model.config().normalization, Tally::default());
+        Ok(Self { operator, normalization, recipe, pursuit, layers, nonnegative, tally })
     }
 }
 
@@ -148,8 +158,13 @@ impl Encoder for SignalEncoder {
     fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
         let (signals, _) = self.normalization.apply(signals);
         let found = self.recipe.solve(self.pursuit.as_ref(), &self.operator, signals, 0)?;
+        self.tally.add(&found.reports);
         let representations = found.representations(&self.operator);
         Ok(self.layers.iter().map(|&layer| representations[layer - 1].clone()).collect())
+    }
+
+    fn convergence(&self) -> Convergence {
+        self.tally.get()
     }
 }
 
@@ -222,12 +237,12 @@ impl WindowConfig {
             return Err(Error::parameter("stride", 0, "at least 1"));
         }
         if self.padding > signal.height.max(signal.width) {
-            let expected = format!("no more than the signal's {} rows and {} columns", signal.height, signal.width);
+            let expected = format!("no more than the signal's {}x{}", signal.height, signal.width);
             return Err(Error::parameter("padding", self.padding, expected));
         }
         let channels = model.config().signal.channels;
         if signal.channels != channels {
-            let expected = wanted_shape(format!("{channels} channels, as the model's"), channels, signal);
+            let expected = wanted_shape(format!("{}, as the model's", counted(channels, "channel")), channels, signal);
             return Err(Error::shape("signals", expected, signal));
         }
         let geometry = model.config().geometry()?;
@@ -259,6 +274,7 @@ impl WindowConfig {
             signal,
             padding: self.padding,
             nonnegative: self.basis.nonnegative,
+            tally: Tally::default(),
         })
     }
 }
@@ -270,6 +286,7 @@ pub struct WindowEncoder {
     signal: SignalShape,
     padding: usize,
     nonnegative: bool,
+    tally: Tally,
 }
 
 struct Stage {
@@ -330,13 +347,19 @@ impl Encoder for WindowEncoder {
             let windows = Tensor::from_data(TensorData::new(windows, shape.batched(count)), &self.device());
             let (windows, _) = self.normalization.apply(windows);
             let problem = Problem::new(&stage.operator, windows)?.with_lambda(stage.lambda.batch(0, count))?;
-            let codes = stage.pursuit.solve(&problem)?.codes;
+            let found = stage.pursuit.solve(&problem)?;
+            self.tally.add(&found.reports);
+            let codes = found.codes;
             // From one row per position to one map per atom.
             let SignalShape { channels, height, width } = stage.map;
             let by_position = codes.reshape([dims[0], height * width, channels]);
             Ok(by_position.swap_dims(1, 2).reshape([dims[0], channels, height, width]))
         });
         codes.collect()
+    }
+
+    fn convergence(&self) -> Convergence {
+        self.tally.get()
     }
 }
 
@@ -370,6 +393,10 @@ impl Encoder for DeskewingEncoder<'_> {
         let mut codes = self.encoder.encode(signals)?;
         codes.extend(self.encoder.encode(upright)?);
         Ok(codes)
+    }
+
+    fn convergence(&self) -> Convergence {
+        self.encoder.convergence()
     }
 }
 

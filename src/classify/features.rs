@@ -6,6 +6,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
+use crate::text::counted;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -153,7 +154,7 @@ impl Standardization {
     /// Vectors of another length.
     pub fn apply(&self, features: &mut Features) -> Result<()> {
         if features.columns != self.means.len() {
-            let expected = format!("{} values", self.means.len());
+            let expected = counted(self.means.len(), "value");
             return Err(Error::shape("feature vectors", expected, features.columns));
         }
         features.values.par_chunks_mut(features.columns).for_each(|row| {

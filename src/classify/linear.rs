@@ -14,6 +14,7 @@ use super::features::Features;
 use super::lbfgs::{Stop, minimize};
 use crate::error::{Error, Result};
 use crate::model::simd::{inner_products, vectorised};
+use crate::text::counted;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -130,7 +131,8 @@ impl LinearConfig {
         let mut found = match start {
             Some(start) if start.classes == classes && start.columns == columns => start.clone(),
             Some(start) => {
-                let (expected, found) = (format!("{classes} classes, {columns} features"), start.describe());
+                let (expected, found) =
+                    (format!("{}, {}", counted(classes, "class"), counted(columns, "feature")), start.describe());
                 return Err(Error::shape("classifier to start from", expected, found));
             }
             None => LinearClassifier::zero(classes, columns),
@@ -253,7 +255,7 @@ impl LinearClassifier {
     }
 
     fn describe(&self) -> String {
-        format!("{} classes, {} features", self.classes, self.columns)
+        format!("{}, {}", counted(self.classes, "class"), counted(self.columns, "feature"))
     }
 
     fn to_values(&self) -> Vec<f64> {
@@ -276,7 +278,7 @@ impl LinearClassifier {
     /// Vectors of another length.
     pub fn predict(&self, features: &Features, rows: &[usize]) -> Result<Vec<u8>> {
         if features.columns() != self.columns {
-            return Err(Error::shape("feature vectors", format!("{} values", self.columns), features.columns()));
+            return Err(Error::shape("feature vectors", counted(self.columns, "value"), features.columns()));
         }
         let parts: Vec<Vec<u8>> = rows
             .par_chunks(BLOCK)

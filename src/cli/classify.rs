@@ -26,8 +26,8 @@ use std::time::Instant;
 /// signals; the error is that on the test signals. --data has to come with labels (mnist, digits).
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
-    /// Model file, of dictionaries or of an auto-encoder
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, of dictionaries or of an auto-encoder, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     #[command(flatten)]
     device: DeviceArgs,
@@ -213,10 +213,17 @@ impl ClassifyArgs {
             evaluations.push(self.evaluate(&labelled, Some(labels))?);
         }
         let seconds = started.elapsed().as_secs_f64();
+        let basis = self.coding.solver.basis(false);
         if self.json {
-            return output::print_json(&self.document(&evaluations, &labelled, coding_seconds, seconds));
+            let mut document = self.document(&evaluations, &labelled, coding_seconds, seconds);
+            document["not_converged"] = coding::not_converged_json(&encoder.convergence(), &basis);
+            return output::print_json(&document);
         }
-        output::print(&self.text(&evaluations, &labelled, &data.train.describe(), seconds))
+        let mut text = self.text(&evaluations, &labelled, &data.train.describe(), seconds);
+        if let Some(line) = coding::not_converged(&encoder.convergence(), &basis, "code") {
+            text.push_str(&format!("\n\n{line}"));
+        }
+        output::print(&text)
     }
 
     fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {
@@ -288,15 +295,18 @@ impl ClassifyArgs {
             let error = percent(evaluation.confusion.error());
             format!("{error} (95% between {} and {})", percent(low), percent(high))
         };
-        let mut summary =
-            Summary::new(format!("{source}: {} features, {} classes", labelled.columns(), all.confusion.counts.len()));
+        let mut summary = Summary::new(format!(
+            "{source}: {}, {}",
+            counted(labelled.columns(), "feature"),
+            counted(all.confusion.counts.len(), "class")
+        ));
         summary
             .row("test error", error(all))
             .row("test signals", format!("{}, {} wrong", all.confusion.total(), all.confusion.errors()))
             .row("training error", format!("{} of {}", percent(all.training_error), counted(all.labels, "label")))
             .row("penalty", format!("{}, of {} tried", number(all.penalty), all.candidates.len()));
         if !all.converged {
-            summary.row("fit", format!("not at its minimum after {} iterations", all.iterations));
+            summary.row("fit", format!("not at its minimum after {}", counted(all.iterations, "iteration")));
         }
         for fewer in &evaluations[1..] {
             summary.row(format!("with {}", counted(fewer.labels, "label")), error(fewer));

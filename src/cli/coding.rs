@@ -2,7 +2,7 @@
 
 use super::data::Signals;
 use super::interrupt;
-use super::output::{Summary, counted, number};
+use super::output::{Summary, counted, number, numbers};
 use super::progress::Progress;
 use crate::data::{npy, wanted_shape};
 use crate::error::{Error, Result};
@@ -13,7 +13,8 @@ use crate::model::{Application, Mlcsc, Operator};
 use crate::pursuit::comparison::Parameters;
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{
-    Algorithm, BasisPursuitConfig, Lambda, Pursued, Pursuit, PursuitName, Recipe, SignalReport, StopReason, Threshold,
+    Algorithm, BasisPursuitConfig, Convergence, Lambda, Pursued, Pursuit, PursuitName, Recipe, SignalReport,
+    StopReason, Threshold,
 };
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
@@ -248,14 +249,14 @@ impl CodingArgs {
         let told = nonzeros.is_some() || pursuit.noise.is_some();
         match pursuit.name {
             PursuitName::Holistic if nonzeros.is_none() => {
-                return Err(Error::parameter("--nonzeros", "nothing", "one number for each layer before the deepest"));
+                return Err(Error::missing("--nonzeros", "one number for each layer before the deepest"));
             }
             PursuitName::OrthogonalMatchingPursuit if !told => {
-                return Err(Error::parameter("--nonzeros", "nothing", "a number of non-zeros, at least 1, or --noise"));
+                return Err(Error::missing("--nonzeros", "a number of non-zeros, at least 1, or --noise"));
             }
             PursuitName::Projection if !told && pursuit.stripe_limits.is_none() => {
                 let expected = "one limit for each layer, at least 1, or one of --nonzeros and --noise";
-                return Err(Error::parameter("--stripe-limits", "nothing", expected));
+                return Err(Error::missing("--stripe-limits", expected));
             }
             _ => {}
         }
@@ -340,7 +341,7 @@ pub(super) fn name_flags<T>(checked: Result<T>) -> Result<T> {
             Error::Parameter { parameter: flag(&parameter).map_or(parameter, str::to_owned), value, expected }
         }
         Error::Shape { what, expected, found } => match flag(&what) {
-            Some(flag) => Error::Parameter { parameter: flag.into(), value: format!("{found} numbers"), expected },
+            Some(flag) => Error::Parameter { parameter: flag.into(), value: numbers(&found), expected },
             None => Error::Shape { what, expected, found },
         },
         other => other,
@@ -375,6 +376,15 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The same for those of the signals that stand at these places among all.
+    fn part(&self, places: &[usize]) -> Self {
+        let lambda = match &self.lambda {
+            Lambda::PerSignal(values) => Lambda::PerSignal(places.iter().map(|&place| values[place]).collect()),
+            other => other.clone(),
+        };
+        Self { lambda, ..self.clone() }
+    }
+
     /// The pursuit with its penalties, and whether it keeps γ_L non-negative.
     pub fn recipe_for(&self, operator: &Operator) -> (Recipe, bool) {
         let recipe = self.recipe(operator);
@@ -429,6 +439,8 @@ pub struct Coder {
 
 /// One coded batch.
 pub struct Batch {
+    /// Number of its first signal.
+    pub start: usize,
     /// The signals as they were read.
     pub signals: Tensor<4>,
     /// What was found.
@@ -438,11 +450,136 @@ pub struct Batch {
 }
 
 /// What is known after coding.
+#[derive(Default)]
 pub struct Coded {
     /// One report for each signal.
     pub reports: Vec<SignalReport>,
     /// Seconds from signals in memory to codes.
     pub seconds: f64,
+    /// Seconds for what does not depend on single signals.
+    pub setup_seconds: f64,
+    /// Algorithm and application for each shape of signals.
+    ways: Vec<(&'static str, Application)>,
+}
+
+/// Signals of one shape or several, with how they are coded: each shape has an operator of its own.
+pub struct Coders {
+    model: Mlcsc,
+    groups: Vec<Signals>,
+    settings: Settings,
+    first: Coder,
+}
+
+impl Coders {
+    /// Prepares the first group and checks the others.
+    ///
+    /// # Errors
+    /// As [`Coder::new`], for any of the groups; no group.
+    pub fn new(model: Mlcsc, groups: Vec<Signals>, settings: Settings) -> Result<Self> {
+        let Some(first) = groups.first() else {
+            return Err(Error::parameter("--data", "no signals", "a source that has some"));
+        };
+        let named = |group: &Signals| match group.file(0) {
+            Some(file) if groups.len() > 1 => file.display().to_string(),
+            _ => group.source(),
+        };
+        for group in &groups[1..] {
+            let operator = operator(&model, group.shape(), &named(group), settings.args.solver.application)?;
+            name_flags(settings.recipe(&operator).check(&operator))?;
+        }
+        let first = Coder::new(model.clone(), first.shape(), &named(first), settings.part(first.places()))?;
+        Ok(Self { model, groups, settings, first })
+    }
+
+    /// The signals, one group for each shape.
+    pub fn groups(&self) -> &[Signals] {
+        &self.groups
+    }
+
+    /// The coder of the first group.
+    pub fn first(&self) -> &Coder {
+        &self.first
+    }
+
+    /// Number of signals.
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(Signals::len).sum()
+    }
+
+    /// Codes all groups and calls `visit` with one batch after the other, the number of its group and its coder. Reports come in
+    /// the order of the groups. Ctrl-C ends it between two batches.
+    ///
+    /// # Errors
+    /// As [`Coder::run`].
+    pub fn run(&self, mut visit: impl FnMut(usize, &Coder, Batch) -> Result<()>) -> Result<Coded> {
+        let progress = Progress::new("coding", "signals", self.len() as u64);
+        let mut coded = Coded::default();
+        for (index, group) in self.groups.iter().enumerate() {
+            if index == 0 {
+                self.first.code(group, &progress, &mut coded, |batch| visit(0, &self.first, batch))?;
+                continue;
+            }
+            let settings = self.settings.part(group.places());
+            let coder = Coder::new(self.model.clone(), group.shape(), &group.source(), settings)?;
+            coder.code(group, &progress, &mut coded, |batch| visit(index, &coder, batch))?;
+        }
+        Ok(coded)
+    }
+
+    /// Results as JSON.
+    pub fn json(&self, coded: &Coded, device: &str) -> Value {
+        let mut document = self.first.json(coded, device);
+        let shapes = self.groups.iter().zip(&coded.ways).map(|(group, (algorithm, application))| {
+            json!({
+                "shape": group.shape().to_string(),
+                "signals": group.len(),
+                "algorithm": algorithm,
+                "application": application,
+            })
+        });
+        document["shapes"] = shapes.collect();
+        document["skipped"] = json!(self.groups[0].skipped());
+        document
+    }
+
+    /// The same as text; [`Coder::not_converged`] belongs below it.
+    pub fn summary(&self, coded: &Coded, device: &str) -> Summary {
+        let mut summary =
+            self.first.summary(coded, &Signals::describe_all(&self.groups), self.groups.len() == 1, device);
+        if self.groups.len() > 1 {
+            let sizes = self.groups.iter().map(|group| format!("{} ({})", group.shape(), group.len()));
+            summary.row("sizes", sizes.collect::<Vec<_>>().join(", "));
+        }
+        summary
+    }
+}
+
+/// How many signals ended above the gap that was asked for, as a line that belongs at the end; `None` where all have it. `noun`
+/// is what one of them is called.
+pub fn not_converged(tally: &Convergence, basis: &BasisPursuitConfig, noun: &str) -> Option<String> {
+    if tally.above == 0 {
+        return None;
+    }
+    let raise = match tally.used_up {
+        0 => "they had stopped moving, more iterations would not have helped: raise --gap".to_owned(),
+        _ => format!("raise --max-iterations ({}) or --gap", basis.max_iterations),
+    };
+    let (of, gap, worst) = (counted(tally.of, noun), number(basis.gap.into()), number(tally.worst_gap.into()));
+    Some(format!(
+        "not converged: {} of {of} above the relative gap of {gap} asked for, the worst at {worst}; {raise}",
+        tally.above
+    ))
+}
+
+/// The same for JSON: `null` where all have their gap.
+pub fn not_converged_json(tally: &Convergence, basis: &BasisPursuitConfig) -> Value {
+    if tally.above == 0 {
+        return Value::Null;
+    }
+    let mut document = json!(tally);
+    document["gap"] = json!(basis.gap);
+    document["max_iterations"] = json!(basis.max_iterations);
+    document
 }
 
 impl Coder {
@@ -469,13 +606,26 @@ impl Coder {
     ///
     /// # Errors
     /// Signals that cannot be read; an interruption; errors of `visit`.
-    pub fn run(&self, signals: &Signals, mut visit: impl FnMut(Batch) -> Result<()>) -> Result<Coded> {
+    pub fn run(&self, signals: &Signals, visit: impl FnMut(Batch) -> Result<()>) -> Result<Coded> {
+        let progress = Progress::new("coding", "signals", signals.len() as u64);
+        let mut coded = Coded::default();
+        self.code(signals, &progress, &mut coded, visit)?;
+        Ok(coded)
+    }
+
+    fn code(
+        &self,
+        signals: &Signals,
+        progress: &Progress,
+        coded: &mut Coded,
+        mut visit: impl FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
         let count = signals.len();
+        coded.setup_seconds += self.setup_seconds;
+        coded.ways.push((self.pursuit.name(), self.operator.application()));
         let batch_size =
             self.settings.args.solver.batch_size.unwrap_or_else(|| default_batch(self.operator.geometry()));
         let device = self.operator.device();
-        let mut coded = Coded { reports: Vec::with_capacity(count), seconds: 0.0 };
-        let progress = Progress::new("coding", "signals", count as u64);
         interrupt::watch();
         for start in (0..count).step_by(batch_size) {
             interrupt::check(UNFINISHED)?;
@@ -487,11 +637,21 @@ impl Coder {
             let pursued = self.recipe.solve(self.pursuit.as_ref(), &self.operator, normalized, start)?;
             coded.seconds += clock.elapsed().as_secs_f64();
             coded.reports.extend_from_slice(&pursued.reports);
-            visit(Batch { signals: read, pursued, undo })?;
+            visit(Batch { start, signals: read, pursued, undo })?;
             progress.advance(size as u64);
         }
-        interrupt::check(UNFINISHED)?;
-        Ok(coded)
+        // An interruption that comes now is too late to matter: everything is coded.
+        Ok(())
+    }
+
+    /// Gap, iterations and sign.
+    pub fn basis(&self) -> BasisPursuitConfig {
+        self.settings.args.solver.basis(self.settings.nonnegative)
+    }
+
+    /// The line on signals that ended above the gap asked for, if there are any.
+    pub fn not_converged(&self, coded: &Coded) -> Option<String> {
+        not_converged(&Convergence::of(&coded.reports), &self.basis(), "signal")
     }
 
     /// What the codes of a file were computed with.
@@ -500,7 +660,7 @@ impl Coder {
             Some(Lambda::PerSignal(_)) => json!("per-signal"),
             lambda => json!(lambda),
         };
-        let basis = self.settings.args.solver.basis(self.settings.nonnegative);
+        let basis = self.basis();
         json!({
             "format_version": 1,
             "model": self.model.config(),
@@ -526,7 +686,7 @@ impl Coder {
         json!({
             "signals": reports.len(),
             "seconds": coded.seconds,
-            "setup_seconds": self.setup_seconds,
+            "setup_seconds": coded.setup_seconds,
             "signals_per_second": reports.len() as f64 / coded.seconds,
             "mean_lambda": mean(reports, |report| report.lambda.into()),
             "mean_objective": mean(reports, |report| report.objective.into()),
@@ -536,6 +696,7 @@ impl Coder {
             "mean_gap": mean(reports, |report| report.relative_gap.into()),
             "max_gap": largest_gap,
             "converged": converged(reports),
+            "not_converged": not_converged_json(&Convergence::of(reports), &self.basis()),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
             "nonnegative": self.settings.keeps_nonnegative(&self.recipe),
             "pursuit": self.settings.args.pursuit.name,
@@ -547,14 +708,15 @@ impl Coder {
     }
 
     /// The same as text.
-    pub fn summary(&self, coded: &Coded, signals: &Signals, device: &str) -> Summary {
+    fn summary(&self, coded: &Coded, signals: &str, of_one_shape: bool, device: &str) -> Summary {
         let reports = &coded.reports;
-        let mut summary = Summary::new(format!("coded {}", signals.describe()));
+        let mut summary = Summary::new(format!("coded {signals}"));
         let args = &self.settings.args.pursuit;
-        summary.row(
-            "pursuit",
-            format!("{} ({}), {}, {device}", args.name, self.pursuit.name(), self.operator.application()),
-        );
+        let mut ways: Vec<String> =
+            coded.ways.iter().map(|(algorithm, application)| format!("({algorithm}), {application}")).collect();
+        ways.sort();
+        ways.dedup();
+        summary.row("pursuit", format!("{} {}, {device}", args.name, ways.join(" and ")));
         if let Some(lambda) = &self.recipe.lambda {
             let mean_lambda = number(mean(reports, |report| report.lambda.into()));
             let lambda = match lambda {
@@ -598,9 +760,9 @@ impl Coder {
             .row(
                 "non-zeros",
                 format!(
-                    "mean {} of {}",
+                    "mean {}{}",
                     number(mean(reports, |report| report.nonzeros as f64)),
-                    self.operator.code().len()
+                    if of_one_shape { format!(" of {}", self.operator.code().len()) } else { String::new() }
                 ),
             )
             .row("iterations", format!("mean {}", number(mean(reports, |report| report.iterations as f64))))
@@ -610,7 +772,7 @@ impl Coder {
                     "{} s ({} signals/s), set-up {} s",
                     number(coded.seconds),
                     number(reports.len() as f64 / coded.seconds),
-                    number(self.setup_seconds)
+                    number(coded.setup_seconds)
                 ),
             );
         summary

@@ -2,6 +2,7 @@
 
 use super::coding::{self, LambdaArgs, SolverArgs, name_flag, name_flags};
 use super::data::{InputArgs, Signals};
+use super::inputs::Inputs;
 use super::output::{number, table};
 use super::progress::Progress;
 use super::{interrupt, output};
@@ -10,12 +11,13 @@ use crate::export::plot;
 use crate::files;
 use crate::model::Operator;
 use crate::model::normalization::Normalization;
-use crate::pursuit::PursuitName;
 use crate::pursuit::comparison::{Batches, Comparison, Row, Setting};
 use crate::pursuit::recipe::check_weights;
+use crate::pursuit::{Convergence, PursuitName};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
+use std::cell::Cell;
 use std::path::PathBuf;
 
 /// Compare pursuits on the same signals
@@ -77,6 +79,10 @@ impl CompareArgs {
         if let Some(out) = &self.out {
             plot::check_name(out, "--out")?;
             files::check_writable(out)?;
+            Inputs::of_model(&self.input.model)
+                .and("--lambda-file", self.lambda.lambda_file.as_deref())
+                .and_data(self.input.data.source.as_deref())
+                .refuse("--out", out)?;
         }
         let pursuits = self.pursuits();
         let compared = |name| pursuits.contains(&name);
@@ -149,7 +155,7 @@ impl CompareArgs {
                 Error::parameter("--shallower-nonzeros", value, expected)
             }
             Error::Shape { what, expected, found } if what.starts_with("nonzeros") => {
-                Error::parameter("--shallower-nonzeros", format!("{found} numbers"), expected)
+                Error::parameter("--shallower-nonzeros", output::numbers(&found), expected)
             }
             other => other,
         });
@@ -160,6 +166,7 @@ impl CompareArgs {
             normalization: model.config().normalization,
             operator: &operator,
             signals: &signals,
+            left: Cell::new(work),
             progress: Progress::new("comparing", "codes", work as u64),
         };
         interrupt::watch();
@@ -172,7 +179,13 @@ impl CompareArgs {
         if let Some(out) = &self.out {
             plot::error_against_nonzeros(out, &curves)?;
         }
+        let basis = self.solver.basis(nonnegative);
         if self.json {
+            let json_of = |row: &Row| {
+                let mut document = row.json();
+                document["not_converged"] = coding::not_converged_json(&row.measures.convergence, &basis);
+                document
+            };
             let mut document = json!({
                 "signals": signals.len(),
                 "source": signals.source(),
@@ -180,10 +193,10 @@ impl CompareArgs {
                 "device": self.input.device.name(),
                 "nonnegative": nonnegative,
                 "layer_weights": self.layer_weights,
-                "rows": rows.iter().map(Row::json).collect::<Value>(),
+                "rows": rows.iter().map(json_of).collect::<Value>(),
             });
             if let Some(out) = &self.out {
-                let curve = |rows: &Vec<Row>| rows.iter().map(Row::json).collect::<Value>();
+                let curve = |rows: &Vec<Row>| rows.iter().map(json_of).collect::<Value>();
                 document["curves"] = curves.iter().map(curve).collect();
                 document["out"] = out.display().to_string().into();
             }
@@ -192,6 +205,16 @@ impl CompareArgs {
         let mut text = format!("compared on {}\n{}", signals.describe(), text_of(&rows));
         if let Some(out) = &self.out {
             text.push_str(&format!("\n  written  {}", out.display()));
+        }
+        for row in &rows {
+            if let Some(line) = coding::not_converged(&row.measures.convergence, &basis, "signal") {
+                text.push_str(&format!("\n{}: {line}", name_of(row)));
+            }
+        }
+        let mut points = Convergence::default();
+        curves.iter().flatten().for_each(|row| points.merge(&row.measures.convergence));
+        if let Some(line) = coding::not_converged(&points, &basis, "code") {
+            text.push_str(&format!("\nthe picture: {line}"));
         }
         output::print(&text)
     }
@@ -203,6 +226,8 @@ struct Read<'a> {
     normalization: Normalization,
     operator: &'a Operator,
     signals: &'a Signals,
+    /// Codes that are still to be found.
+    left: Cell<usize>,
     progress: Progress,
 }
 
@@ -222,7 +247,17 @@ impl Batches for Read<'_> {
 
     fn advance(&self, count: usize) -> Result<()> {
         self.progress.advance(count as u64);
-        interrupt::check("not all pursuits were compared")
+        self.left.set(self.left.get().saturating_sub(count));
+        // After the last one an interruption is too late to matter.
+        if self.left.get() == 0 { Ok(()) } else { interrupt::check("not all pursuits were compared") }
+    }
+}
+
+/// A pursuit at a setting, as the table calls it.
+fn name_of(row: &Row) -> String {
+    match row.setting {
+        Setting::Nonzeros(nonzeros) => format!("{}, {nonzeros} non-zeros", row.pursuit),
+        Setting::Lambda(_) => row.pursuit.to_string(),
     }
 }
 
@@ -233,12 +268,8 @@ fn text_of(rows: &[Row]) -> String {
     let mut cells: Vec<Vec<String>> = vec![heading.map(str::to_owned).to_vec()];
     cells.extend(rows.iter().map(|row| {
         let measures = &row.measures;
-        let name = match row.setting {
-            Setting::Nonzeros(nonzeros) => format!("{}, {nonzeros} non-zeros", row.pursuit),
-            Setting::Lambda(_) => row.pursuit.to_string(),
-        };
         vec![
-            name,
+            name_of(row),
             number(measures.residual),
             number(measures.first_layer_residual),
             list(&measures.nonzeros),

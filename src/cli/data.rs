@@ -42,7 +42,7 @@ impl DataArgs {
     /// # Errors
     /// No source; numbers out of range.
     pub fn config(&self) -> Result<DataConfig> {
-        let source = self.source.clone().ok_or_else(|| Error::parameter("--data", "nothing", "a source of signals"))?;
+        let source = self.source.clone().ok_or_else(|| Error::missing("--data", "a source of signals"))?;
         Ok(DataConfig { source, ..self.apply(DataConfig::default())? })
     }
 
@@ -50,7 +50,17 @@ impl DataArgs {
     ///
     /// # Errors
     /// Numbers out of range.
-    pub fn apply(&self, mut config: DataConfig) -> Result<DataConfig> {
+    pub fn apply(&self, config: DataConfig) -> Result<DataConfig> {
+        let config = self.complete(config)?;
+        config.check().map_err(name_flag)?;
+        Ok(config)
+    }
+
+    /// [`Self::apply`] where ranges are checked later: they may be those of a file.
+    ///
+    /// # Errors
+    /// Patches without a size.
+    pub fn complete(&self, mut config: DataConfig) -> Result<DataConfig> {
         config.source = self.source.clone().unwrap_or(config.source);
         config.count = self.count.or(config.count);
         config.patch = self.patch.or(config.patch);
@@ -60,7 +70,6 @@ impl DataArgs {
         }
         config.grey |= self.grey;
         config.seed = self.data_seed.unwrap_or(config.seed);
-        config.check().map_err(name_flag)?;
         Ok(config)
     }
 }
@@ -70,7 +79,15 @@ impl DataArgs {
 /// # Errors
 /// As [`data::open`].
 pub fn open(config: &DataConfig) -> Result<Dataset> {
-    let data = data::open(config).map_err(name_flag)?;
+    open_configured(config).map_err(name_flag)
+}
+
+/// [`open`] where not all was said by flags: mistakes are named as the library names them.
+///
+/// # Errors
+/// As [`data::open`].
+pub fn open_configured(config: &DataConfig) -> Result<Dataset> {
+    let data = data::open(config)?;
     tell_skipped(&*data.all);
     Ok(data)
 }
@@ -115,8 +132,8 @@ pub struct SelectionArgs {
 /// A model, and the signals that it is to work on.
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     pub model: PathBuf,
     #[command(flatten)]
     pub device: DeviceArgs,
@@ -283,8 +300,15 @@ impl Signals {
 
     /// For summaries: number, source and part.
     pub fn describe(&self) -> String {
-        let part = if self.part == "all" { String::new() } else { format!(", {}", self.part) };
-        format!("{} ({}{part})", output::counted(self.count, "signal"), self.source.describe())
+        Self::describe_all(std::slice::from_ref(self))
+    }
+
+    /// [`Self::describe`] for all groups of a source together.
+    pub fn describe_all(groups: &[Self]) -> String {
+        let count = groups.iter().map(Self::len).sum();
+        let Some(first) = groups.first() else { return output::counted(0, "signal") };
+        let part = if first.part == "all" { String::new() } else { format!(", {}", first.part) };
+        format!("{} ({}{part})", output::counted(count, "signal"), first.source.describe())
     }
 
     /// Reads `count` signals from `start` on, as `[count, channels, height, width]`.

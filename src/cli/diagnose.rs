@@ -1,5 +1,6 @@
 //! `mlcsc diagnose`: auto-encoders in the numbers that their users look at.
 
+use super::coding::{not_converged, not_converged_json};
 use super::data::{self, DataArgs, SelectionArgs, Signals};
 use super::output::{self, number, or_dash, table};
 use super::{DeviceArgs, interrupt};
@@ -11,7 +12,7 @@ use crate::baselines::{Rival, is_rival};
 use crate::data::{DataConfig, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::Mlcsc;
-use crate::pursuit::{BasisPursuitConfig, Lambda};
+use crate::pursuit::{BasisPursuitConfig, Convergence, Lambda};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
@@ -25,8 +26,8 @@ use std::path::{Path, PathBuf};
 /// a one-to-one matching with those of the first, and the part of pairs above 0.9; say, of the same training with other seeds.
 #[derive(Debug, Args)]
 pub(super) struct DiagnoseArgs {
-    /// Model files
-    #[arg(long = "model", value_name = "M.safetensors", required = true, num_args = 1..)]
+    /// Model files, or the folders of runs
+    #[arg(long = "model", value_name = "M.safetensors", required = true, num_args = 1.., value_parser = super::model_path())]
     models: Vec<PathBuf>,
     /// Signals coded at a time; winner-take-all networks choose their winners among them
     #[arg(long, value_name = "N", default_value_t = 100)]
@@ -76,7 +77,8 @@ impl DiagnoseArgs {
             let models = self.models.iter().zip(&found).zip(&alike).enumerate();
             let models: Vec<Value> = models
                 .map(|(index, ((path, found), alike))| {
-                    let mut model = json!({ "model": path, "diagnostics": found });
+                    let mut model = json!({ "model": path, "diagnostics": found.0 });
+                    model["not_converged"] = not_converged_json(&found.1, &BasisPursuitConfig::default());
                     if index > 0 {
                         model["stability"] = json!(alike);
                     }
@@ -93,6 +95,7 @@ impl DiagnoseArgs {
         let heading = ["model", "FVU", "PSNR", "non-zeros", "Hoyer", "shrinkage", "dead", "dense", "density", "cosine"];
         let mut rows = vec![heading.map(String::from).to_vec()];
         rows[0].push("alike".into());
+        let mut lines = vec![signals.describe()];
         for (index, ((path, found), alike)) in self.models.iter().zip(&found).zip(&alike).enumerate() {
             let name = path.display().to_string();
             let alike = match alike {
@@ -101,6 +104,10 @@ impl DiagnoseArgs {
                 }
                 _ => ["–".into(), "–".into()],
             };
+            let (found, convergence) = found;
+            if let Some(line) = not_converged(convergence, &BasisPursuitConfig::default(), "signal") {
+                lines.push(format!("{name}: {line} with `mlcsc encode`, to see how much that changes"));
+            }
             let mut row = vec![
                 name,
                 or_dash(found.fvu, |fvu| format!("{fvu:.4}")),
@@ -115,7 +122,8 @@ impl DiagnoseArgs {
             row.extend(alike);
             rows.push(row);
         }
-        output::print(&format!("{}\n{}", signals.describe(), table(&rows)))
+        lines.insert(1, table(&rows));
+        output::print(&lines.join("\n"))
     }
 }
 
@@ -142,7 +150,13 @@ fn open(path: &Path, device: &Device) -> Result<Box<dyn Autoencoder>> {
     Ok(Box::new(PursuitAutoencoder::new(&model, &basis, lambda)?))
 }
 
-fn diagnose(network: &dyn Autoencoder, signals: &Signals, batch: usize, device: &Device) -> Result<Diagnostics> {
+/// Diagnostics, and how far the pursuits came, where there are any.
+fn diagnose(
+    network: &dyn Autoencoder,
+    signals: &Signals,
+    batch: usize,
+    device: &Device,
+) -> Result<(Diagnostics, Convergence)> {
     let ready = network.ready()?;
     let mut sums = DiagnosticsSums::new(network);
     for start in (0..signals.len()).step_by(batch) {
@@ -153,5 +167,5 @@ fn diagnose(network: &dyn Autoencoder, signals: &Signals, batch: usize, device: 
         let coded = ready.reconstruct(tensor.clone())?;
         sums.add(&tensor, &coded);
     }
-    Ok(sums.finish())
+    Ok((sums.finish(), network.convergence()))
 }

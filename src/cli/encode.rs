@@ -1,19 +1,24 @@
 //! `mlcsc encode`: signals to codes.
 
-use super::coding::{Coder, CodingArgs};
-use super::data::InputArgs;
+use super::coding::{Batch, Coder, Coders, CodingArgs};
+use super::data::{InputArgs, Signals};
+use super::inputs::Inputs;
 use super::output;
 use crate::error::Result;
 use crate::export::CodesWriter;
 use crate::export::codes::CodesFormat;
 use crate::files;
+use crate::model::geometry::SignalShape;
 use clap::Args;
+use serde_json::Value;
 use std::path::PathBuf;
 
 /// Code signals with a model and write γ_1 … γ_L
 ///
 /// They are the pursuit's own: γ_{i−1} = D_i γ_i holds exactly but for layered-thresholding and layered-bp, which code layer by
-/// layer. --noise and λ are in units of the signals after the model's normalisation.
+/// layer. --noise and λ are in units of the signals after the model's normalisation; what undoes that is written beside the codes, so
+/// that signals come back: x = scale·D^(L)γ_L + mean. Pictures of several sizes are coded each in its own; in the file every one
+/// then has arrays of its own, as boat.png/gamma_1.
 #[derive(Debug, Args)]
 pub(super) struct EncodeArgs {
     #[command(flatten)]
@@ -34,26 +39,83 @@ impl EncodeArgs {
         self.input.check()?;
         CodesFormat::of(&self.out, "--out")?;
         files::check_writable(&self.out)?;
+        Inputs::of_model(&self.input.model)
+            .and("--lambda-file", self.coding.lambda.lambda_file.as_deref())
+            .and_data(self.input.data.source.as_deref())
+            .refuse("--out", &self.out)?;
         let (model, defaults) = self.input.load()?;
-        let signals = self.input.signals()?;
-        let settings = self.coding.settings(defaults, signals.len())?;
-        let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
+        let groups = self.input.groups()?;
+        let settings = self.coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
+        let coders = Coders::new(model, groups, settings)?;
 
-        let layers = coder.operator().geometry().layers();
-        let shapes: Vec<_> = layers.iter().map(|layer| layer.code).collect();
-        let mut writer = CodesWriter::create(&self.out, signals.shape(), &shapes, signals.len())?;
-        let coded = coder.run(&signals, |batch| writer.append(&batch.pursued.representations(coder.operator())))?;
-        writer.finish(&coded.reports, &coder.describe(&signals.source()))?;
+        let mut writer = CodesWriter::create(&self.out, shapes(coders.first()).len())?;
+        let groups = coders.groups();
+        if let [all] = groups {
+            writer.begin("", all.shape(), &shapes(coders.first()), all.len())?;
+        }
+        let coded = coders.run(|group, coder, batch| {
+            let representations = batch.pursued.representations(coder.operator());
+            let Batch { start, pursued, undo, .. } = batch;
+            if groups.len() == 1 {
+                return writer.append(&representations, &pursued.reports, &undo);
+            }
+            for (index, report) in pursued.reports.iter().enumerate() {
+                let one: Vec<_> = representations.iter().map(|codes| codes.clone().narrow(0, index, 1)).collect();
+                let signals = &groups[group];
+                writer.begin(&name(signals, start + index), signals.shape(), &shapes(coder), 1)?;
+                writer.append(&one, std::slice::from_ref(report), &undo.of_signal(index))?;
+            }
+            Ok(())
+        })?;
+        let source = groups[0].source();
+        let pictures = pictures(groups);
+        let mut settings = coders.first().describe(&source);
+        settings["pictures"] = pictures.clone();
+        writer.finish(&settings)?;
 
         if self.json {
-            let mut document = coder.json(&coded, &self.input.device.name());
+            let mut document = coders.json(&coded, &self.input.device.name());
             document["out"] = self.out.display().to_string().into();
+            document["pictures"] = pictures;
             return output::print_json(&document);
         }
-        let mut summary = coder.summary(&coded, &signals, &self.input.device.name());
-        let shapes = shapes.iter().enumerate().map(|(index, shape)| format!("γ_{} {shape}", index + 1));
-        summary.row("codes", shapes.collect::<Vec<_>>().join(", "));
+        let mut summary = coders.summary(&coded, &self.input.device.name());
+        let shapes = shapes(coders.first());
+        let names = shapes.iter().enumerate().map(|(index, shape)| match groups.len() {
+            1 => format!("γ_{} {shape}", index + 1),
+            _ => format!("NAME/gamma_{}", index + 1),
+        });
+        let names = names.collect::<Vec<_>>().join(", ");
+        summary.row("codes", if groups.len() == 1 { names } else { format!("{names} for every picture NAME") });
         summary.row("written", self.out.display());
-        output::print(&summary.text())
+        let end = coders.first().not_converged(&coded);
+        output::print(&[Some(summary.text()), end].into_iter().flatten().collect::<Vec<_>>().join("\n"))
     }
+}
+
+/// Shapes of γ_1 … γ_L.
+fn shapes(coder: &Coder) -> Vec<SignalShape> {
+    coder.operator().geometry().layers().iter().map(|layer| layer.code).collect()
+}
+
+/// What a picture's arrays are called: by its file's name.
+fn name(signals: &Signals, index: usize) -> String {
+    let name = signals.file(index).and_then(|file| file.file_name()).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| signals.places()[index].to_string())
+}
+
+/// The files' names in the order of the signals, `null` where signals are no pictures of their own.
+fn pictures(groups: &[Signals]) -> Value {
+    let mut names: Vec<(usize, Option<String>)> = groups
+        .iter()
+        .flat_map(|signals| {
+            signals
+                .places()
+                .iter()
+                .enumerate()
+                .map(|(index, &place)| (place, signals.file(index).map(|_| name(signals, index))))
+        })
+        .collect();
+    names.sort();
+    names.into_iter().map(|(_, name)| name).collect::<Option<Vec<String>>>().map_or(Value::Null, Value::from)
 }

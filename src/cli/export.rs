@@ -1,9 +1,11 @@
 //! `mlcsc export`: a model as pictures and arrays.
 
+use super::inputs::Inputs;
 use super::output::Summary;
 use super::{DeviceArgs, output};
 use crate::error::Result;
 use crate::export::export_model;
+use crate::export::model::files_of;
 use crate::files;
 use crate::model::Mlcsc;
 use clap::Args;
@@ -13,8 +15,8 @@ use std::path::PathBuf;
 /// Write a model's filters and effective atoms as PNG, .npy and safetensors
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     /// Folder for the files
     #[arg(long, value_name = "DIR")]
@@ -30,6 +32,7 @@ impl ExportArgs {
     pub(super) fn run(&self) -> Result<()> {
         files::check_writable_folder(&self.out)?;
         let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        Inputs::of_model(&self.model).refuse_in("--out", &self.out, files_of(model.depth()))?;
         let written = export_model(&model, &self.out)?;
         if self.json {
             let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();

@@ -2,6 +2,7 @@
 
 use super::coding::name_flag;
 use super::data::{pair, pair_or_zero};
+use super::inputs::Inputs;
 use super::output::{Summary, grouped};
 use super::{DeviceArgs, output};
 use crate::data::npy;
@@ -80,6 +81,9 @@ impl ImportArgs {
         let strides = per_layer("--strides", &self.strides, self.filters.len(), 1)?;
         let paddings = per_layer("--paddings", &self.paddings, self.filters.len(), 0)?;
         files::check_writable(&self.out)?;
+        let inputs =
+            self.filters.iter().fold(Inputs::default(), |inputs, path| inputs.and("--filters", path.as_path()));
+        inputs.refuse("--out", &self.out)?;
         let device = self.device.open()?;
         let mut layers = Vec::new();
         let mut filters = Vec::new();
@@ -95,7 +99,7 @@ impl ImportArgs {
                 ));
             };
             if below != channels {
-                let expected = format!("{channels} channels, as many as its input has");
+                let expected = format!("{}, as many as its input has", output::counted(channels, "channel"));
                 return Err(Error::shape(format!("filters of {}", path.display()), expected, below));
             }
             if let Some(value) = array.values.iter().find(|value| !value.is_finite()) {
@@ -107,7 +111,7 @@ impl ImportArgs {
         }
         let config =
             ModelConfig { normalization: self.normalization.into(), ..ModelConfig::new(self.input_shape, layers) };
-        let model = Mlcsc::from_filters(config, filters)?;
+        let model = Mlcsc::from_filters(config, filters).map_err(name_layer)?;
         model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative })?;
 
         let geometry = model.config().geometry()?;
@@ -132,6 +136,19 @@ impl ImportArgs {
     }
 }
 
+/// Names a field of a layer as the flag that it came by.
+fn name_layer(error: Error) -> Error {
+    let Error::Parameter { parameter, value, expected } = error else { return error };
+    let field = parameter.strip_prefix("layers[").and_then(|rest| rest.split_once("]."));
+    let parameter = match field {
+        Some((layer, "padding")) => format!("--paddings of layer {layer}"),
+        Some((layer, "stride")) => format!("--strides of layer {layer}"),
+        Some((layer, field)) => format!("{field} of layer {layer} (--filters)"),
+        None => parameter,
+    };
+    Error::Parameter { parameter, value, expected }
+}
+
 /// One value for each layer: the given ones, or the default for all.
 fn per_layer(flag: &str, given: &[Pair], layers: usize, default: usize) -> Result<Vec<Pair>> {
     if given.is_empty() {
@@ -139,7 +156,7 @@ fn per_layer(flag: &str, given: &[Pair], layers: usize, default: usize) -> Resul
     }
     if given.len() != layers {
         let expected = format!("{layers}, one for each file of --filters");
-        return Err(Error::parameter(flag, format!("{} values", given.len()), expected));
+        return Err(Error::parameter(flag, output::counted(given.len(), "value"), expected));
     }
     Ok(given.to_vec())
 }

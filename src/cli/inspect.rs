@@ -17,8 +17,8 @@ use std::path::PathBuf;
 /// Show a model's geometry, its filters in numbers, and how it is applied
 #[derive(Debug, Args)]
 pub(super) struct InspectArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     /// Shape of the signals that the model is to be applied to. Default: the model's
     #[arg(long, value_name = "CxHxW")]

@@ -1,4 +1,7 @@
-//! Ctrl-C (and SIGTERM): the first one asks the command to stop cleanly, the second one ends the program at once.
+//! Ctrl-C (SIGTERM and SIGHUP too): the first one asks the command to stop cleanly, the second one ends the program at once.
+//!
+//! A signal that was ignored when the program started stays ignored: `nohup` keeps a program from ending with its terminal, and a
+//! shell without job control keeps Ctrl-C from what it started in the background.
 
 use crate::error::{Error, Result};
 use std::sync::Once;
@@ -6,17 +9,65 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Exit code of a program that was interrupted.
+pub const EXIT_CODE: u8 = 130;
+
 /// From here on the first Ctrl-C is only noted, for [`interrupted`] to tell.
 pub fn watch() {
     static WATCHING: Once = Once::new();
     WATCHING.call_once(|| {
+        let ignored = Ignored::now();
         // Without a handler Ctrl-C ends the program at once, which is no worse.
         let _ = ctrlc::set_handler(|| {
             if INTERRUPTED.swap(true, Ordering::SeqCst) {
-                std::process::exit(130);
+                std::process::exit(EXIT_CODE.into());
             }
         });
+        ignored.restore();
     });
+}
+
+/// The signals that are ignored, as whoever started the program wished. The handler of all is set for them too.
+#[cfg(unix)]
+struct Ignored(Vec<libc::c_int>);
+
+#[cfg(unix)]
+impl Ignored {
+    fn now() -> Self {
+        let signals = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
+        Self(signals.into_iter().filter(|&signal| is_ignored(signal)).collect())
+    }
+
+    fn restore(self) {
+        for signal in self.0 {
+            // SAFETY: no function is given that could run at a bad moment.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+    }
+}
+
+#[cfg(unix)]
+fn is_ignored(signal: libc::c_int) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: without a new action nothing is changed; the present one is written to where there is room for it, and read only if it
+    // was written.
+    unsafe {
+        libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) == 0
+            && action.assume_init().sa_sigaction == libc::SIG_IGN
+    }
+}
+
+/// Nothing like that elsewhere.
+#[cfg(not(unix))]
+struct Ignored;
+
+#[cfg(not(unix))]
+impl Ignored {
+    fn now() -> Self {
+        Self
+    }
+
+    fn restore(self) {}
 }
 
 /// Whether Ctrl-C was pressed since [`watch`].

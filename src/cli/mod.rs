@@ -7,11 +7,13 @@ mod certify;
 mod classify;
 pub mod coding;
 mod compare;
+mod configuration;
 pub mod data;
 mod diagnose;
 mod encode;
 mod export;
 mod import;
+mod inputs;
 mod inspect;
 pub mod interrupt;
 pub mod output;
@@ -24,7 +26,9 @@ mod train;
 use crate::device;
 use crate::error::{Error, Result};
 use burn::tensor::Device;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
 
@@ -82,7 +86,7 @@ pub fn main() -> ExitCode {
             let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
             output::complain(&format!("error: {message}"));
             match error {
-                Error::Interrupted(_) => ExitCode::from(130),
+                Error::Interrupted(_) => ExitCode::from(interrupt::EXIT_CODE),
                 error if error.is_usage() => ExitCode::from(2),
                 _ => ExitCode::FAILURE,
             }
@@ -145,6 +149,21 @@ impl DeviceArgs {
     }
 }
 
+/// Parses the path of a model's file; the folder of a run stands for the model in it.
+pub(crate) fn model_path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| {
+        let model = path.join(crate::learn::run::MODEL);
+        match path.is_dir() {
+            false => Ok(path),
+            true if model.is_file() => Ok(model),
+            true => {
+                let name = crate::learn::run::MODEL;
+                Err(format!("expected a model's file or a run's folder, found a folder without {name}"))
+            }
+        }
+    })
+}
+
 /// Diagnostics of an auto-encoder as lines of a summary.
 #[cfg(feature = "train")]
 pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'static str, String); 8] {
@@ -161,28 +180,30 @@ pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'s
     ]
 }
 
-/// Names a parameter as the flag that it came by, where there is a flag of that name.
+/// Names a parameter as the flag that sets it, where there is one.
 pub(crate) fn usage_of_flag(error: Error) -> Error {
-    match error {
-        Error::Parameter { parameter, value, expected }
-            if [
-                "epochs",
-                "batch_size",
-                "lambda",
-                "preset",
-                "out",
-                "method",
-                "learning_rate",
-                "model",
-                "units",
-                "from",
-            ]
-            .contains(&parameter.as_str()) =>
-        {
-            Error::parameter(format!("--{}", parameter.replace('_', "-")), value, expected)
-        }
-        other => other,
-    }
+    let Error::Parameter { parameter, value, expected } = error else { return error };
+    let flag = match parameter.as_str() {
+        "update" => "--method",
+        "iterations" => "--unrolled-iterations",
+        "source" => "--data",
+        "epochs" => "--epochs",
+        "batch_size" => "--batch-size",
+        "lambda" => "--lambda",
+        "preset" => "--preset",
+        "out" => "--out",
+        "method" => "--method",
+        "learning_rate" => "--learning-rate",
+        "model" => "--model",
+        "units" => "--units",
+        "from" => "--from",
+        "seed" => "--seed",
+        "count" => "--count",
+        "patch" => "--patch",
+        "patches" => "--patches",
+        _ => return Error::Parameter { parameter, value, expected },
+    };
+    Error::parameter(flag, value, expected)
 }
 
 #[cfg(test)]

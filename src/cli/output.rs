@@ -1,6 +1,8 @@
 //! What goes to stdout and stderr.
 
 use crate::error::{Error, Result};
+use crate::learn::metrics::Kept;
+pub use crate::text::{counted, grouped};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -96,22 +98,24 @@ pub fn or_dash(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
     value.map_or("–".into(), format)
 }
 
-/// A whole number with commas between thousands.
-pub fn grouped(value: u64) -> String {
-    let digits = value.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
+/// Which state of a run of so many epochs is kept, and why; `start` is the held-out loss before the first epoch.
+pub fn kept(kept: &Kept, epochs: usize, start: Option<f64>) -> String {
+    let loss = number(kept.loss);
+    match (kept.epoch, start) {
+        (0, _) => format!("the start: no epoch had a lower held-out loss than {loss}"),
+        (epoch, _) if !kept.admissible => {
+            format!("epoch {epoch} of {epochs}, the last one: none is yet what the schedule ends with")
         }
-        text.push(digit);
+        (epoch, Some(start)) => {
+            format!("epoch {epoch} of {epochs}, of the lowest held-out loss: {loss}, at the start {}", number(start))
+        }
+        (epoch, None) => format!("epoch {epoch} of {epochs}, of the lowest held-out loss: {loss}"),
     }
-    text
 }
 
-/// A number and its noun: `1 signal`, `2 signals`.
-pub fn counted(count: usize, noun: &str) -> String {
-    format!("{} {noun}{}", grouped(count as u64), if count == 1 { "" } else { "s" })
+/// How many numbers came by a flag, as an error of the library counts them.
+pub fn numbers(found: &str) -> String {
+    found.parse().map_or_else(|_| format!("{found} numbers"), |count| counted(count, "number"))
 }
 
 #[cfg(test)]
@@ -122,8 +126,6 @@ mod tests {
     fn numbers_are_short() {
         let texts = [0.0, 1.0, 0.1, 12.3456, 1234.56, 99_999.0, 123_456.0, 1e-5, -0.25].map(number);
         assert_eq!(texts, ["0", "1", "0.1", "12.35", "1235", "99999", "1.23e5", "1.00e-5", "-0.25"]);
-        assert_eq!([0, 999, 1000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!([counted(1, "signal"), counted(2, "signal")], ["1 signal", "2 signals"]);
     }
 
     #[test]

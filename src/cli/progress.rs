@@ -1,13 +1,18 @@
 //! Progress on stderr: a bar with rate and time left on a terminal, plain lines elsewhere.
 
 use super::output;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+/// Time between two drawings of a bar that nothing is counted for.
+const TICK: Duration = Duration::from_millis(250);
 
 /// Progress of something that is counted.
 ///
-/// On a terminal it is a bar, elsewhere nothing but the lines given to [`Self::line`]. It vanishes when it is dropped.
+/// On a terminal it is a bar, there from the beginning and with the time that has passed, so that something is seen of a single long
+/// signal too; elsewhere nothing but the lines given to [`Self::line`]. It vanishes when it is dropped: before another one is made.
 #[derive(Debug)]
 pub struct Progress {
     bar: ProgressBar,
@@ -20,14 +25,20 @@ impl Progress {
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         // The pieces of text are the program's own, so the template is valid; if it weren't, the default bar would do.
-        let template =
-            format!("{verb} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} · {{rate}}/s · {{eta}} left  {{msg}}");
+        let template = format!("{verb} [{{bar:32}}] {{human_pos}}/{{human_len}} {unit} · {{elapsed}}{{pace}}  {{msg}}");
         if let Ok(style) = ProgressStyle::with_template(&template) {
-            let rate = |state: &ProgressState, text: &mut dyn Write| {
-                // A bar without its rate is still a bar.
-                let _ = text.write_str(&output::number(state.per_sec()));
+            let pace = |state: &ProgressState, text: &mut dyn Write| {
+                // Before anything is counted nothing is known. A bar without its pace is still a bar.
+                if state.pos() > 0 && state.per_sec() > 0.0 {
+                    let (rate, left) = (output::number(state.per_sec()), HumanDuration(state.eta()));
+                    let _ = write!(text, " · {rate}/s · {left:#} left");
+                }
             };
-            bar.set_style(style.progress_chars("█▌ ").with_key("rate", rate));
+            bar.set_style(style.progress_chars("█▌ ").with_key("pace", pace));
+        }
+        if terminal {
+            bar.tick();
+            bar.enable_steady_tick(TICK);
         }
         Self { bar }
     }
@@ -35,6 +46,11 @@ impl Progress {
     /// Counts `count` more.
     pub fn advance(&self, count: u64) {
         self.bar.inc(count);
+    }
+
+    /// Says how many are counted by now.
+    pub fn set(&self, position: u64) {
+        self.bar.set_position(position);
     }
 
     /// Where counting goes on, as after resuming: rate and time left are computed from here.

@@ -1,30 +1,34 @@
 //! `mlcsc reconstruct`: signals, or their codes, to reconstructions.
 
-use super::coding::{self, Coder, CodingArgs, PURSUIT_FLAGS};
-use super::data::InputArgs;
+use super::coding::{self, Coders, CodingArgs, PURSUIT_FLAGS};
+use super::data::{InputArgs, Signals};
+use super::inputs::Inputs;
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{interrupt, output};
 use crate::data::quality::Quality;
 use crate::error::{Error, Result};
 use crate::export::codes::CodesFormat;
+use crate::export::mosaic::Earlier;
 use crate::export::{CodesReader, arrays, mosaic};
 use crate::files;
-use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
 use crate::model::sparse::to_host;
+use crate::model::{Mlcsc, Operator};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// Reconstruct signals from their codes, which are computed first or read from a file
 ///
-/// With --data, the normalisation of the model is undone and the reconstructions are compared with the signals: PSNR is
-/// 10·log₁₀(1 / mean squared error), at most 100 dB, mean over the signals (peak 1, as images have); the fraction of variance
-/// unexplained is Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal. With --codes, what is written is D^(L)γ_L as it stands.
+/// With --data, the reconstructions are compared with the signals: PSNR is 10·log₁₀(1 / mean squared error), at most 100 dB, mean over
+/// the signals (peak 1, as images have); the fraction of variance unexplained is Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal, where
+/// all have one size. Pictures of several sizes are coded each in its own. With --codes, what is written is scale·D^(L)γ_L + mean: the
+/// normalisation of the model is undone by what `mlcsc encode` wrote beside the codes.
 #[derive(Debug, Args)]
 pub(super) struct ReconstructArgs {
     #[command(flatten)]
@@ -41,8 +45,9 @@ pub(super) struct ReconstructArgs {
     /// Shape of the signals that --codes belong to. Default: what the codes say, else the model's
     #[arg(long, value_name = "CxHxW", conflicts_with = "source")]
     input_shape: Option<SignalShape>,
-    /// Folder for PNG images, or a .npy file for one array
-    #[arg(long, value_name = "DIR|F.npy")]
+    /// Folder for PNG images, each named after the picture that it is of, or numbered where signals are no pictures (numbered ones
+    /// that an earlier run left there are removed); F.png for a single picture; F.npy for all in one array
+    #[arg(long, value_name = "DIR|F.png|F.npy")]
     out: PathBuf,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -58,133 +63,327 @@ impl ReconstructArgs {
             Some(codes) => drop(CodesFormat::of(codes, "--codes")?),
             None => self.input.check()?,
         }
-        match is_array(&self.out) {
-            true => files::check_writable(&self.out)?,
-            false => files::check_writable_folder(&self.out)?,
+        let kind = Kind::of(&self.out)?;
+        match kind {
+            Kind::Folder => files::check_writable_folder(&self.out)?,
+            Kind::Picture | Kind::Array => files::check_writable(&self.out)?,
         }
+        let inputs = Inputs::of_model(&self.input.model)
+            .and("--codes", self.codes.as_deref())
+            .and("--lambda-file", self.coding.lambda.lambda_file.as_deref())
+            .and_data(self.input.data.source.as_deref());
+        inputs.refuse("--out", &self.out)?;
         let (model, defaults) = self.input.load()?;
-        check_channels(&self.out, model.config().signal.channels)?;
+        let channels = model.config().signal.channels;
+        if kind != Kind::Array && !matches!(channels, 1 | 3) {
+            let expected = format!("a .npy file: signals of {channels} channels are no PNG images");
+            return Err(Error::parameter("--out", self.out.display(), expected));
+        }
         match &self.codes {
-            Some(codes) => self.reconstruct_codes(&model, codes),
-            None => self.reconstruct_signals(model, defaults),
+            Some(codes) => self.reconstruct_codes(&model, codes, kind, &inputs),
+            None => self.reconstruct_signals(model, defaults, kind, &inputs),
         }
     }
 
-    fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults) -> Result<()> {
-        let signals = self.input.signals()?;
-        let settings = self.coding.settings(defaults, signals.len())?;
-        let coder = Coder::new(model, signals.shape(), &signals.source(), settings)?;
-        let mut quality = Quality::new(signals.shape().len());
-        let coded = write_signals(&self.out, signals.shape(), signals.len(), |write| {
-            coder.run(&signals, |batch| {
+    fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults, kind: Kind, inputs: &Inputs) -> Result<()> {
+        let groups = self.input.groups()?;
+        let settings = self.coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
+        let coders = Coders::new(model, groups, settings)?;
+        let groups = coders.groups();
+        let mut originals: Vec<Option<&Path>> = vec![None; coders.len()];
+        for group in groups {
+            group.places().iter().enumerate().for_each(|(index, &place)| originals[place] = group.file(index));
+        }
+        let shapes: Vec<SignalShape> = groups.iter().map(Signals::shape).collect();
+        let sink = Sink::new(&self.out, kind, &shapes, &originals, inputs)?;
+        let mut qualities: Vec<Quality> = shapes.iter().map(|shape| Quality::new(shape.len())).collect();
+        let (coded, earlier) = sink.write(|write| {
+            coders.run(|group, coder, batch| {
                 let reconstructions = batch.undo.undo(coder.operator().synthesize(batch.pursued.codes));
-                quality.add(&batch.signals, &reconstructions);
-                write(reconstructions)
+                qualities[group].add(&batch.signals, &reconstructions);
+                let count = reconstructions.dims()[0];
+                write(&groups[group].places()[batch.start..batch.start + count], reconstructions)
             })
         })?;
+        let decibels = qualities.iter().filter_map(|quality| Some(quality.psnr()? * quality.signals() as f64));
+        let psnr = decibels.sum::<f64>() / coders.len() as f64;
+        let unexplained = match &qualities[..] {
+            [all] => all.variance_unexplained(),
+            // There is no mean signal of several sizes.
+            _ => None,
+        };
         if self.json {
-            let mut document = coder.json(&coded, &self.input.device.name());
-            document["psnr"] = json!(quality.psnr());
-            document["variance_unexplained"] = json!(quality.variance_unexplained());
-            document["out"] = self.out.display().to_string().into();
+            let mut document = coders.json(&coded, &self.input.device.name());
+            document["psnr"] = json!(psnr);
+            document["variance_unexplained"] = json!(unexplained);
+            sink.describe(&mut document, earlier);
             return output::print_json(&document);
         }
-        let mut summary = coder.summary(&coded, &signals, &self.input.device.name());
-        let or_dash =
-            |value: Option<f64>, unit: &str| value.map_or("–".into(), |value| format!("{}{unit}", number(value)));
-        summary.row("PSNR", or_dash(quality.psnr(), " dB"));
-        summary.row("variance unexplained", or_dash(quality.variance_unexplained(), ""));
-        summary.row("written", describe_output(&self.out, signals.len()));
-        output::print(&summary.text())
+        let mut summary = coders.summary(&coded, &self.input.device.name());
+        summary.row("PSNR", format!("{} dB", number(psnr)));
+        summary.row("variance unexplained", unexplained.map_or("–".into(), number));
+        sink.rows(&mut summary, earlier);
+        let end = coders.first().not_converged(&coded);
+        output::print(&[Some(summary.text()), end].into_iter().flatten().collect::<Vec<_>>().join("\n"))
     }
 
-    fn reconstruct_codes(&self, model: &Mlcsc, path: &Path) -> Result<()> {
+    fn reconstruct_codes(&self, model: &Mlcsc, path: &Path, kind: Kind, inputs: &Inputs) -> Result<()> {
         let codes = CodesReader::open(path, model.depth())?;
-        let signal = self.input_shape.or(codes.signal()).unwrap_or(model.config().signal);
-        let operator = coding::operator(model, signal, &path.display().to_string(), self.coding.solver.application)?;
-        codes.check(operator.code())?;
-        let batch = self.coding.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry()));
-        let progress = Progress::new("reconstructing", "signals", codes.len() as u64);
+        let normalization = model.config().normalization;
+        if normalization != Normalization::None && !codes.iter().all(CodesReader::has_undo) {
+            let name = format!("{normalization:?}").to_lowercase();
+            let expected = format!("expected the arrays mean and scale, which undo the model's normalisation ({name})");
+            let reason = format!("{expected}, found neither; `mlcsc encode` writes them");
+            return Err(Error::format(path, reason));
+        }
+        let source = path.display().to_string();
+        let operator = |codes: &CodesReader| -> Result<Operator> {
+            let signal = self.input_shape.or(codes.signal()).unwrap_or(model.config().signal);
+            let operator = coding::operator(model, signal, &source, self.coding.solver.application)?;
+            codes.check(operator.code())?;
+            Ok(operator)
+        };
+        let operators = codes.iter().map(operator).collect::<Result<Vec<_>>>()?;
+        let count: usize = codes.iter().map(CodesReader::len).sum();
+        let originals: Vec<Option<&Path>> = match &codes[..] {
+            [all] if all.picture().is_none() => vec![None; count],
+            // One signal each.
+            pictures => pictures.iter().map(|codes| codes.picture().map(Path::new)).collect(),
+        };
+        if originals.len() != count {
+            return Err(Error::format(path, "expected one signal for each picture, found others"));
+        }
+        let shapes: Vec<SignalShape> = operators.iter().map(Operator::signal).collect();
+        let sink = Sink::new(&self.out, kind, &shapes, &originals, inputs)?;
+        let progress = Progress::new("reconstructing", "signals", count as u64);
         interrupt::watch();
-        write_signals(&self.out, signal, codes.len(), |write| {
-            codes.for_each(batch, |values| {
-                interrupt::check("not everything was written")?;
-                let count = values.len() / operator.code().len();
-                let data = TensorData::new(values, operator.code().batched(count));
-                write(operator.synthesize(Tensor::from_data(data, &operator.device())))?;
-                progress.advance(count as u64);
-                Ok(())
+        let mut place = 0;
+        let ((), earlier) = sink.write(|write| {
+            codes.iter().zip(&operators).try_for_each(|(codes, operator)| {
+                let (device, code) = (operator.device(), operator.code());
+                let batch = self.coding.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry()));
+                let mut start = 0;
+                codes.for_each(batch, |values| {
+                    interrupt::check("not everything was written")?;
+                    let count = values.len() / code.len();
+                    let values = Tensor::from_data(TensorData::new(values, code.batched(count)), &device);
+                    let mut signals = operator.synthesize(values);
+                    if let Some(undo) = codes.undo(start, count, &device)? {
+                        signals = undo.undo(signals);
+                    }
+                    let places: Vec<usize> = (place..place + count).collect();
+                    write(&places, signals)?;
+                    progress.advance(count as u64);
+                    (start, place) = (start + count, place + count);
+                    Ok(())
+                })
             })
         })?;
         progress.finish();
-        let normalization = model.config().normalization;
+        let application = operators[0].application();
         if self.json {
-            return output::print_json(&json!({
-                "signals": codes.len(),
-                "normalization_undone": normalization == Normalization::None,
-                "application": operator.application(),
+            let mut document = json!({
+                "signals": count,
+                "normalization": normalization,
+                "application": application,
                 "device": self.input.device.name(),
-                "out": self.out.display().to_string(),
-            }));
+            });
+            sink.describe(&mut document, earlier);
+            return output::print_json(&document);
         }
-        let mut summary =
-            Summary::new(format!("reconstructed {} ({})", counted(codes.len(), "signal"), path.display()));
-        summary.row("application", format!("{}, {}", operator.application(), self.input.device.name()));
-        if normalization != Normalization::None {
-            summary.row("normalisation", "not undone: what was taken from the signals is not in their codes");
-        }
-        summary.row("written", describe_output(&self.out, codes.len()));
+        let mut summary = Summary::new(format!("reconstructed {} ({source})", counted(count, "signal")));
+        summary.row("application", format!("{application}, {}", self.input.device.name()));
+        sink.rows(&mut summary, earlier);
         output::print(&summary.text())
     }
 }
 
-/// Whether signals go into one array.
-fn is_array(out: &Path) -> bool {
-    out.extension().is_some_and(|extension| extension == "npy")
+/// What a path is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A folder of pictures.
+    Folder,
+    /// One picture.
+    Picture,
+    /// One array.
+    Array,
 }
 
-/// Images have one channel or three.
-fn check_channels(out: &Path, channels: usize) -> Result<()> {
-    if is_array(out) || matches!(channels, 1 | 3) {
-        return Ok(());
-    }
-    let expected = format!("a .npy file: signals of {channels} channels are no PNG images");
-    Err(Error::parameter("--out", out.display(), expected))
-}
+/// Endings of pictures that are not written. A folder that is called so, nobody wants.
+const OTHER_PICTURES: [&str; 13] =
+    ["jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "webp", "gif", "pgm", "ppm", "pnm", "pbm"];
 
-fn describe_output(out: &Path, count: usize) -> String {
-    if is_array(out) {
-        return out.display().to_string();
-    }
-    format!("{} in {}", counted(count, "image"), out.display())
-}
-
-/// Writes `count` signals as one array or as images 000000.png …, as `produce` hands them over.
-fn write_signals<T>(
-    out: &Path,
-    shape: SignalShape,
-    count: usize,
-    produce: impl FnOnce(&mut dyn FnMut(Tensor<4>) -> Result<()>) -> Result<T>,
-) -> Result<T> {
-    if is_array(out) {
-        let mut produced = None;
-        arrays::write_npy_with(out, &shape.batched(count), |append| {
-            produced = Some(produce(&mut |signals| append(&to_host(signals)))?);
-            Ok(())
-        })?;
-        return produced.ok_or_else(|| Error::format(out, "nothing was written"));
-    }
-    files::create_folder(out)?;
-    let mut index = 0;
-    produce(&mut |signals| {
-        for image in to_host(signals).chunks_exact(shape.len()) {
-            mosaic::save_image(
-                &out.join(format!("{index:06}.png")),
-                [shape.channels, shape.height, shape.width],
-                image,
-            )?;
-            index += 1;
+impl Kind {
+    /// By the path's ending; what is a folder stays one.
+    ///
+    /// # Errors
+    /// A picture in a format that is not written.
+    fn of(out: &Path) -> Result<Self> {
+        let ending = out.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
+        match ending.as_str() {
+            "npy" => Ok(Self::Array),
+            "png" if !out.is_dir() => Ok(Self::Picture),
+            ending if OTHER_PICTURES.contains(&ending) && !out.is_dir() => {
+                Err(Error::parameter("--out", out.display(), "a folder, a .png file for one picture, or a .npy file"))
+            }
+            _ => Ok(Self::Folder),
         }
-        Ok(())
-    })
+    }
+}
+
+/// Where reconstructions go.
+struct Sink<'a> {
+    out: &'a Path,
+    kind: Kind,
+    /// Shape of an array.
+    shape: SignalShape,
+    /// The file of each signal; for an array empty.
+    pictures: Vec<PathBuf>,
+    /// Whether they are numbered and not named.
+    numbered: bool,
+    count: usize,
+}
+
+impl<'a> Sink<'a> {
+    /// For a signal for each of `originals`, the files that they are of, and of these shapes.
+    ///
+    /// # Errors
+    /// Several signals for one picture, several shapes for one array; an output that is one of `inputs`.
+    fn new(
+        out: &'a Path,
+        kind: Kind,
+        shapes: &[SignalShape],
+        originals: &[Option<&Path>],
+        inputs: &Inputs,
+    ) -> Result<Self> {
+        let count = originals.len();
+        let shape = shapes[0];
+        let refused = |expected: String| Error::parameter("--out", out.display(), expected);
+        match kind {
+            Kind::Array if shapes.iter().any(|other| *other != shape) => {
+                return Err(refused("a folder: pictures of several sizes make no array".into()));
+            }
+            Kind::Picture if count != 1 => {
+                return Err(refused(format!("a folder for {count} pictures, or a .npy file")));
+            }
+            _ => {}
+        }
+        let pictures = match kind {
+            Kind::Array => Vec::new(),
+            Kind::Picture => vec![out.to_path_buf()],
+            Kind::Folder => result_names(originals).iter().map(|name| out.join(name)).collect(),
+        };
+        pictures.iter().try_for_each(|path| inputs.refuse("--out", path))?;
+        let numbered = originals.iter().all(Option::is_none);
+        Ok(Self { out, kind, shape, pictures, numbered, count })
+    }
+
+    /// Writes what `produce` hands over: places of signals among all, and the signals. Those of an array come in order.
+    fn write<T>(
+        &self,
+        produce: impl FnOnce(&mut dyn FnMut(&[usize], Tensor<4>) -> Result<()>) -> Result<T>,
+    ) -> Result<(T, Earlier)> {
+        if self.kind == Kind::Array {
+            let mut produced = None;
+            arrays::write_npy_with(self.out, &self.shape.batched(self.count), |append| {
+                produced = Some(produce(&mut |_, signals| append(&to_host(signals)))?);
+                Ok(())
+            })?;
+            let produced = produced.ok_or_else(|| Error::format(self.out, "nothing was written"))?;
+            return Ok((produced, Earlier::default()));
+        }
+        // A folder is made with its first picture, so that none is there where nothing was coded.
+        let produced = produce(&mut |places, signals| {
+            let [_, channels, height, width] = signals.dims();
+            let values = to_host(signals);
+            let images = values.chunks_exact(channels * height * width);
+            places.iter().zip(images).try_for_each(|(&place, image)| {
+                mosaic::save_image(&self.pictures[place], [channels, height, width], image)
+            })
+        })?;
+        let earlier = match self.kind {
+            Kind::Folder => mosaic::remove_earlier(self.out, &self.pictures, self.numbered)?,
+            _ => Earlier::default(),
+        };
+        Ok((produced, earlier))
+    }
+
+    /// Adds what was written to a document.
+    fn describe(&self, document: &mut Value, earlier: Earlier) {
+        document["out"] = self.out.display().to_string().into();
+        if self.kind == Kind::Folder {
+            document["files"] = self.pictures.iter().map(|path| path.display().to_string()).collect();
+            document["earlier_pictures"] = json!(earlier);
+        }
+    }
+
+    /// The same as lines of a summary.
+    fn rows(&self, summary: &mut Summary, earlier: Earlier) {
+        summary.row(
+            "written",
+            match self.kind {
+                Kind::Folder => format!("{} in {}", counted(self.count, "image"), self.out.display()),
+                _ => self.out.display().to_string(),
+            },
+        );
+        if earlier.removed > 0 {
+            summary.row("removed", format!("{} of an earlier run", counted(earlier.removed, "numbered image")));
+        }
+        if earlier.kept > 0 {
+            summary.row("also there", format!("{} of earlier runs", counted(earlier.kept, "image")));
+        }
+    }
+}
+
+/// The names of results: each its picture's with the ending .png, or a number where there is no picture. Pictures whose names
+/// differ in their ending alone keep it: `a.jpg.png` beside `a.png.png`.
+fn result_names(originals: &[Option<&Path>]) -> Vec<String> {
+    let lossy = |name: Option<&std::ffi::OsStr>| name.unwrap_or_default().to_string_lossy().into_owned();
+    let mut stems: HashMap<String, usize> = HashMap::new();
+    for original in originals.iter().flatten() {
+        // Some file systems do not tell capitals from small letters.
+        *stems.entry(lossy(original.file_stem()).to_lowercase()).or_default() += 1;
+    }
+    let mut taken = HashSet::new();
+    let name = |(place, original): (usize, &Option<&Path>)| {
+        let Some(original) = original else { return mosaic::numbered(place) };
+        let stem = lossy(original.file_stem());
+        let name = if stems[&stem.to_lowercase()] == 1 { stem } else { lossy(original.file_name()) };
+        let mut all = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}-{number}")));
+        let free = all.find(|name| taken.insert(name.to_lowercase()));
+        format!("{}.png", free.unwrap_or(name))
+    };
+    originals.iter().enumerate().map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_named_after_their_pictures() {
+        let names = |files: &[&str]| result_names(&files.iter().map(|file| Some(Path::new(*file))).collect::<Vec<_>>());
+        assert_eq!(names(&["in/01.png", "in/boat.house.JPG"]), ["01.png", "boat.house.png"]);
+        assert_eq!(names(&["in/a.jpg", "in/A.png", "in/b.tif"]), ["a.jpg.png", "A.png.png", "b.png"]);
+        assert_eq!(names(&["a.jpg", "a.png", "a.jpg.bmp"]), ["a.jpg.png", "a.png.png", "a.jpg-2.png"]);
+        assert_eq!(result_names(&[None, Some(Path::new("b.png")), None]), ["000000.png", "b.png", "000002.png"]);
+    }
+
+    #[test]
+    fn a_name_says_what_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("old.png")).unwrap();
+        let kind = |name: &str| Kind::of(&folder.path().join(name)).map_err(|error| error.to_string());
+        for (name, expected) in [
+            ("x.png", Kind::Picture),
+            ("x.PNG", Kind::Picture),
+            ("old.png", Kind::Folder),
+            ("x.npy", Kind::Array),
+            ("results", Kind::Folder),
+            ("v1.2", Kind::Folder),
+        ] {
+            assert_eq!(kind(name), Ok(expected), "{name}");
+        }
+        assert!(kind("x.jpg").unwrap_err().contains("--out"));
+    }
 }

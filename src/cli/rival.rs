@@ -1,20 +1,30 @@
 //! `mlcsc train --model …`: the model's rivals.
 
 use super::data::DataArgs;
+use crate::error::Error;
 use burn::tensor::Device;
 use std::path::Path;
 use std::time::Instant;
 
 #[cfg(feature = "train")]
-pub use trained::{holds_rival, is_rival_file, resume, train};
+pub use trained::{holds_rival, is_rival_config, print_config, print_schema, resume, train};
 #[cfg(not(feature = "train"))]
-pub use untrained::{holds_rival, is_rival_file, resume, train};
+pub use untrained::{holds_rival, is_rival_config, print_config, print_schema, resume, train};
+
+/// Which rival.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(feature = "train"), allow(dead_code, reason = "nothing is trained"))]
+pub enum Chosen<'a> {
+    /// One by name.
+    Named(&'a str),
+    /// That of a configuration: its path and its text.
+    Configured(&'a Path, &'a [u8]),
+}
 
 /// What the flags say.
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "nothing is trained"))]
 pub struct Wishes<'a> {
-    /// A rival by name, or a configuration that has one.
-    pub rival: std::result::Result<&'a str, &'a Path>,
+    pub chosen: Chosen<'a>,
     pub units: Option<usize>,
     pub epochs: Option<usize>,
     pub batch_size: Option<usize>,
@@ -30,24 +40,28 @@ pub struct Screen<'a> {
     pub name: String,
     pub json: bool,
     pub started: Instant,
+    /// Names a mistake by the flag or the file that it came by.
+    pub named: Box<dyn Fn(Error) -> Error + 'a>,
 }
 
 #[cfg(feature = "train")]
 mod trained {
-    use super::super::interrupt;
+    use super::super::data::{open, open_configured};
     use super::super::output::{self, Summary, number, or_dash};
     use super::super::progress::Progress;
-    use super::super::usage_of_flag;
-    use super::{Screen, Wishes};
+    use super::super::{configuration, interrupt, usage_of_flag};
+    use super::{Chosen, Screen, Wishes};
     use crate::autoencoder::diagnostics::diagnose;
     use crate::autoencoder::{Autoencoder, Diagnostics};
     use crate::baselines::{PrincipalComponentsConfig, RivalConfig};
-    use crate::data::{self, DataConfig, Dataset};
+    use crate::data::{DataConfig, Dataset};
     use crate::error::{Error, Result};
     use crate::export::mosaic;
     use crate::files;
     use crate::learn::Outcome;
     use crate::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
+    use crate::learn::run::{check_content, config_path, holds_run};
+    use crate::model::normalization::Normalization;
     use serde_json::{Value, json};
     use std::path::{Path, PathBuf};
     use std::time::{Duration, Instant};
@@ -60,26 +74,41 @@ mod trained {
         rivals::is_rival(folder)
     }
 
-    /// Whether a configuration is a rival's.
-    pub fn is_rival_file(path: &Path) -> bool {
-        rivals::is_rival_file(path)
+    /// Whether a configuration's text is a rival's.
+    pub fn is_rival_config(text: &[u8]) -> bool {
+        rivals::is_rival_config(text)
     }
 
-    /// A new run.
-    pub fn train(folder: &Path, wishes: &Wishes, dashboard: bool, screen: &Screen) -> Result<()> {
-        let mut config = match wishes.rival {
-            Ok("pca") => return principal_components(folder, wishes, screen),
-            Ok(name) => {
+    /// Prints the configuration that the flags make.
+    pub fn print_config(wishes: &Wishes, screen: &Screen) -> Result<()> {
+        let config = complete(wishes)?;
+        config.check().map_err(&screen.named)?;
+        configuration::print(&config)
+    }
+
+    /// Prints what such a configuration may hold.
+    pub fn print_schema(wishes: &Wishes) -> Result<()> {
+        complete(wishes)?;
+        output::print_json(&configuration::schema_of::<RivalTrainConfig>())
+    }
+
+    /// The configuration of a rival by name or of a file, with what the flags say put over it; its ranges are still to be checked.
+    fn complete(wishes: &Wishes) -> Result<RivalTrainConfig> {
+        let mut config = match wishes.chosen {
+            Chosen::Named("pca") => {
+                return Err(Error::parameter("--model", "pca", "a rival with a configuration; it has --units alone"));
+            }
+            Chosen::Named(name) => {
                 let known = RivalConfig::named(name).map_err(|_| {
                     let expected = format!("one of {}, pca, dictionary", RivalConfig::NAMES.join(", "));
                     Error::parameter("--model", format!("{name:?}"), expected)
                 })?;
                 RivalTrainConfig::new(known)
             }
-            Err(path) => rivals::read_config_file(path)?,
+            Chosen::Configured(path, text) => rivals::parse_config(path, text)?,
         };
         config.data.seed = wishes.seed.unwrap_or(config.data.seed);
-        config.data = wishes.data.apply(config.data)?;
+        config.data = wishes.data.complete(config.data)?;
         if let Some(units) = wishes.units {
             config.rival = config.rival.with_units(units);
         }
@@ -87,19 +116,38 @@ mod trained {
         config.batch_size = wishes.batch_size.unwrap_or(config.batch_size);
         config.seed = wishes.seed.unwrap_or(config.seed);
         config.optimization.learning_rate = wishes.learning_rate.unwrap_or(config.optimization.learning_rate);
-        config.check().map_err(usage_of_flag)?;
-        let data = super::super::data::open(&config.data)?;
-        let run = RivalRun::create(folder, &config, &data, screen.device).map_err(usage_of_flag)?;
+        Ok(config)
+    }
+
+    /// A new run.
+    pub fn train(folder: &Path, wishes: &Wishes, dashboard: bool, screen: &Screen) -> Result<()> {
+        if let Chosen::Named("pca") = wishes.chosen {
+            return principal_components(folder, wishes, screen);
+        }
+        let config = complete(wishes)?;
+        config.check().map_err(&screen.named)?;
+        let data = open_configured(&config.data).map_err(&screen.named)?;
+        interrupt::watch();
+        let run = RivalRun::create(folder, &config, &data, screen.device).map_err(&screen.named)?;
         follow(folder, &config, (run, dashboard), &data, screen)
     }
 
-    /// Goes on with a run.
-    pub fn resume(folder: &Path, epochs: Option<usize>, dashboard: bool, screen: &Screen) -> Result<()> {
-        let mut config = rivals::read_config(folder)?;
+    /// Goes on with a run, from data that lie in `source` by now.
+    pub fn resume(
+        folder: &Path,
+        epochs: Option<usize>,
+        source: Option<&str>,
+        dashboard: bool,
+        screen: &Screen,
+    ) -> Result<()> {
+        let path = config_path(folder)?;
+        let mut config = rivals::parse_config(&path, &files::read_whole(&path)?)?;
         config.epochs = epochs.unwrap_or(config.epochs);
-        config.check().map_err(usage_of_flag)?;
-        let data = data::open(&config.data)?;
-        let run = RivalRun::resume(folder, &config, &data, screen.device).map_err(usage_of_flag)?;
+        config.data.source = source.map_or(config.data.source, str::to_owned);
+        config.check().map_err(&screen.named)?;
+        let data = open_configured(&config.data).map_err(&screen.named)?;
+        interrupt::watch();
+        let run = RivalRun::resume(folder, &config, &data, screen.device).map_err(&screen.named)?;
         follow(folder, &config, (run, dashboard), &data, screen)
     }
 
@@ -110,19 +158,18 @@ mod trained {
         data: &Dataset,
         screen: &Screen,
     ) -> Result<()> {
-        interrupt::watch();
         let mut run = run.with_dashboard(dashboard);
         // Lines would tear a dashboard.
         let progress = (!dashboard).then(|| Progress::new("training", "steps", run.steps() as u64));
         if let Some(progress) = &progress {
             progress.start_at(run.steps_done() as u64);
             progress.line(&format!(
-                "training {} on {} in {}: {} epochs of {} steps",
+                "training {} on {} in {}: {} of {}",
                 config.rival.name(),
                 data.train.describe(),
                 folder.display(),
-                config.epochs,
-                run.steps_per_epoch()
+                output::counted(config.epochs, "epoch"),
+                output::counted(run.steps_per_epoch(), "step")
             ));
         }
         let mut observer = Lines {
@@ -133,19 +180,20 @@ mod trained {
             started: Instant::now(),
             last: Instant::now(),
         };
-        let outcome = run.train(data, &interrupt::interrupted, &mut observer).map_err(usage_of_flag)?;
+        let outcome = run.train(data, &interrupt::interrupted, &mut observer).map_err(&screen.named)?;
         drop(observer);
         if outcome == Outcome::Interrupted {
             return Err(Error::Interrupted(format!(
-                "{} of {} steps are kept; go on with: mlcsc train --resume --out {}",
-                run.steps_done(),
-                run.steps(),
+                "{} of {} are kept; go on with: mlcsc train --resume --out {}",
+                output::grouped(run.steps_done() as u64),
+                output::counted(run.steps(), "step"),
                 folder.display()
             )));
         }
         let picture = paint(run.rival(), folder)?;
         let seconds = screen.started.elapsed().as_secs_f64();
-        let Some(RivalRecord::Epoch { epoch, train_loss, test_loss, test, .. }) = run.last_epoch() else {
+        let found = (run.last_epoch(), run.best().and_then(RivalRecord::held_out));
+        let (Some(RivalRecord::Epoch { epoch, train_loss, .. }), Some((test_loss, test, kept))) = found else {
             return output::print(&format!("model: {}", run.model_path().display()));
         };
         let document = json!({
@@ -158,14 +206,19 @@ mod trained {
             "train_loss": train_loss,
             "test_loss": test_loss,
             "test": test,
+            "kept": kept,
+            "start": run.start().and_then(RivalRecord::held_out).map(|(_, test, _)| test),
         });
+        let start = run.start().and_then(RivalRecord::held_out).map(|(loss, ..)| loss);
         let heading = format!(
-            "{}: {epoch} epochs in {seconds:.0} s; on {} held-out signals:",
+            "{}: {} in {seconds:.0} s; on {}:",
             config.rival.name(),
-            output::grouped(test.signals as u64)
+            output::counted(*epoch, "epoch"),
+            output::counted(test.signals, "held-out signal")
         );
         let rows = [
-            ("loss (training)", format!("{} ({})", number(*test_loss), number(*train_loss))),
+            ("loss (training)", format!("{} ({})", number(test_loss), number(*train_loss))),
+            ("kept", output::kept(&kept, *epoch, start)),
             ("model", run.model_path().display().to_string()),
             ("picture", picture.display().to_string()),
         ];
@@ -180,14 +233,18 @@ mod trained {
         if let Some(rate) = wishes.learning_rate {
             return Err(Error::parameter("--learning-rate", rate, "none with --model pca"));
         }
+        if wishes.batch_size == Some(0) {
+            return Err(Error::parameter("--batch-size", 0, "at least 1"));
+        }
         let mut config = PrincipalComponentsConfig::default();
         config.units = wishes.units.unwrap_or(config.units);
-        if folder.exists() && crate::learn::run::holds_run(folder) {
+        if folder.exists() && holds_run(folder) {
             return Err(Error::parameter("--out", folder.display(), "a folder without a run in it"));
         }
         files::check_writable_folder(folder)?;
         let sources = DataConfig { seed: wishes.seed.unwrap_or(0), ..DataConfig::default() };
-        let data = super::super::data::open(&wishes.data.apply(sources)?)?;
+        let data = open(&wishes.data.apply(sources)?)?;
+        check_content(&*data.train, Normalization::None)?;
         let found = config.fit(&*data.train, screen.device).map_err(usage_of_flag)?;
         let batch = wishes.batch_size.unwrap_or(256);
         let Some(test) = diagnose(&found, &*data.test, batch, screen.device, |_| true)? else { return Ok(()) };
@@ -201,9 +258,9 @@ mod trained {
             "test": test,
         });
         let heading = format!(
-            "{} principal components in {seconds:.0} s; on {} held-out signals:",
-            found.code().channels,
-            output::grouped(test.signals as u64)
+            "{} in {seconds:.0} s; on {}:",
+            output::counted(found.code().channels, "principal component"),
+            output::counted(test.signals, "held-out signal")
         );
         print(&heading, &test, &[("picture", picture.display().to_string())], &document, screen.json)
     }
@@ -242,6 +299,13 @@ mod trained {
         fn record(&mut self, record: &RivalRecord) -> Result<()> {
             let Some(progress) = &self.progress else { return Ok(()) };
             match record {
+                RivalRecord::Start { test_loss, test, .. } => progress.line(&format!(
+                    "start  loss {}  {:.2} dB  FVU {:.3}  dead {}",
+                    number(*test_loss),
+                    test.psnr,
+                    test.fvu,
+                    test.dead_units,
+                )),
                 RivalRecord::Step { epoch, step, loss, signals_per_second } => {
                     progress.advance(1);
                     let text = format!("loss {}  {} signals/s", number(*loss), number(*signals_per_second));
@@ -273,7 +337,7 @@ mod trained {
 
 #[cfg(not(feature = "train"))]
 mod untrained {
-    use super::{Screen, Wishes};
+    use super::{Chosen, Screen, Wishes};
     use crate::error::{Error, Result};
     use std::path::Path;
 
@@ -283,18 +347,35 @@ mod untrained {
     }
 
     /// Nothing can be told without the code for it.
-    pub fn is_rival_file(_: &Path) -> bool {
+    pub fn is_rival_config(_: &[u8]) -> bool {
         false
+    }
+
+    fn refused(wishes: &Wishes) -> Error {
+        let name = match wishes.chosen {
+            Chosen::Named(name) => name.to_owned(),
+            Chosen::Configured(path, _) => path.display().to_string(),
+        };
+        Error::parameter("--model", name, "a program built with the feature train")
     }
 
     /// Refused.
     pub fn train(_: &Path, wishes: &Wishes, _: bool, _: &Screen) -> Result<()> {
-        let name = wishes.rival.map_or_else(|path| path.display().to_string(), str::to_owned);
-        Err(Error::parameter("--model", name, "a program built with the feature train"))
+        Err(refused(wishes))
     }
 
     /// Refused.
-    pub fn resume(folder: &Path, _: Option<usize>, _: bool, _: &Screen) -> Result<()> {
+    pub fn print_config(wishes: &Wishes, _: &Screen) -> Result<()> {
+        Err(refused(wishes))
+    }
+
+    /// Refused.
+    pub fn print_schema(wishes: &Wishes) -> Result<()> {
+        Err(refused(wishes))
+    }
+
+    /// Refused.
+    pub fn resume(folder: &Path, _: Option<usize>, _: Option<&str>, _: bool, _: &Screen) -> Result<()> {
         Err(Error::parameter("--resume", folder.display(), "a program built with the feature train"))
     }
 }

@@ -1,13 +1,15 @@
 //! `mlcsc sample`: signals drawn from a model, with their representations.
 
 use super::coding;
+use super::inputs::Inputs;
 use super::output::{Summary, counted, grouped, number};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt, output};
 use crate::error::{Error, Result};
-use crate::export::{CodesWriter, arrays, mosaic};
+use crate::export::{CodesWriter, arrays, codes, mosaic};
 use crate::files;
 use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
+use crate::model::normalization::Undo;
 use crate::model::sample::{SampleConfig, Samples, add_noise, generator, sparsity_conditions};
 use crate::model::sparse::{HostFilters, nonzeros, to_host};
 use crate::model::{Application, Mlcsc, Operator};
@@ -24,8 +26,8 @@ use std::path::PathBuf;
 /// signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct SampleArgs {
-    /// Model file
-    #[arg(long, value_name = "M.safetensors")]
+    /// Model file, or the folder of a run
+    #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
     /// Number of signals
     #[arg(long, value_name = "N")]
@@ -48,7 +50,7 @@ pub(super) struct SampleArgs {
     /// Seed of everything that is drawn
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
-    /// Folder for signals.npy, codes.safetensors, PNG images and, with --noise, clean.npy
+    /// Folder for signals.npy, codes.safetensors, PNG images and, with --noise, clean.npy; those of an earlier draw do not stay
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Print one JSON document instead of text
@@ -93,6 +95,9 @@ impl SampleArgs {
             let expected = format!("at most {} for signals and codes of this size", MAX_TENSOR_LEN / largest);
             return Err(Error::parameter("--count", self.count, expected));
         }
+        let inputs = Inputs::of_model(&self.model);
+        inputs.refuse_in("--out", &self.out, ["signals.npy", "clean.npy", "codes.safetensors"])?;
+        inputs.refuse_in("--out", &self.out, (0..self.count).map(mosaic::numbered))?;
         let limits = self.limits(&operator);
         let config = SampleConfig {
             nonzeros: self.nonzeros,
@@ -158,7 +163,7 @@ impl SampleArgs {
             );
         }
         summary.row("noise", if noise > 0.0 { format!("‖v‖ = {}", number(noise.into())) } else { "none".into() });
-        let images = if images > 0 { format!(", {} images", grouped(images as u64)) } else { String::new() };
+        let images = if images > 0 { format!(", {}", counted(images, "image")) } else { String::new() };
         let clean = if self.noise.is_some() { ", clean.npy" } else { "" };
         summary.row("written", format!("{}: signals.npy{clean}, codes.safetensors{images}", self.out.display()));
         output::print(&summary.text())
@@ -175,6 +180,12 @@ impl SampleArgs {
     ) -> Result<usize> {
         let signal = operator.signal();
         files::create_folder(&self.out)?;
+        let codes_path = self.out.join("codes.safetensors");
+        // That of other signals would be taken for these signals' own.
+        let earlier = codes::settings(&codes_path).is_some_and(|settings| settings["sample"]["noise"].is_number());
+        if earlier && self.noise.is_none() {
+            let _ = std::fs::remove_file(self.out.join("clean.npy"));
+        }
         let dims = signal.batched(self.count);
         let values = to_host(noisy.clone());
         arrays::write_npy(&self.out.join("signals.npy"), &dims, &values)?;
@@ -182,20 +193,26 @@ impl SampleArgs {
             arrays::write_npy(&self.out.join("clean.npy"), &dims, &to_host(samples.signals.clone()))?;
         }
         let shapes: Vec<SignalShape> = operator.geometry().layers().iter().map(|layer| layer.code).collect();
-        let mut codes = CodesWriter::create(&self.out.join("codes.safetensors"), signal, &shapes, self.count)?;
-        codes.append(&samples.representations)?;
+        let mut writer = CodesWriter::create(&codes_path, shapes.len())?;
+        writer.begin("", signal, &shapes, self.count)?;
         let deepest = to_host(samples.representations[shapes.len() - 1].clone());
         let reports: Vec<SignalReport> =
             deepest.chunks_exact(operator.code().len()).map(|code| planted(code, noise)).collect();
-        codes.finish(&reports, &self.describe(model))?;
+        // What was drawn never was normalised.
+        writer.append(&samples.representations, &reports, &Undo::nothing())?;
+        writer.finish(&self.describe(model))?;
+        let mut pictures = Vec::new();
         if !matches!(signal.channels, 1 | 3) {
+            mosaic::remove_earlier(&self.out, &pictures, true)?;
             return Ok(0);
         }
         for (index, image) in values.chunks_exact(signal.len()).enumerate() {
-            let path = self.out.join(format!("{index:06}.png"));
+            let path = self.out.join(mosaic::numbered(index));
             mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image)?;
+            pictures.push(path);
         }
-        Ok(self.count)
+        mosaic::remove_earlier(&self.out, &pictures, true)?;
+        Ok(pictures.len())
     }
 
     /// What the codes were drawn with.
@@ -226,6 +243,7 @@ fn planted(code: &[f32], noise: f32) -> SignalReport {
         data_term,
         nonzeros: nonzeros(code).count(),
         stop: StopReason::Direct,
+        finished_by: None,
     }
 }
 
@@ -244,11 +262,9 @@ fn name_flag(error: Error) -> Error {
             };
             Error::Parameter { parameter, value, expected }
         }
-        Error::Shape { what, expected, found } if what.starts_with("limits") => Error::parameter(
-            "--stripe-limit",
-            format!("{found} numbers"),
-            format!("{expected}, or one for the deepest"),
-        ),
+        Error::Shape { what, expected, found } if what.starts_with("limits") => {
+            Error::parameter("--stripe-limit", output::numbers(&found), format!("{expected}, or one for the deepest"))
+        }
         other => other,
     }
 }

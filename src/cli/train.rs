@@ -1,19 +1,23 @@
 //! `mlcsc train`.
 
-use super::data::DataArgs;
+use super::data::{DataArgs, open_configured};
+use super::inputs::Inputs;
 use super::interrupt;
 use super::output::{self, Summary, number, or_dash};
 use super::progress::Progress;
-use super::{DeviceArgs, usage_of_flag};
+use super::rival::Chosen;
+use super::{DeviceArgs, configuration, usage_of_flag};
 use crate::baselines::one_layer;
-use crate::data::{self, DataConfig};
+use crate::data::{DataConfig, Dataset};
 use crate::error::{Error, Result};
-use crate::export::model::export_model;
+use crate::export::model::{export_model, files_of};
+use crate::files;
 use crate::learn::config::{Schedule, TrainConfig, UpdateRule};
-use crate::learn::run::{holds_run, is_unstarted, read_config, read_config_file};
+use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
-use crate::model::Mlcsc;
+use crate::model::geometry::SignalShape;
 use crate::model::preset::Preset;
+use crate::model::{Mlcsc, ModelConfig};
 use burn::tensor::Device;
 use clap::Args;
 use serde_json::json;
@@ -23,6 +27,9 @@ use std::time::{Duration, Instant};
 /// Folder of the runs whose folder was not named.
 const RUNS: &str = "runs";
 
+/// What a run writes, besides pictures and what lies in a folder of checkpoints.
+const RUN_FILES: [&str; 4] = ["config.json", "metrics.jsonl", "checkpoint.safetensors", "model.safetensors"];
+
 /// Time between two lines about progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
@@ -31,6 +38,7 @@ const LINE_EVERY: Duration = Duration::from_secs(15);
 /// Without arguments: digits drawn by a generator, a small model. The run's folder holds config.json, metrics.jsonl, a checkpoint
 /// to resume from, model.safetensors and pictures of the filters.
 #[derive(Debug, Args)]
+#[command(after_long_help = configuration::help())]
 pub struct TrainArgs {
     #[command(flatten)]
     data: DataArgs,
@@ -50,15 +58,16 @@ pub struct TrainArgs {
     /// Learning rate of --method unrolled and of --model. Default: 0.001
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
-    /// Go on from the dictionaries of a model file, by whatever method they were learned; their geometry is taken over
-    #[arg(long, value_name = "FILE")]
+    /// Go on from the dictionaries of a model file or of a run's folder, by whatever method they were learned; their geometry is taken
+    /// over
+    #[arg(long, value_name = "FILE", value_parser = super::model_path())]
     from: Option<PathBuf>,
     /// Train one of the model's rivals instead: sae, k-sparse, top-k, fc-wta, stacked-wta, conv-wta or sdae; or a floor: pca,
     /// or dictionary (one layer)
     #[arg(long, value_name = "NAME", conflicts_with_all = ["preset", "config", "method", "unrolled_iterations", "from"])]
     model: Option<String>,
-    /// Hidden units of --model, in every layer. Default: what its authors used
-    #[arg(long, value_name = "N", requires = "model")]
+    /// Hidden units of --model or of a rival's --config, in every layer. Default: what its authors used
+    #[arg(long, value_name = "N")]
     units: Option<usize>,
     /// Follow --method unrolled or --model on burn's dashboard
     #[cfg(feature = "tui")]
@@ -81,10 +90,17 @@ pub struct TrainArgs {
     seed: Option<u64>,
     #[command(flatten)]
     device: DeviceArgs,
-    /// Go on with the run in --out; without --out with the latest one below runs/
+    /// Go on with the run in --out; without --out with the latest one below runs/. With --data: from the same signals, where they lie
+    /// by now
     #[arg(long, conflicts_with_all = ["preset", "config", "method", "unrolled_iterations", "learning_rate", "from", "model",
-        "units", "batch_size", "lambda", "seed", "source", "count", "patch", "patches", "grey", "data_seed"])]
+        "units", "batch_size", "lambda", "seed", "count", "patch", "patches", "grey", "data_seed"])]
     resume: bool,
+    /// Print the whole configuration that the other flags make, as JSON for --config, instead of training
+    #[arg(long, conflicts_with_all = ["resume", "out", "json"])]
+    print_config: bool,
+    /// Print the JSON schema of such a configuration instead of training: every key, what it means, its default
+    #[arg(long, conflicts_with_all = ["resume", "out", "json", "print_config"])]
+    print_schema: bool,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
@@ -98,46 +114,67 @@ impl TrainArgs {
     pub fn run(&self) -> Result<()> {
         let device = self.device.open()?;
         let started = Instant::now();
-        if let Some(name) = self.model.as_deref().filter(|name| *name != "dictionary") {
-            return self.rival(Ok(name), &device, started);
+        let text = self.config.as_deref().map(files::read_whole).transpose()?;
+        let file = self.config.as_deref().zip(text.as_deref());
+        if let Some(chosen) = self.rival_of(file) {
+            return self.rival(chosen, &device, started);
         }
-        if let Some(path) = self.config.as_deref().filter(|path| super::rival::is_rival_file(path)) {
-            return self.rival(Err(path), &device, started);
+        if self.print_schema {
+            return output::print_json(&configuration::schema_of::<TrainConfig>());
         }
-        let (folder, config) = if self.resume {
-            let folder = match &self.out {
-                Some(folder) => folder.clone(),
-                None => latest_run()?,
-            };
+        if self.resume {
+            let folder = self.out.clone().map_or_else(latest_run, Ok)?;
             if super::rival::holds_rival(&folder) {
                 return self.resume_rival(&folder, &device, started);
             }
-            let mut config = read_config(&folder)?;
+            let path = config_path(&folder)?;
+            let mut config = parse_config(&path, &files::read_whole(&path)?, None)?;
             config.learning.epochs = self.epochs.unwrap_or(config.learning.epochs);
-            (folder, config)
-        } else {
-            let mut config = self.configuration()?;
-            if self.model.is_some() {
-                // One layer of atoms as large as the signals, whatever those are.
-                let shape = super::data::open(&config.data)?.train.shape();
-                config.model = one_layer(shape, self.units.unwrap_or(1000)).map_err(usage_of_flag)?;
-            }
-            let folder = self.out.clone().unwrap_or_else(|| self.new_folder(&config));
-            (folder, config)
-        };
-        config.check().map_err(usage_of_flag)?;
-        // What no flag said stands in a file.
-        let flagged = self.data.source.is_some() || self.data.patch.is_some();
-        let data = if flagged { super::data::open } else { data::open }(&config.data)?;
+            config.data.source = self.data.source.clone().unwrap_or(config.data.source);
+            return self.train(&folder, &config, Some(&path), &device, started);
+        }
+        let path = self.config.as_deref();
+        let mut config = self.configuration(file)?;
+        if self.model.is_some() {
+            // One layer of atoms as large as the signals, whatever those are.
+            let shape = self.signals(&config, path)?.train.shape();
+            config.model = one_layer(shape, self.units.unwrap_or(1000)).map_err(usage_of_flag)?;
+        }
+        if self.print_config {
+            self.check(&config, path)?;
+            return configuration::print(&config);
+        }
+        let folder = self.out.clone().unwrap_or_else(|| self.new_folder(&config));
+        self.train(&folder, &config, path, &device, started)
+    }
+
+    /// Trains by a configuration that is complete, and reports. `file` is where it comes from, flags aside.
+    fn train(
+        &self,
+        folder: &Path,
+        config: &TrainConfig,
+        file: Option<&Path>,
+        device: &Device,
+        started: Instant,
+    ) -> Result<()> {
+        self.check(config, file)?;
+        if !self.resume {
+            self.refuse_inputs(folder, &config.data.source, config.model.layers.len())?;
+        }
+        let data = self.signals(config, file)?;
+        if !self.resume {
+            check_shape(config, data.train.shape(), &data.train.describe())?;
+        }
         interrupt::watch();
-        let mut observer = Screen::new(&config, data.train.describe());
-        let run = if self.resume && !is_unstarted(&folder) {
-            Run::resume(&folder, &config, &data, &device)?
+        let mut observer = Screen::new(config, data.train.describe());
+        let run = if self.resume && !is_unstarted(folder) {
+            Run::resume(folder, config, &data, device)
         } else {
-            let from = self.from.as_ref().map(|path| Mlcsc::load(path, &device)).transpose()?;
+            let from = self.from.as_ref().map(|path| Mlcsc::load(path, device)).transpose()?;
             let from = from.as_ref().map(|(model, _)| model);
-            Run::create_from(&folder, &config, from, &data, &device, &mut observer).map_err(usage_of_flag)?
+            Run::create_from(folder, config, from, &data, device, &mut observer)
         };
+        let run = run.map_err(|error| self.named(error, file))?;
         let dashboard = self.dashboard()?;
         let mut run = run.with_dashboard(dashboard);
         if dashboard {
@@ -146,13 +183,14 @@ impl TrainArgs {
         } else {
             observer.training(&run);
         }
-        let outcome = run.train(&data, &interrupt::interrupted, &mut observer).map_err(usage_of_flag)?;
+        let outcome = run.train(&data, &interrupt::interrupted, &mut observer);
+        let outcome = outcome.map_err(|error| self.named(error, file))?;
         observer.finish();
         if outcome == Outcome::Interrupted {
             let state = format!(
-                "{} of {} steps are done; go on with: mlcsc train --resume --out {}",
-                run.learner().steps_done(),
-                run.learner().steps(),
+                "{} of {} are done; go on with: mlcsc train --resume --out {}",
+                output::grouped(run.learner().steps_done() as u64),
+                output::counted(run.learner().steps(), "step"),
                 folder.display()
             );
             return Err(Error::Interrupted(state));
@@ -162,6 +200,75 @@ impl TrainArgs {
         self.report(&run, &pictures, &files, started.elapsed().as_secs_f64())
     }
 
+    /// Refuses a folder in which the run would write over what it reads.
+    fn refuse_inputs(&self, folder: &Path, source: &str, depth: usize) -> Result<()> {
+        let inputs = Inputs::default()
+            .and("--config", self.config.as_deref())
+            .and("--from", self.from.as_deref())
+            .and_data(Some(source));
+        inputs.refuse_in("--out", folder, RUN_FILES)?;
+        let pictures = folder.join("pictures");
+        // A folder of signals that pictures are written into would hold other signals the next time.
+        inputs.refuse("--out", &pictures)?;
+        inputs.refuse_in("--out", &pictures, files_of(depth).iter().map(String::as_str).chain(["atoms.png"]))
+    }
+
+    /// Checks a configuration that is complete.
+    fn check(&self, config: &TrainConfig, file: Option<&Path>) -> Result<()> {
+        config.check().map(drop).map_err(|error| match (&error, file) {
+            (Error::Shape { .. }, Some(path)) => Error::format(path, error.to_string()),
+            _ => self.named(error, file),
+        })
+    }
+
+    /// The signals of a configuration.
+    fn signals(&self, config: &TrainConfig, file: Option<&Path>) -> Result<Dataset> {
+        if config.data.source.is_empty() {
+            let of = self.preset.as_ref().map_or(String::new(), |preset| format!(" for the preset {preset}"));
+            return Err(Error::missing("--data", format!("a folder of pictures or other signals{of}")));
+        }
+        open_configured(&config.data).map_err(|error| self.named(error, file))
+    }
+
+    /// A mistake named as the flag that it came by; else as the file that holds it; else as the flag that mends it.
+    fn named(&self, error: Error, file: Option<&Path>) -> Error {
+        let Error::Parameter { parameter, value, mut expected } = error else { return error };
+        let given = match parameter.as_str() {
+            // Where it came by no flag, one was made up.
+            "out" => true,
+            "epochs" => self.epochs.is_some(),
+            "batch_size" => self.batch_size.is_some(),
+            "lambda" => self.lambda.is_some(),
+            "update" => self.method.is_some(),
+            "iterations" => self.unrolled_iterations.is_some(),
+            "learning_rate" => self.learning_rate.is_some(),
+            "units" => self.units.is_some(),
+            "source" => self.data.source.is_some(),
+            "count" => self.data.count.is_some(),
+            "patch" => self.data.patch.is_some(),
+            "patches" => self.data.patches.is_some(),
+            _ => false,
+        };
+        if parameter == "source" && self.resume && !given {
+            expected.push_str("; where they lie elsewhere by now: --data PATH");
+        }
+        let error = Error::Parameter { parameter, value, expected };
+        match file {
+            Some(path) if !given => Error::format(path, error.to_string()),
+            _ => usage_of_flag(error),
+        }
+    }
+
+    /// The rival that is asked for, if one is.
+    fn rival_of<'a>(&'a self, file: Option<(&'a Path, &'a [u8])>) -> Option<Chosen<'a>> {
+        match (self.model.as_deref(), file) {
+            (Some("dictionary"), _) => None,
+            (Some(name), _) => Some(Chosen::Named(name)),
+            (None, Some((path, text))) if super::rival::is_rival_config(text) => Some(Chosen::Configured(path, text)),
+            (None, _) => None,
+        }
+    }
+
     /// Whether burn's dashboard is wanted.
     fn dashboard(&self) -> Result<bool> {
         #[cfg(feature = "tui")]
@@ -169,14 +276,14 @@ impl TrainArgs {
             use std::io::IsTerminal;
             return match std::io::stdout().is_terminal() {
                 true => Ok(true),
-                false => Err(Error::parameter("--tui", "given", "a terminal for the dashboard")),
+                false => Err(Error::missing("terminal for the dashboard of --tui", "stdout to be one")),
             };
         }
         Ok(false)
     }
 
     /// Trains a rival from the beginning.
-    fn rival(&self, rival: std::result::Result<&str, &Path>, device: &Device, started: Instant) -> Result<()> {
+    fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
         let refused: [(&str, Option<String>); 4] = [
             ("--lambda", self.lambda.map(|lambda| lambda.to_string())),
             ("--method", self.method.clone()),
@@ -187,7 +294,7 @@ impl TrainArgs {
             return Err(Error::parameter(flag, value, "none where one of the model's rivals is trained"));
         }
         let wishes = super::rival::Wishes {
-            rival,
+            chosen,
             units: self.units,
             epochs: self.epochs,
             batch_size: self.batch_size,
@@ -195,34 +302,66 @@ impl TrainArgs {
             seed: self.seed,
             data: &self.data,
         };
-        let name = rival.map_or_else(|path| stem(&path.to_string_lossy()), str::to_owned);
+        let (name, file) = match chosen {
+            Chosen::Named(name) => (name.to_owned(), None),
+            Chosen::Configured(path, _) => (stem(&path.to_string_lossy()), Some(path)),
+        };
+        let screen = self.screen(device, started, file);
+        if self.print_schema {
+            return super::rival::print_schema(&wishes);
+        }
+        if self.print_config {
+            return super::rival::print_config(&wishes, &screen);
+        }
         let source = self.data.source.clone().unwrap_or_else(|| DataConfig::default().source);
         let folder = self.out.clone().unwrap_or_else(|| new_folder(&source, &name));
-        let screen = super::rival::Screen { device, name: self.device.name(), json: self.json, started };
+        self.refuse_inputs(&folder, &source, 0)?;
         super::rival::train(&folder, &wishes, self.dashboard()?, &screen)
     }
 
     /// Goes on with a rival's run.
     fn resume_rival(&self, folder: &Path, device: &Device, started: Instant) -> Result<()> {
-        let screen = super::rival::Screen { device, name: self.device.name(), json: self.json, started };
-        super::rival::resume(folder, self.epochs, self.dashboard()?, &screen)
+        let path = config_path(folder)?;
+        let screen = self.screen(device, started, Some(&path));
+        super::rival::resume(folder, self.epochs, self.data.source.as_deref(), self.dashboard()?, &screen)
+    }
+
+    /// Where a rival's results go, `file` being the configuration's.
+    fn screen<'a>(&'a self, device: &'a Device, started: Instant, file: Option<&'a Path>) -> super::rival::Screen<'a> {
+        let named = Box::new(move |error| self.named(error, file));
+        super::rival::Screen { device, name: self.device.name(), json: self.json, started, named }
     }
 
     /// Preset or file, with what the flags say put over it.
-    fn configuration(&self) -> Result<TrainConfig> {
-        let mut config = match &self.config {
-            Some(path) => read_config_file(path)?,
+    fn configuration(&self, file: Option<(&Path, &[u8])>) -> Result<TrainConfig> {
+        // Its numbers are on the device that the run will have; here only the geometry is of interest.
+        let from = self.from.as_ref().map(|path| Ok(Mlcsc::load(path, &self.device.open()?)?.0.config().clone()));
+        let from = from.transpose()?;
+        let mut config = match file {
+            Some((path, text)) => parse_config(path, text, from.as_ref())?,
             None => {
                 let preset = Preset::named(self.preset.as_deref().unwrap_or("small")).map_err(usage_of_flag)?;
-                if preset == Preset::Natural && self.data.source.is_none() {
-                    return Err(Error::parameter("--data", "nothing", "a folder of images for the preset natural"));
+                let mut config = TrainConfig::preset(preset);
+                if config.data.patch.is_some() && self.data.source.is_none() {
+                    // Patches are cut from pictures: from which, only the user knows.
+                    config.data.source.clear();
                 }
-                TrainConfig::preset(preset)
+                config
             }
         };
-        if let Some(path) = &self.from {
-            // Its numbers are on the device that the run will have; here only the geometry is of interest.
-            config.model = Mlcsc::load(path, &self.device.open()?)?.0.config().clone();
+        if let (Some(path), Some(model)) = (&self.from, from) {
+            if let Some(preset) = self.preset.as_ref().filter(|_| config.model != model) {
+                let expected = format!(
+                    "a model of the preset {preset}'s geometry ({}), found {}; without --preset its own is taken over",
+                    described(&config.model),
+                    described(&model)
+                );
+                return Err(Error::parameter("--from", path.display(), expected));
+            }
+            config.model = model;
+        }
+        if let Some(units) = self.units.filter(|_| self.model.is_none()) {
+            return Err(Error::parameter("--units", units, "--model beside it"));
         }
         let learning = &mut config.learning;
         if let Some(method) = &self.method {
@@ -246,7 +385,7 @@ impl TrainArgs {
         learning.lambda = self.lambda.map_or(learning.lambda, Schedule::constant);
         learning.seed = self.seed.unwrap_or(learning.seed);
         config.data.seed = self.seed.unwrap_or(config.data.seed);
-        config.data = self.data.apply(config.data)?;
+        config.data = self.data.complete(config.data)?;
         Ok(config)
     }
 
@@ -262,13 +401,23 @@ impl TrainArgs {
 
     fn report(&self, run: &Run, pictures: &Path, files: &[PathBuf], seconds: f64) -> Result<()> {
         let model = run.model_path();
-        let Some(Record::Epoch { epoch, train, test, dictionaries, loss, diagnostics, .. }) = run.last_epoch() else {
+        let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
+        let (Some(Record::Epoch { epoch, train, .. }), Some((kept, held_out))) = found else {
             // Its metrics were removed.
             return match self.json {
                 true => output::print_json(&json!({ "run": run.folder(), "model": model })),
                 false => output::print(&format!("model: {}", model.display())),
             };
         };
+        // Nothing that a number of decibels would tell.
+        let warning = (train.nonzeros.last() == Some(&0.0)).then(|| {
+            let lambda = number(run.learner().lambda().into());
+            format!("every code of the last epoch is zero: λ = {lambda} leaves nothing to learn from; lower --lambda")
+        });
+        if let Some(warning) = &warning {
+            output::complain(&format!("warning: {warning}"));
+        }
+        let HeldOut { test, dictionaries, loss, diagnostics } = held_out;
         if self.json {
             let mut document = json!({
                 "run": run.folder(),
@@ -281,9 +430,16 @@ impl TrainArgs {
                 "test": test,
                 "dictionaries": dictionaries,
             });
+            if let Some(warning) = warning {
+                document["warning"] = json!(warning);
+            }
             if let (Some(loss), Some(diagnostics)) = (loss, diagnostics) {
                 document["test_loss"] = json!(loss);
                 document["diagnostics"] = json!(diagnostics);
+            }
+            if let Some(kept) = kept {
+                document["kept"] = json!(kept);
+                document["start"] = json!(run.start().and_then(Record::held_out).map(|start| start.test));
             }
             return output::print_json(&document);
         }
@@ -291,8 +447,9 @@ impl TrainArgs {
         let percent =
             |values: &[f64]| values.iter().map(|value| format!("{:.1}%", 100.0 * value)).collect::<Vec<_>>().join(", ");
         let mut summary = Summary::new(format!(
-            "{epoch} epochs in {seconds:.0} s; on {} held-out signals:",
-            output::grouped(test.signals as u64)
+            "{} in {seconds:.0} s; on {}:",
+            output::counted(*epoch, "epoch"),
+            output::counted(test.signals, "held-out signal")
         ));
         summary
             .row("objective", number(test.objective))
@@ -310,11 +467,37 @@ impl TrainArgs {
                 )
                 .row("gap to the pursuit", number(test.gap));
         }
+        if let Some(kept) = kept {
+            let start = run.start().and_then(Record::held_out).and_then(|start| start.loss);
+            summary.row("kept", output::kept(&kept, *epoch, start));
+        }
         summary
             .row("model", model.display())
             .row("pictures", format!("{} (filters_1.png, effective_*.png)", pictures.display()));
         output::print(&summary.text())
     }
+}
+
+/// Whether signals are those that the model is made for; if not, what would make them so.
+fn check_shape(config: &TrainConfig, found: SignalShape, source: &str) -> Result<()> {
+    let expected = config.model.signal;
+    if found == expected {
+        return Ok(());
+    }
+    let mut hint = String::new();
+    if (found.channels, expected.channels) == (3, 1) {
+        hint.push_str("; --grey turns colours grey");
+    }
+    if config.data.patch.is_none() && found.height >= expected.height && found.width >= expected.width {
+        hint.push_str(&format!("; --patch {}x{} cuts patches of the model's size", expected.height, expected.width));
+    }
+    Err(Error::shape(format!("signals of {source}"), format!("{expected}, as the model's"), format!("{found}{hint}")))
+}
+
+/// A geometry in a few words.
+fn described(model: &ModelConfig) -> String {
+    let layers = model.layers.iter().map(|layer| format!("{} of {}", layer.atoms, layer.kernel));
+    format!("{} with atoms {}", model.signal, layers.collect::<Vec<_>>().join(", "))
 }
 
 /// A path's name without its ending.
@@ -341,10 +524,9 @@ fn latest_run() -> Result<PathBuf> {
         files.iter().filter_map(|file| file.metadata().ok()?.modified().ok()).max()
     };
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries
-        .filter(|folder| holds_run(folder))
-        .max_by_key(changed)
-        .ok_or_else(|| Error::parameter("--resume", "no --out", format!("a run below {RUNS}/, or --out DIR")))
+    entries.filter(|folder| holds_run(folder)).max_by_key(changed).ok_or_else(|| {
+        Error::missing("--out", format!("the folder of the run to --resume; there is none below {RUNS}/"))
+    })
 }
 
 /// Progress on the terminal, or lines now and then.
@@ -374,14 +556,16 @@ impl Screen {
     /// The steps begin.
     fn training(&mut self, run: &Run) {
         let learner = run.learner();
+        // The bar of the initialisation goes before the next one comes.
+        self.finish();
         let progress = Progress::new("training", "steps", learner.steps() as u64);
         progress.start_at(learner.steps_done() as u64);
         progress.line(&format!(
-            "training on {} in {}: {} epochs of {} steps",
+            "training on {} in {}: {} of {}",
             self.source,
             run.folder().display(),
-            self.epochs,
-            learner.steps_per_epoch()
+            output::counted(self.epochs, "epoch"),
+            output::counted(learner.steps_per_epoch(), "step")
         ));
         self.progress = Some(progress);
         self.first_step = learner.steps_done();
@@ -396,16 +580,18 @@ impl Screen {
 
 impl Observer for Screen {
     fn initializing(&mut self, layer: usize, part: f32) {
-        let progress = self
-            .progress
-            .get_or_insert_with(|| Progress::new("initialising", "%", 100 * (self.layers.max(2) - 1) as u64));
-        let position = 100 * (layer - 1) as u64 + (100.0 * part) as u64;
-        progress.start_at(position);
+        let progress = self.progress.get_or_insert_with(|| Progress::new("initialising", "%", 100));
+        let done = ((layer - 1) as f32 + part) / (self.layers.max(2) - 1) as f32;
+        progress.set((100.0 * done) as u64);
     }
 
     fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
+            Record::Start { test, .. } => progress.line(&format!(
+                "start  objective {:.3}  {:.2} dB  FVU {:.3}  dead {}",
+                test.objective, test.psnr, test.fvu, test.dead_atoms,
+            )),
             Record::Step { epoch, step, batch, .. } => {
                 progress.advance(1);
                 let text = format!(

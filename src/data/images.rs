@@ -8,6 +8,7 @@ use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::model::geometry::SignalShape;
+use crate::text::beginning;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
@@ -224,8 +225,8 @@ fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
     file.read_to_end(&mut bytes).map_err(Error::read(path))?;
     let known = format_of(&bytes).and_then(|format| name_of_format(format).map(|name| (format, name)));
     let (format, name) = known.ok_or_else(|| {
-        let start = &bytes[..bytes.len().min(4)];
-        Error::format(path, format!("expected a {FORMATS} image, found a file that begins with {start:02x?}"))
+        let start = beginning(&bytes);
+        Error::format(path, format!("expected a {FORMATS} image, found a file that begins with {start}"))
     })?;
     let damaged = |error: image::ImageError| {
         let reason = error.to_string().replace('\n', " ");
@@ -469,7 +470,7 @@ mod tests {
             (
                 "text.png",
                 b"this is no image".to_vec(),
-                &["expected a PNG, JPEG, PNM, TIFF, BMP or WebP image", "74, 68, 69, 73"],
+                &["expected a PNG, JPEG, PNM, TIFF, BMP or WebP image", "begins with \"this is \""],
             ),
             ("empty.png", vec![], &["PNG"]),
             (

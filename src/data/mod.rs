@@ -5,6 +5,7 @@
 
 pub mod deskew;
 pub mod digits;
+mod fingerprint;
 mod idx;
 mod images;
 mod integrity;
@@ -14,9 +15,13 @@ pub mod npy;
 mod pictures;
 pub mod quality;
 
+pub use fingerprint::Fingerprint;
+
 use crate::error::{Error, Result};
 use crate::model::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
+use crate::text::beginning;
 use pictures::Collection;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{ErrorKind, Read};
@@ -72,23 +77,23 @@ pub trait Source: Send + Sync {
 }
 
 /// What to read and how; stored in run folders, so that a resumed run reads the same.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's IDX files, of an image, of a folder of
-    /// images or of a `.npy` array.
+    /// images or of a `.npy` array. Default `digits`.
     #[serde(default = "default_source")]
     pub source: String,
-    /// Signals to draw for `digits`, from 2 to [`MAX_DRAWN`]. Default 12,000. Of every six one is held out. Ignored
+    /// Signals to draw for `digits`, from 2 to 2²⁴. Default 12,000. Of every six one is held out. Ignored
     /// by other sources.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub count: Option<usize>,
     /// Height and width of random patches to cut from the signals instead of using them whole, at least 1. Default:
     /// whole.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub patch: Option<Pair>,
-    /// Number of random patches, from 1 to [`MAX_DRAWN`]. Default 20,000. Ignored without `patch`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Number of random patches, from 1 to 2²⁴. Default 20,000. Ignored without `patch`.
+    #[serde(default)]
     pub patches: Option<usize>,
     /// Whether colour images are turned grey, as Pillow's `convert("L")` does: (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶ rounded
     /// down, the luma of ITU-R BT.601. Default: they stay as they are; grey ones among colour ones become colour. Transparency
@@ -100,7 +105,7 @@ pub struct DataConfig {
     /// least one signal where there are two.
     #[serde(default = "default_held_out")]
     pub held_out: f32,
-    /// Seed of the generator, of the patches and of the split.
+    /// Seed of the generator, of the patches and of the split. Default 0.
     #[serde(default)]
     pub seed: u64,
 }
@@ -320,7 +325,7 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
         Ok(Collection::of(images::Images::open_file(path, config.grey)?))
     } else {
         let expected = format!("expected an IDX file (gzipped or not), a {} image, or a .npy array", images::FORMATS);
-        let found = format!("found a file that begins with {:02x?}", &start[..start.len().min(4)]);
+        let found = format!("found a file that begins with {}", beginning(&start));
         Err(Error::format(path, format!("{expected}, {found}")))
     }
 }
@@ -390,7 +395,7 @@ mod tests {
         assert!(message(source(path)).contains("found neither"));
         let file = folder.path().join("notes");
         fs::write(&file, "abc").unwrap();
-        assert!(message(source(file.to_str().unwrap())).contains("begins with [61, 62, 63]"));
+        assert!(message(source(file.to_str().unwrap())).contains("begins with \"abc\""));
         #[cfg(unix)]
         assert!(message(source("/dev/zero")).contains("found something else"));
     }

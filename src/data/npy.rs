@@ -7,6 +7,7 @@ use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape};
+use crate::text::beginning;
 use burn::tensor::f16;
 use memmap2::Mmap;
 use std::path::{Path, PathBuf};
@@ -202,7 +203,7 @@ impl File {
 /// Where the values begin, and the header's text.
 fn split_header(bytes: &[u8]) -> Result<(usize, &str), String> {
     if !bytes.starts_with(&NPY_MAGIC) {
-        return Err(format!("expected a .npy array, found a file that begins with {:02x?}", &bytes[..4]));
+        return Err(format!("expected a .npy array, found a file that begins with {}", beginning(bytes)));
     }
     let start = match bytes[6] {
         1 => 10,

@@ -10,8 +10,9 @@ use npyz::zip::write::FileOptions;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 /// Type of an array's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +56,8 @@ impl Element {
 pub enum Content {
     /// Memory.
     Bytes(Vec<u8>),
-    /// A file that holds nothing else.
-    File(File),
+    /// A file, from this position on.
+    File(Arc<File>, u64),
 }
 
 /// A named array on its way to a file.
@@ -96,15 +97,17 @@ impl NamedArray {
 
     /// Copies the values, all of them and no more.
     fn copy_to(&mut self, writer: &mut impl Write) -> io::Result<()> {
+        let len = self.byte_len() as u64;
         let copied = match &mut self.content {
             Content::Bytes(bytes) => writer.write_all(bytes).map(|()| bytes.len() as u64)?,
-            Content::File(file) => {
-                file.rewind()?;
-                io::copy(file, writer)?
+            Content::File(file, start) => {
+                let mut file = &**file;
+                file.seek(SeekFrom::Start(*start))?;
+                io::copy(&mut file.take(len), writer)?
             }
         };
-        if copied != self.byte_len() as u64 {
-            let reason = format!("array {} has {copied} bytes where its shape needs {}", self.name, self.byte_len());
+        if copied != len {
+            let reason = format!("array {} has {copied} bytes where its shape needs {len}", self.name);
             return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
         }
         Ok(())
@@ -149,6 +152,19 @@ pub fn write_safetensors(path: &Path, metadata: Option<(&str, String)>, mut arra
         };
         write().map_err(Error::write(path))
     })
+}
+
+/// Names of the arrays of a safetensors file, none where it cannot be read.
+pub fn safetensors_names(path: &Path) -> Vec<String> {
+    let header = files::open_with_length(path).ok().and_then(|(mut file, length)| {
+        let mut size = [0; 8];
+        file.read_exact(&mut size).ok()?;
+        let size = u64::from_le_bytes(size);
+        let mut header = Vec::new();
+        file.take(size.min(length)).read_to_end(&mut header).ok()?;
+        serde_json::from_slice::<Metadata>(&header).ok()
+    });
+    header.map_or_else(Vec::new, |header| header.offset_keys())
 }
 
 /// Writes one compressed `.npz` file.
@@ -243,14 +259,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let arrays = || {
             let spool = tempfile::tempfile().unwrap();
-            (&spool).write_all(&little_endian(&[0.5, 0.25])).unwrap();
+            (&spool).write_all(&little_endian(&[9.0, 0.5, 0.25, 9.0])).unwrap();
             vec![
                 NamedArray::bytes("stop", vec![0, 1, 0]),
                 NamedArray {
                     name: "codes".into(),
                     element: Element::F32,
                     shape: vec![2, 1],
-                    content: Content::File(spool),
+                    content: Content::File(Arc::new(spool), 4),
                 },
                 NamedArray::integers("count", &[7, -8]),
             ]

@@ -1,9 +1,10 @@
-//! Codes on disk: γ_1 … γ_L of a set of signals, with what the pursuit reports of each.
+//! Codes on disk: γ_1 … γ_L of a set of signals, with what the pursuit reports of each and what turns them into signals again.
 //!
 //! | array | shape | type | content |
 //! |---|---|---|---|
 //! | `gamma_1` … `gamma_L` | `[n, m_i, h_i, w_i]` | f32 | representations; γ_{i−1} = D_i γ_i, but for pursuits layer by layer |
 //! | `signal_shape` | `[3]` | i32 | channels, height, width of the signals |
+//! | `mean`, `scale` | `[n]` | f32 | undo the model's normalisation: x = `scale`·D^(L)γ_L + `mean`; 0 and 1 where there is none |
 //! | `lambda` | `[n]` | f32 | λ of each signal |
 //! | `iterations` | `[n]` | i32 | iterations (of coordinate descent: sweeps) |
 //! | `relative_gap` | `[n]` | f32 | duality gap over objective; 1 where the pursuit proves nothing |
@@ -11,20 +12,48 @@
 //! | `nonzeros` | `[n]` | i32 | non-zeros of γ_L |
 //! | `stop_reason` | `[n]` | u8 | [`crate::pursuit::StopReason::number`]; 0: the gap was reached, 1: the iterations were used up, others as listed there |
 //!
-//! Safetensors files also hold the model's configuration and the pursuit's settings, as JSON in the metadata under the key
-//! `mlcsc_codes`.
+//! y, λ, objective and data term are those of the signals after the model's normalisation. Safetensors files also hold the
+//! model's configuration and the pursuit's settings, as JSON in the metadata under the key `mlcsc_codes`.
+//!
+//! Where signals are pictures of several sizes, every picture has these arrays for itself, `n` being 1, under names that begin with
+//! its file's: `boat.png/gamma_1`, `boat.png/mean` and so on.
+//!
+//! # From codes to signals in Python
+//!
+//! With the filters `W_1.npy` from `mlcsc export`, and the first layer's stride and padding, vertical and horizontal, as
+//! `mlcsc inspect` shows them. (D_1 γ_1 is D^(L)γ_L, but for pursuits layer by layer: there the same is done with γ_L and W_L, then
+//! with the result and W_{L−1}, and so on.)
+//!
+//! ```python
+//! import numpy as np
+//!
+//! def dictionary(gamma, W, shape, stride=(1, 1), padding=(0, 0)):     # D γ, for all signals
+//!     height, width = shape[1] + 2 * padding[0], shape[2] + 2 * padding[1]
+//!     x = np.zeros((len(gamma), W.shape[1], height, width), np.float32)
+//!     for i in range(gamma.shape[2]):
+//!         for j in range(gamma.shape[3]):
+//!             top, left = i * stride[0], j * stride[1]
+//!             x[:, :, top:top + W.shape[2], left:left + W.shape[3]] += np.tensordot(gamma[:, :, i, j], W, 1)
+//!     return x[:, :, padding[0]:height - padding[0], padding[1]:width - padding[1]]
+//!
+//! codes = np.load("codes.npz")              # or safetensors.numpy.load_file("codes.safetensors")
+//! x = dictionary(codes["gamma_1"], np.load("filters/W_1.npy"), codes["signal_shape"], stride=(2, 2))
+//! x = codes["scale"][:, None, None, None] * x + codes["mean"][:, None, None, None]
+//! ```
 
 use super::arrays::{self, Content, Element, NamedArray};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::geometry::{SignalShape, checked_len};
+use crate::model::normalization::Undo;
 use crate::model::sparse::to_host;
 use crate::pursuit::SignalReport;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use safetensors::tensor::{Dtype, Metadata};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Key of the safetensors metadata; not the one of model files, so that neither is taken for the other.
 const METADATA_KEY: &str = "mlcsc_codes";
@@ -58,95 +87,182 @@ impl CodesFormat {
 /// Writes the codes of a set of signals batch by batch.
 ///
 /// Until [`Self::finish`] they lie in unnamed temporary files in the target's folder, which vanish with the program however it
-/// ends; memory does not grow with the number of signals.
+/// ends; memory does not grow with the size of the codes.
 #[derive(Debug)]
 pub struct CodesWriter {
     path: PathBuf,
     format: CodesFormat,
+    /// γ_i of all groups, one after the other.
+    spools: Vec<BufWriter<File>>,
+    groups: Vec<Group>,
+}
+
+/// Signals of one shape, whose arrays have a common beginning of their names.
+#[derive(Debug)]
+struct Group {
+    name: String,
     signal: SignalShape,
     codes: Vec<SignalShape>,
-    spools: Vec<BufWriter<File>>,
+    /// Where γ_i begin in their spools.
+    starts: Vec<u64>,
     signals: usize,
-    written: usize,
+    reports: Vec<SignalReport>,
+    means: Vec<f32>,
+    scales: Vec<f32>,
+}
+
+impl Group {
+    /// The name of one of its arrays.
+    fn array(&self, name: &str) -> String {
+        array_name(&self.name, name)
+    }
+
+    /// Bytes of γ_i, counted from 0.
+    fn bytes(&self, layer: usize) -> u64 {
+        (self.signals * self.codes[layer].len() * Element::F32.size()) as u64
+    }
+
+    /// All of its arrays.
+    fn arrays(self, spools: &[Arc<File>]) -> Vec<NamedArray> {
+        let codes = spools.iter().enumerate().map(|(index, spool)| NamedArray {
+            name: self.array(&format!("gamma_{}", index + 1)),
+            element: Element::F32,
+            shape: self.codes[index].batched(self.signals).to_vec(),
+            content: Content::File(spool.clone(), self.starts[index]),
+        });
+        let SignalShape { channels, height, width } = self.signal;
+        // Extents are at most 2³⁰.
+        let extents = [channels, height, width].map(|extent| extent as i32);
+        let own = |name: &str, values: &[f32]| NamedArray::floats(self.array(name), &[values.len()], values);
+        let floats = |name: &str, value: fn(&SignalReport) -> f32| {
+            own(name, &self.reports.iter().map(value).collect::<Vec<_>>())
+        };
+        let integers = |name: &str, value: fn(&SignalReport) -> usize| {
+            let value = |report| i32::try_from(value(report)).unwrap_or(i32::MAX);
+            NamedArray::integers(self.array(name), &self.reports.iter().map(value).collect::<Vec<_>>())
+        };
+        let stops = self.reports.iter().map(|report| report.stop.number()).collect();
+        codes
+            .chain([
+                NamedArray::integers(self.array("signal_shape"), &extents),
+                own("mean", &self.means),
+                own("scale", &self.scales),
+                floats("lambda", |report| report.lambda),
+                integers("iterations", |report| report.iterations),
+                floats("relative_gap", |report| report.relative_gap),
+                floats("objective", |report| report.objective),
+                floats("data_term", |report| report.data_term),
+                integers("nonzeros", |report| report.nonzeros),
+                NamedArray::bytes(self.array("stop_reason"), stops),
+            ])
+            .collect()
+    }
+}
+
+/// The name of an array of a group; the group of all signals has no name.
+fn array_name(group: &str, name: &str) -> String {
+    if group.is_empty() { name.to_owned() } else { format!("{group}/{name}") }
 }
 
 impl CodesWriter {
-    /// For `signals` signals of shape `signal` with representations γ_1 … γ_L of shapes `codes`.
+    /// For representations γ_1 … γ_L, L being `depth`. [`Self::begin`] says of what.
     ///
     /// # Errors
     /// An extension that is none of the formats'; a folder that cannot be written into.
-    pub fn create(path: &Path, signal: SignalShape, codes: &[SignalShape], signals: usize) -> Result<Self> {
+    pub fn create(path: &Path, depth: usize) -> Result<Self> {
         let format = CodesFormat::of(path, "out")?;
         files::check_writable(path)?;
-        let folder = files::parent(path);
+        let target = files::target(path)?;
+        let folder = files::parent(&target);
         files::create_folder(folder)?;
-        let spool = |_: &SignalShape| Ok(BufWriter::new(tempfile::tempfile_in(folder).map_err(Error::write(path))?));
-        let spools = codes.iter().map(spool).collect::<Result<_>>()?;
-        Ok(Self { path: path.into(), format, signal, codes: codes.to_vec(), spools, signals, written: 0 })
+        let spool = |_| Ok(BufWriter::new(tempfile::tempfile_in(folder).map_err(Error::write(path))?));
+        let spools = (0..depth).map(spool).collect::<Result<_>>()?;
+        Ok(Self { path: path.into(), format, spools, groups: Vec::new() })
     }
 
-    /// Adds a batch: γ_1 … γ_L of the next signals.
+    /// What follows are `signals` signals of shape `signal` with representations γ_1 … γ_L of shapes `codes`. Where there is more
+    /// than one group, each has a name of its own, that of the picture.
+    ///
+    /// # Errors
+    /// The group before is not complete; another number of layers; a name that is taken.
+    pub fn begin(&mut self, name: &str, signal: SignalShape, codes: &[SignalShape], signals: usize) -> Result<()> {
+        self.check_complete()?;
+        if codes.len() != self.spools.len() {
+            return Err(Error::shape("layers of codes to write", self.spools.len(), codes.len()));
+        }
+        if self.groups.iter().any(|group| group.name == name || group.name.is_empty()) {
+            return Err(Error::parameter("signals", format!("{name:?}"), "a name that no other signals have"));
+        }
+        let starts = match self.groups.last() {
+            Some(last) => last.starts.iter().enumerate().map(|(layer, start)| start + last.bytes(layer)).collect(),
+            None => vec![0; codes.len()],
+        };
+        self.groups.push(Group {
+            name: name.to_owned(),
+            signal,
+            codes: codes.to_vec(),
+            starts,
+            signals,
+            reports: Vec::new(),
+            means: Vec::new(),
+            scales: Vec::new(),
+        });
+        Ok(())
+    }
+
+    /// Adds a batch: γ_1 … γ_L of the next signals, a report on each, and what undoes their normalisation.
     ///
     /// # Shapes
     /// - representations: L tensors, γ_i as `[n, m_i, h_i, w_i]`.
     ///
     /// # Errors
-    /// Other shapes, more signals than announced, a full disk.
-    pub fn append(&mut self, representations: &[Tensor<4>]) -> Result<()> {
+    /// Other shapes, more signals than announced, another number of reports than signals, a full disk.
+    pub fn append(&mut self, representations: &[Tensor<4>], reports: &[SignalReport], undo: &Undo) -> Result<()> {
         let count = representations.first().map_or(0, |codes| codes.dims()[0]);
         let dims: Vec<[usize; 4]> = representations.iter().map(Tensor::dims).collect();
-        let expected: Vec<[usize; 4]> = self.codes.iter().map(|shape| shape.batched(count)).collect();
-        if dims != expected || count > self.signals - self.written {
-            let expected = format!("at most {} of {expected:?}", self.signals - self.written);
-            return Err(Error::shape("codes to write", expected, format!("{dims:?}")));
+        let Some(group) = self.groups.last_mut() else {
+            return Err(Error::shape("codes to write", "none before their shapes", format!("{dims:?}")));
+        };
+        let expected: Vec<[usize; 4]> = group.codes.iter().map(|shape| shape.batched(count)).collect();
+        let left = group.signals - group.reports.len();
+        if dims != expected || count > left {
+            return Err(Error::shape("codes to write", format!("at most {left} of {expected:?}"), format!("{dims:?}")));
+        }
+        let (means, scales) = (undo.means(count), undo.scales(count));
+        if [reports.len(), means.len(), scales.len()] != [count; 3] {
+            let found = format!("{} reports, {} means, {} scales", reports.len(), means.len(), scales.len());
+            return Err(Error::shape("signals to write", format!("{count} of each"), found));
         }
         for (spool, codes) in self.spools.iter_mut().zip(representations) {
             let values = to_host(codes.clone());
             spool.write_all(&arrays::little_endian(&values)).map_err(Error::write(&self.path))?;
         }
-        self.written += count;
+        group.reports.extend_from_slice(reports);
+        group.means.extend(means);
+        group.scales.extend(scales);
         Ok(())
+    }
+
+    fn check_complete(&self) -> Result<()> {
+        match self.groups.last() {
+            Some(group) if group.reports.len() != group.signals => {
+                Err(Error::shape("signals to write", group.signals, group.reports.len()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Writes the final file, whole or not at all. `settings` is JSON that says how the codes were computed.
     ///
     /// # Errors
-    /// Fewer signals or another number of reports than announced; a full disk.
-    pub fn finish(self, reports: &[SignalReport], settings: &serde_json::Value) -> Result<()> {
-        if (self.written, reports.len()) != (self.signals, self.signals) {
-            let found = format!("{} and {}", self.written, reports.len());
-            return Err(Error::shape("signals and reports to write", self.signals, found));
-        }
-        let mut all = Vec::new();
-        for (index, (spool, shape)) in self.spools.into_iter().zip(&self.codes).enumerate() {
-            let file = spool.into_inner().map_err(|error| Error::write(&self.path)(error.into_error()))?;
-            all.push(NamedArray {
-                name: format!("gamma_{}", index + 1),
-                element: Element::F32,
-                shape: shape.batched(self.signals).to_vec(),
-                content: Content::File(file),
-            });
-        }
-        let SignalShape { channels, height, width } = self.signal;
-        // Extents are at most 2³⁰.
-        all.push(NamedArray::integers("signal_shape", &[channels, height, width].map(|extent| extent as i32)));
-        let floats = |name: &str, value: fn(&SignalReport) -> f32| {
-            NamedArray::floats(name, &[reports.len()], &reports.iter().map(value).collect::<Vec<_>>())
+    /// Fewer signals than announced; a full disk.
+    pub fn finish(self, settings: &serde_json::Value) -> Result<()> {
+        self.check_complete()?;
+        let whole = |spool: BufWriter<File>| {
+            spool.into_inner().map(Arc::new).map_err(|error| Error::write(&self.path)(error.into_error()))
         };
-        let integers = |name: &str, value: fn(&SignalReport) -> usize| {
-            let value = |report| i32::try_from(value(report)).unwrap_or(i32::MAX);
-            NamedArray::integers(name, &reports.iter().map(value).collect::<Vec<_>>())
-        };
-        let stop = |report: &SignalReport| report.stop.number();
-        all.extend([
-            floats("lambda", |report| report.lambda),
-            integers("iterations", |report| report.iterations),
-            floats("relative_gap", |report| report.relative_gap),
-            floats("objective", |report| report.objective),
-            floats("data_term", |report| report.data_term),
-            integers("nonzeros", |report| report.nonzeros),
-            NamedArray::bytes("stop_reason", reports.iter().map(stop).collect()),
-        ]);
+        let spools = self.spools.into_iter().map(whole).collect::<Result<Vec<_>>>()?;
+        let all: Vec<NamedArray> = self.groups.into_iter().flat_map(|group| group.arrays(&spools)).collect();
         match self.format {
             CodesFormat::Safetensors => {
                 arrays::write_safetensors(&self.path, Some((METADATA_KEY, settings.to_string())), all)
@@ -154,6 +270,12 @@ impl CodesWriter {
             CodesFormat::Npz => arrays::write_npz(&self.path, all),
         }
     }
+}
+
+/// The settings that a safetensors file of codes was written with, where it is one.
+pub fn settings(path: &Path) -> Option<serde_json::Value> {
+    let file = SafetensorsFile::open(path).ok()?;
+    serde_json::from_str(file.header.metadata().as_ref()?.get(METADATA_KEY)?).ok()
 }
 
 /// Where in a file the deepest codes are.
@@ -165,32 +287,111 @@ enum Place {
     Entry,
 }
 
-/// The deepest codes γ_L of a file, read in batches.
+/// The deepest codes γ_L of signals of one shape in a file, read in batches.
 ///
 /// The file may come from [`CodesWriter`] or from anywhere else, as long as `gamma_L` is in it as f32 or f64.
 #[derive(Debug)]
 pub struct CodesReader {
     path: PathBuf,
+    /// The group of the file that they are, empty where there is but one.
+    group: String,
     name: String,
     place: Place,
     double: bool,
     count: usize,
     codes: SignalShape,
     signal: Option<SignalShape>,
+    undo: Option<(Vec<f32>, Vec<f32>)>,
 }
 
 impl CodesReader {
-    /// Opens the codes `gamma_{depth}` of a file, `depth` being the model's number of layers.
+    /// Opens the codes `gamma_{depth}` of a file, `depth` being the model's number of layers: one reader where all signals have
+    /// one shape, else one for every picture, in the order of their names.
     ///
     /// # Errors
     /// A file that cannot be read or is neither safetensors nor npz; no array of that name, or one of another type or number
     /// of dimensions.
-    pub fn open(path: &Path, depth: usize) -> Result<Self> {
+    pub fn open(path: &Path, depth: usize) -> Result<Vec<Self>> {
         let name = format!("gamma_{depth}");
         match CodesFormat::of(path, "codes")? {
-            CodesFormat::Safetensors => Self::open_safetensors(path, name),
-            CodesFormat::Npz => Self::open_npz(path, name),
+            CodesFormat::Safetensors => {
+                SafetensorsFile::open(path).and_then(|mut file| Self::all(path, &name, &mut file))
+            }
+            CodesFormat::Npz => NpzFile::open(path).and_then(|mut file| Self::all(path, &name, &mut file)),
         }
+    }
+
+    fn all(path: &Path, name: &str, file: &mut impl Archive) -> Result<Vec<Self>> {
+        let mut groups: Vec<String> = file.names().iter().filter_map(|array| group_of(array, name)).collect();
+        groups.sort();
+        if groups.is_empty() {
+            return Err(missing(path, name, file.names()));
+        }
+        groups.into_iter().map(|group| Self::one(path, group, name, file)).collect()
+    }
+
+    fn one(path: &Path, group: String, name: &str, file: &mut impl Archive) -> Result<Self> {
+        let name = array_name(&group, name);
+        let codes = file.header(&name)?.ok_or_else(|| missing(path, &name, Vec::new()))?;
+        let double = match codes.element {
+            Some(Stored::F32) => false,
+            Some(Stored::F64) => true,
+            _ => {
+                return Err(file.broken(format!("{name} of type {} where 32- or 64-bit floats are needed", codes.typed)));
+            }
+        };
+        let (count, shape) = dimensions(path, &name, &codes.shape)?;
+        let signal = match file.header(&array_name(&group, "signal_shape"))? {
+            Some(array) if array.element == Some(Stored::I32) && array.shape == [3] => {
+                let bytes = file.values(&array, 12)?;
+                let (words, _) = bytes.as_chunks::<4>();
+                signal_shape(words.iter().map(|word| i32::from_le_bytes(*word)))
+            }
+            _ => None,
+        };
+        let mut numbers = |name: &str| Self::per_signal(file, &array_name(&group, name), count);
+        let undo = match (numbers("mean")?, numbers("scale")?) {
+            (None, None) => None,
+            (mean, scale) => Some((mean.unwrap_or(vec![0.0; count]), scale.unwrap_or(vec![1.0; count]))),
+        };
+        Ok(Self { path: path.into(), group, name, place: codes.place, double, count, codes: shape, signal, undo })
+    }
+
+    /// One number for each of `count` signals, where the file has such an array.
+    fn per_signal(file: &mut impl Archive, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
+        let Some(array) = file.header(name)? else { return Ok(None) };
+        let width = match array.element {
+            Some(Stored::F32) => 4,
+            Some(Stored::F64) => 8,
+            _ => return Err(file.broken(format!("{name} of type {} where floats are needed", array.typed))),
+        };
+        if array.shape != [count] {
+            return Err(file.broken(format!("{name} of shape {:?} where [{count}] is needed", array.shape)));
+        }
+        let values = floats(&file.values(&array, (count * width) as u64)?, width == 8);
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(file.broken(format!("{value} in {name}"))),
+            None => Ok(Some(values)),
+        }
+    }
+
+    /// The name of the picture that they belong to, where every picture of the file is for itself.
+    pub fn picture(&self) -> Option<&str> {
+        Some(self.group.as_str()).filter(|group| !group.is_empty())
+    }
+
+    /// What undoes the normalisation of the `count` signals from `start` on, where the file holds it.
+    ///
+    /// # Errors
+    /// None that signals of this file can cause.
+    pub fn undo(&self, start: usize, count: usize, device: &Device) -> Result<Option<Undo>> {
+        let part = |values: &[f32]| values[start.min(self.count)..(start + count).min(self.count)].to_vec();
+        self.undo.as_ref().map(|(means, scales)| Undo::from_parts(part(means), part(scales), device)).transpose()
+    }
+
+    /// Whether the file holds what undoes the normalisation of its signals.
+    pub fn has_undo(&self) -> bool {
+        self.undo.is_some()
     }
 
     /// Number of signals.
@@ -258,13 +459,7 @@ impl CodesReader {
             if read != len {
                 return Err(Error::format(&self.path, format!("{} ends early", self.name)));
             }
-            let values: Vec<f32> = if self.double {
-                let (words, _) = bytes.as_chunks::<8>();
-                words.iter().map(|word| f64::from_le_bytes(*word) as f32).collect()
-            } else {
-                let (words, _) = bytes.as_chunks::<4>();
-                words.iter().map(|word| f32::from_le_bytes(*word)).collect()
-            };
+            let values = floats(&bytes, self.double);
             if !values.iter().all(|value| value.is_finite()) {
                 return Err(Error::format(&self.path, format!("{} holds NaN or infinite values", self.name)));
             }
@@ -273,7 +468,72 @@ impl CodesReader {
         Ok(())
     }
 
-    fn open_safetensors(path: &Path, name: String) -> Result<Self> {
+    fn missing(&self) -> Error {
+        missing(&self.path, &self.name, Vec::new())
+    }
+}
+
+/// Little-endian floats of 64 or 32 bits.
+fn floats(bytes: &[u8], double: bool) -> Vec<f32> {
+    if double {
+        let (words, _) = bytes.as_chunks::<8>();
+        words.iter().map(|word| f64::from_le_bytes(*word) as f32).collect()
+    } else {
+        let (words, _) = bytes.as_chunks::<4>();
+        words.iter().map(|word| f32::from_le_bytes(*word)).collect()
+    }
+}
+
+/// The group that an array of that name belongs to, if it is the array `name` of one.
+fn group_of(array: &str, name: &str) -> Option<String> {
+    let group = array.strip_suffix(name)?;
+    if group.is_empty() { Some(String::new()) } else { group.strip_suffix('/').map(str::to_owned) }
+}
+
+/// Types of arrays that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    F32,
+    F64,
+    I32,
+}
+
+/// What a file says of one of its arrays.
+struct ArrayHeader {
+    name: String,
+    /// `None` for a type that is not read.
+    element: Option<Stored>,
+    /// The type as the file has it.
+    typed: String,
+    shape: Vec<usize>,
+    place: Place,
+}
+
+/// A file of named arrays.
+trait Archive {
+    /// Names of all arrays.
+    fn names(&self) -> Vec<String>;
+
+    /// What is said of an array, borne out by the file's length; `None` where there is none of that name.
+    fn header(&mut self, name: &str) -> Result<Option<ArrayHeader>>;
+
+    /// The first `len` bytes of an array's values.
+    fn values(&mut self, array: &ArrayHeader, len: u64) -> Result<Vec<u8>>;
+
+    /// The error that such a file is broken, `reason` being what was found.
+    fn broken(&self, reason: String) -> Error;
+}
+
+struct SafetensorsFile {
+    path: PathBuf,
+    file: File,
+    header: Metadata,
+    /// Where values begin.
+    values: u64,
+}
+
+impl SafetensorsFile {
+    fn open(path: &Path) -> Result<Self> {
         let broken = |reason: String| Error::format(path, format!("expected codes (safetensors), found {reason}"));
         let (mut file, length) = files::open_with_length(path)?;
         let mut size = [0; 8];
@@ -295,77 +555,113 @@ impl CodesReader {
                 header.data_len()
             )));
         }
-        let info = header.info(&name).ok_or_else(|| missing(path, &name, header.offset_keys()))?;
-        let double = match info.dtype {
-            Dtype::F32 => false,
-            Dtype::F64 => true,
-            other => return Err(broken(format!("{name} of type {other:?} where F32 or F64 is needed"))),
-        };
-        let place = Place::At(values + info.data_offsets.0 as u64);
-        let signal = match header.info("signal_shape") {
-            Some(info) if info.dtype == Dtype::I32 && info.shape == [3] => {
-                let mut bytes = [0; 12];
-                file.seek(SeekFrom::Start(values + info.data_offsets.0 as u64))
-                    .and_then(|_| file.read_exact(&mut bytes))
-                    .map_err(Error::read(path))?;
-                let (words, _) = bytes.as_chunks::<4>();
-                signal_shape(words.iter().map(|word| i32::from_le_bytes(*word)))
-            }
-            _ => None,
-        };
-        let (count, codes) = dimensions(path, &name, &info.shape)?;
-        Ok(Self { path: path.into(), name, place, double, count, codes, signal })
+        Ok(Self { path: path.into(), file, header, values })
+    }
+}
+
+impl Archive for SafetensorsFile {
+    fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
     }
 
-    fn open_npz(path: &Path, name: String) -> Result<Self> {
-        let broken = |reason: String| Error::format(path, format!("expected codes (npz), found {reason}"));
+    fn header(&mut self, name: &str) -> Result<Option<ArrayHeader>> {
+        let Some(info) = self.header.info(name) else { return Ok(None) };
+        let element = match info.dtype {
+            Dtype::F32 => Some(Stored::F32),
+            Dtype::F64 => Some(Stored::F64),
+            Dtype::I32 => Some(Stored::I32),
+            _ => None,
+        };
+        let place = Place::At(self.values + info.data_offsets.0 as u64);
+        let (typed, shape) = (format!("{:?}", info.dtype), info.shape.clone());
+        Ok(Some(ArrayHeader { name: name.into(), element, typed, shape, place }))
+    }
+
+    fn values(&mut self, array: &ArrayHeader, len: u64) -> Result<Vec<u8>> {
+        let Place::At(position) = array.place else { return Err(self.broken(format!("no {}", array.name))) };
+        let mut bytes = Vec::new();
+        self.file
+            .seek(SeekFrom::Start(position))
+            .and_then(|_| Read::by_ref(&mut self.file).take(len).read_to_end(&mut bytes))
+            .map_err(Error::read(&self.path))?;
+        if bytes.len() as u64 != len {
+            return Err(Error::format(&self.path, format!("{} ends early", array.name)));
+        }
+        Ok(bytes)
+    }
+
+    fn broken(&self, reason: String) -> Error {
+        Error::format(&self.path, format!("expected codes (safetensors), found {reason}"))
+    }
+}
+
+struct NpzFile {
+    path: PathBuf,
+    archive: npyz::npz::NpzArchive<BufReader<File>>,
+}
+
+impl NpzFile {
+    fn open(path: &Path) -> Result<Self> {
         files::open_with_length(path)?;
-        let mut archive = npyz::npz::NpzArchive::open(path).map_err(|error| broken(format!("no archive: {error}")))?;
-        let names: Vec<String> = archive.array_names().map(str::to_owned).collect();
-        let mut header = |name: &str| -> Result<Option<(npyz::NpyHeader, Vec<u8>)>> {
-            let entry = archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(name));
-            let Ok(mut entry) = entry else { return Ok(None) };
-            let size = entry.size();
-            // Long headers are made up: what is read of one is bounded, whatever length it states.
-            let mut start = Vec::new();
-            let unreadable = |error: io::Error| broken(format!("{name} that cannot be read: {error}"));
-            entry.by_ref().take(1 << 16).read_to_end(&mut start).map_err(unreadable)?;
-            if start.len() < 12 || (start[6] > 1 && start[10..12] != [0, 0]) {
-                return Err(broken(format!("{name} without a .npy header")));
-            }
-            let mut cursor = Cursor::new(&start);
-            let header = npyz::NpyHeader::from_reader(&mut cursor).map_err(unreadable)?;
-            let (values, item) = (size - cursor.position().min(size), header.dtype().num_bytes().unwrap_or(0) as u64);
-            if header.shape().iter().try_fold(item, |len, &extent| len.checked_mul(extent)) != Some(values) {
-                return Err(broken(format!("{name} of {values} bytes and shape {:?}", header.shape())));
-            }
-            let rest = start.split_off(cursor.position() as usize);
-            Ok(Some((header, rest)))
-        };
-        let (array, _) = header(&name)?.ok_or_else(|| missing(path, &name, names))?;
-        let double = match array.dtype().descr().as_str() {
-            "'<f4'" => false,
-            "'<f8'" => true,
-            other => return Err(broken(format!("{name} of type {other} where '<f4' or '<f8' is needed"))),
-        };
-        if array.order() != npyz::Order::C {
+        let archive = npyz::npz::NpzArchive::open(path)
+            .map_err(|error| Error::format(path, format!("expected codes (npz), found no archive: {error}")))?;
+        Ok(Self { path: path.into(), archive })
+    }
+}
+
+impl Archive for NpzFile {
+    fn names(&self) -> Vec<String> {
+        self.archive.array_names().map(str::to_owned).collect()
+    }
+
+    fn header(&mut self, name: &str) -> Result<Option<ArrayHeader>> {
+        let path = self.path.clone();
+        let broken = |reason: String| Error::format(&path, format!("expected codes (npz), found {reason}"));
+        let entry = self.archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(name));
+        let Ok(mut entry) = entry else { return Ok(None) };
+        let size = entry.size();
+        // Long headers are made up: what is read of one is bounded, whatever length it states.
+        let mut start = Vec::new();
+        let unreadable = |error: io::Error| broken(format!("{name} that cannot be read: {error}"));
+        entry.by_ref().take(1 << 16).read_to_end(&mut start).map_err(unreadable)?;
+        if start.len() < 12 || (start[6] > 1 && start[10..12] != [0, 0]) {
+            return Err(broken(format!("{name} without a .npy header")));
+        }
+        let mut cursor = Cursor::new(&start);
+        let header = npyz::NpyHeader::from_reader(&mut cursor).map_err(unreadable)?;
+        let (values, item) = (size - cursor.position().min(size), header.dtype().num_bytes().unwrap_or(0) as u64);
+        if header.shape().iter().try_fold(item, |len, &extent| len.checked_mul(extent)) != Some(values) {
+            return Err(broken(format!("{name} of {values} bytes and shape {:?}", header.shape())));
+        }
+        if header.order() != npyz::Order::C {
             return Err(broken(format!("{name} in Fortran order where C order is needed")));
         }
-        let shape: Vec<usize> =
-            array.shape().iter().map(|&extent| usize::try_from(extent).unwrap_or(usize::MAX)).collect();
-        let (count, codes) = dimensions(path, &name, &shape)?;
-        let signal = match header("signal_shape")? {
-            Some((array, bytes)) if array.dtype().descr() == "'<i4'" && array.shape() == [3] => {
-                let (words, _) = bytes.as_chunks::<4>();
-                signal_shape(words.iter().map(|word| i32::from_le_bytes(*word)))
-            }
+        let typed = header.dtype().descr();
+        let element = match typed.as_str() {
+            "'<f4'" => Some(Stored::F32),
+            "'<f8'" => Some(Stored::F64),
+            "'<i4'" => Some(Stored::I32),
             _ => None,
         };
-        Ok(Self { path: path.into(), name, place: Place::Entry, double, count, codes, signal })
+        let shape = header.shape().iter().map(|&extent| usize::try_from(extent).unwrap_or(usize::MAX)).collect();
+        Ok(Some(ArrayHeader { name: name.into(), element, typed, shape, place: Place::Entry }))
     }
 
-    fn missing(&self) -> Error {
-        missing(&self.path, &self.name, Vec::new())
+    fn values(&mut self, array: &ArrayHeader, len: u64) -> Result<Vec<u8>> {
+        let path = &self.path;
+        let broken = |error: io::Error| Error::format(path, error.to_string());
+        let entry = self.archive.by_name(&array.name).map_err(broken)?;
+        let entry = entry.ok_or_else(|| missing(path, &array.name, Vec::new()))?;
+        let mut bytes = Vec::new();
+        entry.into_inner().take(len).read_to_end(&mut bytes).map_err(broken)?;
+        if bytes.len() as u64 != len {
+            return Err(Error::format(path, format!("{} ends early", array.name)));
+        }
+        Ok(bytes)
+    }
+
+    fn broken(&self, reason: String) -> Error {
+        Error::format(&self.path, format!("expected codes (npz), found {reason}"))
     }
 }
 
@@ -417,6 +713,7 @@ mod tests {
             data_term: 1.0,
             nonzeros: 3,
             stop: if index == 1 { StopReason::MaxIterations } else { StopReason::DualityGap },
+            finished_by: None,
         }
     }
 
@@ -425,13 +722,30 @@ mod tests {
         Tensor::from_data(TensorData::new(values, shape.batched(count)), &crate::device::named(None).unwrap())
     }
 
+    /// The means are 10 times the signals' numbers, the scales these plus 1.
+    fn append(writer: &mut CodesWriter, codes: [SignalShape; 2], start: usize, count: usize) -> Result<()> {
+        let numbers = start..start + count;
+        let reports: Vec<_> = numbers.clone().map(report).collect();
+        let means = numbers.clone().map(|index| 10.0 * index as f32).collect();
+        let scales = numbers.map(|index| 1.0 + index as f32).collect();
+        let undo = Undo::from_parts(means, scales, &crate::device::named(None).unwrap()).unwrap();
+        writer.append(&codes.map(|shape| batch(shape, start, count)), &reports, &undo)
+    }
+
+    fn open(path: &Path, depth: usize) -> Result<CodesReader> {
+        CodesReader::open(path, depth).map(|mut readers| {
+            assert_eq!(readers.len(), 1);
+            readers.remove(0)
+        })
+    }
+
     fn write(path: &Path) {
-        let mut writer = CodesWriter::create(path, SIGNAL, &CODES, 3).unwrap();
+        let mut writer = CodesWriter::create(path, 2).unwrap();
+        writer.begin("", SIGNAL, &CODES, 3).unwrap();
         for (start, count) in [(0, 2), (2, 1)] {
-            writer.append(&CODES.map(|shape| batch(shape, start, count))).unwrap();
+            append(&mut writer, CODES, start, count).unwrap();
         }
-        let reports: Vec<_> = (0..3).map(report).collect();
-        writer.finish(&reports, &serde_json::json!({"gap": 0.5})).unwrap();
+        writer.finish(&serde_json::json!({"gap": 0.5})).unwrap();
     }
 
     #[test]
@@ -441,7 +755,7 @@ mod tests {
             let path = folder.path().join("below").join(name);
             write(&path);
             for depth in 1..=2 {
-                let reader = CodesReader::open(&path, depth).unwrap();
+                let reader = open(&path, depth).unwrap();
                 assert_eq!((reader.len(), reader.signal()), (3, Some(SIGNAL)));
                 reader.check(CODES[depth - 1]).unwrap();
                 assert!(reader.check(SIGNAL).unwrap_err().to_string().contains(name));
@@ -455,6 +769,12 @@ mod tests {
                 let len = CODES[depth - 1].len();
                 assert_eq!(sizes, [2 * len, len]);
                 assert!(values.iter().enumerate().all(|(index, &value)| value == index as f32));
+                assert_eq!(reader.picture(), None);
+                // 2·1 + 10 and 3·1 + 20.
+                let device = crate::device::named(None).unwrap();
+                let ones = Tensor::<4>::ones([2, 1, 1, 1], &device);
+                let undone = reader.undo(1, 2, &device).unwrap().unwrap().undo(ones);
+                assert_eq!(to_host(undone), [12.0, 23.0]);
             }
             let message = CodesReader::open(&path, 3).unwrap_err().to_string();
             assert!(message.contains("gamma_3") && message.contains("gamma_1") && message.contains(name), "{message}");
@@ -469,6 +789,8 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
         assert_eq!(header.metadata().as_ref().unwrap()[METADATA_KEY], r#"{"gap":0.5}"#);
+        assert_eq!(settings(&path).unwrap()["gap"], 0.5);
+        assert_eq!(settings(folder.path()), None);
         let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(tensors.tensor("stop_reason").unwrap().data(), [0, 1, 0]);
         assert_eq!(tensors.tensor("lambda").unwrap().data(), arrays::little_endian(&[0.5, 1.5, 2.5]));
@@ -480,16 +802,73 @@ mod tests {
     fn nothing_is_left_of_what_was_not_finished() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("codes.npz");
-        let mut writer = CodesWriter::create(&path, SIGNAL, &CODES, 3).unwrap();
-        writer.append(&CODES.map(|shape| batch(shape, 0, 2))).unwrap();
+        let mut writer = CodesWriter::create(&path, 2).unwrap();
+        assert!(append(&mut writer, CODES, 0, 1).is_err());
+        writer.begin("", SIGNAL, &CODES, 3).unwrap();
+        append(&mut writer, CODES, 0, 2).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        // Too many, another order, too few.
-        assert!(writer.append(&CODES.map(|shape| batch(shape, 0, 2))).is_err());
+        // Too many, another order, one report for two, too few.
+        assert!(append(&mut writer, CODES, 0, 2).is_err());
         let [first, second] = CODES;
-        assert!(writer.append(&[batch(second, 0, 1), batch(first, 0, 1)]).is_err());
-        assert!(writer.finish(&[report(0), report(1)], &serde_json::Value::Null).is_err());
+        assert!(append(&mut writer, [second, first], 0, 1).is_err());
+        assert!(writer.append(&CODES.map(|shape| batch(shape, 0, 1)), &[], &Undo::nothing()).is_err());
+        assert!(writer.begin("more", SIGNAL, &CODES, 1).is_err());
+        assert!(writer.finish(&serde_json::Value::Null).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        assert!(CodesWriter::create(&folder.path().join("codes.txt"), SIGNAL, &CODES, 3).is_err());
+        assert!(CodesWriter::create(&folder.path().join("codes.txt"), 2).is_err());
+    }
+
+    #[test]
+    fn pictures_of_several_sizes_have_arrays_of_their_own() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["codes.safetensors", "codes.npz"] {
+            let path = folder.path().join(name);
+            let mut writer = CodesWriter::create(&path, 2).unwrap();
+            let sizes = [("b.png", CODES), ("a/1.png", [SignalShape::new(2, 1, 1), SignalShape::new(5, 2, 2)])];
+            for (index, (picture, codes)) in sizes.into_iter().enumerate() {
+                writer.begin(picture, SIGNAL, &codes, 1).unwrap();
+                append(&mut writer, codes, index, 1).unwrap();
+            }
+            assert!(writer.begin("b.png", SIGNAL, &CODES, 1).is_err());
+            writer.finish(&serde_json::Value::Null).unwrap();
+            let readers = CodesReader::open(&path, 2).unwrap();
+            for (reader, (index, (picture, codes))) in readers.iter().zip(sizes.into_iter().enumerate().rev()) {
+                assert_eq!((reader.picture(), reader.len()), (Some(picture), 1));
+                reader.check(codes[1]).unwrap();
+                let visit = |values: Vec<f32>| {
+                    assert_eq!(values, to_host(batch(codes[1], index, 1)));
+                    Ok(())
+                };
+                reader.for_each(5, visit).unwrap();
+            }
+            assert_eq!(readers.len(), 2);
+        }
+    }
+
+    #[test]
+    fn what_undoes_a_normalisation_is_optional_but_right() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("codes.safetensors");
+        let device = crate::device::named(None).unwrap();
+        let write = |mut more: Vec<NamedArray>| {
+            more.push(NamedArray::floats("gamma_1", &[2, 1, 1, 1], &[1.0, 2.0]));
+            arrays::write_safetensors(&path, None, more).unwrap();
+            open(&path, 1)
+        };
+        let undone = |reader: CodesReader| {
+            reader.undo(0, 2, &device).unwrap().map(|undo| to_host(undo.undo(Tensor::ones([2, 1, 1, 1], &device))))
+        };
+        assert_eq!(undone(write(vec![]).unwrap()), None);
+        assert_eq!(undone(write(vec![NamedArray::floats("mean", &[2], &[3.0, 4.0])]).unwrap()), Some(vec![4.0, 5.0]));
+        assert_eq!(undone(write(vec![NamedArray::floats("scale", &[2], &[3.0, 4.0])]).unwrap()), Some(vec![3.0, 4.0]));
+        for (array, word) in [
+            (NamedArray::floats("mean", &[1], &[3.0]), "[1]"),
+            (NamedArray::floats("scale", &[2], &[f32::NAN, 1.0]), "NaN"),
+            (NamedArray::integers("mean", &[1, 2]), "I32"),
+        ] {
+            let message = write(vec![array]).unwrap_err().to_string();
+            assert!(message.contains(word) && message.contains("codes.safetensors"), "{message}");
+        }
     }
 
     #[test]
@@ -503,7 +882,7 @@ mod tests {
             absurd[..8].fill(0xff);
             for damaged in [&bytes[..bytes.len() / 2], &bytes[..4], b"text, and nothing but text", &[], &absurd] {
                 std::fs::write(&path, damaged).unwrap();
-                let message = match CodesReader::open(&path, 1) {
+                let message = match open(&path, 1) {
                     Err(error) => error.to_string(),
                     // An archive is read from its end: damage at the start shows when values are read.
                     Ok(reader) => reader.for_each(1, |_| Ok(())).unwrap_err().to_string(),
@@ -514,7 +893,7 @@ mod tests {
         let path = folder.path().join("nan.safetensors");
         let array = NamedArray::floats("gamma_1", &[1, 1, 1, 1], &[f32::NAN]);
         arrays::write_safetensors(&path, None, vec![array]).unwrap();
-        let error = CodesReader::open(&path, 1).unwrap().for_each(1, |_| Ok(())).unwrap_err();
+        let error = open(&path, 1).unwrap().for_each(1, |_| Ok(())).unwrap_err();
         assert!(error.to_string().contains("NaN"));
     }
 }

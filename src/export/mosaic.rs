@@ -5,8 +5,11 @@ use crate::files;
 use crate::model::sparse::to_host;
 use burn::tensor::Tensor;
 use image::{ImageFormat, Rgb, RgbImage};
-use std::io::Cursor;
-use std::path::Path;
+use serde::Serialize;
+use std::collections::HashSet;
+use std::fs::File;
+use std::io::{Cursor, Read};
+use std::path::{Path, PathBuf};
 
 /// What a tile's colours mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +86,80 @@ pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     image::ImageEncoder::write_image(encoder, &bytes, width as u32, height as u32, colour)
         .map_err(|error| Error::format(path, error.to_string()))?;
-    files::write_bytes(path, png.get_ref())
+    files::write_bytes(path, &signed(png.into_inner()))
+}
+
+/// Where the first chunk after the header of a PNG file begins.
+const AFTER_HEADER: usize = 33;
+
+/// A chunk of text that says which program made a picture, as the PNG specification has it: length, type, keyword, text, checksum.
+fn signature() -> Vec<u8> {
+    let content = b"tEXtSoftware\0mlcsc";
+    let mut checksum = flate2::Crc::new();
+    checksum.update(content);
+    [&(content.len() as u32 - 4).to_be_bytes()[..], content, &checksum.sum().to_be_bytes()].concat()
+}
+
+/// A PNG file with the [`signature`] in it.
+fn signed(mut png: Vec<u8>) -> Vec<u8> {
+    png.splice(AFTER_HEADER..AFTER_HEADER, signature());
+    png
+}
+
+/// Whether this program wrote a picture.
+fn is_signed(path: &Path) -> bool {
+    let signature = signature();
+    let mut start = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take((AFTER_HEADER + signature.len()) as u64).read_to_end(&mut start));
+    read.is_ok() && start.get(AFTER_HEADER..).is_some_and(|chunk| chunk == signature)
+}
+
+/// The name of the picture of signal number `place`, where it has no other.
+pub fn numbered(place: usize) -> String {
+    format!("{place:06}.png")
+}
+
+/// Pictures of earlier runs in a folder.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Earlier {
+    /// Those that were removed.
+    pub removed: usize,
+    /// Those that are still there.
+    pub kept: usize,
+}
+
+/// Clears a folder of numbered pictures that an earlier run left there, so that they do not stay among those of this run, which
+/// wrote `written`. Only pictures that this program wrote are removed, and only where this run's are `numbered_too`: those that are
+/// named after files belong to other files.
+///
+/// # Errors
+/// A picture that cannot be removed.
+pub fn remove_earlier(folder: &Path, written: &[PathBuf], numbered_too: bool) -> Result<Earlier> {
+    let is_numbered = |path: &Path| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        stem.parse::<usize>().is_ok_and(|place| path.file_name().is_some_and(|name| name == numbered(place).as_str()))
+    };
+    if !folder.exists() {
+        return Ok(Earlier::default());
+    }
+    let names: HashSet<_> = written.iter().filter_map(|path| path.file_name()).collect();
+    let mut earlier = Earlier::default();
+    for entry in std::fs::read_dir(folder).map_err(Error::read(folder))?.flatten() {
+        let path = entry.path();
+        let is_png = path.extension().is_some_and(|ending| ending == "png");
+        if !is_png || names.contains(entry.file_name().as_os_str()) || !is_signed(&path) {
+            continue;
+        }
+        match numbered_too && is_numbered(&path) {
+            true => {
+                std::fs::remove_file(&path).map_err(Error::write(&path))?;
+                earlier.removed += 1;
+            }
+            false => earlier.kept += 1,
+        }
+    }
+    Ok(earlier)
 }
 
 /// Writes a mosaic as PNG, whole or not at all.
@@ -100,7 +176,7 @@ pub fn save(image: &RgbImage, path: &Path) -> Result<()> {
         image.write_to(&mut png, ImageFormat::Png)
     };
     written.map_err(|error| Error::format(path, error.to_string()))?;
-    files::write_bytes(path, png.get_ref())
+    files::write_bytes(path, &signed(png.into_inner()))
 }
 
 fn draw(tiles: Tensor<4>, order: Option<&[usize]>, scaling: Scaling) -> RgbImage {
@@ -260,5 +336,35 @@ mod tests {
         }
         let [height, width] = Grid::new(usize::MAX >> 20, [100, 100]).pixels();
         assert!(height.max(width) <= LAST_SIDE + 1);
+    }
+
+    #[test]
+    fn numbered_pictures_of_an_earlier_run_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let save = |names: &[&str]| -> Vec<PathBuf> {
+            let save = |name: &&str| {
+                save_image(&path(name), [1, 1, 2], &[0.0, 1.0]).unwrap();
+                path(name)
+            };
+            names.iter().map(save).collect()
+        };
+        let names = || {
+            let mut names: Vec<_> =
+                std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            names.sort();
+            names
+        };
+        save(&["000000.png", "000001.png", "1000000.png", "00001.png", "boat.png"]);
+        // Not the program's own.
+        image::GrayImage::new(2, 2).save(path("000002.png")).unwrap();
+        std::fs::write(path("000003.png"), "short").unwrap();
+        assert_eq!(image::open(path("boat.png")).unwrap().into_luma8().into_raw(), [0, 255]);
+        // Named pictures leave all others where they are.
+        let written = save(&["house.png"]);
+        assert_eq!(remove_earlier(folder.path(), &written, false).unwrap(), Earlier { removed: 0, kept: 5 });
+        let written = save(&["000000.png"]);
+        assert_eq!(remove_earlier(folder.path(), &written, true).unwrap(), Earlier { removed: 2, kept: 3 });
+        assert_eq!(names(), ["000000.png", "000002.png", "000003.png", "00001.png", "boat.png", "house.png"]);
     }
 }

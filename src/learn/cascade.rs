@@ -15,6 +15,12 @@ pub struct Cascade {
     effective: Vec<HostFilters>,
 }
 
+/// New atoms of the deepest layer, one after the other: filters of D_L, and the effective atoms that they make.
+pub(super) struct Candidates {
+    filters: Vec<f32>,
+    pub(super) effective: Vec<f32>,
+}
+
 impl Cascade {
     /// From W_1 … W_L.
     pub fn new(config: ModelConfig, filters: Vec<HostFilters>) -> Self {
@@ -74,6 +80,12 @@ impl Cascade {
     /// Replaces some atoms of the deepest layer, given one after the other, and gives them unit norm. One that paints nothing is
     /// left as it was.
     pub fn set_atoms(&mut self, atoms: &[usize], filters: &[f32], atom_norm: AtomNorm) {
+        let candidates = self.candidates(atoms, filters, atom_norm);
+        self.put_atoms(atoms, &candidates);
+    }
+
+    /// Some atoms of the deepest layer as [`Self::set_atoms`] would make them.
+    pub(super) fn candidates(&self, atoms: &[usize], filters: &[f32], atom_norm: AtomNorm) -> Candidates {
         let layer = self.depth() - 1;
         let len = self.filters[layer].atom_len();
         let mut filters = filters.to_vec();
@@ -86,13 +98,26 @@ impl Cascade {
             };
             values.iter_mut().for_each(|value| *value = if norm > 0.0 { *value / norm } else { 0.0 });
         }
-        let painted = self.paint(&filters);
-        let new = atoms.iter().zip(filters.chunks_exact(len)).zip(painted.chunks_exact(effective_len));
-        for ((&atom, values), painted) in new {
-            if painted.iter().any(|value| *value != 0.0) {
-                self.filters[layer].atom_mut(atom).copy_from_slice(values);
-                self.effective[layer].atom_mut(atom).copy_from_slice(painted);
+        let mut effective = self.paint(&filters);
+        let new = atoms.iter().zip(filters.chunks_exact_mut(len)).zip(effective.chunks_exact_mut(effective_len));
+        for ((&atom, values), effective) in new {
+            if effective.iter().all(|value| *value == 0.0) {
+                values.copy_from_slice(self.filters[layer].atom(atom));
+                effective.copy_from_slice(self.effective[layer].atom(atom));
             }
+        }
+        Candidates { filters, effective }
+    }
+
+    /// Puts atoms that [`Self::candidates`] made in their places.
+    pub(super) fn put_atoms(&mut self, atoms: &[usize], candidates: &Candidates) {
+        let layer = self.depth() - 1;
+        let (len, effective_len) = (self.filters[layer].atom_len(), self.effective[layer].atom_len());
+        let Candidates { filters, effective } = candidates;
+        let new = atoms.iter().zip(filters.chunks_exact(len)).zip(effective.chunks_exact(effective_len));
+        for ((&atom, values), effective) in new {
+            self.filters[layer].atom_mut(atom).copy_from_slice(values);
+            self.effective[layer].atom_mut(atom).copy_from_slice(effective);
         }
     }
 

@@ -4,6 +4,7 @@ use super::cascade::Cascade;
 use super::config::TrainConfig;
 use super::learner::Learner;
 use super::metrics::BatchSums;
+use crate::data::Fingerprint;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::sparse::HostFilters;
@@ -28,20 +29,24 @@ struct Metadata {
     step: usize,
     /// Training signals that there were.
     signals: usize,
+    /// What tells the run's signals from others; older checkpoints have none.
+    #[serde(default)]
+    data: Option<Fingerprint>,
     config: TrainConfig,
 }
 
 /// Writes a checkpoint, whole or not at all.
 ///
-/// `epoch` holds the sums over the epoch's steps so far.
+/// `data` are the run's signals, `epoch` holds the sums over the epoch's steps so far.
 ///
 /// # Errors
 /// A path that cannot be written, a full disk; an earlier checkpoint stays as it was.
-pub(super) fn save(path: &Path, learner: &Learner, epoch: Option<&BatchSums>) -> Result<()> {
+pub(super) fn save(path: &Path, learner: &Learner, data: &Fingerprint, epoch: Option<&BatchSums>) -> Result<()> {
     let metadata = Metadata {
         format_version: FORMAT_VERSION,
         step: learner.step,
         signals: learner.signals,
+        data: Some(data.clone()),
         config: learner.config().clone(),
     };
     let broken = |error: String| Error::format(path, error);
@@ -83,11 +88,12 @@ pub(super) fn save(path: &Path, learner: &Learner, epoch: Option<&BatchSums>) ->
 
 /// Puts a learner together from a checkpoint's file, with the sums over the epoch's steps so far.
 ///
-/// `learner` is a fresh one of the same configuration, the number of epochs aside.
+/// `learner` is a fresh one of the same configuration, the number of epochs and the place of the data aside; `data` are the signals
+/// that it is to go on with.
 ///
 /// # Errors
-/// A file that cannot be read, is no checkpoint, or belongs to another configuration.
-pub(super) fn load(path: &Path, learner: &mut Learner) -> Result<Option<BatchSums>> {
+/// A file that cannot be read, is no checkpoint, or belongs to another configuration; other signals than the run's.
+pub(super) fn load(path: &Path, learner: &mut Learner, data: &Fingerprint) -> Result<Option<BatchSums>> {
     let bytes = files::read_whole(path)?;
     let broken = |reason: String| Error::format(path, format!("expected an mlcsc checkpoint, found {reason}"));
     let (_, header) =
@@ -105,8 +111,15 @@ pub(super) fn load(path: &Path, learner: &mut Learner) -> Result<Option<BatchSum
     }
     let mut config = metadata.config.clone();
     config.learning.epochs = learner.config().learning.epochs;
+    if metadata.data.is_some() {
+        // The signals themselves are compared, not the place where they lie.
+        config.data.source.clone_from(&learner.config().data.source);
+    }
     if config != *learner.config() {
         return Err(broken("one of another configuration than config.json beside it".into()));
+    }
+    if let Some(expected) = &metadata.data {
+        expected.check(data, &config.data.source)?;
     }
     if metadata.signals != learner.signals {
         return Err(broken(format!(

@@ -8,13 +8,14 @@ use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::model::geometry::{Geometry, MAX_TENSOR_LEN};
 use crate::model::preset::Preset;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Most epochs, and most steps of an initialisation (2²⁴), so that products of them don't overflow.
 pub const MAX_STEPS: usize = 1 << 24;
 
 /// A training run: what is learned, from what, how. Written by hand as JSON; stored in the run's folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
     /// Geometry and normalisation.
@@ -60,6 +61,7 @@ impl TrainConfig {
                 learning.unrolled.autoencoder(&self.model, lambda, learning.nonnegative).check()?;
             }
         }
+        self.data.check()?;
         Ok(geometry)
     }
 }
@@ -67,7 +69,7 @@ impl TrainConfig {
 /// A number that may change while training goes on: linearly from `start` to `end` over the first part `over` of the run.
 ///
 /// In JSON a plain number, or `{"start": 0.5, "end": 0.3, "over": 0.5}`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "ScheduleText", into = "ScheduleText")]
 pub struct Schedule {
     /// Value at the beginning.
@@ -78,7 +80,7 @@ pub struct Schedule {
     pub over: f32,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged, deny_unknown_fields, expecting = "expected a number or {\"start\": …, \"end\": …, \"over\": …}")]
 enum ScheduleText {
     Constant(f32),
@@ -146,7 +148,7 @@ impl Schedule {
 }
 
 /// Which atoms have unit norm in the deepest layer; those of all others have unit norm themselves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum AtomNorm {
     /// The effective atoms, the columns of D^(L), so that λ means the same for every atom. The default.
@@ -157,16 +159,15 @@ pub enum AtomNorm {
 }
 
 /// The update rules.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UpdateRule {
-    /// Every atom is a sparse code over the dictionary below it, found by a pursuit; see [`super::surrogate`]. The default.
+    /// Every atom is a sparse code over the dictionary below it, found by a pursuit. The default.
     #[default]
     Pursuit,
-    /// The paper's online update: gradient steps with momentum, then hard thresholds; see [`super::online`].
+    /// The paper's online update: gradient steps with momentum, then hard thresholds.
     Gradient,
-    /// End to end: gradients through an unrolled pursuit, an optimizer of burn's, then the same hard thresholds and norms; see
-    /// [`super::unrolled`].
+    /// End to end: gradients through an unrolled pursuit, an optimizer of burn's, then the same hard thresholds and norms.
     Unrolled,
 }
 
@@ -188,12 +189,12 @@ impl UpdateRule {
 }
 
 /// How dictionaries are learned.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LearningConfig {
     /// The update rule. Default `pursuit`.
     pub update: UpdateRule,
-    /// Passes over the training signals, from 1 to [`MAX_STEPS`]. Default 10.
+    /// Passes over the training signals, from 1 to 2²⁴. Default 10.
     pub epochs: usize,
     /// Signals per step, at least 1. Default 256.
     pub batch_size: usize,
@@ -253,7 +254,7 @@ impl Default for LearningConfig {
 }
 
 /// Settings of the update by pursuit.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PursuitUpdateConfig {
     /// Exponent κ in (0, 1]: step t's batch enters the statistics with the weight (t + 1)^−κ. Default 0.7.
@@ -273,7 +274,7 @@ impl Default for PursuitUpdateConfig {
 }
 
 /// Settings of the paper's update.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct GradientUpdateConfig {
     /// Length of a step: the distance that the atom of steepest gradient moves, atoms being of unit norm. Default from 0.05 down
@@ -292,7 +293,7 @@ impl Default for GradientUpdateConfig {
 }
 
 /// Settings of training through an unrolled pursuit; λ and sign are those of all rules.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnrolledUpdateConfig {
     /// The pursuit that is unrolled: `ista`, `fista`, `ml-ista` or `ml-fista`. Default `fista`.
@@ -308,7 +309,7 @@ pub struct UnrolledUpdateConfig {
     pub learned_steps: bool,
     /// Whether thresholds are learned. Default no.
     pub learned_thresholds: bool,
-    /// Optimizer and learning rate.
+    /// How the parameters follow their gradients.
     pub optimization: OptimizationConfig,
 }
 
@@ -344,10 +345,10 @@ impl UnrolledUpdateConfig {
 }
 
 /// Settings of the initialisation, layer by layer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct InitializationConfig {
-    /// Steps of learning on patches for each layer below the deepest, at most [`MAX_STEPS`]. Default 100.
+    /// Steps of learning on patches for each layer below the deepest, at most 2²⁴. Default 100.
     pub steps: usize,
     /// λ of these steps as a part, in (0, 1), of each patch's λ_max. Default 0.2.
     pub lambda_relative: f32,
@@ -412,7 +413,7 @@ impl LearningConfig {
                 "update",
                 "pursuit",
                 format!(
-                    "at most {MAX_TENSOR_LEN} pairs of atoms and shifts, not {statistics}; else the update \"gradient\""
+                    "at most {MAX_TENSOR_LEN} pairs of atoms and shifts, not {statistics}; else the update gradient (--method gradient)"
                 ),
             ));
         }
@@ -420,7 +421,7 @@ impl LearningConfig {
             return Err(Error::parameter(
                 "update",
                 "pursuit",
-                "no padding after the first layer; with it use the update \"gradient\"",
+                "no padding after the first layer; with it the update gradient (--method gradient)",
             ));
         }
         Ok(())

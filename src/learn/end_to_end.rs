@@ -13,6 +13,8 @@ use crate::autoencoder::Coded;
 pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
 use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
+use crate::model::leaf;
+use crate::model::sparse::to_host;
 use crate::random::{Purpose, stream};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
@@ -21,7 +23,7 @@ use burn::lr_scheduler::LrSchedulerRecord;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
-use burn::module::Module;
+use burn::module::{Module, RunningState};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, OptimizerRecord, SgdConfig};
@@ -54,6 +56,16 @@ pub trait Watcher<A> {
     /// # Errors
     /// As [`Self::step`].
     fn begin(&mut self, network: &A) -> Result<()>;
+
+    /// What held-out signals say of the network before the first epoch, where [`EndToEnd::measure_start`] asks for it; the batches
+    /// were given to [`Self::held_out`]. The loss is as in [`Self::epoch`].
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    fn start(&mut self, held_out_loss: f64, network: &A) -> Result<()> {
+        let _ = (held_out_loss, network);
+        Ok(())
+    }
 
     /// A step is done; `network` is as the step has left it. `false` ends the training.
     ///
@@ -97,8 +109,21 @@ pub struct EndToEnd {
     pub resume: Option<usize>,
     /// Held-out losses of the epochs up to there, for early stopping.
     pub losses: Vec<f64>,
+    /// Whether held-out signals are measured before the first epoch as well, which [`Watcher::start`] is told.
+    pub measure_start: bool,
+    /// When units that nothing uses start again; `None`: never.
+    pub reseeding: Option<Reseeding>,
     /// Whether to show burn's dashboard instead of nothing; needs the feature `tui` and a terminal.
     pub dashboard: bool,
+}
+
+/// When units that nothing uses start again; see [`Trainable::reseeded`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reseeding {
+    /// Steps without use after which a unit is dead, and between two searches for such; no more than an epoch has.
+    pub every: usize,
+    /// Part of the run after which dead units are left as they are, so that new ones can settle.
+    pub until: f32,
 }
 
 /// How a training ended.
@@ -148,8 +173,7 @@ impl EndToEnd {
         let outcome = std::thread::scope(|scope| {
             let training = scope.spawn(move || {
                 let clock = Clock { done: Arc::new(AtomicUsize::new(done)), steps };
-                let learner =
-                    Learner::new(Trainee { network: network.train(), clock: clock.clone() }, optimizer, scheduler);
+                let learner = Learner::new(Trainee::new(network.train(), clock.clone(), &self.device), optimizer, scheduler);
                 self.launch(learner, &clock, sender)
             });
             let heard = listen(&receiver, watcher);
@@ -196,6 +220,9 @@ impl EndToEnd {
             resume: self.resume,
             ending: ending.clone(),
             clock: clock.clone(),
+            measure_start: self.measure_start,
+            reseeding: self.reseeding,
+            steps_per_epoch: self.steps_per_epoch(),
         };
         let mut training = SupervisedTraining::new(
             &self.folder,
@@ -370,14 +397,43 @@ impl Clock {
     fn done(&self) -> usize {
         self.done.load(Ordering::SeqCst)
     }
+
+    /// Part of the run that is done.
+    fn progress(&self) -> f32 {
+        self.done() as f32 / self.steps.max(1) as f32
+    }
 }
 
 /// A network as burn-train's learner wants it.
 #[derive(Module, Debug)]
 struct Trainee<A> {
     network: A,
+    /// Steps since every unit that can die was last used; one number that means nothing where none can.
+    idle: RunningState<Tensor<1>>,
     #[module(skip)]
     clock: Clock,
+}
+
+impl<A: Trainable> Trainee<A> {
+    fn new(network: A, clock: Clock, device: &Device) -> Self {
+        let idle = RunningState::new(Tensor::zeros([network.mortal_units().max(1)], device));
+        Self { network, idle, clock }
+    }
+
+    /// Units that no batch has used for so many steps.
+    fn dead(&self, steps: usize) -> Vec<usize> {
+        let idle = to_host(leaf(self.idle.value_sync()));
+        (0..self.network.mortal_units()).filter(|&unit| idle[unit] >= steps as f32).collect()
+    }
+
+    /// With those units started again; they count as used.
+    fn reseeded(self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
+        let idle = leaf(self.idle.value_sync());
+        let (dims, device, mut steps) = (idle.dims(), idle.device(), to_host(idle));
+        units.iter().for_each(|&unit| steps[unit] = 0.0);
+        self.idle.update(Tensor::from_data(TensorData::new(steps, dims), &device));
+        Ok(Self { network: self.network.reseeded(units, batch)?, ..self })
+    }
 }
 
 /// What a step leaves for metrics and watchers.
@@ -418,14 +474,19 @@ impl<A: Trainable> TrainStep for Trainee<A> {
 
     fn step(&self, batch: TrainingBatch) -> TrainOutput<StepOutput> {
         let outcome = self.network.training(&batch).expect(CHECKED);
+        if self.network.mortal_units() > 0 {
+            let used = leaf(self.network.used_units(&batch, &outcome).expect(CHECKED));
+            let idle = leaf(self.idle.value_sync());
+            self.idle.update((idle + 1.0) * (used.neg() + 1.0));
+        }
         let gradients = outcome.loss.clone().mean().backward();
         TrainOutput::new(self, gradients, StepOutput::new(batch, outcome))
     }
 
     fn optimize(self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, gradients: GradientsParams) -> Self {
-        let Self { network, clock } = optimizer.step(rate, self, gradients);
-        let done = clock.done.fetch_add(1, Ordering::SeqCst) + 1;
-        Self { network: network.constrained(done as f32 / clock.steps.max(1) as f32), clock }
+        let Self { network, idle, clock } = optimizer.step(rate, self, gradients);
+        clock.done.fetch_add(1, Ordering::SeqCst);
+        Self { network: network.constrained(clock.progress()), idle, clock }
     }
 }
 
@@ -444,6 +505,7 @@ enum Message<A> {
     Begin { network: A, reply: Sender<bool> },
     Step { step: usize, output: StepOutput, network: A, reply: Sender<bool> },
     HeldOut { output: StepOutput, network: A, reply: Sender<bool> },
+    Start { loss: f64, network: A, reply: Sender<bool> },
     Epoch { epoch: usize, loss: f64, network: A, reply: Sender<bool> },
 }
 
@@ -458,6 +520,7 @@ fn listen<A>(receiver: &Receiver<Message<A>>, watcher: &mut dyn Watcher<A>) -> R
             Message::HeldOut { output, network, reply } => {
                 (watcher.held_out(&output.batch, &output.outcome, &network), reply)
             }
+            Message::Start { loss, network, reply } => (watcher.start(loss, &network).map(|()| true), reply),
             Message::Epoch { epoch, loss, network, reply } => {
                 (watcher.epoch(epoch, loss, &network).map(|()| true), reply)
             }
@@ -476,6 +539,9 @@ struct Loop<A> {
     resume: Option<usize>,
     ending: Arc<Mutex<Ending>>,
     clock: Clock,
+    measure_start: bool,
+    reseeding: Option<Reseeding>,
+    steps_per_epoch: usize,
 }
 
 impl<A> Loop<A> {
@@ -488,6 +554,63 @@ impl<A> Loop<A> {
 
     fn end(&self, ending: Ending) {
         *self.ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ending;
+    }
+}
+
+impl<A: Trainable> Loop<A> {
+    /// Starts dead units again when it is time for it.
+    fn reseed(&self, learner: &mut Learner<Trainee<A>>, batch: &TrainingBatch) {
+        let Some(Reseeding { every, until }) = self.reseeding else { return };
+        let every = every.min(self.steps_per_epoch).max(1);
+        if !self.clock.done().is_multiple_of(every) || self.clock.progress() >= until {
+            return;
+        }
+        let model = learner.model();
+        if model.network.mortal_units() == 0 {
+            return;
+        }
+        let dead = model.dead(every);
+        if !dead.is_empty() {
+            learner.load_model(model.reseeded(&dead, batch).expect(CHECKED).into_record());
+        }
+    }
+
+    /// The mean loss of the held-out signals, whose batches go to the watcher; `None` if it ended the training. `shown` is given what
+    /// burn-train's own display wants, with the progress.
+    fn validate(
+        &self,
+        model: &Trainee<A>,
+        test: &ValidLoader<Trainee<A>>,
+        interrupter: &Interrupter,
+        mut shown: impl FnMut(StepOutput, Progress, usize),
+    ) -> Option<f64> {
+        let mut batches = test.iter();
+        let (mut sum, mut count, mut iteration) = (0.0, 0, 0);
+        while let Some(batch) = batches.next() {
+            let batch = match batch {
+                Ok(batch) => batch,
+                Err(error) => {
+                    interrupter.fail(error);
+                    break;
+                }
+            };
+            iteration += 1;
+            let output = InferenceStep::step(model, batch);
+            let losses = output.outcome.loss.to_data();
+            sum += losses.iter::<f32>().map(f64::from).sum::<f64>();
+            count += losses.num_elements();
+            let copy = StepOutput { batch: output.batch.clone(), outcome: output.outcome.clone() };
+            let network = model.network.clone();
+            let goes_on = self.tell(|reply| Message::HeldOut { output, network, reply });
+            shown(copy, batches.progress(), iteration);
+            if !goes_on {
+                interrupter.stop(None);
+            }
+            if interrupter.should_stop() {
+                break;
+            }
+        }
+        (!interrupter.should_stop()).then(|| sum / count.max(1) as f64)
     }
 }
 
@@ -521,6 +644,17 @@ impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
             self.end(Ending::Interrupted);
             return (learner.model(), processor);
         }
+        if self.measure_start && self.resume.unwrap_or(0) == 0 {
+            let model = learner.model().valid();
+            let loss = self.validate(&model, &test, &interrupter, |_, _, _| ());
+            let network = model.network;
+            let told = loss.is_some_and(|loss| self.tell(|reply| Message::Start { loss, network, reply }));
+            if !told {
+                interrupter.stop(None);
+                self.end(Ending::Interrupted);
+                return (learner.model(), processor);
+            }
+        }
         for epoch in starting_epoch..=num_epochs {
             let start = |items| LearnerEvent::StartSplit { epoch_number: epoch, total_items: items };
             interrupter.fail_on_error(processor.process_train(start(train.num_items())));
@@ -538,6 +672,7 @@ impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
                 let TrainOutput { grads, item } = learner.train_step(batch);
                 learner.lr_step();
                 learner.optimizer_step(grads);
+                self.reseed(&mut learner, &item.batch);
                 let (step, network) = (self.clock.done(), learner.model().network.valid());
                 let shown = StepOutput { batch: item.batch.clone(), outcome: item.outcome.clone() };
                 let goes_on = self.tell(|reply| Message::Step { step, output: item, network, reply });
@@ -558,43 +693,19 @@ impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
 
             interrupter.fail_on_error(processor.process_valid(start(test.num_items())));
             let model = learner.model().valid();
-            let mut batches = test.iter();
-            let (mut sum, mut count) = (0.0, 0);
-            iteration = 0;
-            while let Some(batch) = batches.next() {
-                let batch = match batch {
-                    Ok(batch) => batch,
-                    Err(error) => {
-                        interrupter.fail(error);
-                        break;
-                    }
-                };
-                iteration += 1;
-                let output = InferenceStep::step(&model, batch);
-                let losses = output.outcome.loss.to_data();
-                sum += losses.iter::<f32>().map(f64::from).sum::<f64>();
-                count += losses.num_elements();
-                let shown = StepOutput { batch: output.batch.clone(), outcome: output.outcome.clone() };
-                let network = model.network.clone();
-                let goes_on = self.tell(|reply| Message::HeldOut { output, network, reply });
-                let event = TrainingItem::new(shown, batches.progress(), Some(iteration), None);
+            let loss = self.validate(&model, &test, &interrupter, |output, progress, iteration| {
+                let event = TrainingItem::new(output, progress, Some(iteration), None);
                 interrupter.fail_on_error(processor.process_valid(LearnerEvent::ProcessedItem(event)));
-                if !goes_on {
-                    interrupter.stop(None);
-                }
-                if interrupter.should_stop() {
-                    break;
-                }
-            }
+            });
             interrupter.fail_on_error(processor.process_valid(LearnerEvent::EndSplit(epoch)));
-            if interrupter.should_stop() {
+            let Some(loss) = loss.filter(|_| !interrupter.should_stop()) else {
                 self.end(Ending::Interrupted);
                 break;
-            }
+            };
             interrupter.fail_on_error(processor.process_train(LearnerEvent::EndEpoch(epoch)));
             interrupter.fail_on_error(processor.flush());
 
-            let (loss, network) = (sum / count.max(1) as f64, model.network);
+            let network = model.network;
             if !self.tell(|reply| Message::Epoch { epoch, loss, network, reply }) {
                 self.end(Ending::Interrupted);
                 break;

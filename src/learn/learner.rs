@@ -9,13 +9,14 @@ use super::statistics::Statistics;
 use super::surrogate::{SurrogateUpdate, windows};
 use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
-use crate::model::geometry::Geometry;
+use crate::model::geometry::{Geometry, LayerGeometry};
 use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursued};
 use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
 
 /// Dictionaries under training, with everything that the next step depends on.
 #[derive(Debug, Clone)]
@@ -137,6 +138,12 @@ impl Learner {
         self.cascade.model(&self.device)
     }
 
+    /// Replaces the dictionaries by those of a model of the same configuration.
+    pub(super) fn set_model(&mut self, model: &Mlcsc) {
+        let filters = model.filters().into_iter().map(HostFilters::from_tensor).collect();
+        self.cascade = Cascade::new(self.config.model.clone(), filters);
+    }
+
     /// λ at this moment.
     pub fn lambda(&self) -> f32 {
         self.config.learning.lambda.at(self.progress())
@@ -188,7 +195,7 @@ impl Learner {
         }
         self.step += 1;
         if self.step.is_multiple_of(learning.reseed_every) && self.progress() < learning.reseed_until {
-            self.reseed(&operator, &batch, &codes);
+            self.reseed(&operator, &batch);
         }
         stopwatch.lap(&mut sums.seconds.dictionaries);
         Ok(sums)
@@ -269,7 +276,7 @@ impl Learner {
     }
 
     /// Atoms of the deepest layer that no code used start again from what the present dictionaries explain worst.
-    fn reseed(&mut self, operator: &Operator, batch: &Batch, codes: &[f32]) {
+    fn reseed(&mut self, operator: &Operator, batch: &Batch) {
         let learning = &self.config.learning;
         let dead = self.dead_atoms();
         if dead.is_empty() {
@@ -278,29 +285,9 @@ impl Learner {
         let windows_of = self.geometry.windows(self.geometry.depth());
         let residuals = to_host(batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()));
         let signals: Vec<f32> = to_host(batch.signals.clone());
-        let len = windows_of.signal.len();
-        let (rows, columns) = (windows_of.code.height, windows_of.code.width);
-        // One place per signal, that of the largest residual; the worst signals first.
-        let mut places: Vec<(f32, usize, [usize; 2])> = (0..codes.len() / windows_of.code.len())
-            .map(|signal| {
-                let residual = &residuals[signal * len..][..len];
-                let energies = (0..rows * columns).map(|place| {
-                    let position = [place / columns, place % columns];
-                    (norm(&windows(&windows_of, [(residual, position)])), signal, position)
-                });
-                energies.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, signal, [0, 0]))
-            })
-            .collect();
-        places.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        // A choice among the worse half, so that two searches in a row do not seed the same.
-        let half = places.len().div_ceil(2);
-        places.truncate(half.max(dead.len()));
-        places.shuffle(&mut stream(learning.seed, Purpose::Reseeding, self.step as u64));
-        let count = dead.len().min(places.len());
-        let targets = windows(
-            &windows_of,
-            places[..count].iter().map(|&(_, signal, position)| (&signals[signal * len..][..len], position)),
-        );
+        let generator = stream(learning.seed, Purpose::Reseeding, self.step as u64);
+        let targets = worst_windows(&windows_of, (&signals, &residuals), dead.len(), generator);
+        let count = targets.len() / windows_of.atom_len();
         let update = SurrogateUpdate::new(learning, learning.nonzeros(&self.geometry), &self.device);
         dead[..count].iter().for_each(|&atom| self.idle[atom] = 0);
         if let Some(statistics) = &mut self.statistics {
@@ -311,6 +298,36 @@ impl Learner {
         }
         update.seed(&dead[..count], &targets, &mut self.cascade);
     }
+}
+
+/// Windows of at most `count` signals that are represented badly, one after the other, for atoms to start again from: of every signal
+/// that at the place of its largest residual.
+pub(super) fn worst_windows(
+    windows_of: &LayerGeometry,
+    (signals, residuals): (&[f32], &[f32]),
+    count: usize,
+    mut generator: ChaCha8Rng,
+) -> Vec<f32> {
+    let len = windows_of.signal.len();
+    let (rows, columns) = (windows_of.code.height, windows_of.code.width);
+    // One place per signal, that of the largest residual; the worst signals first.
+    let mut places: Vec<(f32, usize, [usize; 2])> = (0..signals.len() / len)
+        .map(|signal| {
+            let residual = &residuals[signal * len..][..len];
+            let energies = (0..rows * columns).map(|place| {
+                let position = [place / columns, place % columns];
+                (norm(&windows(windows_of, [(residual, position)])), signal, position)
+            });
+            energies.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, signal, [0, 0]))
+        })
+        .collect();
+    places.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    // A choice among the worse half, so that two searches in a row do not seed the same.
+    let half = places.len().div_ceil(2);
+    places.truncate(half.max(count));
+    places.shuffle(&mut generator);
+    places.truncate(count);
+    windows(windows_of, places.iter().map(|&(_, signal, position)| (&signals[signal * len..][..len], position)))
 }
 
 /// Checks a configuration against itself and the signals.

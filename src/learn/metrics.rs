@@ -46,6 +46,29 @@ impl Phases {
     }
 }
 
+/// The state that is kept of a run that trains by gradients of a loss: that of the least held-out loss.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// Epochs that it had; 0 for what the run started with.
+    pub epoch: usize,
+    /// Its held-out loss.
+    pub loss: f64,
+    /// Whether it is what it is to be in the end; see `Trainable::is_admissible`.
+    pub admissible: bool,
+}
+
+impl Kept {
+    /// What is kept once there is `next`: the less held-out loss of two states of the same kind, the earlier one of equal ones. A state
+    /// that is not admissible stays only until there is a later one.
+    pub fn better(kept: Option<Self>, next: Self) -> Self {
+        match kept {
+            // Nothing is less than, and everything less than, a loss that is no number.
+            Some(kept) if kept.admissible && !(next.admissible && next.loss.total_cmp(&kept.loss).is_lt()) => kept,
+            _ => next,
+        }
+    }
+}
+
 /// Measures phases one after the other.
 #[derive(Debug)]
 pub(super) struct Stopwatch(Instant);

@@ -1,10 +1,11 @@
 //! How parameters follow their gradients: optimizer, learning rate, clipping, when to stop early.
 
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// burn's optimizers that can be chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Optimizer {
     /// Stochastic gradient descent, with momentum.
@@ -17,7 +18,7 @@ pub enum Optimizer {
 }
 
 /// How the learning rate goes from its start to its end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum LearningRateSchedule {
     /// It stays as it is.
@@ -30,7 +31,7 @@ pub enum LearningRateSchedule {
 }
 
 /// Settings of training by gradients.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OptimizationConfig {
     /// The optimizer. Default `adam`.
@@ -46,10 +47,8 @@ pub struct OptimizationConfig {
     /// Weight decay, at least 0: added to gradients, by `adam-w` taken off weights. Default 0.
     pub weight_decay: f32,
     /// Euclidean norm > 0 that the gradient of every parameter is clipped to. Default: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f32>,
     /// Epochs, at least 1, after which training ends when the held-out loss has not become less. Default: it goes on to the end.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub patience: Option<usize>,
 }
 

@@ -3,20 +3,23 @@
 //! ```text
 //! config.json        what is computed; it has a "rival"
 //! metrics.jsonl      one line a step and one an epoch
-//! checkpoint/        the states after the last two epochs
-//! model.safetensors  the weights, as of the last epoch's end
+//! checkpoint/        the states after the last two epochs, and what tells the signals from others
+//! model.safetensors  the weights of the least held-out loss: after one of the epochs, or as they were at the start
 //! ```
 
 use super::config::MAX_STEPS;
-use super::end_to_end::{self, EndToEnd, Ending, Watcher};
+use super::end_to_end::{self, EndToEnd, Ending, Reseeding, Watcher};
+use super::metrics::Kept;
 use super::optimization::OptimizationConfig;
-use super::run::{Outcome, holds_run};
-use crate::autoencoder::{self, Diagnostics, DiagnosticsSums, TrainingBatch};
+use super::run::{MODEL, Outcome, check_content, holds_run, without_mark};
+use crate::autoencoder::{self, Diagnostics, DiagnosticsSums, Trainable, TrainingBatch};
 use crate::baselines::{Rival, RivalConfig};
-use crate::data::{DataConfig, Dataset};
+use crate::data::{DataConfig, Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::model::normalization::Normalization;
 use burn::tensor::Device;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -24,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Training of a rival: what, from what, how.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RivalTrainConfig {
     /// The rival.
@@ -32,7 +35,7 @@ pub struct RivalTrainConfig {
     /// Where the signals come from. Default: 12,000 drawn digits.
     #[serde(default)]
     pub data: DataConfig,
-    /// Passes over the training signals, from 1 to [`MAX_STEPS`]. Default 20.
+    /// Passes over the training signals, from 1 to 2²⁴. Default 20.
     #[serde(default = "default_epochs")]
     pub epochs: usize,
     /// Signals per step, at least 1. Default 100: lifetimes are parts of it.
@@ -41,9 +44,24 @@ pub struct RivalTrainConfig {
     /// Seed of weights, order and noise. Default 0.
     #[serde(default)]
     pub seed: u64,
-    /// Optimizer and learning rate.
+    /// How the weights follow their gradients.
     #[serde(default)]
     pub optimization: OptimizationConfig,
+    /// Steps without use after which a unit is dead and starts again, and between two searches for such; at least 1, and no more
+    /// than an epoch has. Default 200.
+    #[serde(default = "default_reseed_every")]
+    pub reseed_every: usize,
+    /// Part of a run's steps, in [0, 1], after which dead units are left as they are, so that new ones can settle. Default 0.9.
+    #[serde(default = "default_reseed_until")]
+    pub reseed_until: f32,
+}
+
+fn default_reseed_every() -> usize {
+    200
+}
+
+fn default_reseed_until() -> f32 {
+    0.9
 }
 
 fn default_epochs() -> usize {
@@ -64,6 +82,8 @@ impl RivalTrainConfig {
             batch_size: default_batch_size(),
             seed: 0,
             optimization: OptimizationConfig::default(),
+            reseed_every: default_reseed_every(),
+            reseed_until: default_reseed_until(),
         }
     }
 
@@ -77,6 +97,12 @@ impl RivalTrainConfig {
         }
         if self.batch_size == 0 {
             return Err(Error::parameter("batch_size", 0, "at least 1"));
+        }
+        if self.reseed_every == 0 {
+            return Err(Error::parameter("reseed_every", 0, "at least 1"));
+        }
+        if !(0.0..=1.0).contains(&self.reseed_until) {
+            return Err(Error::parameter("reseed_until", self.reseed_until, "a number in [0, 1]"));
         }
         if self.optimization.patience.is_some() && self.rival.takes_turns() {
             let expected = format!("none with {}, whose layers take turns", self.rival.name());
@@ -92,6 +118,15 @@ impl RivalTrainConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum RivalRecord {
+    /// Before the first step.
+    Start {
+        /// Mean loss of the held-out signals.
+        test_loss: f64,
+        /// What was found on the held-out signals.
+        test: Diagnostics,
+        /// The state that is kept, which is this one.
+        kept: Kept,
+    },
     /// After a step.
     Step {
         /// Epoch that the step belongs to, from 1.
@@ -115,13 +150,26 @@ pub enum RivalRecord {
         test_loss: f64,
         /// What was found on the held-out signals.
         test: Diagnostics,
+        /// The state that is kept: that of the least held-out loss so far.
+        kept: Kept,
     },
 }
 
 impl RivalRecord {
     fn step(&self) -> usize {
         match self {
+            Self::Start { .. } => 0,
             Self::Step { step, .. } | Self::Epoch { step, .. } => *step,
+        }
+    }
+
+    /// Held-out loss, diagnostics and what is kept, except after a step.
+    pub fn held_out(&self) -> Option<(f64, &Diagnostics, Kept)> {
+        match self {
+            Self::Step { .. } => None,
+            Self::Start { test_loss, test, kept } | Self::Epoch { test_loss, test, kept, .. } => {
+                Some((*test_loss, test, *kept))
+            }
         }
     }
 }
@@ -137,7 +185,6 @@ pub trait RivalObserver {
 
 const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";
-const MODEL: &str = "model.safetensors";
 
 /// Whether the run in a folder, if there is one, is a rival's.
 pub fn is_rival(folder: &Path) -> bool {
@@ -146,8 +193,12 @@ pub fn is_rival(folder: &Path) -> bool {
 
 /// Whether a configuration is a rival's.
 pub fn is_rival_file(path: &Path) -> bool {
-    let text = std::fs::read(path).unwrap_or_default();
-    serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|config| config.get("rival").is_some())
+    files::read_whole(path).is_ok_and(|text| is_rival_config(&text))
+}
+
+/// Whether a configuration's text is a rival's.
+pub(crate) fn is_rival_config(text: &[u8]) -> bool {
+    serde_json::from_slice::<serde_json::Value>(without_mark(text)).is_ok_and(|config| config.get("rival").is_some())
 }
 
 /// A rival's configuration from a JSON file.
@@ -155,11 +206,15 @@ pub fn is_rival_file(path: &Path) -> bool {
 /// # Errors
 /// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
-    let (file, _) = files::open_with_length(path)?;
-    let config: RivalTrainConfig = serde_json::from_reader(std::io::BufReader::new(file))
-        .map_err(|error| Error::format(path, format!("expected a rival's training configuration: {error}")))?;
+    let config = parse_config(path, &files::read_whole(path)?)?;
     config.check().map_err(|error| Error::format(path, error.to_string()))?;
     Ok(config)
+}
+
+/// What a rival's configuration file holds, still to be completed: ranges are not checked.
+pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<RivalTrainConfig> {
+    serde_json::from_slice(without_mark(text))
+        .map_err(|error| Error::format(path, format!("expected a rival's training configuration: {error}")))
 }
 
 /// The configuration of the rival's run in a folder.
@@ -168,6 +223,28 @@ pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
 /// As [`read_config_file`].
 pub fn read_config(folder: &Path) -> Result<RivalTrainConfig> {
     read_config_file(&folder.join(CONFIG))
+}
+
+/// The file that tells a run's signals from others, beside its checkpoints, which are burn's.
+fn fingerprint_path(folder: &Path) -> PathBuf {
+    folder.join(end_to_end::CHECKPOINTS).join("data.json")
+}
+
+fn write_fingerprint(folder: &Path, fingerprint: &Fingerprint) -> Result<()> {
+    let path = fingerprint_path(folder);
+    let text = serde_json::to_string(fingerprint).map_err(|error| Error::format(&path, error.to_string()))?;
+    files::write_bytes(&path, text.as_bytes())
+}
+
+/// The fingerprint of a run's signals; older runs have none.
+fn read_fingerprint(folder: &Path) -> Result<Option<Fingerprint>> {
+    let path = fingerprint_path(folder);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let fingerprint = serde_json::from_slice(&files::read_whole(&path)?)
+        .map_err(|error| Error::format(&path, format!("expected a fingerprint of signals: {error}")))?;
+    Ok(Some(fingerprint))
 }
 
 /// A rival's run and its folder.
@@ -181,6 +258,10 @@ pub struct RivalRun {
     /// Epochs done; `None` before the first checkpoint.
     done: Option<usize>,
     last: Option<RivalRecord>,
+    /// The record of the start, and of the state that is kept.
+    start: Option<RivalRecord>,
+    best: Option<RivalRecord>,
+    kept: Option<Kept>,
     losses: Vec<f64>,
     dashboard: bool,
 }
@@ -189,22 +270,27 @@ impl RivalRun {
     /// A new run: writes the configuration, draws the weights.
     ///
     /// # Errors
-    /// A folder that cannot be written or holds a run; a configuration that does not fit itself or the signals.
+    /// A folder that cannot be written or holds a run; a configuration that does not fit itself or the signals; nothing but zeros
+    /// to learn from.
     pub fn create(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         if holds_run(folder) {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
-        let run = Self::assemble(folder, config, data, device)?;
+        let mut run = Self::assemble(folder, config, data, device)?;
+        check_content(&*data.train, Normalization::None)?;
+        let fingerprint = Fingerprint::of(data)?;
+        run.rival = run.rival.centred(&*data.train)?;
         run.write_config()?;
+        write_fingerprint(folder, &fingerprint)?;
         files::write_bytes(&folder.join(METRICS), b"")?;
         Ok(run)
     }
 
     /// Goes on with the run in a folder, from the last epoch that was finished. `config` is what [`read_config`] gave; its number
-    /// of epochs may have been changed, and with it the learning rates to come.
+    /// of epochs may have been changed, and with it the learning rates to come; so may the source of its data, if these are the same.
     ///
     /// # Errors
-    /// Signals that do not fit; fewer epochs than are done.
+    /// Signals that do not fit, or others than the run began with; fewer epochs than are done.
     pub fn resume(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         let mut run = Self::assemble(folder, config, data, device)?;
         run.done = end_to_end::last_checkpoint(folder);
@@ -212,10 +298,15 @@ impl RivalRun {
         if done > config.epochs {
             return Err(Error::parameter("epochs", config.epochs, format!("at least {done}: so many are done")));
         }
+        let fingerprint = Fingerprint::of(data)?;
+        match read_fingerprint(folder)? {
+            Some(expected) => expected.check(&fingerprint, &config.data.source)?,
+            None => write_fingerprint(folder, &fingerprint)?,
+        }
         files::remove_leftovers(folder);
         run.write_config()?;
         run.cut_metrics()?;
-        if done > 0 {
+        if run.best.is_some() || done > 0 {
             (run.rival, _) = Rival::load(&run.model_path(), device)?;
         }
         Ok(run)
@@ -236,6 +327,9 @@ impl RivalRun {
             steps_per_epoch: data.train.len().div_ceil(config.batch_size),
             done: None,
             last: None,
+            start: None,
+            best: None,
+            kept: None,
             losses: Vec::new(),
             dashboard: false,
         })
@@ -247,7 +341,7 @@ impl RivalRun {
         Self { dashboard, ..self }
     }
 
-    /// The rival, as of the last epoch's end.
+    /// The rival in the state that is kept, once there is one.
     pub fn rival(&self) -> &Rival {
         &self.rival
     }
@@ -277,7 +371,19 @@ impl RivalRun {
         self.last.as_ref()
     }
 
-    /// Trains until all epochs are done, the held-out loss does not become less, or `stop` becomes true.
+    /// The record of the start, before the first step.
+    pub fn start(&self) -> Option<&RivalRecord> {
+        self.start.as_ref()
+    }
+
+    /// The record of the state that is kept, that of the least held-out loss: an epoch's, or the start's.
+    pub fn best(&self) -> Option<&RivalRecord> {
+        self.best.as_ref()
+    }
+
+    /// Trains until all epochs are done, the held-out loss does not become less, or `stop` becomes true. What is kept is the state of
+    /// the least held-out loss, the start included; where layers take turns, of those in which the last one has learned.
+    ///
     ///
     /// # Errors
     /// Signals that cannot be read; files that cannot be read or written, in which case the last checkpoint is still there.
@@ -303,25 +409,48 @@ impl RivalRun {
             device: self.device.clone(),
             resume: self.done,
             losses: self.losses.clone(),
+            measure_start: self.start.is_none(),
+            reseeding: Some(Reseeding { every: self.config.reseed_every, until: self.config.reseed_until }),
             dashboard: self.dashboard,
         };
         // A network of its own: state that is shared between copies must not outlive an epoch that was broken off.
-        let network = self.config.rival.init(data.train.shape(), self.config.seed, &self.device)?;
+        let mut network = self.config.rival.init(data.train.shape(), self.config.seed, &self.device)?;
+        if self.done.is_none() {
+            network = network.centred(&*data.train)?;
+        }
         let sums = DiagnosticsSums::new(&network);
         let empty = sums.clone();
         let mut following =
             Following { run: self, stop, observer, metrics, sums, empty, train: (0.0, 0), since: Instant::now() };
-        let (rival, ending) = training.run(network, &mut following)?;
+        let (_, ending) = training.run(network, &mut following)?;
         self.done = end_to_end::last_checkpoint(&self.folder);
         match ending {
             Ending::Interrupted => Ok(Outcome::Interrupted),
-            Ending::Finished => {
-                self.rival = rival;
-                Ok(Outcome::Finished)
-            }
-            // What was loaded or kept at the last epoch's end.
-            Ending::Early => Ok(Outcome::Finished),
+            Ending::Finished | Ending::Early => Ok(Outcome::Finished),
         }
+    }
+
+    /// Takes a record into account.
+    fn remember(&mut self, record: RivalRecord) {
+        let Some((loss, _, kept)) = record.held_out() else { return };
+        let better = self.kept != Some(kept);
+        self.kept = Some(kept);
+        if better {
+            self.best = Some(record.clone());
+        }
+        match record {
+            RivalRecord::Start { .. } => self.start = Some(record),
+            record => {
+                self.losses.push(loss);
+                self.last = Some(record);
+            }
+        }
+    }
+
+    /// What is kept once there is a state of that loss.
+    fn kept_with(&self, epoch: usize, loss: f64, network: &Rival) -> Kept {
+        let progress = epoch as f32 / self.config.epochs as f32;
+        Kept::better(self.kept, Kept { epoch, loss, admissible: network.is_admissible(progress) })
     }
 
     fn write_config(&self) -> Result<()> {
@@ -350,10 +479,7 @@ impl RivalRun {
                 continue;
             }
             kept.push_str(line);
-            if let RivalRecord::Epoch { test_loss, .. } = record {
-                self.losses.push(test_loss);
-                self.last = Some(record);
-            }
+            self.remember(record);
         }
         files::write_bytes(&path, kept.as_bytes())
     }
@@ -379,6 +505,19 @@ impl Following<'_> {
         line.push('\n');
         self.metrics.write_all(line.as_bytes()).map_err(Error::write(&path))?;
         self.observer.record(record)
+    }
+
+    /// Writes down what was found on the held-out signals, and the model where it is the one to keep.
+    fn keep(&mut self, record: RivalRecord, network: &Rival) -> Result<()> {
+        let better = record.held_out().is_some_and(|(.., kept)| self.run.kept != Some(kept));
+        if better {
+            network.save(&self.run.config.rival, &self.run.model_path())?;
+            self.run.rival = network.clone();
+        }
+        self.write(&record)?;
+        self.run.remember(record);
+        self.since = Instant::now();
+        Ok(())
     }
 }
 
@@ -417,6 +556,12 @@ impl Watcher<Rival> for Following<'_> {
         Ok(!(self.stop)())
     }
 
+    fn start(&mut self, held_out_loss: f64, network: &Rival) -> Result<()> {
+        let test = std::mem::replace(&mut self.sums, self.empty.clone()).finish();
+        let kept = self.run.kept_with(0, held_out_loss, network);
+        self.keep(RivalRecord::Start { test_loss: held_out_loss, test, kept }, network)
+    }
+
     fn epoch(&mut self, epoch: usize, held_out_loss: f64, network: &Rival) -> Result<()> {
         let test = std::mem::replace(&mut self.sums, self.empty.clone()).finish();
         let (sum, count) = std::mem::take(&mut self.train);
@@ -426,13 +571,8 @@ impl Watcher<Rival> for Following<'_> {
             train_loss: sum / count.max(1) as f64,
             test_loss: held_out_loss,
             test,
+            kept: self.run.kept_with(epoch, held_out_loss, network),
         };
-        network.save(&self.run.config.rival, &self.run.model_path())?;
-        self.write(&record)?;
-        self.run.rival = network.clone();
-        self.run.losses.push(held_out_loss);
-        self.run.last = Some(record);
-        self.since = Instant::now();
-        Ok(())
+        self.keep(record, network)
     }
 }

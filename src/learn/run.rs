@@ -3,8 +3,8 @@
 //! ```text
 //! config.json             what is computed
 //! metrics.jsonl           one line a step and one an epoch
-//! checkpoint.safetensors  the state to go on from
-//! model.safetensors       the dictionaries, as of the last epoch's end
+//! checkpoint.safetensors  the state to go on from, and what tells the signals from others
+//! model.safetensors       the dictionaries, as of the last epoch's end; by training end to end those of the least held-out loss
 //! ```
 //!
 //! A run that was killed or interrupted goes on from its last checkpoint and comes to the same model, bit for bit, as one that
@@ -14,23 +14,24 @@ use super::checkpoint;
 use super::config::UpdateRule;
 use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
-use super::end_to_end::{self, EndToEnd, TrainingBatch, Watcher};
+use super::end_to_end::{self, EndToEnd, Reseeding, TrainingBatch, Watcher};
 #[cfg(feature = "train")]
 use super::initialize::operator;
 use super::learner::{self, Learner};
-use super::metrics::{BatchSums, Dictionaries, Summary};
+use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
 #[cfg(feature = "train")]
 use super::metrics::{Phases, Stopwatch};
 #[cfg(feature = "train")]
 use super::unrolled::UnrolledTraining;
 use crate::autoencoder::Diagnostics;
 #[cfg(feature = "train")]
-use crate::autoencoder::DiagnosticsSums;
-use crate::data::Dataset;
+use crate::autoencoder::{DiagnosticsSums, Trainable};
+use crate::data::{DataConfig, Dataset, Fingerprint, Source};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
+use crate::model::normalization::Normalization;
+use crate::model::{Mlcsc, ModelConfig};
 #[cfg(feature = "train")]
 use crate::pursuit::proximal_gradient::report_on;
 #[cfg(feature = "train")]
@@ -46,6 +47,19 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Record {
+    /// Before the first step, where training is by gradients of a loss.
+    Start {
+        /// Means over the held-out signals, with the dictionaries as they were given or initialised.
+        test: Summary,
+        /// These dictionaries.
+        dictionaries: Dictionaries,
+        /// Mean loss of the held-out signals.
+        loss: f64,
+        /// The held-out codes as users of sparse auto-encoders look at them.
+        diagnostics: Box<Diagnostics>,
+        /// The state that is kept, which is this one.
+        kept: Kept,
+    },
     /// After a step.
     Step {
         /// Epoch that the step belongs to, from 1.
@@ -75,15 +89,54 @@ pub enum Record {
         /// The held-out codes as users of sparse auto-encoders look at them.
         #[serde(skip_serializing_if = "Option::is_none", default)]
         diagnostics: Option<Box<Diagnostics>>,
+        /// The state that is kept, where training is by gradients of a loss: that of the least held-out loss so far.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        kept: Option<Kept>,
     },
 }
 
 impl Record {
     fn step(&self) -> usize {
         match self {
+            Self::Start { .. } => 0,
             Self::Step { step, .. } | Self::Epoch { step, .. } => *step,
         }
     }
+
+    /// What is kept, where training is by gradients of a loss and the record is not that of a step.
+    pub fn kept(&self) -> Option<Kept> {
+        match self {
+            Self::Start { kept, .. } => Some(*kept),
+            Self::Step { .. } => None,
+            Self::Epoch { kept, .. } => *kept,
+        }
+    }
+
+    /// What was found on the held-out signals, and of the dictionaries, except after a step.
+    pub fn held_out(&self) -> Option<HeldOut<'_>> {
+        match self {
+            Self::Step { .. } => None,
+            Self::Start { test, dictionaries, loss, diagnostics, .. } => {
+                Some(HeldOut { test, dictionaries, loss: Some(*loss), diagnostics: Some(diagnostics) })
+            }
+            Self::Epoch { test, dictionaries, loss, diagnostics, .. } => {
+                Some(HeldOut { test, dictionaries, loss: *loss, diagnostics: diagnostics.as_deref() })
+            }
+        }
+    }
+}
+
+/// What a [`Record`] says of the held-out signals.
+#[derive(Debug, Clone, Copy)]
+pub struct HeldOut<'a> {
+    /// Means over the signals.
+    pub test: &'a Summary,
+    /// The dictionaries that they were coded with.
+    pub dictionaries: &'a Dictionaries,
+    /// Their mean loss, where training is by gradients of a loss.
+    pub loss: Option<f64>,
+    /// Their codes as users of sparse auto-encoders look at them, likewise.
+    pub diagnostics: Option<&'a Diagnostics>,
 }
 
 /// Somebody who watches a run.
@@ -110,10 +163,15 @@ pub enum Outcome {
 pub struct Run {
     folder: PathBuf,
     learner: Learner,
+    /// What tells its signals from others.
+    data: Fingerprint,
     /// Sums over the present epoch's steps; at an epoch's end they stay until its record is written.
     epoch: Option<BatchSums>,
     /// The last epoch's record.
     last: Option<Record>,
+    /// The record of the start, where there is one, and of the state that is kept.
+    start: Option<Record>,
+    best: Option<Record>,
     /// Held-out losses of all epochs so far, where there are losses.
     losses: Vec<f64>,
     /// Whether training by gradients shows burn's dashboard.
@@ -127,7 +185,8 @@ const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 const CONFIG: &str = "config.json";
 const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
-const MODEL: &str = "model.safetensors";
+/// Name of the model's file in a run's folder, a rival's too.
+pub const MODEL: &str = "model.safetensors";
 
 /// Whether a folder holds a run.
 pub fn holds_run(folder: &Path) -> bool {
@@ -145,11 +204,19 @@ pub fn is_unstarted(folder: &Path) -> bool {
 /// # Errors
 /// No run there, or a configuration that cannot be read.
 pub fn read_config(folder: &Path) -> Result<TrainConfig> {
+    read_config_file(&config_path(folder)?)
+}
+
+/// Where the configuration of the run in a folder is.
+///
+/// # Errors
+/// No run there.
+pub(crate) fn config_path(folder: &Path) -> Result<PathBuf> {
     let path = folder.join(CONFIG);
-    if !path.exists() {
-        return Err(Error::format(folder, format!("no run to resume here: {CONFIG} is missing")));
+    match path.exists() {
+        true => Ok(path),
+        false => Err(Error::format(folder, format!("no run to resume here: {CONFIG} is missing"))),
     }
-    read_config_file(&path)
 }
 
 /// A configuration from a JSON file.
@@ -157,12 +224,27 @@ pub fn read_config(folder: &Path) -> Result<TrainConfig> {
 /// # Errors
 /// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<TrainConfig> {
-    let (file, _) = files::open_with_length(path)?;
-    let config: TrainConfig = serde_json::from_reader(std::io::BufReader::new(file))
-        .map_err(|error| Error::format(path, format!("expected a training configuration: {error}")))?;
-    let checked = config.check().and_then(|_| config.data.check());
-    checked.map_err(|error| Error::format(path, error.to_string()))?;
+    let config = parse_config(path, &files::read_whole(path)?, None)?;
+    config.check().map_err(|error| Error::format(path, error.to_string()))?;
     Ok(config)
+}
+
+/// What a configuration's file holds, still to be completed: ranges are not checked, and `model`, if there is one, takes the place of
+/// what the file says or does not say of it.
+pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>) -> Result<TrainConfig> {
+    let wrong = |error: serde_json::Error| Error::format(path, format!("expected a training configuration: {error}"));
+    let text = without_mark(text);
+    let Some(model) = model else { return serde_json::from_slice(text).map_err(wrong) };
+    let mut config: serde_json::Value = serde_json::from_slice(text).map_err(wrong)?;
+    if let Some(fields) = config.as_object_mut() {
+        fields.insert("model".into(), serde_json::to_value(model).map_err(wrong)?);
+    }
+    serde_json::from_value(config).map_err(wrong)
+}
+
+/// A text without the byte order mark that some editors put at its beginning.
+pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
 fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
@@ -178,6 +260,35 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
     }
     Ok(())
 }
+
+/// Refuses signals that hold nothing to learn from. They are read until there is something.
+///
+/// # Errors
+/// Signals that cannot be read; nothing but zeros; nothing but flat signals where their means are taken off.
+pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -> Result<()> {
+    let len = source.shape().len();
+    let mut values = Vec::new();
+    for start in (0..source.len()).step_by(AT_A_TIME) {
+        let indices: Vec<usize> = (start..(start + AT_A_TIME).min(source.len())).collect();
+        values.resize(indices.len() * len, 0.0);
+        source.read(&indices, &mut values)?;
+        let holds = |signal: &[f32]| match normalization {
+            Normalization::None => signal.iter().any(|&value| value != 0.0),
+            _ => signal.iter().any(|&value| value != signal[0]),
+        };
+        if values.chunks_exact(len.max(1)).any(holds) {
+            return Ok(());
+        }
+    }
+    let [what, found] = match normalization {
+        Normalization::None => ["other values than zero", "zeros only"],
+        _ => ["values that differ within a signal, whose mean is taken off", "flat signals only"],
+    };
+    Err(Error::shape(format!("training signals of {}", source.describe()), what, found))
+}
+
+/// Signals that [`check_content`] reads at a time.
+const AT_A_TIME: usize = 64;
 
 impl Run {
     /// A new run: writes the configuration, initialises the dictionaries.
@@ -198,7 +309,7 @@ impl Run {
     ///
     /// # Errors
     /// A folder that cannot be written or holds a run, unless it is this one without a checkpoint; a configuration that
-    /// does not fit itself or the signals.
+    /// does not fit itself or the signals; signals that there is nothing to learn from.
     pub fn create_from(
         folder: &Path,
         config: &TrainConfig,
@@ -207,9 +318,11 @@ impl Run {
         device: &Device,
         observer: &mut dyn Observer,
     ) -> Result<Self> {
+        // Without a checkpoint nothing was done on signals that may lie elsewhere by now.
         let begun = |begun: &TrainConfig| {
             let learning = LearningConfig { epochs: config.learning.epochs, ..begun.learning.clone() };
-            TrainConfig { learning, ..begun.clone() } == *config
+            let data = DataConfig { source: config.data.source.clone(), ..begun.data.clone() };
+            TrainConfig { learning, data, ..begun.clone() } == *config
         };
         // The same run, killed before its first checkpoint, begins anew.
         let again = is_unstarted(folder) && read_config(folder).is_ok_and(|config| begun(&config));
@@ -217,6 +330,8 @@ impl Run {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
         check(config, data)?;
+        check_content(&*data.train, config.model.normalization)?;
+        let fingerprint = Fingerprint::of(data)?;
         if again {
             files::remove_leftovers(folder);
         }
@@ -226,17 +341,18 @@ impl Run {
             Some(model) => Learner::from_model(config, model, &*data.train, device)?,
             None => Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?,
         };
-        let run =
-            Self { folder: folder.into(), learner, epoch: None, last: None, losses: Vec::new(), dashboard: false };
+        let run = Self::with_learner(folder, learner, fingerprint, None);
         run.save_checkpoint()?;
         files::write_bytes(&run.folder.join(METRICS), b"")?;
         Ok(run)
     }
 
-    /// Goes on with the run in a folder. `config` is what [`read_config`] gave; its number of epochs may have been changed.
+    /// Goes on with the run in a folder. `config` is what [`read_config`] gave; its number of epochs may have been changed, and the
+    /// source of its data, if these are the same.
     ///
     /// # Errors
-    /// A folder without a checkpoint; a checkpoint that is damaged or of another configuration; signals that do not fit.
+    /// A folder without a checkpoint; a checkpoint that is damaged or of another configuration; signals that do not fit, or others
+    /// than the run began with.
     pub fn resume(folder: &Path, config: &TrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         let path = folder.join(CHECKPOINT);
         if !path.exists() {
@@ -244,7 +360,8 @@ impl Run {
         }
         check(config, data)?;
         let mut learner = Learner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
-        let epoch = checkpoint::load(&path, &mut learner)?;
+        let fingerprint = Fingerprint::of(data)?;
+        let epoch = checkpoint::load(&path, &mut learner, &fingerprint)?;
         #[cfg(feature = "train")]
         if config.learning.update == UpdateRule::Unrolled {
             // Parameters, optimizer and scheduler are in checkpoints of their own, which may be an epoch behind.
@@ -256,13 +373,54 @@ impl Run {
             return Err(Error::parameter("epochs", config.learning.epochs, expected));
         }
         files::remove_leftovers(folder);
-        // A new end is remembered, for the next time that the run is resumed.
-        if learner.steps_done() < learner.steps() {
+        // A new end and a new place of the data are remembered, for the next time that the run is resumed.
+        if !read_config(folder).is_ok_and(|known| known == *config) {
             write_config(folder, config)?;
         }
-        let mut run = Self { folder: folder.into(), learner, epoch, last: None, losses: Vec::new(), dashboard: false };
+        let mut run = Self::with_learner(folder, learner, fingerprint, epoch);
         run.cut_metrics()?;
+        if run.learner.steps_done() >= run.learner.steps() {
+            run.take_kept()?;
+        }
         Ok(run)
+    }
+
+    fn with_learner(folder: &Path, learner: Learner, data: Fingerprint, epoch: Option<BatchSums>) -> Self {
+        Self {
+            folder: folder.into(),
+            learner,
+            data,
+            epoch,
+            last: None,
+            start: None,
+            best: None,
+            losses: Vec::new(),
+            dashboard: false,
+        }
+    }
+
+    /// Gives the learner the dictionaries that are kept, where training end to end has ended.
+    fn take_kept(&mut self) -> Result<()> {
+        if self.learner.config().learning.update == UpdateRule::Unrolled && self.model_path().exists() {
+            let (model, _) = Mlcsc::load(&self.model_path(), &self.learner.device)?;
+            self.learner.set_model(&model);
+        }
+        Ok(())
+    }
+
+    /// Takes a record into account.
+    fn remember(&mut self, record: Record) {
+        if record.kept().is_some() && record.kept() != self.best.as_ref().and_then(Record::kept) {
+            self.best = Some(record.clone());
+        }
+        match &record {
+            Record::Start { .. } => self.start = Some(record),
+            Record::Step { .. } => (),
+            Record::Epoch { loss, .. } => {
+                self.losses.extend(*loss);
+                self.last = Some(record);
+            }
+        }
     }
 
     /// Shows burn's dashboard while training by gradients; it needs the feature `tui` and a terminal.
@@ -291,7 +449,18 @@ impl Run {
         self.last.as_ref()
     }
 
-    /// Trains until all epochs are done or `stop` becomes true.
+    /// The record of the start, before the first step, where training is by gradients of a loss.
+    pub fn start(&self) -> Option<&Record> {
+        self.start.as_ref()
+    }
+
+    /// The record of the state that is kept as the model: where training is by gradients of a loss that of the least held-out loss, which
+    /// may be the start's; else the last epoch's.
+    pub fn kept(&self) -> Option<&Record> {
+        self.best.as_ref().or(self.last.as_ref())
+    }
+
+    /// Trains until all epochs are done or `stop` becomes true. Then the learner has the dictionaries that are kept; see [`Self::kept`].
     ///
     /// # Errors
     /// Signals that cannot be read; files that cannot be written, in which case the last checkpoint is still there.
@@ -365,6 +534,7 @@ impl Run {
             dictionaries: learner.dictionaries(true),
             loss: None,
             diagnostics: None,
+            kept: None,
         };
         self.write(&record, metrics)?;
         let learning = &learner.config().learning;
@@ -415,6 +585,8 @@ impl Run {
             device,
             resume: end_to_end::last_checkpoint(&self.folder),
             losses: self.losses.clone(),
+            measure_start: self.start.is_none(),
+            reseeding: Some(Reseeding { every: config.learning.reseed_every, until: config.learning.reseed_until }),
             dashboard: self.dashboard,
         };
         let network = UnrolledTraining::new(&config, &learner.model()?, learner.progress())?;
@@ -432,7 +604,10 @@ impl Run {
         };
         let (_, ending) = training.run(network, &mut following)?;
         match ending {
-            end_to_end::Ending::Finished | end_to_end::Ending::Early => Ok(Outcome::Finished),
+            end_to_end::Ending::Finished | end_to_end::Ending::Early => {
+                self.take_kept()?;
+                Ok(Outcome::Finished)
+            }
             end_to_end::Ending::Interrupted => {
                 // What was done since the last checkpoint will be done again.
                 let epochs = end_to_end::last_checkpoint(&self.folder).unwrap_or(0);
@@ -451,7 +626,7 @@ impl Run {
     }
 
     fn save_checkpoint(&self) -> Result<()> {
-        checkpoint::save(&self.folder.join(CHECKPOINT), &self.learner, self.epoch.as_ref())
+        checkpoint::save(&self.folder.join(CHECKPOINT), &self.learner, &self.data, self.epoch.as_ref())
     }
 
     /// Drops records of steps that the checkpoint knows nothing of, and a half-written last line.
@@ -477,10 +652,7 @@ impl Run {
             }
             kept.push_str(line);
             kept.push('\n');
-            if let Record::Epoch { loss, .. } = &record {
-                self.losses.extend(*loss);
-                self.last = Some(record);
-            }
+            self.remember(record);
         }
         files::write_bytes(&path, kept.as_bytes())
     }
@@ -504,12 +676,12 @@ struct Following<'a> {
 
 #[cfg(feature = "train")]
 impl Following<'_> {
-    /// The sums over a batch, with the dictionaries that it was coded with.
-    fn sums(&mut self, batch: &TrainingBatch, outcome: &end_to_end::Outcome) -> Result<BatchSums> {
+    /// The sums over a batch, with the dictionaries and the λ that it was coded with.
+    fn sums(&mut self, batch: &TrainingBatch, outcome: &end_to_end::Outcome, lambda: f32) -> Result<BatchSums> {
         let mut seconds = Phases::default();
         self.watch.lap(&mut seconds.dictionaries);
         let learner = &self.run.learner;
-        let (config, lambda) = (learner.config(), learner.lambda());
+        let config = learner.config();
         let learning = &config.learning;
         let (signals, undo) = config.model.normalization.apply(batch.signals.clone());
         let operator = operator(&learner.cascade, &learner.device)?;
@@ -521,6 +693,18 @@ impl Following<'_> {
         self.watch.lap(&mut seconds.measuring);
         sums.seconds = seconds;
         Ok(sums)
+    }
+
+    /// Writes the model where it is the one to keep.
+    fn keep(&mut self, epoch: usize, loss: f64, network: &UnrolledTraining) -> Result<Kept> {
+        let run = &mut *self.run;
+        let before = run.best.as_ref().and_then(Record::kept);
+        let next = Kept { epoch, loss, admissible: network.is_admissible(run.learner.progress()) };
+        let kept = Kept::better(before, next);
+        if before != Some(kept) {
+            network.last()?.save(&run.model_path())?;
+        }
+        Ok(kept)
     }
 }
 
@@ -543,7 +727,8 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         if (self.stop)() {
             return Ok(false);
         }
-        let sums = self.sums(batch, outcome)?;
+        let lambda = self.run.learner.lambda();
+        let sums = self.sums(batch, outcome, lambda)?;
         let run = &mut *self.run;
         let learner = &mut run.learner;
         if !outcome.loss.to_data().iter::<f32>().all(f32::is_finite) {
@@ -571,7 +756,8 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         if (self.stop)() {
             return Ok(false);
         }
-        let sums = self.sums(batch, outcome)?;
+        let lambda = self.run.learner.config().learning.lambda.at(1.0);
+        let sums = self.sums(batch, outcome, lambda)?;
         self.diagnostics.add(&batch.signals, &outcome.coded);
         match &mut self.held_out {
             Some(total) => total.add(&sums),
@@ -582,7 +768,27 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         Ok(true)
     }
 
+    fn start(&mut self, loss: f64, network: &UnrolledTraining) -> Result<()> {
+        let Some(test) = self.held_out.take() else { return Ok(()) };
+        let diagnostics = std::mem::replace(&mut self.diagnostics, self.empty.clone()).finish();
+        let kept = self.keep(0, loss, network)?;
+        let run = &mut *self.run;
+        let record = Record::Start {
+            test: test.summary(),
+            dictionaries: run.learner.dictionaries(true),
+            loss,
+            diagnostics: Box::new(diagnostics),
+            kept,
+        };
+        run.write(&record, self.metrics)?;
+        self.observer.record(&record, &run.learner)?;
+        run.remember(record);
+        self.watch = Stopwatch::start();
+        Ok(())
+    }
+
     fn epoch(&mut self, epoch: usize, held_out_loss: f64, network: &UnrolledTraining) -> Result<()> {
+        let kept = self.keep(epoch, held_out_loss, network)?;
         let run = &mut *self.run;
         let (Some(train), Some(test)) = (run.epoch.take(), self.held_out.take()) else { return Ok(()) };
         let diagnostics = std::mem::replace(&mut self.diagnostics, self.empty.clone()).finish();
@@ -594,14 +800,13 @@ impl Watcher<UnrolledTraining> for Following<'_> {
             dictionaries: run.learner.dictionaries(true),
             loss: Some(held_out_loss),
             diagnostics: Some(Box::new(diagnostics)),
+            kept: Some(kept),
         };
         run.write(&record, self.metrics)?;
-        network.autoencoder.save(&run.model_path())?;
         run.save_checkpoint()?;
         self.observer.record(&record, &run.learner)?;
         run.learner.idle.fill(0);
-        run.losses.push(held_out_loss);
-        run.last = Some(record);
+        run.remember(record);
         Ok(())
     }
 }

@@ -17,6 +17,7 @@
 
 use crate::model::correlation::inner_products;
 use crate::model::geometry::LayerGeometry;
+use crate::model::simd::vectorised;
 use crate::model::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -230,6 +231,120 @@ impl Statistics {
     }
 }
 
+impl Statistics {
+    /// Whether atoms at several code positions overlap, so that A has more than one shift.
+    pub(super) fn overlap(&self) -> bool {
+        self.shifts() != [1, 1]
+    }
+
+    /// The move of the filters, in samples, that belongs to a shift.
+    fn samples_moved(&self, shift: usize) -> [isize; 2] {
+        let [_, horizontal] = self.shifts();
+        let steps = [shift / horizontal, shift % horizontal];
+        std::array::from_fn(|axis| {
+            (steps[axis] as isize - self.reach[axis] as isize) * self.geometry.stride[axis] as isize
+        })
+    }
+
+    /// A_jj(δ) with the moves that its δ stand for, zeros left out: how an atom's shifted copies overlap.
+    pub(super) fn own(&self, atom: usize) -> Vec<([isize; 2], f32)> {
+        let count = self.geometry.code.channels;
+        let shifts: usize = self.shifts().iter().product();
+        (0..shifts)
+            .map(|shift| (self.samples_moved(shift), self.second[(atom * shifts + shift) * count + atom]))
+            .filter(|(_, weight)| *weight != 0.0)
+            .collect()
+    }
+
+    /// A_jj ∗ d for one filter.
+    pub(super) fn apply_own(&self, own: &[([isize; 2], f32)], filter: &[f32]) -> Vec<f32> {
+        let mut out = vec![0.0; filter.len()];
+        vectorised(
+            #[inline(always)]
+            || {
+                for &(moved, weight) in own {
+                    add_moved(&mut out, filter, self.geometry.kernel, moved, weight);
+                }
+            },
+        );
+        out
+    }
+
+    /// The gradient with respect to one filter, on the host: A_j ∗ D − B_j.
+    pub(super) fn gradient_of(&self, atom: usize, filters: &HostFilters) -> Vec<f32> {
+        // In a fixed number of parts, so that the sums are the same whatever the number of threads.
+        const PARTS: usize = 8;
+        let (count, len) = (self.geometry.code.channels, filters.atom_len());
+        let shifts: usize = self.shifts().iter().product();
+        let row = &self.second[atom * shifts * count..][..shifts * count];
+        let parts: Vec<Vec<f32>> = (0..PARTS)
+            .into_par_iter()
+            .map(|part| {
+                let mut out = vec![0.0; len];
+                let others = part * count / PARTS..(part + 1) * count / PARTS;
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for (shift, weights) in row.chunks_exact(count).enumerate() {
+                            let moved = self.samples_moved(shift);
+                            for other in others.clone() {
+                                if weights[other] != 0.0 {
+                                    let filter = filters.atom(other);
+                                    add_moved(&mut out, filter, self.geometry.kernel, moved, weights[other]);
+                                }
+                            }
+                        }
+                    },
+                );
+                out
+            })
+            .collect();
+        let mut gradient: Vec<f32> = self.first[atom * len..][..len].iter().map(|value| -value).collect();
+        for part in parts {
+            gradient.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
+        }
+        gradient
+    }
+
+    /// By how much the surrogate changes where some filters change, one after the other, given the gradient with respect to them:
+    /// 〈G, Δ〉 + ½〈Δ, A ∗ Δ〉. Atoms that overlap at several positions change one at a time.
+    ///
+    /// # Panics
+    /// If several change that overlap.
+    pub(super) fn rise(&self, atoms: &[usize], gradient: &[f32], change: &[f32], device: &Device) -> f64 {
+        let linear = inner(gradient, change);
+        if self.overlap() {
+            assert_eq!(atoms.len(), 1, "one at a time");
+            return linear + 0.5 * inner(change, &self.apply_own(&self.own(atoms[0]), change));
+        }
+        let (count, size) = (self.geometry.code.channels, atoms.len());
+        let block = atoms.iter().flat_map(|&atom| atoms.iter().map(move |&other| self.second[atom * count + other]));
+        let block = Tensor::<2>::from_data(TensorData::new(block.collect::<Vec<_>>(), [size, size]), device);
+        let len = change.len() / size;
+        let effect = block.matmul(Tensor::from_data(TensorData::new(change.to_vec(), [size, len]), device));
+        linear + 0.5 * inner(change, &to_host(effect))
+    }
+}
+
+/// out(·) += weight · filter(· + moved), per channel; what moves out of the kernel is dropped.
+#[inline(always)]
+fn add_moved(out: &mut [f32], filter: &[f32], kernel: [usize; 2], moved: [isize; 2], weight: f32) {
+    let [rows, columns] = kernel;
+    let range = |extent: usize, moved: isize| {
+        let first = (-moved).max(0) as usize;
+        first..extent.saturating_sub(moved.max(0) as usize).max(first)
+    };
+    let (inside, across) = (range(rows, moved[0]), range(columns, moved[1]));
+    let from = across.start.wrapping_add_signed(moved[1]);
+    for (out, filter) in out.chunks_exact_mut(rows * columns).zip(filter.chunks_exact(rows * columns)) {
+        for row in inside.clone() {
+            let source = &filter[row.wrapping_add_signed(moved[0]) * columns + from..][..across.len()];
+            let target = &mut out[row * columns + across.start..][..across.len()];
+            target.iter_mut().zip(source).for_each(|(target, source)| *target += weight * source);
+        }
+    }
+}
+
 /// Inner product, summed in `f64`.
 pub(super) fn inner(left: &[f32], right: &[f32]) -> f64 {
     left.iter().zip(right).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -420,6 +535,35 @@ mod tests {
                 let elsewhere = filters(seed, geometry.filter_dims(), 1.0);
                 let (rise, bound) = (term(&elsewhere) - term_here, value(&elsewhere) - value_here);
                 assert!(bound >= rise - 1e-5 * term_here, "{rise} above {bound}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_filter_at_a_time_is_the_same() {
+        for geometry in uncropped().into_iter().chain(cropped()) {
+            let sample = Sample::new(&geometry, 51);
+            let statistics = sample.statistics(&geometry);
+            let filters = filters(52, geometry.filter_dims(), 0.5);
+            let all = gradient(&statistics, &filters);
+            let len = geometry.atom_len();
+            for atom in 0..filters.atoms() {
+                let expected = &all[atom * len..][..len];
+                assert_close(&statistics.gradient_of(atom, &filters), &wide(expected), 1e-5, "gradient");
+                // The rise is what the values say.
+                let mut moved = filters.clone();
+                moved
+                    .atom_mut(atom)
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(place, value)| *value += (place % 3) as f32 - 1.0);
+                let change: Vec<f32> =
+                    moved.atom(atom).iter().zip(filters.atom(atom)).map(|(new, old)| new - old).collect();
+                let value = |filters: &HostFilters| statistics.value(filters, &gradient(&statistics, filters));
+                let (before, after) = (value(&filters), value(&moved));
+                let rise = statistics.rise(&[atom], expected, &change, &device());
+                let scale = before.abs() + after.abs();
+                assert!((rise - (after - before)).abs() <= 1e-5 * scale, "{rise} {before} {after}");
             }
         }
     }

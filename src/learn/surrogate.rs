@@ -1,7 +1,9 @@
 //! The default update: every atom is a sparse code over the dictionary below it, and is found as one.
 //!
 //! With the codes held fixed, the best single effective atom d_j is u_j = d_j − G_j/A_jj, with G the gradient and A_jj the curvature
-//! of the surrogate kept in [`Statistics`]: block coordinate descent, as in online dictionary learning. But d_j = D^(L−1) w_j with a
+//! of the surrogate kept in [`Statistics`]: block coordinate descent, as in online dictionary learning. Where an atom overlaps its own
+//! shifted copies, A_jj is a convolution, and u_j is found on the unit sphere by Newton steps. Some atoms move at once where they
+//! have one position; where the surrogate would rise by that, they move in smaller groups, so that it never does. But d_j = D^(L−1) w_j with a
 //! sparse w_j, so the constrained minimiser is the best K-term approximation of u_j over D^(L−1). That is a pursuit problem and
 //! solved by one ([`SubspacePursuit`], started at the present w_j), where cutting the small entries of a gradient step (the
 //! paper's hard threshold) moves the atom away from where the gradient sent it.
@@ -16,7 +18,7 @@ use super::statistics::{Statistics, add_window, inner};
 use crate::model::correlation::CorrelationTable;
 use crate::model::dictionary::analyze;
 use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::{HostFilters, to_host};
+use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::pursuit::subspace::SubspacePursuit;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -30,6 +32,19 @@ const DAMPING: f32 = 1e-2;
 
 /// Times that a step of a lower layer is halved before it is given up.
 const HALVINGS: u32 = 3;
+
+/// Part of the curvature by which the surrogate may seem to rise by rounding.
+const ROUNDING: f64 = 1e-7;
+
+/// Newton steps of an atom whose shifted copies overlap, at most.
+const NEWTON_STEPS: usize = 4;
+
+/// Length of the gradient along the sphere, as a part of the curvature, at which an atom is left where it is.
+const STILL: f32 = 1e-4;
+
+/// Iterations of conjugate gradients for a Newton step, at most, and the part of the residual that they leave.
+const CONJUGATE_GRADIENTS: usize = 30;
+const LEFT: f64 = 0.05;
 
 /// Exchanges of the pursuit when an atom is coded from nothing.
 const EXCHANGES_FROM_NOTHING: usize = 6;
@@ -94,30 +109,124 @@ impl SurrogateUpdate {
     ) {
         let energies = statistics.energies();
         let mean = energies.iter().sum::<f32>() / energies.len() as f32;
+        let atoms: Vec<usize> = block.filter(|&atom| energies[atom] > UNUSED * mean).collect();
+        let scales: Vec<f32> = energies.iter().map(|energy| energy + DAMPING * mean).collect();
+        // Where atoms overlap at several positions every one has a quadratic function of its own, and moves alone.
+        let together = if statistics.overlap() { 1 } else { atoms.len().max(1) };
+        for atoms in atoms.chunks(together) {
+            self.move_atoms(atoms, cascade, statistics, below, &scales);
+        }
+    }
+
+    /// Moves some atoms at once, or, where they get in each other's way so that the surrogate would rise, one half after the
+    /// other. An atom alone goes as far as the surrogate falls.
+    fn move_atoms(
+        &self,
+        atoms: &[usize],
+        cascade: &mut Cascade,
+        statistics: &Statistics,
+        below: Option<&DictionaryBelow>,
+        scales: &[f32],
+    ) {
+        let (Some(&first), Some(&last)) = (atoms.first(), atoms.last()) else { return };
         let filters = cascade.atoms();
         let len = filters.atom_len();
-        let gradient = statistics.gradient(block.clone(), filters, &self.device);
-        let atoms: Vec<usize> = block.clone().filter(|&atom| energies[atom] > UNUSED * mean).collect();
-        if atoms.is_empty() {
-            return;
-        }
-        let mut change = vec![0.0; atoms.len() * len];
-        for (&atom, change) in atoms.iter().zip(change.chunks_exact_mut(len)) {
-            let scale = -(energies[atom] + DAMPING * mean).recip();
-            let own = &gradient[(atom - block.start) * len..][..len];
-            change.iter_mut().zip(own).for_each(|(change, gradient)| *change = scale * gradient);
-        }
-        let current: Vec<f32> = atoms.iter().flat_map(|&atom| filters.atom(atom)).copied().collect();
-        let wanted: Vec<f32> = current.iter().zip(&change).map(|(current, change)| current + change).collect();
-        let codes = match below {
-            None => wanted,
-            Some(below) => {
-                let deepest = cascade.filters(cascade.depth() - 1);
-                let codes = atoms.iter().flat_map(|&atom| deepest.atom(atom)).copied().collect();
-                below.refine(&change, codes, self.nonzeros[cascade.depth() - 1], self.exchange)
+        let gradient = match statistics.overlap() {
+            true => statistics.gradient_of(first, filters),
+            false => {
+                let rows = statistics.gradient(first..last + 1, filters, &self.device);
+                atoms.iter().flat_map(|&atom| &rows[(atom - first) * len..][..len]).copied().collect()
             }
         };
-        cascade.set_atoms(&atoms, &codes, self.atom_norm);
+        let current: Vec<f32> = atoms.iter().flat_map(|&atom| filters.atom(atom)).copied().collect();
+        let mut change = match statistics.overlap() {
+            true => self.settled(first, cascade, statistics, &gradient, scales[first]),
+            false => {
+                let rows = atoms.iter().zip(gradient.chunks_exact(len));
+                rows.flat_map(|(&atom, row)| row.iter().map(move |value| -value / scales[atom])).collect()
+            }
+        };
+        let tolerance = ROUNDING * atoms.iter().map(|&atom| f64::from(scales[atom])).sum::<f64>();
+        for _ in 0..=HALVINGS {
+            let codes = match below {
+                None => current.iter().zip(&change).map(|(current, change)| current + change).collect(),
+                Some(below) => {
+                    let deepest = cascade.filters(cascade.depth() - 1);
+                    let codes = atoms.iter().flat_map(|&atom| deepest.atom(atom)).copied().collect();
+                    below.refine(&change, codes, self.nonzeros[cascade.depth() - 1], self.exchange)
+                }
+            };
+            let candidates = cascade.candidates(atoms, &codes, self.atom_norm);
+            let moved: Vec<f32> = candidates.effective.iter().zip(&current).map(|(new, old)| new - old).collect();
+            if statistics.rise(atoms, &gradient, &moved, &self.device) <= tolerance {
+                cascade.put_atoms(atoms, &candidates);
+                return;
+            }
+            if atoms.len() > 1 {
+                let (left, right) = atoms.split_at(atoms.len() / 2);
+                self.move_atoms(left, cascade, statistics, below, scales);
+                self.move_atoms(right, cascade, statistics, below, scales);
+                return;
+            }
+            change.iter_mut().for_each(|value| *value *= 0.5);
+        }
+    }
+
+    /// The change that takes an atom whose shifted copies overlap to the minimum of the surrogate, all others held fixed: on the
+    /// unit sphere by Newton steps, each solved by conjugate gradients and checked; else by conjugate gradients alone.
+    fn settled(
+        &self,
+        atom: usize,
+        cascade: &Cascade,
+        statistics: &Statistics,
+        gradient: &[f32],
+        scale: f32,
+    ) -> Vec<f32> {
+        let own = statistics.own(atom);
+        let zero = own.iter().find(|(moved, _)| *moved == [0, 0]).map_or(0.0, |(_, weight)| *weight);
+        let damping = scale - zero;
+        let apply = |values: &[f32], more: f32| {
+            let mut out = statistics.apply_own(&own, values);
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += (damping + more) * value);
+            out
+        };
+        let start = cascade.atoms().atom(atom);
+        if self.atom_norm == AtomNorm::Layer && cascade.depth() > 1 {
+            return conjugate_gradients(|values| apply(values, 0.0), gradient);
+        }
+        // Every row sum of |A_jj| is a bound of the curvature.
+        let curvature = damping + own.iter().map(|(_, weight)| weight.abs()).sum::<f32>();
+        let (mut position, mut gradient) = (start.to_vec(), gradient.to_vec());
+        for _ in 0..NEWTON_STEPS {
+            let along = inner(&position, &gradient) as f32;
+            let tangent: Vec<f32> =
+                gradient.iter().zip(&position).map(|(gradient, value)| gradient - along * value).collect();
+            if norm(&tangent) <= STILL * scale {
+                break;
+            }
+            let newton = conjugate_gradients(|values| apply(values, (-along).max(0.0)), &tangent);
+            let steepest = gradient.iter().map(|value| -value / curvature).collect();
+            let mut fell = false;
+            for step in [newton, steepest] {
+                let candidate: Vec<f32> = position.iter().zip(step).map(|(value, step)| value + step).collect();
+                let length = norm(&candidate);
+                if length == 0.0 {
+                    continue;
+                }
+                let moved: Vec<f32> = candidate.iter().zip(&position).map(|(new, old)| new / length - old).collect();
+                let effect = apply(&moved, 0.0);
+                if inner(&gradient, &moved) + 0.5 * inner(&effect, &moved) < 0.0 {
+                    position.iter_mut().zip(&moved).for_each(|(value, moved)| *value += moved);
+                    gradient.iter_mut().zip(&effect).for_each(|(value, effect)| *value += effect);
+                    fell = true;
+                    break;
+                }
+            }
+            if !fell {
+                break;
+            }
+        }
+        position.iter().zip(start).map(|(new, old)| new - old).collect()
     }
 
     /// A step of the layer `layer` + 1 below the deepest.
@@ -256,6 +365,33 @@ impl DictionaryBelow {
     }
 }
 
+/// About −H⁻¹g for a positive definite H.
+fn conjugate_gradients(apply: impl Fn(&[f32]) -> Vec<f32>, gradient: &[f32]) -> Vec<f32> {
+    let mut solution = vec![0.0; gradient.len()];
+    let mut residual: Vec<f32> = gradient.iter().map(|value| -value).collect();
+    let mut direction = residual.clone();
+    let mut energy = inner(&residual, &residual);
+    let enough = energy * LEFT * LEFT;
+    for _ in 0..CONJUGATE_GRADIENTS {
+        if energy <= enough || energy == 0.0 {
+            break;
+        }
+        let effect = apply(&direction);
+        let curvature = inner(&direction, &effect);
+        if !(curvature > 0.0) {
+            break;
+        }
+        let length = (energy / curvature) as f32;
+        solution.iter_mut().zip(&direction).for_each(|(value, direction)| *value += length * direction);
+        residual.iter_mut().zip(&effect).for_each(|(value, effect)| *value -= length * effect);
+        let next = inner(&residual, &residual);
+        let more = (next / energy) as f32;
+        direction.iter_mut().zip(&residual).for_each(|(direction, residual)| *direction = residual + more * *direction);
+        energy = next;
+    }
+    solution
+}
+
 /// Windows of signals, one per atom of a convolution, as targets for its atoms.
 pub(super) fn windows<'a>(
     geometry: &LayerGeometry,
@@ -274,7 +410,6 @@ pub(super) fn windows<'a>(
 mod tests {
     use super::super::testing::{cascade, configs, data_term, device, sparse, wide};
     use super::*;
-    use crate::model::sparse::norm;
     use crate::pursuit::threshold::hard_threshold_rows;
 
     /// A cascade with unit atoms, signals that a related cascade made, their codes, statistics, and the update.
@@ -358,6 +493,59 @@ mod tests {
         let end = problem.data_term();
         assert!(end < 0.01 * start, "{start} {end}");
     }
+
+    /// Atoms that overlap their own copies and each other at many positions, sparse and dense codes of both signs and of one: the
+    /// diagonal of the curvature is then a small part of it.
+    #[test]
+    fn the_surrogate_never_rises() {
+        use crate::model::ModelConfig;
+        use crate::model::geometry::{LayerShape, Pair, SignalShape};
+        let one = |signal, layer| ModelConfig::new(signal, vec![layer]);
+        let overlapping = [
+            one(SignalShape::new(1, 12, 11), LayerShape::new(8, 5, 1)),
+            one(SignalShape::new(2, 13, 9), LayerShape::new(12, Pair([4, 3]), Pair([1, 2]))),
+            one(SignalShape::new(1, 10, 10), LayerShape::new(6, 5, 1).with_padding(2)),
+            ModelConfig::new(
+                SignalShape::new(1, 16, 14),
+                vec![LayerShape::new(5, 4, 2), LayerShape::new(9, Pair([3, 2]), 1)],
+            ),
+            ModelConfig::new(
+                SignalShape::new(1, 12, 12),
+                vec![LayerShape::new(4, 3, 1), LayerShape::new(6, 3, 1), LayerShape::new(8, 2, 1)],
+            ),
+        ];
+        for (config, atom_norm) in overlapping
+            .into_iter()
+            .chain(configs())
+            .flat_map(|config| NORMS.map(|atom_norm| (config.clone(), atom_norm)))
+        {
+            for (density, nonnegative) in [(0.02, false), (0.3, false), (0.3, true), (1.0, true)] {
+                let mut problem = problem(config.clone(), atom_norm);
+                let mut codes = sparse(31, problem.codes.len(), density);
+                if nonnegative {
+                    codes.iter_mut().for_each(|value| *value = value.abs());
+                }
+                let mut statistics = Statistics::new(&problem.effective);
+                statistics.add(&problem.signals, &codes, problem.cascade.atoms(), 1.0, &device());
+                let value = |cascade: &Cascade| {
+                    let all = 0..cascade.atoms().atoms();
+                    statistics.value(cascade.atoms(), &statistics.gradient(all, cascade.atoms(), &device()))
+                };
+                let scale = statistics.energies().iter().map(|energy| f64::from(*energy)).sum::<f64>();
+                let start = value(&problem.cascade);
+                let mut before = start;
+                for step in 0..12 {
+                    problem.update.step(step, &mut problem.cascade, &statistics);
+                    let after = value(&problem.cascade);
+                    assert!(after <= before + 1e-5 * scale, "{config:?} {atom_norm:?} {density}: {before} {after}");
+                    before = after;
+                }
+                assert!(before < start, "{config:?} {atom_norm:?} {density}: {start} {before}");
+            }
+        }
+    }
+
+    const NORMS: [AtomNorm; 2] = [AtomNorm::Effective, AtomNorm::Layer];
 
     #[test]
     fn atoms_have_no_more_nonzeros_than_asked_for() {

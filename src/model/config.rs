@@ -3,12 +3,14 @@
 use super::geometry::{Geometry, LayerShape, SignalShape};
 use super::normalization::Normalization;
 use crate::error::{Error, Result};
+use crate::text::counted;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Configuration of an [`Mlcsc`](super::Mlcsc) model.
 ///
 /// Written by hand as JSON, so unknown fields are refused rather than ignored (which burn's own `Config` derive would do).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Shape of the signals that the model is made for. A model can be applied to signals of other sizes as long as the
@@ -16,7 +18,7 @@ pub struct ModelConfig {
     pub signal: SignalShape,
     /// The dictionaries D_1 … D_L, at least one.
     pub layers: Vec<LayerShape>,
-    /// What is done to signals before coding and undone in outputs. Default: nothing.
+    /// What is done to signals before coding and undone in outputs. Default `none`.
     #[serde(default)]
     pub normalization: Normalization,
 }
@@ -41,7 +43,7 @@ impl ModelConfig {
     /// Another number of channels; a signal smaller than the kernels.
     pub fn geometry_on(&self, signal: SignalShape) -> Result<Geometry> {
         if signal.channels != self.signal.channels {
-            return Err(Error::shape("signals for this model", format!("{} channels", self.signal.channels), signal));
+            return Err(Error::shape("signals for this model", counted(self.signal.channels, "channel"), signal));
         }
         Geometry::new(signal, &self.layers)
     }

@@ -3,6 +3,7 @@
 //! Layer indices in messages and pictures are 1-based, as in the paper.
 
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -12,14 +13,14 @@ use std::fmt;
 pub const MAX_TENSOR_LEN: usize = 1 << 30;
 
 /// Shape of one signal or of one code: channels × height × width.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SignalShape {
-    /// Number of channels (1 for grey images, the number of atoms for codes).
+    /// Number of channels, at least 1 (1 for grey images, the number of atoms for codes).
     pub channels: usize,
-    /// Rows.
+    /// Rows, at least 1.
     pub height: usize,
-    /// Columns.
+    /// Columns, at least 1.
     pub width: usize,
 }
 
@@ -77,11 +78,11 @@ impl std::str::FromStr for SignalShape {
 }
 
 /// A pair (vertical, horizontal), written in configuration files as one number where both agree.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(from = "PairText", into = "PairText")]
 pub struct Pair(pub [usize; 2]);
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 enum PairText {
     Both(usize),
@@ -116,17 +117,17 @@ impl fmt::Display for Pair {
 }
 
 /// One convolutional dictionary: number of atoms, kernel, stride, padding.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LayerShape {
     /// Number of atoms (filters) m_i, at least 1.
     pub atoms: usize,
     /// Kernel height and width, at least 1.
     pub kernel: Pair,
-    /// Vertical and horizontal stride, at least 1.
+    /// Vertical and horizontal stride, at least 1. Default 1.
     #[serde(default = "one")]
     pub stride: Pair,
-    /// Zero padding of the analysis (equally: rows and columns cropped from the synthesis), less than the kernel.
+    /// Zero padding of the analysis (equally: rows and columns cropped from the synthesis), less than the kernel. Default 0.
     #[serde(default = "zero")]
     pub padding: Pair,
 }

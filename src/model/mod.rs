@@ -28,6 +28,7 @@ pub use dictionary::Dictionary;
 pub use operator::{Application, Operator};
 
 use crate::error::{Error, Result};
+use crate::text::counted;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use geometry::{LayerGeometry, SignalShape};
@@ -64,7 +65,7 @@ impl Mlcsc {
     pub fn from_filters(config: ModelConfig, filters: Vec<Tensor<4>>) -> Result<Self> {
         let geometry = config.geometry()?;
         if filters.len() != geometry.depth() {
-            return Err(Error::shape("filters of a model", format!("{} layers", geometry.depth()), filters.len()));
+            return Err(Error::shape("filters of a model", counted(geometry.depth(), "layer"), filters.len()));
         }
         let layers = geometry
             .layers()

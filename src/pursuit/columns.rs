@@ -5,7 +5,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::model::correlation::{CorrelationTable, inner_products};
 use crate::model::geometry::{LayerGeometry, SignalShape};
-use crate::model::simd::subtract_rows;
+use crate::model::simd::{subtract_rows, vectorised};
 use crate::model::sparse::HostFilters;
 use crate::model::{Application, Operator};
 use burn::tensor::Tensor;
@@ -253,45 +253,71 @@ impl<'a> Columns<'a> {
         let mut residual = signal.to_vec();
         match &self.form {
             Form::Dense { atoms, .. } => subtract_rows(atoms, support, values, signal, &mut residual),
-            Form::Convolution { filters, geometry, .. } => {
-                let SignalShape { height, width, .. } = geometry.signal;
+            Form::Convolution { .. } => {
                 for (&place, &value) in support.iter().zip(values) {
-                    let [atom, top, left] = geometry.corner(place);
-                    let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]);
-                    for (line, entries) in lines.enumerate() {
-                        let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
-                        let samples = &mut residual[(channel * height + y) * width + left..];
-                        for (sample, &entry) in samples.iter_mut().zip(entries) {
-                            *sample -= value * entry;
-                        }
-                    }
+                    self.for_each_line(place, |first, entries| {
+                        let samples = residual[first..].iter_mut();
+                        samples.zip(entries).for_each(|(sample, &entry)| *sample -= value * entry);
+                    });
                 }
             }
         }
         residual
     }
 
-    /// Dᵀr, straight from the atoms.
-    pub(super) fn correlate_with(&self, residual: &[f32], out: &mut [f32]) {
+    /// The stretches of the signal that an atom covers: where one begins, and the atom's entries there.
+    #[inline(always)]
+    pub(super) fn for_each_line(&self, place: usize, mut line: impl FnMut(usize, &[f32])) {
         match &self.form {
-            Form::Dense { atoms, .. } => {
-                for (out, atom) in out.iter_mut().zip(atoms.chunks_exact(self.signal_len)) {
-                    *out = dot(atom, residual);
-                }
-            }
+            Form::Dense { atoms, .. } => line(0, &atoms[place * self.signal_len..][..self.signal_len]),
             Form::Convolution { filters, geometry, .. } => {
                 let SignalShape { height, width, .. } = geometry.signal;
-                for (place, out) in out.iter_mut().enumerate() {
-                    let [atom, top, left] = geometry.corner(place);
-                    let lines = filters.atom(atom).chunks_exact(geometry.kernel[1]).enumerate();
-                    *out = lines
-                        .map(|(line, entries)| {
-                            let (channel, y) = (line / geometry.kernel[0], top + line % geometry.kernel[0]);
-                            dot(entries, &residual[(channel * height + y) * width + left..][..entries.len()])
-                        })
-                        .sum();
+                let [atom, top, left] = geometry.corner(place);
+                for (index, entries) in filters.atom(atom).chunks_exact(geometry.kernel[1]).enumerate() {
+                    let (channel, y) = (index / geometry.kernel[0], top + index % geometry.kernel[0]);
+                    line((channel * height + y) * width + left, entries);
                 }
             }
+        }
+    }
+
+    /// Dᵀr, straight from the atoms.
+    pub(super) fn correlate_with(&self, residual: &[f32], out: &mut [f32]) {
+        for (place, out) in out.iter_mut().enumerate() {
+            *out = 0.0;
+            self.for_each_line(place, |first, entries| *out += dot(entries, &residual[first..][..entries.len()]));
+        }
+    }
+
+    /// Dᵀr, straight from the atoms, in `f64`.
+    pub(super) fn correlate_wide(&self, residual: &[f64], out: &mut [f64]) {
+        vectorised(
+            #[inline(always)]
+            || out.iter_mut().enumerate().for_each(|(place, out)| *out = self.inner_wide(place, residual)),
+        );
+    }
+
+    /// Inner products of some atoms with samples, in `f64`.
+    pub(super) fn inner_wide_each(&self, places: &[usize], samples: &[f64], out: &mut [f64]) {
+        vectorised(
+            #[inline(always)]
+            || out.iter_mut().zip(places).for_each(|(out, &place)| *out = self.inner_wide(place, samples)),
+        );
+    }
+
+    /// Inner product of an atom with samples, in `f64`.
+    #[inline(always)]
+    pub(super) fn inner_wide(&self, place: usize, samples: &[f64]) -> f64 {
+        let mut sum = 0.0;
+        self.for_each_line(place, |first, entries| sum += dot_wide(entries, &samples[first..][..entries.len()]));
+        sum
+    }
+
+    /// Values of an atom that are not zero by construction.
+    pub(super) fn atom_len(&self) -> usize {
+        match &self.form {
+            Form::Dense { .. } => self.signal_len,
+            Form::Convolution { geometry, .. } => geometry.atom_len(),
         }
     }
 
@@ -317,6 +343,20 @@ pub(super) fn dot(left: &[f32], right: &[f32]) -> f32 {
         }
     }
     sums.iter().sum::<f32>() + left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum::<f32>()
+}
+
+/// Inner product in `f64` with partial sums, so that it vectorises and rounds the same way on every run.
+#[inline(always)]
+fn dot_wide(left: &[f32], right: &[f64]) -> f64 {
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<LANES>(), right.as_chunks::<LANES>());
+    let mut sums = [0.0f64; LANES];
+    for (left, right) in left.iter().zip(right) {
+        for ((sum, &left), right) in sums.iter_mut().zip(left).zip(right) {
+            *sum += f64::from(left) * right;
+        }
+    }
+    let rest = left_rest.iter().zip(right_rest).map(|(&left, right)| f64::from(left) * right);
+    sums.iter().sum::<f64>() + rest.sum::<f64>()
 }
 
 /// Largest correlation: in magnitude, or positive only.

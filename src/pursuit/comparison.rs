@@ -1,7 +1,7 @@
 //! Pursuits side by side on the same signals: how well they approximate, how sparsely, how consistently, how fast.
 
 use super::{
-    Acceleration, Algorithm, BasisPursuitConfig, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,
+    Acceleration, Algorithm, BasisPursuitConfig, Convergence, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,
     Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig, MultiLayerSplittingConfig,
     OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe, Threshold,
 };
@@ -34,6 +34,9 @@ pub struct Measures {
     pub stripe_norms: Vec<f64>,
     /// ‖γ_{i−1} − D_i γ_i‖ for i = 2 … L.
     pub inconsistency: Vec<f64>,
+    /// How many signals came to the gap that their pursuit was told. Not in JSON, which has it where some did not.
+    #[serde(skip)]
+    pub convergence: Convergence,
     /// Seconds for all signals, without what is computed once.
     pub seconds: f64,
     /// Signals in a second.
@@ -54,6 +57,7 @@ impl Sums {
             nonzeros: vec![0.0; depth],
             stripe_norms: vec![0.0; depth],
             inconsistency: vec![0.0; depth - 1],
+            convergence: Convergence::default(),
             seconds: 0.0,
             signals_per_second: 0.0,
         };
@@ -67,6 +71,7 @@ impl Sums {
             |from: &Tensor<4>, to: Tensor<4>| total((from.clone() - to).square().sum_dims(&[1, 2, 3]).sqrt());
         sums.signals += signals.dims()[0];
         sums.seconds += seconds;
+        sums.convergence.add(&pursued.reports);
         sums.residual += distances(signals, operator.synthesize(pursued.codes.clone()));
         let mut below = signals.clone();
         for (index, (codes, layer)) in representations.into_iter().zip(operator.layers()).enumerate() {

@@ -8,14 +8,22 @@
 //! looks at all atoms and at the duality gap, and takes in those that violate optimality most (M. Massias, A. Gramfort,
 //! J. Salmon, "Celer: a fast solver for the lasso with dual extrapolation", ICML 2018, without the extrapolation).
 //!
+//! Where atoms are coherent or more of them are wanted than a signal has values, sweeps creep and the support's linear system is
+//! singular. A step that would raise the objective is refused, and a signal that does not get on is handed to the exact
+//! active-set method of [`super::active_set`], or, where its support is too large for that, to FISTA; its report says so.
+//!
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
 //! number of threads or on the rest of the batch.
 
+use super::active_set;
 use super::columns::{self, Columns, LANES, correlate, largest, signals_at_once};
 use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
 use super::threshold::soft_threshold_value;
-use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
+use super::{
+    Acceleration, Algorithm, BasisPursuitConfig, Lambda, Problem, ProximalGradientConfig, Pursued, Pursuit,
+    SignalReport, StopReason, take_rows, to_host,
+};
 use crate::error::Result;
 use crate::model::simd::vectorised;
 use crate::model::sparse::energy;
@@ -26,7 +34,21 @@ use rayon::prelude::*;
 #[derive(Debug, Clone)]
 pub struct CoordinateDescent {
     config: BasisPursuitConfig,
+    /// What a signal may cost before it is handed over, as a part of what the active set is expected to cost.
+    patience: f64,
 }
+
+/// [`CoordinateDescent::patience`] of coordinate descent: all in all at most about twice the better of the two.
+const PATIENCE: f64 = 1.0;
+
+/// Sweeps after which a signal that has not converged is handed over, whatever they cost.
+const MANY_SWEEPS: usize = 100;
+
+/// Moves and looks at all atoms that an active set is expected to take to finish what sweeps have begun.
+const EXPECTED_MOVES: f64 = 20.0;
+
+/// Part of the objective by which it may seem to rise from one look at all atoms to the next, by rounding in `f32`.
+const RISE: f64 = 1e-5;
 
 /// A sweep ends the work on the working set when no coefficient moved the objective by more than this part of what the gap
 /// asked for still allows.
@@ -58,7 +80,7 @@ const SIGN_CHANGES: usize = 8;
 
 impl Pursuit for CoordinateDescent {
     fn name(&self) -> &'static str {
-        "coordinate-descent"
+        if self.patience > 0.0 { "coordinate-descent" } else { "active-set" }
     }
 
     /// Takes λ, weights of the deepest layer's atoms, one mask for all signals, and codes to start from.
@@ -135,8 +157,41 @@ impl Pursuit for CoordinateDescent {
         }
         unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
-        Ok(Pursued::consistent(Tensor::from_data(data, &operator.device()), reports))
+        let codes = Tensor::from_data(data, &operator.device());
+        hand_over_rest(problem, &self.config, Pursued::consistent(codes, reports))
     }
+}
+
+/// Goes on by FISTA with signals that neither converged nor used up their iterations.
+///
+/// # Errors
+/// As [`Pursuit::solve`].
+fn hand_over_rest(problem: &Problem, config: &BasisPursuitConfig, found: Pursued) -> Result<Pursued> {
+    let Pursued { codes, mut reports, .. } = found;
+    let open =
+        |report: &SignalReport| report.stop == StopReason::MaxIterations && report.iterations < config.max_iterations;
+    let rows: Vec<usize> = (0..reports.len()).filter(|&row| open(&reports[row])).collect();
+    if rows.is_empty() {
+        return Ok(Pursued::consistent(codes, reports));
+    }
+    let operator = problem.operator();
+    let lambda = Lambda::PerSignal(rows.iter().map(|&row| reports[row].lambda).collect());
+    let flat = operator.flat(codes);
+    let start = operator.code_shaped(take_rows(&flat, &rows));
+    let part = problem.part(&rows, lambda)?.with_start(start)?;
+    let fista = ProximalGradientConfig { basis: config.clone(), ..ProximalGradientConfig::new(Acceleration::Fista) };
+    let again = fista.init()?.solve(&part)?;
+    let mut values = to_host(flat);
+    let len = operator.code().len();
+    let better = to_host(again.codes);
+    for ((&row, report), code) in rows.iter().zip(again.reports).zip(better.chunks_exact(len)) {
+        let before = reports[row].iterations;
+        values[row * len..][..len].copy_from_slice(code);
+        reports[row] =
+            SignalReport { iterations: before + report.iterations, finished_by: Some(Algorithm::Fista), ..report };
+    }
+    let data = TensorData::new(values, operator.code().batched(reports.len()));
+    Ok(Pursued::consistent(Tensor::from_data(data, &operator.device()), reports))
 }
 
 impl CoordinateDescent {
@@ -146,7 +201,16 @@ impl CoordinateDescent {
     /// As [`BasisPursuitConfig::check`].
     pub fn new(config: BasisPursuitConfig) -> Result<Self> {
         config.check()?;
-        Ok(Self { config })
+        Ok(Self { config, patience: PATIENCE })
+    }
+
+    /// The active-set method alone, without sweeps: slower where coordinate descent gets on.
+    ///
+    /// # Errors
+    /// As [`BasisPursuitConfig::check`].
+    pub fn active_set(config: BasisPursuitConfig) -> Result<Self> {
+        config.check()?;
+        Ok(Self { config, patience: 0.0 })
     }
 
     /// Codes one signal, from the code that is there.
@@ -154,7 +218,7 @@ impl CoordinateDescent {
     fn pursue_one(&self, columns: &Columns, given: Given, code: &mut [f32], workspace: &mut Workspace) -> SignalReport {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
         let (gap, Given { signal, correlations, lambda, started }) = (f64::from(gap), given);
-        let Workspace { working, violators, residual_correlations, support, values } = workspace;
+        let Workspace { working, violators, residual_correlations, support, values, best } = workspace;
         working.clear();
         violators.clear();
         if started {
@@ -165,7 +229,8 @@ impl CoordinateDescent {
         }
         working.admit(violators, columns);
         let energy_of_signal = energy(signal);
-        let mut sweeps = 0;
+        let (mut sweeps, mut stalled, mut lowest) = (0, self.patience == 0.0, f64::INFINITY);
+        let mut work = 0.0;
         loop {
             // Moves accumulate rounding; what the gap is computed from starts afresh.
             support.clear();
@@ -189,7 +254,18 @@ impl CoordinateDescent {
                 certificate = certify(energy(&columns.residual(signal, support, values)));
             }
             let converged = certificate.relative_gap() <= gap;
-            if converged || last {
+            if !converged && certificate.objective > lowest * (1.0 + RISE) {
+                // What the last round did is taken back.
+                code.fill(0.0);
+                best.iter().for_each(|&(place, value)| code[place] = value);
+                stalled = true;
+            }
+            let given_up = !converged && !last && (stalled || sweeps >= MANY_SWEEPS);
+            if given_up && let Some(report) = active_set::finish(columns, signal, lambda, &self.config, sweeps, code) {
+                let finished_by = (self.patience > 0.0).then_some(Algorithm::ActiveSet);
+                return SignalReport { finished_by, ..report };
+            }
+            if converged || last || given_up {
                 return SignalReport {
                     lambda,
                     iterations: sweeps,
@@ -198,8 +274,12 @@ impl CoordinateDescent {
                     data_term: certificate.data_term as f32,
                     nonzeros: support.len(),
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                    finished_by: None,
                 };
             }
+            lowest = lowest.min(certificate.objective);
+            best.clear();
+            best.extend(support.iter().copied().zip(values.iter().copied()));
             violators.clear();
             for (chunk, correlations) in residual_correlations.chunks(CHUNK).enumerate() {
                 if columns::largest(correlations, nonnegative) <= lambda {
@@ -223,23 +303,44 @@ impl CoordinateDescent {
             let wanted = gap.max(AHEAD * certificate.relative_gap());
             let tolerance = SWEEP_TOLERANCE * wanted * certificate.objective / working.members.len().max(1) as f64;
             loop {
-                let progress = working.sweep(lambda, nonnegative);
+                let (progress, changed) = working.sweep(lambda, nonnegative);
                 sweeps += 1;
+                work += (changed * working.members.len()) as f64;
                 if f64::from(progress) <= tolerance || sweeps >= max_iterations {
+                    break;
+                }
+                stalled |= work > self.patience * expected_work(columns, working.nonzeros());
+                if stalled || sweeps >= MANY_SWEEPS {
                     break;
                 }
                 // Correlated atoms settle slowly, yet once their signs are known the rest is a linear system.
                 if sweeps.is_multiple_of(SWEEPS_PER_SOLUTION) {
                     for _ in 0..SIGN_CHANGES {
-                        if working.solve_on_support(lambda) {
-                            break;
+                        work += (working.nonzeros() as f64).powi(3) / 3.0;
+                        match working.solve_on_support(lambda) {
+                            Solved::Reached => break,
+                            Solved::SignChanged => {}
+                            Solved::Refused => {
+                                stalled = true;
+                                break;
+                            }
                         }
+                    }
+                    if stalled {
+                        break;
                     }
                 }
             }
             working.scatter(code);
         }
     }
+}
+
+/// Operations that an active set of so many non-zeros is expected to take.
+fn expected_work(columns: &Columns, nonzeros: usize) -> f64 {
+    let (nonzeros, atom, atoms) = (nonzeros as f64, columns.atom_len() as f64, columns.code_len() as f64);
+    let start = nonzeros * nonzeros * (atom + nonzeros);
+    start + EXPECTED_MOVES * (3.0 * nonzeros * atom + 2.0 * nonzeros * nonzeros + atoms * atom)
 }
 
 /// What is known of one signal.
@@ -261,6 +362,8 @@ struct Workspace {
     residual_correlations: Vec<f32>,
     support: Vec<usize>,
     values: Vec<f32>,
+    /// The non-zeros before the last round.
+    best: Vec<(usize, f32)>,
 }
 
 impl Workspace {
@@ -271,8 +374,19 @@ impl Workspace {
             residual_correlations: vec![0.0; atoms],
             support: Vec::new(),
             values: Vec::new(),
+            best: Vec::new(),
         }
     }
+}
+
+/// What solving the linear system on the support came to.
+enum Solved {
+    /// The minimiser for the present signs was reached, or there is nothing to solve.
+    Reached,
+    /// A coefficient became zero on the way.
+    SignChanged,
+    /// The objective would not have fallen: the support is not linearly independent in `f32`. Nothing was changed.
+    Refused,
 }
 
 /// Some of the atoms with a Gram matrix of their own.
@@ -290,6 +404,8 @@ struct WorkingSet {
     correlations: Vec<f32>,
     /// Memory for the next Gram matrix, and for the linear system.
     spare: Vec<f32>,
+    /// The correlations before a move that may be taken back.
+    saved: Vec<f32>,
     system: System,
 }
 
@@ -299,6 +415,8 @@ struct System {
     support: Vec<usize>,
     matrix: Vec<f64>,
     change: Vec<f64>,
+    /// Minus the gradient of the objective.
+    slopes: Vec<f64>,
 }
 
 impl WorkingSet {
@@ -356,11 +474,17 @@ impl WorkingSet {
         self.members.iter().zip(&self.code).for_each(|(&atom, &value)| code[atom] = value);
     }
 
-    /// Minimises the objective exactly over one coefficient after the other. Returns a bound on the most that one move gained:
-    /// ½ G_jj δ².
+    /// Number of members whose coefficient is not zero.
     #[inline(always)]
-    fn sweep(&mut self, lambda: f32, nonnegative: bool) -> f32 {
-        let mut progress = 0.0f32;
+    fn nonzeros(&self) -> usize {
+        self.code[..self.members.len()].iter().filter(|value| **value != 0.0).count()
+    }
+
+    /// Minimises the objective exactly over one coefficient after the other. Returns a bound on the most that one move gained,
+    /// ½ G_jj δ², and the number of coefficients that moved.
+    #[inline(always)]
+    fn sweep(&mut self, lambda: f32, nonnegative: bool) -> (f32, usize) {
+        let (mut progress, mut changed) = (0.0f32, 0);
         let used = self.members.len().next_multiple_of(LANES);
         let correlations = &mut self.correlations[..used];
         for place in 0..self.members.len() {
@@ -376,33 +500,35 @@ impl WorkingSet {
                 continue;
             }
             self.code[place] = after;
+            changed += 1;
             subtract_scaled(correlations, change, row);
             progress = progress.max(0.5 * energy * change * change);
         }
-        progress
+        (progress, changed)
     }
 }
 
 impl WorkingSet {
     /// Moves the non-zeros towards the minimiser of the objective for their present signs, up to the first sign that would
-    /// change: that coefficient becomes zero. Returns whether the minimiser was reached.
+    /// change: that coefficient becomes zero. A move that does not lower the objective is taken back.
     ///
     /// The step of feature-sign search (H. Lee, A. Battle, R. Raina, A. Ng, "Efficient sparse coding algorithms", NIPS 2006).
     #[inline(always)]
-    fn solve_on_support(&mut self, lambda: f32) -> bool {
-        let System { support, matrix, change } = &mut self.system;
+    fn solve_on_support(&mut self, lambda: f32) -> Solved {
+        let System { support, matrix, change, slopes } = &mut self.system;
         support.clear();
         support.extend((0..self.members.len()).filter(|&place| self.code[place] != 0.0));
         if support.len() > MAX_SUPPORT {
-            return true;
+            return Solved::Reached;
         }
         matrix.clear();
-        change.clear();
+        slopes.clear();
         for &row in &*support {
             let own = &self.gram[row * self.stride..][..self.stride];
             matrix.extend(support.iter().map(|&column| f64::from(own[column])));
-            change.push(f64::from(self.correlations[row]) - f64::from(lambda.copysign(self.code[row])));
+            slopes.push(f64::from(self.correlations[row]) - f64::from(lambda.copysign(self.code[row])));
         }
+        change.clone_from(slopes);
         solve_normal_equations(matrix, change);
         let (mut part, mut blocking) = (1.0, None);
         for (&place, change) in support.iter().zip(&*change) {
@@ -412,14 +538,29 @@ impl WorkingSet {
             }
         }
         let used = self.members.len().next_multiple_of(LANES);
-        for (&place, change) in support.iter().zip(&*change) {
+        self.saved.clear();
+        self.saved.extend_from_slice(&self.correlations[..used]);
+        // Along a line the objective is a parabola: what a move gains is its mean slope times its length.
+        let mut gain = 0.0;
+        for (index, (&place, change)) in support.iter().zip(&mut *change).enumerate() {
             let before = self.code[place];
-            let after = if blocking == Some(place) { 0.0 } else { (f64::from(before) + part * change) as f32 };
+            let after = if blocking == Some(place) { 0.0 } else { (f64::from(before) + part * *change) as f32 };
+            *change = f64::from(before);
+            gain += slopes[index] * f64::from(after - before);
             self.code[place] = after;
             let row = &self.gram[place * self.stride..][..used];
             subtract_scaled(&mut self.correlations[..used], after - before, row);
         }
-        blocking.is_none()
+        for (&place, before) in support.iter().zip(&*change) {
+            let slope = f64::from(self.correlations[place]) - f64::from(lambda.copysign(*before as f32));
+            gain += slope * (f64::from(self.code[place]) - before);
+        }
+        if gain >= 0.0 {
+            return if blocking.is_none() { Solved::Reached } else { Solved::SignChanged };
+        }
+        support.iter().zip(&*change).for_each(|(&place, before)| self.code[place] = *before as f32);
+        self.correlations[..used].copy_from_slice(&self.saved);
+        Solved::Refused
     }
 }
 

@@ -307,6 +307,7 @@ impl<'a> Growth<'a> {
             data_term,
             nonzeros: state.support.len(),
             stop,
+            finished_by: None,
         }
     }
 }

@@ -185,6 +185,7 @@ impl Pursuit for HolisticPursuit {
                 data_term,
                 nonzeros,
                 stop: if open { StopReason::Nonzeros } else { StopReason::Exhausted },
+                finished_by: None,
             })
             .collect();
         Ok(Pursued::consistent(codes, reports))

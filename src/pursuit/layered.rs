@@ -119,6 +119,7 @@ impl Pursuit for LayeredThresholding {
                 data_term,
                 nonzeros,
                 stop: StopReason::Direct,
+                finished_by: None,
             })
             .collect();
         Ok(split(estimates, reports))
@@ -211,6 +212,7 @@ impl Pursuit for LayeredBasisPursuit {
                     data_term,
                     nonzeros,
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                    finished_by: None,
                 }
             })
             .collect();

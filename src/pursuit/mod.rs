@@ -3,9 +3,11 @@
 //! Every pursuit implements [`Pursuit`]: it takes a [`Problem`] (a model on signals of one shape, a batch of signals, the weights
 //! of the penalties, a mask, codes to start from) and returns the representations with a report per signal.
 
+mod active_set;
 mod columns;
 pub mod comparison;
 pub mod config;
+pub mod convergence;
 pub mod coordinate_descent;
 pub mod duality;
 pub mod greedy;
@@ -22,6 +24,7 @@ pub mod subspace;
 pub mod threshold;
 
 pub use config::PursuitConfig;
+pub use convergence::Convergence;
 pub use coordinate_descent::CoordinateDescent;
 pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
 pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
@@ -41,6 +44,7 @@ use crate::error::{Error, Result};
 use crate::model::Operator;
 use crate::model::geometry::SignalShape;
 pub(crate) use crate::model::sparse::to_host;
+use crate::text::counted;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -92,9 +96,11 @@ impl Lambda {
     fn check_for(&self, count: usize) -> Result<()> {
         self.check()?;
         match self {
-            Self::PerSignal(values) if values.len() != count => {
-                Err(Error::shape("lambda per signal", format!("{count} values, one per signal"), values.len()))
-            }
+            Self::PerSignal(values) if values.len() != count => Err(Error::shape(
+                "lambda per signal",
+                format!("{}, one per signal", counted(count, "value")),
+                values.len(),
+            )),
             _ => Ok(()),
         }
     }
@@ -207,6 +213,9 @@ pub struct SignalReport {
     pub nonzeros: usize,
     /// Why it ended.
     pub stop: StopReason,
+    /// The algorithm that the signal was handed to, where the one that was asked for did not get on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_by: Option<Algorithm>,
 }
 
 /// What a pursuit found.
@@ -428,16 +437,19 @@ pub enum Algorithm {
     CoordinateDescent,
     /// Descent on the residual of a convolution, on a working set.
     ResidualDescent,
+    /// The exact active-set method in `f64` that coordinate descent ends with where it stalls.
+    ActiveSet,
 }
 
 impl Algorithm {
     /// Every algorithm, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 5] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (Self::Auto, "auto"),
         (Self::Ista, "ista"),
         (Self::Fista, "fista"),
         (Self::CoordinateDescent, "coordinate-descent"),
         (Self::ResidualDescent, "residual-descent"),
+        (Self::ActiveSet, "active-set"),
     ];
 
     /// Its name in flags.
@@ -485,6 +497,7 @@ impl Algorithm {
             Self::Ista => Box::new(proximal(Acceleration::Ista).init()?),
             Self::CoordinateDescent => Box::new(CoordinateDescent::new(config.clone())?),
             Self::ResidualDescent => Box::new(ResidualDescent::new(config.clone())?),
+            Self::ActiveSet => Box::new(CoordinateDescent::active_set(config.clone())?),
         })
     }
 }

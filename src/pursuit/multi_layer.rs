@@ -194,6 +194,7 @@ fn run(problem: &Problem, basis: &BasisPursuitConfig, check_every: usize, mut st
                     (_, true) => StopReason::FixedPoint,
                     _ => StopReason::MaxIterations,
                 },
+                finished_by: None,
             });
             done.push(position);
         }

@@ -128,6 +128,7 @@ impl Pursuit for ProximalGradient {
                     data_term: certificate.data_term as f32,
                     nonzeros,
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                    finished_by: None,
                 });
                 done.push(position);
             }
@@ -299,6 +300,7 @@ pub fn report_on(
         data_term: certificate.data_term as f32,
         nonzeros,
         stop: StopReason::MaxIterations,
+        finished_by: None,
     });
     Ok(reports.collect())
 }

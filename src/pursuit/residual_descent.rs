@@ -176,6 +176,7 @@ impl ResidualDescent {
                     data_term: certificate.data_term as f32,
                     nonzeros,
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                    finished_by: None,
                 };
             }
             let is_settled = look.violators.len() * NEWCOMERS < set.members().count();

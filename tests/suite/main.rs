@@ -17,14 +17,20 @@ mod model_file;
 #[cfg(feature = "autodiff")]
 mod networks;
 mod operator;
+mod output_files;
 mod pursuit;
 #[cfg(feature = "autodiff")]
 mod pursuits_autodiff;
+mod pursuits_coherent;
 mod pursuits_model;
 mod pursuits_problem;
 mod pursuits_reference;
 mod reference;
 mod residual_descent;
+#[cfg(unix)]
+mod runs_cli;
+#[cfg(feature = "train")]
+mod rivals_revived;
 mod theory;
 mod theory_cli;
 #[cfg(unix)]

@@ -245,6 +245,8 @@ mod training {
             optimization: OptimizationConfig { learning_rate: 2e-3, ..OptimizationConfig::default() },
             device: device.clone(),
             resume: None,
+            measure_start: false,
+            reseeding: None,
             losses: Vec::new(),
             dashboard: false,
         };
