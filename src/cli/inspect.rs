@@ -90,6 +90,8 @@ impl InspectArgs {
         // The bound that first-order pursuits would step with.
         let bound = operator.squared_norm_bound();
         let costs = Costs::new(geometry);
+        // Where positions share no sample, pursuits code each one's window.
+        let window = geometry.window().map(|window| (geometry.code().height * geometry.code().width, window.signal()));
 
         if self.json {
             let layers: Vec<_> = layers
@@ -114,6 +116,7 @@ impl InspectArgs {
                 "squared_norm_bound": bound,
                 "multiplications": costs,
                 "application": operator.application(),
+                "windows": window.map(|(count, signal)| json!({ "count": count, "signal": signal.to_string() })),
                 "coding": defaults,
             }));
         }
@@ -163,6 +166,9 @@ impl InspectArgs {
             .row("λ", defaults.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
             .row("sign of γ_L", if defaults.nonnegative { "non-negative" } else { "both" })
             .row(format!("‖D^({})‖²", model.depth()), format!("at most {}", number(bound)));
+        if let Some((count, signal)) = window {
+            summary.row("positions", format!("share no sample: coded as {count} signals of {signal}"));
+        }
         output::print(&format!(
             "{}\n\n{}\n\n{}\n\n{}\n  (of one pursuit iteration, for one signal)",
             summary.text(),

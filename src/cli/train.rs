@@ -79,7 +79,7 @@ pub struct TrainArgs {
     /// Passes over the training signals
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Signals per step
+    /// Signals per step; where positions share no sample (1x1 kernels, patches side by side), positions per step
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Weight λ of the ℓ1 norm
@@ -583,6 +583,16 @@ impl Observer for Screen {
         let progress = self.progress.get_or_insert_with(|| Progress::new("initialising", "%", 100));
         let done = ((layer - 1) as f32 + part) / (self.layers.max(2) - 1) as f32;
         progress.set((100.0 * done) as u64);
+    }
+
+    fn coding(&mut self, part: f32) {
+        let Some(progress) = self.progress.as_ref().filter(|_| part < 1.0) else { return };
+        let text = format!("this step's batch: {:.0}% coded", 100.0 * part);
+        if !progress.is_visible() && self.last_line.elapsed() > LINE_EVERY {
+            self.last_line = Instant::now();
+            progress.line(&text);
+        }
+        progress.message(text);
     }
 
     fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {

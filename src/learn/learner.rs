@@ -11,6 +11,7 @@ use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::geometry::{Geometry, LayerGeometry};
 use crate::model::sparse::{HostFilters, norm, to_host};
+use crate::model::windows::Windows;
 use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursued};
 use crate::random::{Purpose, stream};
@@ -32,6 +33,8 @@ pub struct Learner {
     pub(super) step: usize,
     /// Number of training signals.
     pub(super) signals: usize,
+    /// Signals of a step.
+    batch_size: usize,
     steps_per_epoch: usize,
     pub(super) device: Device,
 }
@@ -41,6 +44,11 @@ struct Batch {
     signals: Tensor<4>,
     pursued: Pursued,
 }
+
+/// Code values that are coded between two looks at whether to go on, and signals at least. Fixed numbers, so that codes, which some
+/// pursuits round by the size of the batch, do not depend on how fast they are found.
+const CODED_AT_ONCE: usize = 1 << 18;
+const LEAST_AT_ONCE: usize = 16;
 
 impl Learner {
     /// Starts a run: dictionaries initialised from the training signals.
@@ -91,10 +99,12 @@ impl Learner {
             }
             UpdateRule::Pursuit | UpdateRule::Unrolled => Vec::new(),
         };
+        let batch_size = batch_size(config, &geometry);
         Ok(Self {
             idle: vec![0; geometry.code().channels],
             signals: source.len(),
-            steps_per_epoch: source.len().div_ceil(config.learning.batch_size),
+            batch_size,
+            steps_per_epoch: source.len().div_ceil(batch_size),
             config: config.clone(),
             geometry,
             cascade,
@@ -154,16 +164,26 @@ impl Learner {
     /// # Errors
     /// Signals that cannot be read; the rule `unrolled`, which takes its steps in [`super::Run::train`].
     pub fn step(&mut self, source: &dyn Source) -> Result<BatchSums> {
+        self.step_while(source, |_| true)?.ok_or_else(|| Error::Interrupted("no step was taken".into()))
+    }
+
+    /// [`Self::step`] that can be given up while it codes. `progress` is told the part of the batch that is coded and ends the step,
+    /// with `None` and nothing changed, by `false`.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn step_while(&mut self, source: &dyn Source, progress: impl FnMut(f32) -> bool) -> Result<Option<BatchSums>> {
         let learning = self.config.learning.clone();
         if learning.update == UpdateRule::Unrolled {
             return Err(Error::parameter("update", "unrolled", "pursuit or gradient; unrolled steps are a run's"));
         }
         let (epoch, within) = (self.step / self.steps_per_epoch, self.step % self.steps_per_epoch);
         let order = self.order(source.len(), epoch);
-        let end = ((within + 1) * learning.batch_size).min(order.len());
+        let end = ((within + 1) * self.batch_size).min(order.len());
         let mut stopwatch = Stopwatch::start();
         let operator = operator(&self.cascade, &self.device)?;
-        let (batch, mut sums) = self.code(&operator, source, &order[within * learning.batch_size..end])?;
+        let indices = &order[within * self.batch_size..end];
+        let Some((batch, mut sums)) = self.code(&operator, source, indices, progress)? else { return Ok(None) };
         let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
         let codes: Vec<f32> = to_host(pursued.codes.clone());
@@ -198,7 +218,7 @@ impl Learner {
             self.reseed(&operator, &batch);
         }
         stopwatch.lap(&mut sums.seconds.dictionaries);
-        Ok(sums)
+        Ok(Some(sums))
     }
 
     /// Codes held-out signals with the dictionaries as they are, in batches. `progress` is told the part that is done and ends it,
@@ -212,13 +232,13 @@ impl Learner {
         let batch = self.config.learning.batch_size;
         for start in (0..source.len()).step_by(batch) {
             let indices: Vec<usize> = (start..(start + batch).min(source.len())).collect();
-            let (_, sums) = self.code(&operator, source, &indices)?;
+            let of_all = |part: f32| (start as f32 + part * indices.len() as f32) / source.len() as f32;
+            let Some((_, sums)) = self.code(&operator, source, &indices, |part| progress(of_all(part)))? else {
+                return Ok(None);
+            };
             match &mut total {
                 Some(total) => total.add(&sums),
                 None => total = Some(sums),
-            }
-            if !progress((start + indices.len()) as f32 / source.len() as f32) {
-                return Ok(None);
             }
         }
         let total = total.ok_or_else(|| Error::shape("held-out signals", "at least one", 0))?;
@@ -237,8 +257,15 @@ impl Learner {
         order
     }
 
-    /// Reads, normalises and codes some signals.
-    fn code(&self, operator: &Operator, source: &dyn Source, indices: &[usize]) -> Result<(Batch, BatchSums)> {
+    /// Reads, normalises and codes some signals, some at a time. `progress` is told the part that is coded and ends it, with `None`,
+    /// by `false`.
+    fn code(
+        &self,
+        operator: &Operator,
+        source: &dyn Source,
+        indices: &[usize],
+        mut progress: impl FnMut(f32) -> bool,
+    ) -> Result<Option<(Batch, BatchSums)>> {
         let learning = &self.config.learning;
         let shape = source.shape();
         let (mut stopwatch, mut seconds) = (Stopwatch::start(), Phases::default());
@@ -253,13 +280,29 @@ impl Learner {
             nonnegative: learning.nonnegative,
         };
         let lambda = self.lambda();
-        let pursued =
-            Algorithm::Auto.init(&pursuit, operator)?.pursue(operator, signals.clone(), &Lambda::Absolute(lambda))?;
+        let pursuit = Algorithm::Auto.init(&pursuit, operator)?;
+        let (mut codes, mut reports) = (Vec::new(), Vec::with_capacity(indices.len()));
+        let at_once = (CODED_AT_ONCE / operator.code().len()).max(LEAST_AT_ONCE);
+        for start in (0..indices.len()).step_by(at_once) {
+            let end = (start + at_once).min(indices.len());
+            let part = match (start, end - start == indices.len()) {
+                (0, true) => signals.clone(),
+                _ => signals.clone().slice([start..end, 0..shape.channels, 0..shape.height, 0..shape.width]),
+            };
+            let pursued = pursuit.pursue(operator, part, &Lambda::Absolute(lambda))?;
+            codes.push(pursued.codes);
+            reports.extend(pursued.reports);
+            if !progress(end as f32 / indices.len() as f32) {
+                return Ok(None);
+            }
+        }
+        let codes = if codes.len() == 1 { codes.swap_remove(0) } else { Tensor::cat(codes, 0) };
+        let pursued = Pursued::consistent(codes, reports);
         stopwatch.lap(&mut seconds.coding);
         let mut sums = BatchSums::new(&self.cascade, &self.geometry, &signals, &pursued, &undo, lambda);
         stopwatch.lap(&mut seconds.measuring);
         sums.seconds = seconds;
-        Ok((Batch { signals, pursued }, sums))
+        Ok(Some((Batch { signals, pursued }, sums)))
     }
 
     /// Counts a step, whose codes used the deepest atoms so often.
@@ -300,8 +343,8 @@ impl Learner {
     }
 }
 
-/// Windows of at most `count` signals that are represented badly, one after the other, for atoms to start again from: of every signal
-/// that at the place of its largest residual.
+/// At most `count` windows that are represented badly, one after the other, for atoms to start again from: of every signal that at
+/// the place of its largest residual, or any where all windows are signals of their own.
 pub(super) fn worst_windows(
     windows_of: &LayerGeometry,
     (signals, residuals): (&[f32], &[f32]),
@@ -310,17 +353,21 @@ pub(super) fn worst_windows(
 ) -> Vec<f32> {
     let len = windows_of.signal.len();
     let (rows, columns) = (windows_of.code.height, windows_of.code.width);
-    // One place per signal, that of the largest residual; the worst signals first.
-    let mut places: Vec<(f32, usize, [usize; 2])> = (0..signals.len() / len)
-        .map(|signal| {
-            let residual = &residuals[signal * len..][..len];
-            let energies = (0..rows * columns).map(|place| {
-                let position = [place / columns, place % columns];
-                (norm(&windows(windows_of, [(residual, position)])), signal, position)
-            });
-            energies.max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, signal, [0, 0]))
+    let energies = |signal: usize| {
+        let residual = &residuals[signal * len..][..len];
+        (0..rows * columns).map(move |place| {
+            let position = [place / columns, place % columns];
+            (norm(&windows(windows_of, [(residual, position)])), signal, position)
         })
-        .collect();
+    };
+    let all = 0..signals.len() / len;
+    // The worst first.
+    let mut places: Vec<(f32, usize, [usize; 2])> = match windows_of.is_disjoint() {
+        true => all.flat_map(energies).collect(),
+        false => all
+            .map(|signal| energies(signal).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, signal, [0, 0])))
+            .collect(),
+    };
     places.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     // A choice among the worse half, so that two searches in a row do not seed the same.
     let half = places.len().div_ceil(2);
@@ -328,6 +375,17 @@ pub(super) fn worst_windows(
     places.shuffle(&mut generator);
     places.truncate(count);
     windows(windows_of, places.iter().map(|&(_, signal, position)| (&signals[signal * len..][..len], position)))
+}
+
+/// Signals of a step: what the configuration says, of windows where those are signals of their own. Steps of unrolled training, which
+/// are another loop's, are counted in whole signals.
+fn batch_size(config: &TrainConfig, geometry: &Geometry) -> usize {
+    let learning = &config.learning;
+    let windows = geometry.effective_layer().as_ref().and_then(Windows::of);
+    match windows.filter(|_| learning.update != UpdateRule::Unrolled) {
+        Some(windows) => (learning.batch_size / windows.positions()).max(1),
+        None => learning.batch_size,
+    }
 }
 
 /// Checks a configuration against itself and the signals.

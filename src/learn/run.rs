@@ -143,6 +143,8 @@ pub struct HeldOut<'a> {
 pub trait Observer {
     /// The initialisation of a layer (from 1) has come this far.
     fn initializing(&mut self, layer: usize, part: f32);
+    /// Coding of the next step's batch has come this far.
+    fn coding(&mut self, _part: f32) {}
     /// A step or an epoch is done.
     fn record(&mut self, record: &Record, learner: &Learner) -> Result<()>;
     /// Coding of the held-out signals has come this far.
@@ -497,7 +499,14 @@ impl Run {
                 continue;
             }
             let epoch = learner.steps_done() / per_epoch + 1;
-            let sums = learner.step(&*data.train)?;
+            let sums = learner.step_while(&*data.train, |part| {
+                observer.coding(part);
+                !stop()
+            })?;
+            let Some(sums) = sums else {
+                self.save_checkpoint()?;
+                return Ok(Outcome::Interrupted);
+            };
             let mut batch = sums.summary();
             batch.dead_atoms = learner.dead_atoms().len();
             let record =

@@ -14,11 +14,14 @@
 //! Padding of the first layer crops atoms at the border, so that A counts energy that is not there. A then bounds the true
 //! curvature from above, and B is corrected so that the gradient at the current dictionary is exact: a surrogate that
 //! majorises the data term.
+//!
+//! Where positions share no sample there is one δ as well, and signals are added as the windows that they are ([`Windows`]).
 
 use crate::model::correlation::inner_products;
-use crate::model::geometry::LayerGeometry;
+use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::simd::vectorised;
 use crate::model::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
+use crate::model::windows::Windows;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -41,6 +44,45 @@ struct NonZero {
     row: usize,
     column: usize,
     value: f32,
+}
+
+/// The non-zeros of one code in the order of their positions.
+struct ByPosition {
+    nonzeros: Vec<NonZero>,
+    /// Where those of every position start; one more than there are positions.
+    starts: Vec<u32>,
+    width: usize,
+}
+
+impl ByPosition {
+    fn new(signal: usize, code: &[f32], geometry: &LayerGeometry) -> Self {
+        let SignalShape { height, width, .. } = geometry.code;
+        let place = |(index, value)| {
+            let [atom, row, column] = geometry.place(index);
+            NonZero { signal, atom, row, column, value }
+        };
+        let mut nonzeros: Vec<NonZero> = nonzeros(code).map(place).collect();
+        // Atoms keep their order.
+        nonzeros.sort_by_key(|nonzero| nonzero.row * width + nonzero.column);
+        let mut starts = vec![0; height * width + 1];
+        nonzeros.iter().for_each(|nonzero| starts[nonzero.row * width + nonzero.column + 1] += 1);
+        for position in 0..height * width {
+            starts[position + 1] += starts[position];
+        }
+        Self { nonzeros, starts, width }
+    }
+
+    /// Those of which the position is no further from one of them than `reach`.
+    fn near(&self, center: &NonZero, reach: [usize; 2]) -> impl Iterator<Item = &NonZero> {
+        let height = (self.starts.len() - 1) / self.width;
+        let rows = center.row.saturating_sub(reach[0])..(center.row + reach[0] + 1).min(height);
+        let columns = center.column.saturating_sub(reach[1])..(center.column + reach[1] + 1).min(self.width);
+        rows.flat_map(move |row| {
+            let [first, last] =
+                [columns.start, columns.end].map(|column| self.starts[row * self.width + column] as usize);
+            &self.nonzeros[first..last]
+        })
+    }
 }
 
 impl Statistics {
@@ -82,51 +124,45 @@ impl Statistics {
     /// - `signals`, `codes`: one after the other, as the geometry says; `filters`: those the codes were found with.
     pub fn add(&mut self, signals: &[f32], codes: &[f32], filters: &HostFilters, weight: f32, device: &Device) {
         let cropped = self.geometry.padding != [0, 0];
-        let (code_len, signal_len) = (self.geometry.code.len(), self.geometry.signal.len());
-        let count = codes.len() / code_len;
+        let scale = weight / (codes.len() / self.geometry.code.len()).max(1) as f32;
         let keep = 1.0 - weight;
         let product_before = cropped.then(|| self.product(filters, device));
         self.second.iter_mut().for_each(|value| *value *= keep);
         self.first.iter_mut().for_each(|value| *value *= keep);
-        let scale = weight / count.max(1) as f32;
 
-        let by_signal: Vec<Vec<NonZero>> = codes
-            .chunks_exact(code_len)
+        let windows = Windows::of(&self.geometry).map(|windows| windows_of(&windows, signals, codes));
+        let (geometry, signals, codes) = match &windows {
+            Some((geometry, signals, codes)) => (geometry, signals.as_slice(), codes.as_slice()),
+            None => (&self.geometry, signals, codes),
+        };
+        let (code_len, signal_len) = (geometry.code.len(), geometry.signal.len());
+        let by_signal: Vec<ByPosition> = codes
+            .par_chunks_exact(code_len)
             .enumerate()
-            .map(|(signal, code)| {
-                let place = |(index, value)| {
-                    let [atom, row, column] = self.geometry.place(index);
-                    NonZero { signal, atom, row, column, value }
-                };
-                nonzeros(code).map(place).collect()
-            })
+            .map(|(signal, code)| ByPosition::new(signal, code, geometry))
             .collect();
-        let mut by_atom: Vec<Vec<&NonZero>> = vec![Vec::new(); self.geometry.code.channels];
-        by_signal.iter().flatten().for_each(|nonzero| by_atom[nonzero.atom].push(nonzero));
+        let mut by_atom: Vec<Vec<&NonZero>> = vec![Vec::new(); geometry.code.channels];
+        by_signal.iter().flat_map(|code| &code.nonzeros).for_each(|nonzero| by_atom[nonzero.atom].push(nonzero));
 
         // Atom by atom, so that the sums are the same whatever the number of threads.
-        let (reach, shifts, atoms) = (self.reach, self.shifts(), self.geometry.code.channels);
+        let (reach, shifts, atoms) = (self.reach, self.geometry.shifts(), geometry.code.channels);
         self.second.par_chunks_exact_mut(shifts[0] * shifts[1] * atoms).zip(&by_atom).for_each(|(sum, own)| {
             for a in own {
-                for b in &by_signal[a.signal] {
-                    let down = a.row.wrapping_sub(b.row).wrapping_add(reach[0]);
-                    let across = a.column.wrapping_sub(b.column).wrapping_add(reach[1]);
-                    if down < shifts[0] && across < shifts[1] {
-                        sum[(down * shifts[1] + across) * atoms + b.atom] += scale * a.value * b.value;
-                    }
+                for b in by_signal[a.signal].near(a, reach) {
+                    let (down, across) = (a.row + reach[0] - b.row, a.column + reach[1] - b.column);
+                    sum[(down * shifts[1] + across) * atoms + b.atom] += scale * a.value * b.value;
                 }
             }
         });
         // Correlations of codes with the signals; where atoms are cropped, with minus the residuals.
         let targets = if cropped {
-            let dictionary = SparseDictionary::new(filters, &self.geometry);
+            let dictionary = SparseDictionary::new(filters, geometry);
             let mut residuals = dictionary.synthesize(codes);
             residuals.iter_mut().zip(signals).for_each(|(residual, signal)| *residual = signal - *residual);
             std::borrow::Cow::Owned(residuals)
         } else {
             std::borrow::Cow::Borrowed(signals)
         };
-        let geometry = &self.geometry;
         self.first.par_chunks_exact_mut(geometry.atom_len()).zip(&by_atom).for_each(|(sum, own)| {
             for a in own {
                 let signal = &targets[a.signal * signal_len..][..signal_len];
@@ -345,6 +381,16 @@ fn add_moved(out: &mut [f32], filter: &[f32], kernel: [usize; 2], moved: [isize;
     }
 }
 
+/// A layer on one window, and signals and codes window by window.
+fn windows_of(windows: &Windows, signals: &[f32], codes: &[f32]) -> (LayerGeometry, Vec<f32>, Vec<f32>) {
+    let count = codes.len() / windows.layer().code.len();
+    let mut of_signals = vec![0.0; count * windows.positions() * windows.layer().atom_len()];
+    windows.cut_into(signals, &mut of_signals);
+    let mut of_codes = vec![0.0; codes.len()];
+    windows.cut_codes_into(codes, &mut of_codes);
+    (windows.window(), of_signals, of_codes)
+}
+
 /// Inner product, summed in `f64`.
 pub(super) fn inner(left: &[f32], right: &[f32]) -> f64 {
     left.iter().zip(right).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
@@ -380,9 +426,11 @@ mod tests {
 
     const COUNT: usize = 5;
 
-    /// A matrix; strides and a rectangle with several channels; fewer positions than atoms reach.
+    /// A matrix; strides and a rectangle with several channels; fewer positions than atoms reach; positions that share no sample.
     fn uncropped() -> Vec<LayerGeometry> {
         vec![
+            layer([3, 4, 5], LayerShape::new(6, 1, 1)),
+            layer([2, 9, 11], LayerShape::new(4, Pair([2, 3]), Pair([4, 4]))),
             layer([1, 5, 4], LayerShape::new(7, Pair([5, 4]), 1)),
             layer([2, 9, 11], LayerShape::new(4, Pair([4, 3]), Pair([2, 1]))),
             layer([1, 7, 6], LayerShape::new(3, 5, 1)),

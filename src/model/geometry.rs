@@ -290,6 +290,12 @@ impl LayerGeometry {
             && self.kernel == [self.signal.height, self.signal.width]
     }
 
+    /// Whether no two positions share a sample and no atom is cropped: kernels no larger than strides (or one position) in both
+    /// directions, no padding. D is then one matrix on every position's window of the signal.
+    pub fn is_disjoint(&self) -> bool {
+        self.padding == [0, 0] && self.reach() == [0, 0]
+    }
+
     /// Multiplications of one synthesis (equally: one analysis) of one signal.
     pub fn multiplications(&self) -> u64 {
         self.code.len() as u64 * self.atom_len() as u64
@@ -445,6 +451,21 @@ impl Geometry {
         }
     }
 
+    /// The same layers on the window of the signal that one position of γ_L sees, where γ_L has several and D^(L) is disjoint
+    /// ([`LayerGeometry::is_disjoint`]): a signal is then so many signals of that geometry, each with a code of one position. `None`
+    /// elsewhere.
+    pub fn window(&self) -> Option<Self> {
+        let layer = self.effective_layer().filter(|layer| layer.is_disjoint() && !layer.code.is_single_position())?;
+        let signal = SignalShape::new(layer.signal.channels, layer.kernel[0], layer.kernel[1]);
+        let layers = self.layers.iter().map(|layer| LayerShape {
+            atoms: layer.code.channels,
+            kernel: Pair(layer.kernel),
+            stride: Pair(layer.stride),
+            padding: Pair(layer.padding),
+        });
+        Self::new(signal, &layers.collect::<Vec<_>>()).ok()
+    }
+
     /// Code positions of layer i = `depth`, counted from every border, at which padding may crop the effective atom of D^(i):
     /// b^(i) = ⌈(b^(i−1) + p_i)/s_i⌉. All others hold the same atoms, moved.
     ///
@@ -552,6 +573,35 @@ mod tests {
             let code = [4, 4][axis];
             let covered = (code - 1) * effective.stride[axis] + effective.kernel[axis] + effective.output_padding[axis];
             assert_eq!(covered, extent + 2 * effective.padding[axis]);
+        }
+    }
+
+    #[test]
+    fn windows_of_disjoint_positions() {
+        let window = |signal: SignalShape, layers: &[LayerShape]| Geometry::new(signal, layers).unwrap().window();
+        let maps = window(SignalShape::new(64, 8, 8), &[LayerShape::new(128, 1, 1)]).unwrap();
+        assert_eq!((maps.signal(), maps.code()), (SignalShape::new(64, 1, 1), SignalShape::new(128, 1, 1)));
+        // Gaps between windows, samples beyond the last one.
+        let gaps = window(SignalShape::new(1, 20, 33), &[LayerShape::new(9, Pair([4, 5]), Pair([5, 7]))]).unwrap();
+        assert_eq!((gaps.signal(), gaps.code()), (SignalShape::new(1, 4, 5), SignalShape::new(9, 1, 1)));
+        // One row of positions: the vertical stride does not matter.
+        let row = window(SignalShape::new(2, 6, 12), &[LayerShape::new(3, Pair([6, 4]), Pair([1, 4]))]).unwrap();
+        assert_eq!(row.signal(), SignalShape::new(2, 6, 4));
+        // Two layers that overlap, or not, below a deepest one that does not.
+        let layers = [LayerShape::new(4, 3, 1), LayerShape::new(8, 2, 4)];
+        let deep = window(SignalShape::new(1, 12, 12), &layers).unwrap();
+        assert_eq!((deep.signal(), deep.layers()[0].code), (SignalShape::new(1, 4, 4), SignalShape::new(4, 2, 2)));
+        assert_eq!(deep.code(), SignalShape::new(8, 1, 1));
+        let none = [
+            // Overlap, padding in either layer, and one position, which is no case of its own.
+            (SignalShape::new(1, 20, 20), vec![LayerShape::new(9, 4, 3)]),
+            (SignalShape::new(1, 20, 20), vec![LayerShape::new(9, 4, 4).with_padding(1)]),
+            (SignalShape::new(1, 12, 12), vec![LayerShape::new(4, 3, 1), LayerShape::new(8, 2, 4).with_padding(1)]),
+            (SignalShape::new(1, 12, 12), vec![LayerShape::new(4, 3, 1), LayerShape::new(8, 2, 3)]),
+            (SignalShape::new(1, 8, 8), vec![LayerShape::new(9, 8, 8)]),
+        ];
+        for (signal, layers) in none {
+            assert_eq!(window(signal, &layers), None, "{layers:?}");
         }
     }
 

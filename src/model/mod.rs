@@ -22,6 +22,7 @@ pub(crate) mod simd;
 pub mod sparse;
 pub mod spectrum;
 pub mod stripe;
+pub mod windows;
 
 pub use config::ModelConfig;
 pub use dictionary::Dictionary;

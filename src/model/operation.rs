@@ -1,10 +1,10 @@
 //! Synthesis, analysis and the gradient with respect to the filters as operations of their own on burn's backends.
 //!
 //! burn's CPU convolutions copy windows (im2col) and reach a fraction of what the machine can do; on Flex these operations are
-//! the direct convolutions of [`super::convolution`], in batches of small signals those of [`super::batched`], or cost what the
-//! non-zeros cost ([`super::sparse`]) where few are left: codes, and the filters of upper layers, which are the codes of the
-//! effective atoms. Every other backend does what it does best: its own convolutions. Derivatives are the operations themselves,
-//! since synthesis and analysis are each other's adjoint.
+//! the direct convolutions of [`super::convolution`], in batches of small signals those of [`super::batched`], matrix products where
+//! windows share no sample ([`super::windows`]), or cost what the non-zeros cost ([`super::sparse`]) where few are left: codes, and
+//! the filters of upper layers, which are the codes of the effective atoms. Every other backend does what it does best: its own
+//! convolutions. Derivatives are the operations themselves, since synthesis and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
@@ -101,6 +101,28 @@ fn by_windows<B: Backend>(signals: FloatTensor<B>, filters: FloatTensor<B>, laye
     B::float_reshape(B::float_permute(products, &[1, 2, 0]), Shape::new([count, atoms, rows, columns]))
 }
 
+/// The product of two matrices, whatever the dimensions that their values are in.
+#[cfg(feature = "flex")]
+fn product<B: Backend>(
+    left: FloatTensor<B>,
+    dims: [usize; 2],
+    right: FloatTensor<B>,
+    right_dims: [usize; 2],
+) -> FloatTensor<B> {
+    B::float_matmul(B::float_reshape(left, Shape::new(dims)), B::float_reshape(right, Shape::new(right_dims)))
+}
+
+/// A matrix the other way round.
+#[cfg(feature = "flex")]
+fn transposed<B: Backend>(matrix: FloatTensor<B>, dims: [usize; 2]) -> FloatTensor<B> {
+    B::float_transpose(B::float_reshape(matrix, Shape::new(dims)))
+}
+
+#[cfg(feature = "flex")]
+fn reshaped<B: Backend>(values: FloatTensor<B>, dims: [usize; 4]) -> FloatTensor<B> {
+    B::float_reshape(values, Shape::new(dims))
+}
+
 /// Dᵀx. Shapes as [`super::Dictionary::analyze`].
 pub(super) fn analysis(signals: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
     let (signals, filters) = (signals.into_dispatch(), filters.into_dispatch());
@@ -121,10 +143,14 @@ pub(super) fn gradient(residuals: Tensor<4>, codes: Tensor<4>, filters: Tensor<4
 
 #[cfg(feature = "flex")]
 mod flex {
-    use super::{DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, options};
+    use super::{
+        DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, options, product,
+        reshaped, transposed,
+    };
     use crate::model::batched;
     use crate::model::convolution::{analyze_once, filter_gradient_into, synthesize_once};
     use crate::model::sparse::{HostFilters, SparseDictionary, by_lines, density, gradient_by_nonzeros};
+    use crate::model::windows::Windows;
     use burn::backend::ops::ModuleOps;
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::TensorData;
@@ -146,6 +172,15 @@ mod flex {
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
+            if let Some(windows) = Windows::of(&layer) {
+                let (windows_there, [rows, len]) = cut(&signals.to_contiguous(), &layer, &windows);
+                let filters = transposed::<Self>(filters, [layer.code.channels, len]);
+                let products = product::<Self>(windows_there, [rows, len], filters, [len, layer.code.channels]);
+                let products = products.to_contiguous();
+                return tensor(layer.code.batched(rows / windows.positions()), |out| {
+                    windows.join_codes_into(products.storage::<f32>(), out);
+                });
+            }
             let batched = is_small(&layer) && batched::suits_analysis(signals.shape()[0], &layer);
             if !batched && has_few_windows(&layer) {
                 return by_windows::<Self>(signals, filters, &layer);
@@ -170,6 +205,12 @@ mod flex {
             let cost = if by_lines(in_filters, &layer) { LINE } else { ENTRY * in_filters };
             let few = cost * density(codes_there) <= 1.0;
             let count = codes_there.len() / layer.code.len();
+            if let Some(windows) = Windows::of(&layer).filter(|_| !few) {
+                let (codes_there, [rows, atoms]) = cut_codes(&codes, &layer, &windows);
+                let made = product::<Self>(codes_there, [rows, atoms], filters, [atoms, layer.atom_len()]);
+                let made = made.to_contiguous();
+                return tensor(layer.signal.batched(count), |out| windows.join_into(made.storage::<f32>(), out));
+            }
             let batched = is_small(&layer) && batched::suits_synthesis(count, &layer);
             if !few && !batched && is_small(&layer) {
                 return by_matrix_products::<Self>(codes, filters, &layer);
@@ -195,6 +236,13 @@ mod flex {
                     gradient_by_nonzeros(&layer, residuals_there, codes_there, out);
                 });
             }
+            if let Some(windows) = Windows::of(&layer) {
+                let (residuals_there, [rows, len]) = cut(&residuals, &layer, &windows);
+                let (codes_there, [_, atoms]) = cut_codes(&codes, &layer, &windows);
+                let codes_there = transposed::<Self>(codes_there, [rows, atoms]);
+                let sums = product::<Self>(codes_there, [atoms, rows], residuals_there, [rows, len]);
+                return reshaped::<Self>(sums, layer.filter_dims());
+            }
             if is_small(&layer) && batched::suits_gradient(codes_there.len() / layer.code.len(), &layer) {
                 return tensor(layer.filter_dims(), |out| {
                     batched::filter_gradient(&layer, residuals_there, codes_there, out);
@@ -205,6 +253,20 @@ mod flex {
             }
             tensor(layer.filter_dims(), |out| filter_gradient_into(&layer, residuals_there, codes_there, out))
         }
+    }
+
+    /// The windows of contiguous signals, and the rows and columns of the matrix that they are.
+    fn cut(signals: &FlexTensor, layer: &LayerGeometry, windows: &Windows) -> (FlexTensor, [usize; 2]) {
+        let there = signals.storage::<f32>();
+        let dims = [there.len() / layer.signal.len() * windows.positions(), layer.atom_len()];
+        (tensor([dims[0], dims[1], 1, 1], |out| windows.cut_into(there, out)), dims)
+    }
+
+    /// The windows' codes of contiguous codes, and the rows and columns of the matrix that they are.
+    fn cut_codes(codes: &FlexTensor, layer: &LayerGeometry, windows: &Windows) -> (FlexTensor, [usize; 2]) {
+        let there = codes.storage::<f32>();
+        let dims = [there.len() / layer.code.channels, layer.code.channels];
+        (tensor([dims[0], dims[1], 1, 1], |out| windows.cut_codes_into(there, out)), dims)
     }
 
     fn is_small(layer: &LayerGeometry) -> bool {

@@ -144,6 +144,7 @@ pub struct Operator {
     gram: OnceLock<Tensor<2>>,
     squared_norm: OnceLock<f64>,
     layers: OnceLock<Vec<Operator>>,
+    window: OnceLock<Option<Box<Operator>>>,
     /// The effective filters on the host.
     host_filters: OnceLock<Vec<f32>>,
     /// The matrix on the host.
@@ -200,6 +201,7 @@ impl Operator {
             gram: OnceLock::new(),
             squared_norm: OnceLock::new(),
             layers: OnceLock::new(),
+            window: OnceLock::new(),
             host_filters: OnceLock::new(),
             host_atoms: OnceLock::new(),
             host_gram: OnceLock::new(),
@@ -287,6 +289,18 @@ impl Operator {
                 })
                 .collect()
         })
+    }
+
+    /// D^(L) on the window of one position, applied in the way that is cheapest for it, where positions share no sample
+    /// ([`Geometry::window`]).
+    pub fn window(&self) -> Option<&Self> {
+        let window = self.window.get_or_init(|| {
+            let geometry = self.geometry.window()?;
+            let application = cheapest(&geometry);
+            let window = Self::assemble(self.filters.clone(), self.strides.clone(), geometry, application);
+            Some(Box::new(window.with_effective_filters(self.effective_filters())))
+        });
+        window.as_deref()
     }
 
     /// Effective atoms as signals, cropped as they are in their places.

@@ -11,6 +11,7 @@
 //! their non-zeros: nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
 //! triangular systems are solved on the host in `f64`.
 
+use super::by_windows::Parts;
 use super::columns::{self, Columns, LANES};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
@@ -20,6 +21,8 @@ use crate::model::sparse::energy;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 
 /// Parameters of [`OrthogonalMatchingPursuit`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,16 +96,59 @@ impl Pursuit for OrthogonalMatchingPursuit {
         let level = f64::from(self.config.residual).powi(2);
         let (rows, operator) = ((0..problem.count()).collect::<Vec<_>>(), problem.operator());
         let (mut found, mut reports) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+        let mut by_windows = Vec::new();
         for rows in rows.chunks(columns::signals_at_once(operator.code().len())) {
             let part = problem.part(rows, Lambda::Absolute(0.0))?;
+            if let Some((codes, of_part)) = self.solve_by_windows(&part, level)? {
+                by_windows.push(codes);
+                reports.extend(of_part);
+                continue;
+            }
             let mut growth = Growth::new(&part)?;
             let stops = growth.grow_to(self.config.nonzeros, level);
             let of_part = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop));
             reports.extend(of_part.collect::<Vec<_>>());
             found.extend(growth.approximations.into_iter().map(|state| (state.support, state.coefficients)));
         }
+        if !by_windows.is_empty() {
+            // All signals have windows, or none has.
+            return Ok(Pursued::consistent(Tensor::cat(by_windows, 0), reports));
+        }
         let supports = found.iter().map(|(support, values)| (support.as_slice(), values.as_slice()));
         Ok(Pursued::consistent(codes_of(operator, supports), reports))
+    }
+}
+
+impl OrthogonalMatchingPursuit {
+    /// Codes and reports where a signal is a batch of windows, whose atoms' inner products can be held; `None` elsewhere. The atoms
+    /// that a signal would pick are those of its windows, in the order of their scores.
+    fn solve_by_windows(&self, problem: &Problem, level: f64) -> Result<Option<(Tensor<4>, Vec<SignalReport>)>> {
+        let Some(parts) = Parts::of(problem)? else { return Ok(None) };
+        let window = parts.problem.operator();
+        if !columns::suits(window, true) {
+            return Ok(None);
+        }
+        let (positions, beyond) = (parts.positions(), parts.energies_beyond(problem));
+        let mut growth = Growth::new(&parts.problem)?;
+        let stops = growth.grow_together(positions, &beyond, self.config.nonzeros, level);
+        let of_windows: Vec<SignalReport> =
+            (0..parts.problem.count()).into_par_iter().map(|row| growth.report(row, stops[row / positions])).collect();
+        let reports = of_windows.chunks_exact(positions).zip(&beyond).map(|(parts, beyond)| {
+            let data_term = parts.iter().map(|part| f64::from(part.data_term)).sum::<f64>() + 0.5 * beyond;
+            let nonzeros = parts.iter().map(|part| part.nonzeros).sum();
+            SignalReport {
+                iterations: nonzeros,
+                objective: data_term as f32,
+                relative_gap: if data_term as f32 == 0.0 { 0.0 } else { 1.0 },
+                data_term: data_term as f32,
+                nonzeros,
+                ..parts[0].clone()
+            }
+        });
+        let reports = reports.collect();
+        let supports =
+            growth.approximations.iter().map(|state| (state.support.as_slice(), state.coefficients.as_slice()));
+        Ok(Some((parts.join(codes_of(window, supports)), reports)))
     }
 }
 
@@ -121,6 +167,9 @@ const SMALL_RESIDUAL: f64 = 1e-2;
 
 /// A residual of less than this part of the signal's energy is also correlated with the atoms as it is.
 const TINY_RESIDUAL: f64 = 1e-6;
+
+/// A score of less than this part of the first one is nothing but rounding.
+const NEGLIGIBLE_SCORE: f32 = 1e-6;
 
 /// A batch of signals that are approximated by ever more atoms.
 pub(super) struct Growth<'a> {
@@ -237,6 +286,29 @@ impl<'a> Growth<'a> {
         }
     }
 
+    /// [`Self::grow_to`] where every `positions` signals are the windows of one, which has `nonzeros` at most and a residual that also
+    /// holds what is beyond its windows: the best atom of all its windows comes next. Inner products are at hand.
+    fn grow_together(&mut self, positions: usize, beyond: &[f64], nonzeros: usize, level: f64) -> Vec<StopReason> {
+        let Means::InnerProducts { columns, correlations } = &self.means else {
+            unreachable!("windows grow together where inner products are at hand");
+        };
+        let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
+        self.approximations
+            .par_chunks_exact_mut(positions)
+            .zip(correlations.par_chunks_exact(positions * code_len))
+            .zip(self.signals.par_chunks_exact(positions * signal_len))
+            .zip(beyond)
+            .map_init(Vec::new, |scratch, (((states, correlations), signals), &beyond)| {
+                let of_window =
+                    |at: usize| (&correlations[at * code_len..][..code_len], &signals[at * signal_len..][..signal_len]);
+                vectorised(
+                    #[inline(always)]
+                    || grow_windows(states, columns, of_window, norms, beyond, (nonzeros, level), scratch),
+                )
+            })
+            .collect()
+    }
+
     /// Adds one atom to each of the signals in `rows` (in ascending order) and projects them anew. Where the best atom depends on
     /// those picked already it is ruled out and nothing is added. Returns the signals for which no atom is left.
     pub(super) fn grow(&mut self, rows: &[usize]) -> Vec<usize> {
@@ -264,7 +336,7 @@ impl<'a> Growth<'a> {
                     .zip(rows)
                     .map(|((state, correlations), &row)| {
                         let first = if mask.is_none() { 0 } else { row * code_len };
-                        state.pick(correlations, &norms[first..][..code_len])
+                        state.pick(correlations, &norms[first..][..code_len]).map(|(place, _)| place)
                     })
                     .collect();
                 let places: Vec<usize> = picks.iter().flatten().copied().collect();
@@ -312,6 +384,59 @@ impl<'a> Growth<'a> {
     }
 }
 
+/// Adds the best atom of all windows of a signal until they have `nonzeros` or a residual of no more energy than `level`.
+///
+/// - of_window: correlations with the atoms, and samples, of a window
+/// - beyond: energy of the samples that no window holds
+#[inline(always)]
+fn grow_windows<'a>(
+    states: &mut [Approximation],
+    columns: &Columns,
+    of_window: impl Fn(usize) -> (&'a [f32], &'a [f32]),
+    norms: &[f32],
+    beyond: f64,
+    (nonzeros, level): (usize, f64),
+    scratch: &mut Vec<f32>,
+) -> StopReason {
+    // Scores are not negative, so that they are in the order of their bits; of equal ones the first window comes first.
+    let mut next: BinaryHeap<(u32, Reverse<usize>, usize)> = BinaryHeap::new();
+    let mut candidate = |state: &mut Approximation, at: usize, next: &mut BinaryHeap<_>| {
+        let (correlations, signal) = of_window(at);
+        if let Some((place, score)) = state.candidate(columns, correlations, signal, norms, scratch) {
+            next.push((score.to_bits(), Reverse(at), place));
+        }
+    };
+    states.iter_mut().enumerate().for_each(|(at, state)| candidate(state, at, &mut next));
+    let first_score = next.peek().map_or(0.0, |&(score, ..)| f32::from_bits(score));
+    let all = |states: &[Approximation]| beyond + states.iter().map(|state| state.residual_energy).sum::<f64>();
+    let mut residual_energy = all(states);
+    let (energy, mut count) = (residual_energy, 0);
+    loop {
+        if residual_energy <= level {
+            return StopReason::Residual;
+        }
+        if count >= nonzeros {
+            return StopReason::Nonzeros;
+        }
+        let Some((score, Reverse(at), place)) = next.pop() else { return StopReason::Exhausted };
+        if f32::from_bits(score) <= NEGLIGIBLE_SCORE * first_score {
+            return StopReason::Exhausted;
+        }
+        let state = &mut states[at];
+        let (correlations, signal) = of_window(at);
+        let before = state.residual_energy;
+        if state.take(place, columns, correlations, signal) {
+            count += 1;
+        }
+        residual_energy += state.residual_energy - before;
+        candidate(state, at, &mut next);
+        if residual_energy < SMALL_RESIDUAL * energy {
+            // As a difference it would be rounding.
+            residual_energy = all(states);
+        }
+    }
+}
+
 /// Codes from supports and coefficients, `[n, m_L, h_L, w_L]`.
 pub(super) fn codes_of<'a>(
     operator: &Operator,
@@ -354,10 +479,10 @@ impl Approximation {
         }
     }
 
-    /// The available atom of largest correlation relative to its norm; of equal ones the first. Correlations of unavailable ones
-    /// become zero.
+    /// The available atom of largest correlation relative to its norm, and that score; of equal ones the first. Correlations of
+    /// unavailable ones become zero.
     #[inline(always)]
-    fn pick(&mut self, correlations: &mut [f32], inverse_norms: &[f32]) -> Option<usize> {
+    fn pick(&mut self, correlations: &mut [f32], inverse_norms: &[f32]) -> Option<(usize, f32)> {
         self.unavailable.iter().for_each(|&place| correlations[place] = 0.0);
         // The largest score of a chunk first, by lanes: that vectorises, and few chunks are looked at more closely.
         let (mut best, mut score) = (None, 0.0f32);
@@ -375,7 +500,7 @@ impl Approximation {
         }
         self.first_score = self.first_score.max(score);
         // Nothing left but rounding.
-        best.filter(|_| score > 1e-6 * self.first_score)
+        best.filter(|_| score > NEGLIGIBLE_SCORE * self.first_score).map(|place| (place, score))
     }
 
     /// Picks the next atom and takes it into the support. Returns whether there was one.
@@ -388,15 +513,35 @@ impl Approximation {
         inverse_norms: &[f32],
         scratch: &mut Vec<f32>,
     ) -> bool {
+        let Some((place, _)) = self.candidate(columns, correlations, signal, inverse_norms, scratch) else {
+            return false;
+        };
+        self.take(place, columns, correlations, signal);
+        true
+    }
+
+    /// The atom that is to be taken next, and its score.
+    #[inline(always)]
+    fn candidate(
+        &mut self,
+        columns: &Columns,
+        correlations: &[f32],
+        signal: &[f32],
+        inverse_norms: &[f32],
+        scratch: &mut Vec<f32>,
+    ) -> Option<(usize, f32)> {
         scratch.resize(correlations.len(), 0.0);
         if self.residual_energy < TINY_RESIDUAL * self.energy {
             columns.correlate_with(&self.residual_by(columns, signal), scratch);
         } else {
             columns.subtract_explained(correlations, &self.support, &self.rounded(), scratch);
         }
-        let Some(place) = self.pick(scratch, inverse_norms) else {
-            return false;
-        };
+        self.pick(scratch, inverse_norms)
+    }
+
+    /// Takes an atom into the support. Returns whether it was independent of the support.
+    #[inline(always)]
+    fn take(&mut self, place: usize, columns: &Columns, correlations: &[f32], signal: &[f32]) -> bool {
         // Rows of the support are at hand already.
         let admitted = self.admit(
             place,
@@ -412,7 +557,7 @@ impl Approximation {
                 self.residual_energy = energy(&self.residual_by(columns, signal));
             }
         }
-        true
+        admitted
     }
 
     fn rounded(&self) -> Vec<f32> {

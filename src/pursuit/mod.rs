@@ -4,6 +4,7 @@
 //! of the penalties, a mask, codes to start from) and returns the representations with a report per signal.
 
 mod active_set;
+mod by_windows;
 mod columns;
 pub mod comparison;
 pub mod config;
@@ -412,7 +413,8 @@ impl BasisPursuitConfig {
     }
 
     /// The algorithm that suits an operator: descent on the residual for convolutions with some tens of positions, coordinate
-    /// descent where codes and the atoms' inner products are few enough for it, FISTA everywhere else.
+    /// descent where codes and the atoms' inner products are few enough for it, FISTA everywhere else. Where positions share no sample,
+    /// what suits a single window.
     ///
     /// # Errors
     /// As [`Self::check`].
@@ -457,8 +459,10 @@ impl Algorithm {
         Self::ALL[self as usize].1
     }
 
-    /// What [`Self::Auto`] is for an operator, as long as there are neither weights nor masks.
+    /// What [`Self::Auto`] is for an operator, as long as there are neither weights nor masks: for its windows, where signals are coded
+    /// window by window.
     fn resolved(self, operator: &Operator) -> Self {
+        let operator = operator.window().unwrap_or(operator);
         self.resolve(operator, columns::suits(operator, true))
     }
 
@@ -478,22 +482,41 @@ impl Algorithm {
     /// # Errors
     /// Settings out of range.
     pub fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
-        let table = !problem.has_separate_masks() && columns::suits(problem.operator(), problem.is_plain());
-        self.resolve(problem.operator(), table).init(config, problem.operator())
+        self.init_where(config, problem.operator(), |operator| {
+            !problem.has_separate_masks() && columns::suits(operator, problem.is_plain())
+        })
     }
 
-    /// The algorithm with those settings, ready to run.
+    /// The algorithm with those settings, ready to run. Where the operator's positions share no sample it codes windows as signals
+    /// of their own, as long as there is no mask.
     ///
     /// # Errors
     /// Settings out of range.
     pub fn init(self, config: &BasisPursuitConfig, operator: &Operator) -> Result<Box<dyn Pursuit>> {
+        self.init_where(config, operator, |operator| columns::suits(operator, true))
+    }
+
+    /// [`Self::init`]; `table` says whether coordinate descent suits an operator.
+    fn init_where(
+        self,
+        config: &BasisPursuitConfig,
+        operator: &Operator,
+        table: impl Fn(&Operator) -> bool,
+    ) -> Result<Box<dyn Pursuit>> {
+        let whole = self.resolve(operator, table(operator)).alone(config)?;
+        let Some(window) = operator.window() else { return Ok(whole) };
+        let window = self.resolve(window, table(window)).alone(config)?;
+        Ok(Box::new(by_windows::ByWindows { window, whole, basis: config.clone() }))
+    }
+
+    /// The algorithm for signals as they are; FISTA for [`Self::Auto`].
+    fn alone(self, config: &BasisPursuitConfig) -> Result<Box<dyn Pursuit>> {
         let proximal = |acceleration| ProximalGradientConfig {
             basis: config.clone(),
             ..ProximalGradientConfig::new(acceleration)
         };
         Ok(match self {
-            Self::Auto => self.resolved(operator).init(config, operator)?,
-            Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
+            Self::Auto | Self::Fista => Box::new(proximal(Acceleration::Fista).init()?),
             Self::Ista => Box::new(proximal(Acceleration::Ista).init()?),
             Self::CoordinateDescent => Box::new(CoordinateDescent::new(config.clone())?),
             Self::ResidualDescent => Box::new(ResidualDescent::new(config.clone())?),

@@ -24,11 +24,12 @@ use super::duality::Certificate;
 use super::proximal_gradient::extrapolate;
 use super::threshold::soft_threshold;
 use super::{
-    Acceleration, BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order,
-    largest, masked, take_rows, to_host, weighted,
+    Acceleration, BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled,
+    by_windows, in_order, largest, masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
 use crate::model::Operator;
+use crate::model::geometry::LayerGeometry;
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -462,7 +463,13 @@ impl Pursuit for MultiLayerProximalGradient {
 
     /// Takes λ and weights of every layer, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
-        Ok(run(problem, &self.config.basis, CHECK_EVERY, self.start(problem, &Learned::default())?))
+        let basis = &self.config.basis;
+        // Where a layer overlaps with itself its norm, and with it the fixed point, is not that of its windows.
+        let disjoint = problem.operator().geometry().layers().iter().all(LayerGeometry::is_disjoint);
+        if disjoint && let Some(found) = by_windows::solve(problem, basis, |parts| self.solve(parts))? {
+            return Ok(found);
+        }
+        Ok(run(problem, basis, CHECK_EVERY, self.start(problem, &Learned::default())?))
     }
 }
 
@@ -696,6 +703,9 @@ impl Pursuit for MultiLayerSplitting {
 
     /// Takes λ and weights of every layer, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        if let Some(found) = by_windows::solve(problem, &self.config.basis, |parts| self.solve(parts))? {
+            return Ok(found);
+        }
         let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
         if problem.count() == 0 {
             return Ok(Pursued::consistent(problem.operator().code_shaped(problem.start()), Vec::new()));

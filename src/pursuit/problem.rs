@@ -244,6 +244,11 @@ impl<'a> Problem<'a> {
         Ok(part)
     }
 
+    /// Whether samples are missing.
+    pub(crate) fn has_mask(&self) -> bool {
+        self.mask.is_some()
+    }
+
     /// Whether every signal has a mask of its own.
     pub(crate) fn has_separate_masks(&self) -> bool {
         self.mask.as_ref().is_some_and(|mask| mask.dims()[0] != 1)

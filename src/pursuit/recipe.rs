@@ -146,10 +146,12 @@ impl Recipe {
             _ => None,
         };
         if let Some(algorithm) = algorithm {
+            let resolved = algorithm.resolved(operator);
+            let operator = operator.window().unwrap_or(operator);
             if operator.application() == Application::Gram {
                 operator.gram();
             }
-            if matches!(algorithm.resolved(operator), Algorithm::Ista | Algorithm::Fista) {
+            if matches!(resolved, Algorithm::Ista | Algorithm::Fista) {
                 operator.squared_norm_bound();
             }
         } else if self.lambda.is_some() {

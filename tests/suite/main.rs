@@ -13,6 +13,7 @@ mod data_cli;
 mod end_to_end;
 mod gradient;
 mod learning;
+mod maps_windows;
 mod model_file;
 #[cfg(feature = "autodiff")]
 mod networks;
