@@ -300,10 +300,10 @@ mod trained {
             let Some(progress) = &self.progress else { return Ok(()) };
             match record {
                 RivalRecord::Start { test_loss, test, .. } => progress.line(&format!(
-                    "start  loss {}  {:.2} dB  FVU {:.3}  dead {}",
+                    "start  loss {}  {:.2} dB  FVU {}  dead {}",
                     number(*test_loss),
                     test.psnr,
-                    test.fvu,
+                    or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     test.dead_units,
                 )),
                 RivalRecord::Step { epoch, step, loss, signals_per_second } => {

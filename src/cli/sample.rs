@@ -2,7 +2,7 @@
 
 use super::coding;
 use super::inputs::Inputs;
-use super::output::{Summary, counted, grouped, number};
+use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt, output};
 use crate::error::{Error, Result};

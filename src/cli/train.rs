@@ -599,8 +599,11 @@ impl Observer for Screen {
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
             Record::Start { test, .. } => progress.line(&format!(
-                "start  objective {:.3}  {:.2} dB  FVU {:.3}  dead {}",
-                test.objective, test.psnr, test.fvu, test.dead_atoms,
+                "start  objective {:.3}  {:.2} dB  FVU {}  dead {}",
+                test.objective,
+                test.psnr,
+                or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
+                test.dead_atoms,
             )),
             Record::Step { epoch, step, batch, .. } => {
                 progress.advance(1);

@@ -339,7 +339,7 @@ pub(super) mod tests {
             assert_eq!(out[..], values(3, 7).iter().map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>());
         }
         for (file, part) in [
-            ([gzip(&bytes), zeros(3), b"text".to_vec()].concat(), "damaged"),
+            ([gzip(&bytes), zeros(3), b"other things".to_vec()].concat(), "damaged"),
             ([gzip(&bytes), gzip(&[1])].concat(), "found more"),
             ([gzip(first), zeros(8)].concat(), "found 20 bytes"),
             ([gzip(first), gzip(second)[..15].to_vec()].concat(), "cut short"),

@@ -83,6 +83,7 @@ mod tests {
             data_term: 0.5,
             nonzeros: 1,
             stop,
+            finished_by: None,
         };
         let ends = [
             report(StopReason::DualityGap, 1e-5),
