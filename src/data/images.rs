@@ -290,7 +290,11 @@ mod tests {
             bytes
         };
         let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
-            ("text.png", b"this is no image".to_vec(), &["expected a PNG, JPEG or PNM image", "begins with \"this is \""]),
+            (
+                "text.png",
+                b"this is no image".to_vec(),
+                &["expected a PNG, JPEG or PNM image", "begins with \"this is \""],
+            ),
             ("empty.png", vec![], &["PNG"]),
             ("gif.png", b"GIF89a\x01\x00\x01\x00\x00\x00\x00;".to_vec(), &["expected a PNG, JPEG or PNM image"]),
             ("short.png", png[..png.len() / 2].to_vec(), &["expected a PNG image"]),
