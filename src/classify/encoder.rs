@@ -532,7 +532,7 @@ mod tests {
         assert!(error(WindowConfig { lambda: Lambda::Absolute(-1.0), ..config(vec![1]) }, shape).is_some());
         assert!(error(WindowConfig { strides: vec![1, 1], ..config(vec![1]) }, shape).is_some());
         assert!(error(config(vec![2]), SignalShape::new(1, 4, 8)).is_some_and(|error| error.contains("5x5")));
-        assert!(error(config(vec![2]), SignalShape::new(2, 8, 8)).is_some_and(|error| error.contains("1 channels")));
+        assert!(error(config(vec![2]), SignalShape::new(2, 8, 8)).is_some_and(|error| error.contains("1 channel")));
         assert!(error(config(vec![1, 2]), shape).is_none());
     }
 }

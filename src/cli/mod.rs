@@ -151,17 +151,7 @@ impl DeviceArgs {
 
 /// Parses the path of a model's file; the folder of a run stands for the model in it.
 pub(crate) fn model_path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().try_map(|path| {
-        let model = path.join(crate::learn::run::MODEL);
-        match path.is_dir() {
-            false => Ok(path),
-            true if model.is_file() => Ok(model),
-            true => {
-                let name = crate::learn::run::MODEL;
-                Err(format!("expected a model's file or a run's folder, found a folder without {name}"))
-            }
-        }
-    })
+    PathBufValueParser::new().map(|path| if path.is_dir() { path.join(crate::learn::run::MODEL) } else { path })
 }
 
 /// Diagnostics of an auto-encoder as lines of a summary.

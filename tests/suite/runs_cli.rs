@@ -393,7 +393,7 @@ fn a_run_stands_for_its_model() {
     assert_eq!(bench.json("inspect --model whole"), bench.json("inspect --model whole/model.safetensors"));
     trains(&bench, "--config small.json --from whole --out further");
     fs::create_dir(bench.path("empty")).unwrap();
-    refuses(&bench, "inspect --model empty", 2, &["--model", "empty", "folder without model.safetensors"]);
+    refuses(&bench, "inspect --model empty", 1, &["cannot read empty/model.safetensors"]);
 }
 
 #[test]
