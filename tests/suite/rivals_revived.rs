@@ -2,7 +2,6 @@
 
 use crate::common;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use common::{devices, host, metrics, tensor};
 use mlcsc::Result;
