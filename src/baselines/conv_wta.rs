@@ -244,7 +244,8 @@ impl Trainable for ConvolutionalWinnerTakeAll {
         let (side, decoder_side) = (self.config.kernel, self.config.decoder_kernel);
         self.decoder = edited(self.decoder, |values| {
             let length = mean_norm(values, still.config.units, units, false);
-            let window = |index: usize| window(&seeds[index].direction, [channels, height, width], places[index], decoder_side);
+            let window =
+                |index: usize| window(&seeds[index].direction, [channels, height, width], places[index], decoder_side);
             replace(values, units, &unit_windows(&window, length));
         });
         if let Some(last) = self.layers.last_mut() {

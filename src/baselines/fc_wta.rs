@@ -10,7 +10,8 @@
 
 use super::layers::{
     TiedLayer, ascend, centred_bias, check_layers, check_part, check_units, count_of, edited, half_squared_error,
-    held_out_progress, is_last_turn, keep_largest, outcome, reseeded_encoder, rows, seeds, shaped, tied_layers, turn, units_shape,
+    held_out_progress, is_last_turn, keep_largest, outcome, reseeded_encoder, rows, seeds, shaped, tied_layers, turn,
+    units_shape,
 };
 use crate::autoencoder::training::used;
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};

@@ -5,8 +5,8 @@
 //! down from a large value over the first part of the training. Codes that serve as features for a classifier keep α·k values.
 
 use super::layers::{
-    centred_bias, check_part, check_units, edited, half_squared_error, keep_largest, outcome, reseeded_encoder, rows, seeds,
-    shaped, units_shape, weights, zeros,
+    centred_bias, check_part, check_units, edited, half_squared_error, keep_largest, outcome, reseeded_encoder, rows,
+    seeds, shaped, units_shape, weights, zeros,
 };
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};

@@ -7,8 +7,8 @@
 //! (H. Cunningham et al., "Sparse Autoencoders Find Highly Interpretable Features in Language Models", ICLR 2024).
 
 use super::layers::{
-    centred_bias, check_units, dense, edited, half_squared_error, normalized_rows, outcome, reseeded_encoder, rows, seeds,
-    shaped, sum_rows, transposed, unit_rows, units_shape,
+    centred_bias, check_units, dense, edited, half_squared_error, normalized_rows, outcome, reseeded_encoder, rows,
+    seeds, shaped, sum_rows, transposed, unit_rows, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};

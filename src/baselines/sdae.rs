@@ -8,8 +8,8 @@
 //! Signals are taken for values in [0, 1]; what lies outside is cut off in the loss.
 
 use super::layers::{
-    TiedLayer, ascend, check_layers, check_units, held_out_progress, is_last_turn, outcome, rows, shaped, sum_rows, tied_layers,
-    turn, units_shape,
+    TiedLayer, ascend, check_layers, check_units, held_out_progress, is_last_turn, outcome, rows, shaped, sum_rows,
+    tied_layers, turn, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};

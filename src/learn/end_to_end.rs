@@ -186,7 +186,8 @@ impl EndToEnd {
         let outcome = std::thread::scope(|scope| {
             let training = scope.spawn(move || {
                 let clock = Clock { done: Arc::new(AtomicUsize::new(done)), steps };
-                let learner = Learner::new(Trainee::new(network.train(), clock.clone(), &self.device), optimizer, scheduler);
+                let learner =
+                    Learner::new(Trainee::new(network.train(), clock.clone(), &self.device), optimizer, scheduler);
                 self.launch(learner, &clock, sender)
             });
             let heard = listen(&receiver, watcher);

@@ -281,8 +281,7 @@ impl Run {
             Some(model) => Learner::from_model(config, model, &*data.train, device)?,
             None => Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?,
         };
-        let run =
-            Self::with_learner(folder, learner, None);
+        let run = Self::with_learner(folder, learner, None);
         run.save_checkpoint()?;
         files::write_bytes(&run.folder.join(METRICS), b"")?;
         Ok(run)

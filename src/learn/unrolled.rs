@@ -18,10 +18,10 @@
 
 use super::cascade::Cascade;
 use super::config::{AtomNorm, LearningConfig, TrainConfig};
-use crate::autoencoder::{Autoencoder, Coded, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
-use crate::error::Result;
 use super::learner::worst_windows;
 use super::surrogate::SurrogateUpdate;
+use crate::autoencoder::{Autoencoder, Coded, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
+use crate::error::Result;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
 use crate::model::{Dictionary, Mlcsc, effective_filters, leaf};
@@ -194,7 +194,8 @@ impl Trainable for UnrolledTraining {
         let update = SurrogateUpdate::new(learning, learning.nonzeros(geometry), &still.device());
         update.seed(&units[..count], &targets, &mut cascade);
         let filters = cascade.into_filters();
-        let autoencoder = self.autoencoder.with_atoms(deepest, &units[..count], |device| filters[deepest].to_tensor(device));
+        let autoencoder =
+            self.autoencoder.with_atoms(deepest, &units[..count], |device| filters[deepest].to_tensor(device));
         Ok(Self { autoencoder, ..self })
     }
 
