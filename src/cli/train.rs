@@ -52,10 +52,10 @@ pub struct TrainArgs {
     /// layers of an unrolled pursuit). Default: pursuit, or what --config says
     #[arg(long, value_name = "NAME")]
     method: Option<String>,
-    /// Iterations of the pursuit that --method unrolled unrolls. Default: 20
+    /// Iterations of the pursuit that --method unrolled unrolls. Default: 30
     #[arg(long, value_name = "T")]
     unrolled_iterations: Option<usize>,
-    /// Learning rate of --method unrolled and of --model. Default: 0.001
+    /// Learning rate of --method unrolled and of --model. Default: 0.003 and 0.001
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
     /// Go on from the dictionaries of a model file or of a run's folder, by whatever method they were learned; their geometry is taken

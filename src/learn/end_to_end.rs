@@ -120,11 +120,25 @@ pub struct EndToEnd {
 /// When units that nothing uses start again; see [`Trainable::reseeded`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Reseeding {
-    /// Steps without use after which a unit is dead, and between two searches for such; no more than an epoch has.
+    /// Steps without use after which a unit is dead, and between two searches for such; in short runs no more than an epoch or
+    /// a tenth of the run has, or 5.
     pub every: usize,
     /// Part of the run after which dead units are left as they are, so that new ones can settle.
     pub until: f32,
 }
+
+impl Reseeding {
+    /// Steps between two searches in a run of so many steps.
+    fn steps(&self, per_epoch: usize, steps: usize) -> usize {
+        self.every.min(per_epoch).min((steps / SEARCHES).max(LEAST_STEPS)).max(1)
+    }
+}
+
+/// Searches for dead units that a run has at least, but for the next number.
+const SEARCHES: usize = 10;
+
+/// Steps without use that are too few to tell a dead unit from a rare one.
+const LEAST_STEPS: usize = 5;
 
 /// How a training ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -561,9 +575,9 @@ impl<A> Loop<A> {
 impl<A: Trainable> Loop<A> {
     /// Starts dead units again when it is time for it.
     fn reseed(&self, learner: &mut Learner<Trainee<A>>, batch: &TrainingBatch) {
-        let Some(Reseeding { every, until }) = self.reseeding else { return };
-        let every = every.min(self.steps_per_epoch).max(1);
-        if !self.clock.done().is_multiple_of(every) || self.clock.progress() >= until {
+        let Some(reseeding) = self.reseeding else { return };
+        let every = reseeding.steps(self.steps_per_epoch, self.clock.steps);
+        if !self.clock.done().is_multiple_of(every) || self.clock.progress() >= reseeding.until {
             return;
         }
         let model = learner.model();
