@@ -205,10 +205,20 @@ mod flex {
             let cost = if by_lines(in_filters, &layer) { LINE } else { ENTRY * in_filters };
             let few = cost * density(codes_there) <= 1.0;
             let count = codes_there.len() / layer.code.len();
-            if let Some(windows) = Windows::of(&layer).filter(|_| !few) {
+            if let Some(windows) = Windows::of(&layer) {
                 let (codes_there, [rows, atoms]) = cut_codes(&codes, &layer, &windows);
-                let made = product::<Self>(codes_there, [rows, atoms], filters, [atoms, layer.atom_len()]);
-                let made = made.to_contiguous();
+                let len = layer.atom_len();
+                let made = match few {
+                    true => {
+                        let flat = windows.flat();
+                        let filters = HostFilters::new(flat.filter_dims(), filters_there.to_vec());
+                        tensor([rows, len, 1, 1], |out| {
+                            let codes = codes_there.storage::<f32>();
+                            SparseDictionary::new(&filters, &flat).synthesize_batch_into(codes, out);
+                        })
+                    }
+                    false => product::<Self>(codes_there, [rows, atoms], filters, [atoms, len]).to_contiguous(),
+                };
                 return tensor(layer.signal.batched(count), |out| windows.join_into(made.storage::<f32>(), out));
             }
             let batched = is_small(&layer) && batched::suits_synthesis(count, &layer);
@@ -231,17 +241,24 @@ mod flex {
         ) -> FloatTensor<Self> {
             let (residuals, codes) = (residuals.to_contiguous(), codes.to_contiguous());
             let (residuals_there, codes_there) = (residuals.storage::<f32>(), codes.storage::<f32>());
-            if layer.padding == [0, 0] && GRADIENT_LINE * density(codes_there) <= 1.0 {
-                return tensor(layer.filter_dims(), |out| {
-                    gradient_by_nonzeros(&layer, residuals_there, codes_there, out);
-                });
-            }
+            let few = layer.padding == [0, 0] && GRADIENT_LINE * density(codes_there) <= 1.0;
             if let Some(windows) = Windows::of(&layer) {
                 let (residuals_there, [rows, len]) = cut(&residuals, &layer, &windows);
                 let (codes_there, [_, atoms]) = cut_codes(&codes, &layer, &windows);
+                if few {
+                    let (residuals, codes) = (residuals_there.storage::<f32>(), codes_there.storage::<f32>());
+                    return tensor(layer.filter_dims(), |out| {
+                        gradient_by_nonzeros(&windows.flat(), residuals, codes, out);
+                    });
+                }
                 let codes_there = transposed::<Self>(codes_there, [rows, atoms]);
                 let sums = product::<Self>(codes_there, [atoms, rows], residuals_there, [rows, len]);
                 return reshaped::<Self>(sums, layer.filter_dims());
+            }
+            if few {
+                return tensor(layer.filter_dims(), |out| {
+                    gradient_by_nonzeros(&layer, residuals_there, codes_there, out);
+                });
             }
             if is_small(&layer) && batched::suits_gradient(codes_there.len() / layer.code.len(), &layer) {
                 return tensor(layer.filter_dims(), |out| {
@@ -408,8 +425,11 @@ mod tests {
     fn sparse_operands_agree_with_dense_ones() {
         let device = crate::device::named(None).unwrap();
         let mut generator = ChaCha8Rng::seed_from_u64(5);
-        for (padding, side) in [(0, 9), (1, 9), (0, 40)] {
-            let shape = LayerShape::new(6, Pair([5, 3]), Pair([2, 1])).with_padding(padding);
+        let overlapping = |padding: usize| LayerShape::new(6, Pair([5, 3]), Pair([2, 1])).with_padding(padding);
+        let disjoint = [LayerShape::new(6, 1, 1), LayerShape::new(6, Pair([2, 3]), Pair([2, 4]))];
+        let cases = [(overlapping(0), 9), (overlapping(1), 9), (overlapping(0), 40)].into_iter();
+        for (shape, side) in cases.chain(disjoint.into_iter().flat_map(|shape| [(shape.clone(), 9), (shape, 30)])) {
+            let padding = shape.padding;
             let layer = Geometry::new(SignalShape::new(2, side, side + 2), &[shape]).unwrap().layers()[0].clone();
             for (in_codes, in_filters) in [(0.02, 0.05), (0.02, 1.0), (1.0, 0.02), (0.0, 1.0)] {
                 let mut draw = |len: usize, density: f64| -> Vec<f32> {

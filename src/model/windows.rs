@@ -47,6 +47,20 @@ impl Windows {
         }
     }
 
+    /// The layer on one window whose values are taken for a line: as many code values as atoms, each of one line.
+    #[cfg(feature = "flex")]
+    pub(super) fn flat(&self) -> LayerGeometry {
+        let len = self.layer.atom_len();
+        LayerGeometry {
+            signal: SignalShape::new(1, 1, len),
+            code: SignalShape::new(self.layer.code.channels, 1, 1),
+            kernel: [1, len],
+            stride: [1, 1],
+            padding: [0, 0],
+            output_padding: [0, 0],
+        }
+    }
+
     /// Windows of one signal.
     pub fn positions(&self) -> usize {
         self.layer.code.height * self.layer.code.width
