@@ -26,5 +26,6 @@ mod reference;
 mod residual_descent;
 mod theory;
 mod theory_cli;
+mod theory_exact;
 #[cfg(unix)]
 mod train_cli;
