@@ -88,7 +88,7 @@ fn main() -> Result<()> {
             let length = level * (energy / args.signals as f32).sqrt();
             let noisy = add_noise(samples.signals.clone(), length, &mut rng);
             let told = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-            let known = Known::of(&profile, &samples.signals, &noisy, &samples.representations, told)?;
+            let known = Known::of(&profile, &noisy, &samples.representations, told)?;
             for (theorem, tally) in theorems.iter().zip(&mut own) {
                 let trials = trial::run(theorem, &profile, &operator, &known)?;
                 trials.iter().zip(&known).for_each(|(trial, known)| tally.add(trial, known));
@@ -168,7 +168,7 @@ impl Tally {
         let bounds: Vec<_> = trial.promise.layers.iter().flatten().collect();
         let norms = known.levels.layers.iter().map(|level| level.norm);
         self.vacuous += bounds.iter().zip(norms).filter(|(bound, norm)| bound.is_vacuous(*norm)).count();
-        let Some(errors) = &trial.errors else { return };
+        let Ok(errors) = &trial.errors else { return };
         self.measured += 1;
         for ((bound, error), ratios) in bounds.iter().zip(errors).zip(&mut self.ratios) {
             let within = |found: f64, promised: f64| found <= promised * (1.0 + ROUNDING.0) + ROUNDING.1;

@@ -105,7 +105,7 @@ fn main() -> Result<()> {
         let samples = sampler.sample(args.signals, &mut rng)?;
         let noisy = samples.signals.clone() + relative_noise(&samples.signals, level, &mut rng);
         let told = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-        let known = Known::of(&profile, &samples.signals, &noisy, &samples.representations, told)?;
+        let known = Known::of(&profile, &noisy, &samples.representations, told)?;
         let of_level: Vec<Row> = PURSUITS
             .iter()
             .map(|(name, theorem)| row(name, theorem.as_ref(), &profile, &operator, &known, &noisy))
@@ -154,14 +154,15 @@ fn row(
     };
     let promised = trials.iter().filter(|trial| trial.promise.holds()).count();
     let all = promised == known.len();
-    let errors: Vec<Vec<Errors>> = match trials.iter().map(|trial| trial.errors.clone()).collect::<Option<Vec<_>>>() {
-        Some(errors) if all => errors,
-        _ => otherwise(name, profile, operator, known, noisy)?
-            .iter()
-            .zip(known)
-            .map(|(estimates, known)| Errors::of(profile, estimates, &known.representations))
-            .collect(),
-    };
+    let errors: Vec<Vec<Errors>> =
+        match trials.iter().map(|trial| trial.errors.clone().ok()).collect::<Option<Vec<_>>>() {
+            Some(errors) if all => errors,
+            _ => otherwise(name, profile, operator, known, noisy)?
+                .iter()
+                .zip(known)
+                .map(|(estimates, known)| Errors::of(profile, estimates, &known.representations))
+                .collect(),
+        };
     let mean = |value: &dyn Fn(usize, usize) -> f64, layer: usize| {
         (0..known.len()).map(|row| value(row, layer) / known[row].levels.layers[layer].norm).sum::<f64>()
             / known.len() as f64

@@ -1,16 +1,17 @@
 //! Pursuits run as the theorems prescribe, on signals whose representations are known: what is measured beside what is promised.
 
 use crate::error::Result;
-use crate::model::geometry::{LayerShape, Pair};
+use crate::model::geometry::{LayerGeometry, LayerShape, Pair};
 use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, ModelConfig, Operator};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
     OrthogonalMatchingPursuitConfig, Problem, Pursuit, Threshold,
 };
-use crate::theory::{DictionaryProfile, Errors, Levels, ModelProfile, Noise, Penalty, Promise, Theorem, bounds};
+use crate::theory::{DictionaryProfile, Errors, Levels, ModelProfile, Noise, Promise, Theorem, bounds};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// Duality gap of basis pursuits: what is measured is then the minimiser's error and not the solver's.
 const GAP: f32 = 1e-6;
@@ -36,22 +37,42 @@ pub struct Known {
 pub struct Trial {
     /// The promise.
     pub promise: Promise,
-    /// The errors of the pursuit, layer by layer; `None` where the theorem prescribes none, or, for [`Theorem::ModelProjection`] and
-    /// [`Theorem::LayeredCoding`], where what was found is not what the theorem speaks of.
-    pub errors: Option<Vec<Errors>>,
+    /// The errors of the pursuit, layer by layer, or why there are none.
+    pub errors: Result<Vec<Errors>, Unmeasured>,
+}
+
+/// Why the errors of a pursuit were not measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmeasured {
+    /// Nothing is promised.
+    NoPromise,
+    /// For [`Theorem::ModelProjection`] and [`Theorem::LayeredCoding`]: what was found is not what the theorem speaks of.
+    NotFound,
+    /// Columns are cropped, and too many to be brought to unit norm one by one.
+    TooLarge,
+}
+
+impl fmt::Display for Unmeasured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPromise => "nothing is promised",
+            Self::NotFound => "the greedy pursuit found nothing that the theorem speaks of",
+            Self::TooLarge => "columns are cropped, and too many to be brought to unit norm one by one",
+        })
+    }
 }
 
 impl Known {
-    /// Signals with noise, from their tensors; `noise` is told the noise of every signal and says what the theorems may know of it.
+    /// Signals with noise, from their tensors; `noise` is told the noise of every signal, y − D^(L)γ_L, and says what the theorems may
+    /// know of it.
     ///
     /// # Shapes
-    /// - clean, noisy: `[n, channels, height, width]`; representations: L tensors, γ_i as `[n, m_i, h_i, w_i]`.
+    /// - noisy: `[n, channels, height, width]`; representations: L tensors, γ_i as `[n, m_i, h_i, w_i]`.
     ///
     /// # Errors
     /// Representations of other shapes than the model's.
     pub fn of(
         profile: &ModelProfile,
-        clean: &Tensor<4>,
         noisy: &Tensor<4>,
         representations: &[Tensor<4>],
         noise: impl Fn(&[f32]) -> Noise,
@@ -61,17 +82,15 @@ impl Known {
         let rows = |values: &[f32]| -> Vec<Vec<f32>> {
             values.chunks_exact((values.len() / count.max(1)).max(1)).map(<[f32]>::to_vec).collect()
         };
-        let (clean, noisy) = (rows(&to_host(clean.clone())), rows(&to_host(noisy.clone())));
+        let noisy = rows(&to_host(noisy.clone()));
         let mut layers: Vec<_> =
             representations.iter().map(|gamma| rows(&to_host(gamma.clone())).into_iter()).collect();
-        let known = levels.into_iter().zip(clean).zip(noisy).map(|((levels, clean), noisy)| {
-            let difference: Vec<f32> = noisy.iter().zip(&clean).map(|(noisy, clean)| noisy - clean).collect();
-            Self {
-                noise: noise(&difference),
-                representations: layers.iter_mut().filter_map(Iterator::next).collect(),
-                levels,
-                noisy,
-            }
+        let known = levels.into_iter().zip(noisy).map(|(levels, noisy)| {
+            let representations: Vec<Vec<f32>> = layers.iter_mut().filter_map(Iterator::next).collect();
+            let clean = profile.synthesize(&representations[representations.len() - 1]);
+            let difference: Vec<f32> =
+                noisy.iter().zip(&clean).map(|(&noisy, clean)| (f64::from(noisy) - clean) as f32).collect();
+            Self { noise: noise(&difference), representations, levels, noisy }
         });
         Ok(known.collect())
     }
@@ -80,57 +99,73 @@ impl Known {
 /// Runs the pursuit of a theorem on signals of which everything is known, each by itself with the parameters that the theorem wants,
 /// and measures.
 ///
-/// Penalties of the convex theorems are on normalised coefficients. Where padding crops columns, so that those of an atom are not equally
-/// long, layered basis pursuit runs over the layers' matrices with normalised columns, and the bound of the projection is that of one
-/// penalty for all.
+/// Penalties of the convex theorems are on normalised coefficients; of a [`Penalty`] that is given, the least. Where padding crops
+/// columns, so that those of an atom are not equally long, basis pursuit runs over a matrix with normalised columns, unless that has
+/// more than 2²⁶ values.
 ///
 /// # Errors
 /// What the pursuits refuse.
 pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signals: &[Known]) -> Result<Vec<Trial>> {
-    let mut trials: Vec<Trial> = signals
-        .iter()
-        .map(|known| {
-            let theorem = as_run(theorem, profile, known);
-            Trial { promise: theorem.promise(profile, &known.levels, &known.noise), errors: None }
-        })
-        .collect();
+    let promises: Vec<Promise> =
+        signals.iter().map(|known| theorem.promise(profile, &known.levels, &known.noise)).collect();
     // What is promised nothing is not run.
-    let open: Vec<usize> = (0..signals.len()).filter(|&row| trials[row].promise.holds()).collect();
-    for (rows, estimates) in estimates(theorem, profile, operator, signals, &open, &trials)? {
+    let open: Vec<usize> = (0..signals.len()).filter(|&row| promises[row].holds()).collect();
+    let too_large = needs_matrices(theorem, profile).iter().any(|layer| {
+        let values = layer.code.len().saturating_mul(layer.signal.len());
+        values > MAX_MATRIX
+    });
+    let found = if too_large { Vec::new() } else { estimates(theorem, profile, operator, signals, &open, &promises)? };
+    let missing = if too_large { Unmeasured::TooLarge } else { Unmeasured::NotFound };
+    let mut trials: Vec<Trial> = promises
+        .into_iter()
+        .map(|promise| Trial { errors: Err(if promise.holds() { missing } else { Unmeasured::NoPromise }), promise })
+        .collect();
+    for (rows, estimates) in found {
         for (place, &row) in rows.iter().enumerate() {
             let own: Vec<Vec<f32>> = estimates.iter().map(|layer| layer[place].clone()).collect();
             if allows(theorem, profile, operator, &signals[row], &own, &trials[row].promise)? {
-                trials[row].errors = Some(Errors::of(profile, &own, &signals[row].representations));
+                trials[row].errors = Ok(Errors::of(profile, &own, &signals[row].representations));
             }
         }
     }
     Ok(trials)
 }
 
-/// Weights of the atoms by which a penalty is one on normalised coefficients, if all columns of an atom are equally long.
-fn weights(dictionary: &DictionaryProfile, atoms: usize) -> Option<Vec<f32>> {
-    let columns = dictionary.norms.len() / atoms;
-    let alike = |norms: &[f32]| norms.iter().all(|norm| (norm - norms[0]).abs() <= 1e-6 * norms[0] && *norm > 0.0);
-    let atoms: Vec<&[f32]> = dictionary.norms.chunks_exact(columns).collect();
-    atoms.iter().all(|norms| alike(norms)).then(|| atoms.iter().map(|norms| norms[0]).collect())
-}
+/// Largest matrix of normalised columns that a pursuit runs over (2²⁶ values: 256 MiB).
+const MAX_MATRIX: usize = 1 << 26;
 
-/// The theorem with the penalty that the pursuit is run with.
-fn as_run(theorem: &Theorem, profile: &ModelProfile, known: &Known) -> Theorem {
-    let dictionary = &profile.effective[profile.depth() - 1];
-    let atoms = profile.geometry().code().channels;
+/// The dictionaries whose columns a convex theorem's pursuit has to bring to unit norm one by one.
+fn needs_matrices(theorem: &Theorem, profile: &ModelProfile) -> Vec<LayerGeometry> {
+    let (geometry, depth) = (profile.geometry(), profile.depth());
     match theorem {
-        Theorem::ConvexProjection { penalty: None } if weights(dictionary, atoms).is_none() => {
-            let penalty = Penalty::plain(plain_lambda(dictionary, &known.noise), dictionary);
-            Theorem::ConvexProjection { penalty: Some(penalty) }
-        }
-        theorem => theorem.clone(),
+        Theorem::ConvexProjection { .. } => match of_deepest(profile) {
+            Some(_) => Vec::new(),
+            None => vec![geometry.windows(depth)],
+        },
+        Theorem::LayeredBasisPursuit { .. } => match of_layers(profile) {
+            Some(_) => Vec::new(),
+            None => geometry.layers().to_vec(),
+        },
+        _ => Vec::new(),
     }
 }
 
-/// λ whose least penalty is 4ε_0.
-fn plain_lambda(dictionary: &DictionaryProfile, noise: &Noise) -> f64 {
-    4.0 * noise.effective_patch * dictionary.max_norm()
+/// [`weights`] of D^(L).
+fn of_deepest(profile: &ModelProfile) -> Option<Vec<f32>> {
+    weights(&profile.effective[profile.depth() - 1], profile.geometry().code().channels)
+}
+
+/// [`weights`] of D_1 … D_L.
+fn of_layers(profile: &ModelProfile) -> Option<Vec<Vec<f32>>> {
+    profile.own.iter().zip(profile.geometry().layers()).map(|(own, layer)| weights(own, layer.code.channels)).collect()
+}
+
+/// Weights of the atoms by which a penalty is one on normalised coefficients, if all columns of an atom are equally long.
+fn weights(dictionary: &DictionaryProfile, atoms: usize) -> Option<Vec<f32>> {
+    let lengths = dictionary.lengths();
+    let alike = |norms: &[f32]| norms.iter().all(|norm| (norm - norms[0]).abs() <= 1e-6 * norms[0] && *norm > 0.0);
+    let atoms: Vec<&[f32]> = lengths.chunks_exact(lengths.len() / atoms).collect();
+    atoms.iter().all(|norms| alike(norms)).then(|| atoms.iter().map(|norms| norms[0]).collect())
 }
 
 /// Estimates of every layer, one list per layer, of some of the signals.
@@ -142,12 +177,11 @@ fn estimates(
     operator: &Operator,
     signals: &[Known],
     open: &[usize],
-    trials: &[Trial],
+    promises: &[Promise],
 ) -> Result<Vec<Estimates>> {
     if open.is_empty() {
         return Ok(Vec::new());
     }
-    let geometry = profile.geometry();
     let problem = || Problem::new(operator, stacked(operator, signals, open));
     let basis = BasisPursuitConfig { gap: GAP, max_iterations: ITERATIONS, nonnegative: false };
     match theorem {
@@ -176,32 +210,39 @@ fn estimates(
             };
             grouped(open, counts).into_iter().map(code).collect()
         }
-        Theorem::ConvexProjection { .. } => {
-            let dictionary = &profile.effective[profile.depth() - 1];
-            let mut problem = problem()?;
-            let lambda = match weights(dictionary, geometry.code().channels) {
-                Some(weights) => {
-                    problem = problem.with_weights(profile.depth(), weights)?;
-                    open.iter().map(|&row| (4.0 * signals[row].noise.effective_patch) as f32).collect()
-                }
-                None => open.iter().map(|&row| plain_lambda(dictionary, &signals[row].noise) as f32).collect(),
+        Theorem::ConvexProjection { penalty } => {
+            let of_signal = |&row: &usize| match penalty {
+                Some(penalty) => penalty.least as f32,
+                None => (4.0 * signals[row].noise.effective_patch) as f32,
             };
-            let problem = problem.with_lambda(Lambda::PerSignal(lambda))?;
-            let found = Algorithm::Auto.init_for(&basis, &problem)?.solve(&problem)?;
-            Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
+            let lambda = Lambda::PerSignal(open.iter().map(of_signal).collect());
+            let representations = match of_deepest(profile) {
+                Some(weights) => {
+                    let problem = problem()?.with_weights(profile.depth(), weights)?.with_lambda(lambda)?;
+                    Algorithm::Auto.init_for(&basis, &problem)?.solve(&problem)?.representations(operator)
+                }
+                None => {
+                    let dictionary = &profile.effective[profile.depth() - 1];
+                    let signals = stacked(operator, signals, open);
+                    operator.propagate(normalised_basis_pursuit(operator, dictionary, signals, lambda, &basis)?)
+                }
+            };
+            Ok(vec![(open.to_vec(), representations.into_iter().map(split).collect())])
         }
-        Theorem::LayeredBasisPursuit { .. } => {
-            // The penalty of a layer is four times the patch error promised for the one before.
+        Theorem::LayeredBasisPursuit { penalties } => {
+            // By default, the penalty of a layer is four times the patch error promised for the one before.
             let error = |row: usize, depth: usize| match depth {
                 0 => signals[row].noise.first_patch,
-                _ => trials[row].promise.layers[depth - 1].as_ref().map_or(0.0, |bound| bound.local),
+                _ => promises[row].layers[depth - 1].as_ref().map_or(0.0, |bound| bound.local),
             };
             let lambda = |depth: usize| {
-                Lambda::PerSignal(open.iter().map(|&row| (4.0 * error(row, depth - 1)) as f32).collect())
+                let of_signal = |&row: &usize| match penalties {
+                    Some(penalties) => penalties[depth - 1].least as f32,
+                    None => (4.0 * error(row, depth - 1)) as f32,
+                };
+                Lambda::PerSignal(open.iter().map(of_signal).collect())
             };
-            let of_atoms = profile.own.iter().zip(geometry.layers());
-            let of_atoms: Option<Vec<_>> = of_atoms.map(|(own, layer)| weights(own, layer.code.channels)).collect();
-            let Some(of_atoms) = of_atoms else {
+            let Some(of_atoms) = of_layers(profile) else {
                 let mut below = stacked(operator, signals, open);
                 let mut found = Vec::new();
                 for (index, (layer, own)) in operator.layers().iter().zip(&profile.own).enumerate() {
@@ -221,11 +262,12 @@ fn estimates(
             let found = LayeredBasisPursuitConfig { basis, ..Default::default() }.init()?.solve(&problem)?;
             Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
         }
-        Theorem::LayeredThresholding { soft, .. } => {
-            let thresholds: Vec<Vec<f64>> = open
-                .iter()
-                .map(|&row| bounds::thresholds(profile, &signals[row].levels, &signals[row].noise, *soft))
-                .collect();
+        Theorem::LayeredThresholding { soft, thresholds } => {
+            let of_signal = |&row: &usize| match thresholds {
+                Some(thresholds) => thresholds.clone(),
+                None => bounds::thresholds(profile, &signals[row].levels, &signals[row].noise, *soft),
+            };
+            let thresholds: Vec<Vec<f64>> = open.iter().map(of_signal).collect();
             let lambda = |depth: usize| Lambda::PerSignal(thresholds.iter().map(|all| all[depth - 1] as f32).collect());
             let problem = problem()?
                 .with_lambda(lambda(profile.depth()))?
@@ -237,18 +279,18 @@ fn estimates(
     }
 }
 
-/// Basis pursuit over the matrix of one layer whose columns are brought to unit norm, each by itself; the codes belong to the columns as
+/// Basis pursuit over the matrix of a layer, or of a whole cascade, whose columns are brought to unit norm, each by itself; the codes belong to the columns as
 /// they are.
 fn normalised_basis_pursuit(
     layer: &Operator,
-    own: &DictionaryProfile,
+    dictionary: &DictionaryProfile,
     signals: Tensor<4>,
     lambda: Lambda,
     basis: &BasisPursuitConfig,
 ) -> Result<Tensor<4>> {
     let (signal, places) = (layer.signal(), (0..layer.code().len()).collect::<Vec<_>>());
     // A column of zeros stays one, and is never chosen.
-    let lengths: Vec<f32> = own.norms.iter().map(|&norm| if norm > 0.0 { norm } else { 1.0 }).collect();
+    let lengths: Vec<f32> = dictionary.lengths().into_iter().map(|norm| if norm > 0.0 { norm } else { 1.0 }).collect();
     let lengths = Tensor::<1>::from_floats(lengths.as_slice(), &layer.device());
     let columns = layer.columns(&places) / lengths.clone().unsqueeze_dim(1);
     // As atoms of the signals' size, which have one position each.
@@ -348,9 +390,9 @@ mod tests {
         let model = Mlcsc::from_filters(config, vec![filters]).unwrap();
         let profile = ModelProfile::new(&model, signal).unwrap();
         let operator = model.operator(signal, Application::Matrix).unwrap();
-        let (own, lambda) = (&profile.own[0], 1.5);
+        let (own, lengths, lambda) = (&profile.own[0], profile.own[0].lengths(), 1.5);
         let (least, most) =
-            own.norms.iter().fold((f32::MAX, 0.0f32), |(least, most), &norm| (least.min(norm), most.max(norm)));
+            lengths.iter().fold((f32::MAX, 0.0f32), |(least, most), &norm| (least.min(norm), most.max(norm)));
         assert!(most > 1.2 * least, "no column is cropped: {least} to {most}");
         let signals = Tensor::random(signal.batched(6), Distribution::Normal(0.0, 1.0), &device);
         let basis = BasisPursuitConfig { gap: 1e-7, ..BasisPursuitConfig::default() };
@@ -361,7 +403,7 @@ mod tests {
         let correlations = to_host(operator.analyze_rows(residual));
         let mut nonzeros = 0;
         for (place, (code, correlation)) in to_host(codes).into_iter().zip(correlations).enumerate() {
-            let correlation = correlation / own.norms[place % own.norms.len()];
+            let correlation = correlation / lengths[place % lengths.len()];
             if code == 0.0 {
                 assert!(correlation.abs() <= lambda * 1.001, "{place}: {correlation}");
             } else {

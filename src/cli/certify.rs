@@ -6,20 +6,27 @@ use super::output;
 use super::output::{counted, number, table};
 use crate::error::{Error, Result};
 use crate::model::sample::{add_noise, generator};
+use crate::model::sparse::to_host;
 use crate::pursuit::PursuitName;
-use crate::theory::certificate::{Certificate, bound_json, median};
-use crate::theory::{Bound, Levels, ModelProfile, Noise, Theorem, Unmet};
+use crate::theory::certificate::{Certificate, Uniqueness, median};
+use crate::theory::{
+    Bound, ColumnPair, DictionaryProfile, LayerLevels, Levels, ModelProfile, Noise, Promise, Theorem, Unmet,
+};
 use crate::trial::{self, Known, Trial};
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// Code signals and say what is proven about their codes
 ///
 /// Of every representation γ_i found: whether it is provably the only one as sparse, and how far those of a signal within --noise
-/// of the coded one can be from it at most. Of every theorem: the noise within which it holds for such representations, and the
-/// error that it promises in every layer. With --noise, the reconstructions are taken for signals, noise of that length is added,
-/// each theorem's own pursuit is run, and the errors are measured. A promise that the zero code would keep is called vacuous.
-/// Units are those of the signals after the model's normalisation.
+/// of the coded one can be from it at most; where the residual exceeds --noise there may be no such signal, and that is said. Of every
+/// theorem: the noise within which it holds for such representations, and the error that it promises in every layer. Theorems speak
+/// of the reconstruction with fresh noise, not of the noise in the data: with --noise, noise of that length is added to the
+/// reconstructions, each theorem's own pursuit is run, told the noise's length and then its length on every patch as well, and the
+/// errors are measured. A promise that the zero code would keep is called vacuous. Of every dictionary: its coherence, the two columns
+/// that have it, copies and zero columns. Numbers are rounded so that what is stated is true of the model's filters as they are.
+/// Units are those of the signals after the model's normalisation; atoms are counted from 0.
 #[derive(Debug, Args)]
 pub(super) struct CertifyArgs {
     #[command(flatten)]
@@ -48,11 +55,23 @@ pub(super) struct CertifyArgs {
     solver: SolverArgs,
 }
 
-/// One signal's certificate, with what was measured for each theorem.
+/// One signal's certificate, with what was measured.
 struct Certified {
     certificate: Certificate,
-    trials: Vec<Trial>,
+    drawn: Option<Drawn>,
 }
+
+/// Noise that was drawn and added to a reconstruction.
+struct Drawn {
+    noise: Noise,
+    /// For every theorem, told no more than the length.
+    of_length: Vec<Trial>,
+    /// For every theorem, told the length on every patch.
+    of_patches: Vec<Trial>,
+}
+
+/// What theorems speak of.
+const CONCERN: &str = "theorems speak of each reconstruction with fresh noise, not of the noise in the data";
 
 impl CertifyArgs {
     fn coding(&self) -> CodingArgs {
@@ -89,26 +108,39 @@ impl CertifyArgs {
         let profile = ModelProfile::new(&model, shape)?;
         let mut rng = generator(self.seed);
         let mut certified = Vec::with_capacity(signals.len());
+        let noise = f64::from(self.noise.unwrap_or(0.0));
         coder.run(&signals, |batch| {
             let operator = coder.operator();
             let representations = operator.propagate(batch.pursued.codes.clone());
             let levels = Levels::of(&profile, &representations)?;
-            let noise = f64::from(self.noise.unwrap_or(0.0));
-            let mut trials: Vec<Vec<Trial>> = levels.iter().map(|_| Vec::new()).collect();
+            let mut drawn: Vec<Option<Drawn>> = levels.iter().map(|_| None).collect();
             if let Some(length) = self.noise.filter(|noise| *noise > 0.0) {
-                let clean = operator.synthesize(batch.pursued.codes.clone());
-                let noisy = add_noise(clean.clone(), length, &mut rng);
-                let told = |_: &[f32]| Noise::of_length(noise);
-                let known = Known::of(&profile, &clean, &noisy, &representations, told)?;
+                let noisy = add_noise(operator.synthesize(batch.pursued.codes.clone()), length, &mut rng);
+                let of_length = Known::of(&profile, &noisy, &representations, |_| Noise::of_length(noise))?;
+                let measured = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
+                let of_patches = Known::of(&profile, &noisy, &representations, measured)?;
+                drawn = of_patches
+                    .iter()
+                    .map(|known| Some(Drawn { noise: known.noise, of_length: Vec::new(), of_patches: Vec::new() }))
+                    .collect();
                 for theorem in Theorem::all() {
-                    let measured = trial::run(&theorem, &profile, operator, &known)?;
-                    trials.iter_mut().zip(measured).for_each(|(trials, trial)| trials.push(trial));
+                    let [of_length, of_patches] =
+                        [&of_length, &of_patches].map(|known| trial::run(&theorem, &profile, operator, known));
+                    for (drawn, (of_length, of_patches)) in
+                        drawn.iter_mut().flatten().zip(of_length?.into_iter().zip(of_patches?))
+                    {
+                        drawn.of_length.push(of_length);
+                        drawn.of_patches.push(of_patches);
+                    }
                 }
             }
-            for ((levels, report), trials) in levels.into_iter().zip(&batch.pursued.reports).zip(trials) {
-                let residual = (2.0 * f64::from(report.data_term)).sqrt();
+            let normalised = to_host(model.config().normalization.apply(batch.signals).0);
+            let (normalised, codes) = (normalised.chunks_exact(shape.len()), to_host(batch.pursued.codes));
+            let codes = codes.chunks_exact(operator.code().len());
+            for ((levels, drawn), (signal, code)) in levels.into_iter().zip(drawn).zip(normalised.zip(codes)) {
+                let residual = profile.distance(signal, code);
                 let certificate = Certificate::new(&profile, levels, residual, noise, &Theorem::all());
-                certified.push(Certified { certificate, trials });
+                certified.push(Certified { certificate, drawn });
             }
             Ok(())
         })?;
@@ -119,16 +151,6 @@ impl CertifyArgs {
     }
 
     fn document(&self, profile: &ModelProfile, signals: &Signals, certified: &[Certified]) -> Value {
-        let dictionary = |own: &crate::theory::DictionaryProfile| {
-            json!({
-                "coherence": own.mutual(),
-                "welch_bound": own.welch,
-                "min_norm": own.min_norm(),
-                "max_norm": own.max_norm(),
-                "stripe_radius": own.radius,
-                "uniqueness_limit": Some(own.uniqueness_limit()).filter(|limit| limit.is_finite()),
-            })
-        };
         json!({
             "model": self.input.model.display().to_string(),
             "signals": signals.len(),
@@ -137,8 +159,9 @@ impl CertifyArgs {
             "pursuit": self.pursuit.name(),
             "noise": self.noise,
             "device": self.input.device.name(),
-            "own": profile.own.iter().map(dictionary).collect::<Value>(),
-            "effective": profile.effective.iter().map(dictionary).collect::<Value>(),
+            "theorems_concern": CONCERN,
+            "own": dictionaries_json(profile, &profile.own),
+            "effective": dictionaries_json(profile, &profile.effective),
             "certificates": certified.iter().map(document_of).collect::<Value>(),
         })
     }
@@ -146,21 +169,142 @@ impl CertifyArgs {
 
 fn document_of(certified: &Certified) -> Value {
     let mut document = certified.certificate.json();
-    for (index, trial) in certified.trials.iter().enumerate() {
-        document["theorems"][index]["measured"] = json!(trial.errors);
-        let norms = certified.certificate.levels.layers.iter().map(|level| level.norm);
-        document["theorems"][index]["layers"] =
-            trial.promise.layers.iter().zip(norms).map(|(bound, norm)| bound_json(bound, norm)).collect();
+    document["fresh_noise"] = json!(certified.drawn.as_ref().map(|drawn| drawn.noise));
+    let Some(drawn) = &certified.drawn else { return document };
+    for (index, (of_length, of_patches)) in drawn.of_length.iter().zip(&drawn.of_patches).enumerate() {
+        let theorem = &mut document["theorems"][index];
+        measured_json(theorem, of_length);
+        let mut known = certified.certificate.promise_json(&of_patches.promise);
+        measured_json(&mut known, of_patches);
+        theorem["known_patches"] = known;
     }
     document
 }
 
-/// The certificates of all signals as two tables and the reasons.
+/// Errors, or why there are none.
+fn measured_json(document: &mut Value, trial: &Trial) {
+    document["measured"] = json!(trial.errors.as_ref().ok());
+    if let Err(reason) = &trial.errors {
+        document["unmeasured"] = json!(reason.to_string());
+    }
+}
+
+fn dictionaries_json(profile: &ModelProfile, dictionaries: &[DictionaryProfile]) -> Value {
+    let of_layer = |(index, dictionary): (usize, &DictionaryProfile)| {
+        let pair =
+            |pair: &ColumnPair| json!({ "atoms": pair.atoms, "positions": pair.positions, "shift": shift(pair) });
+        let zero: Vec<Value> = zero_atoms(profile, dictionary, index)
+            .into_iter()
+            .map(|(atom, [columns, all])| json!({ "atom": atom, "columns": columns, "of": all }))
+            .collect();
+        json!({
+            "coherence": dictionary.mutual(),
+            "attained_by": dictionary.coherence.attained().as_ref().map(pair),
+            "copies": {
+                "pairs": dictionary.coherence.copies_count(),
+                "named": dictionary.coherence.copies().iter().map(pair).collect::<Vec<Value>>(),
+            },
+            "zero_columns": zero,
+            "welch_bound": dictionary.welch,
+            "min_norm": dictionary.min_norm(),
+            "max_norm": dictionary.max_norm(),
+            "stripe_radius": dictionary.radius,
+            "uniqueness_limit": Some(dictionary.uniqueness_limit()).filter(|limit| limit.is_finite()),
+        })
+    };
+    dictionaries.iter().enumerate().map(of_layer).collect()
+}
+
+/// Rows and columns from the first to the second.
+fn shift(pair: &ColumnPair) -> [isize; 2] {
+    let [first, second] = pair.positions;
+    std::array::from_fn(|axis| second[axis] as isize - first[axis] as isize)
+}
+
+/// Atoms with columns that are zero: how many of how many.
+fn zero_atoms(profile: &ModelProfile, dictionary: &DictionaryProfile, index: usize) -> BTreeMap<usize, [usize; 2]> {
+    let code = profile.geometry().layers()[index].code;
+    let positions = code.height * code.width;
+    let mut atoms = BTreeMap::new();
+    for place in dictionary.zero_columns() {
+        atoms.entry(place / positions).or_insert([0, positions])[0] += 1;
+    }
+    atoms
+}
+
+/// The certificates of all signals as tables, the reasons where there is no bound, and what else has to be known.
 fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], noise: Option<f32>) -> String {
     let count = certified.len();
-    let cells = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<String>>();
-    let limit = |limit: f64| if limit.is_finite() { number(limit) } else { "∞".into() };
-    let mut layers = vec![cells(&[
+    let mut reasons = Vec::new();
+    let mut text = format!(
+        "certified {}, E = {}\n{}\n  (limits are ½(1 + 1/μ))\n\n{}",
+        signals.describe(),
+        noise.map_or("0, no --noise being stated".into(), |noise| number(noise.into())),
+        table(&layers(profile, certified, &mut reasons)),
+        table(&dictionaries(profile)),
+    );
+    let of_length: Vec<Vec<Stated>> = (0..Theorem::all().len())
+        .map(|index| {
+            let stated = certified.iter().map(|certified| {
+                let report = &certified.certificate.theorems[index];
+                let trial = certified.drawn.as_ref().map(|drawn| &drawn.of_length[index]);
+                Stated { promise: &report.promise, radius: Some(report.radius), trial }
+            });
+            stated.collect()
+        })
+        .collect();
+    text.push_str("\n\nfor any fresh noise of length E\n");
+    text.push_str(&table(&theorems(profile, certified, &of_length, &mut reasons)));
+    let drawn: Vec<&Drawn> = certified.iter().filter_map(|certified| certified.drawn.as_ref()).collect();
+    if !drawn.is_empty() {
+        let of_patches: Vec<Vec<Stated>> = (0..Theorem::all().len())
+            .map(|index| {
+                let stated = drawn.iter().map(|drawn| {
+                    let trial = &drawn.of_patches[index];
+                    Stated { promise: &trial.promise, radius: None, trial: Some(trial) }
+                });
+                stated.collect()
+            })
+            .collect();
+        let middle = |value: fn(&Noise) -> f64| {
+            let values: Vec<f64> = drawn.iter().map(|drawn| value(&drawn.noise)).collect();
+            median(&values).map_or("–".into(), number)
+        };
+        text.push_str(&format!(
+            "\n\nfor the fresh noise that was drawn: at most {} on a patch of D_1, {} on one of D^({})\n{}",
+            middle(|noise| noise.first_patch),
+            middle(|noise| noise.effective_patch),
+            profile.depth(),
+            table(&theorems(profile, certified, &of_patches, &mut reasons))
+        ));
+    }
+    text.push_str(&format!("\n  (medians over the signals that have a number; {CONCERN})"));
+    if !reasons.is_empty() {
+        text.push_str(&format!(
+            "\n\nno guarantee, for the first of {} that has none\n{}",
+            counted(count, "signal"),
+            reasons.join("\n")
+        ));
+    }
+    let mut notes = faults(profile);
+    notes.extend(exceeded(certified, noise));
+    if !notes.is_empty() {
+        text.push_str(&format!("\n\n{}", notes.join("\n")));
+    }
+    text
+}
+
+fn cells(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|&cell| cell.to_owned()).collect()
+}
+
+fn limit(limit: f64) -> String {
+    if limit.is_finite() { number(limit) } else { "∞".into() }
+}
+
+/// What is certain of the representations found.
+fn layers(profile: &ModelProfile, certified: &[Certified], reasons: &mut Vec<String>) -> Vec<Vec<String>> {
+    let mut rows = vec![cells(&[
         "layer",
         "own stripe",
         "limit",
@@ -172,86 +316,171 @@ fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], nois
     ])];
     for index in 0..profile.depth() {
         let level = |certified: &Certified| certified.certificate.levels.layers[index].clone();
-        let most = |value: fn(&crate::theory::LayerLevels) -> usize| {
+        let most = |value: fn(&LayerLevels) -> usize| {
             certified.iter().map(|certified| value(&level(certified))).max().unwrap_or(0).to_string()
         };
-        let unique = |certified: &&Certified| {
-            certified.certificate.uniqueness[index] != crate::theory::certificate::Uniqueness::Unproven
-        };
+        let unique = |certified: &&Certified| certified.certificate.uniqueness[index] != Uniqueness::Unproven;
         let bounds: Vec<(&Result<Bound, Unmet>, f64)> = certified
             .iter()
             .map(|certified| (&certified.certificate.stability[index], level(certified).norm))
             .collect();
+        if let Some(unmet) = bounds.iter().find_map(|(bound, _)| bound.as_ref().err()) {
+            reasons.push(format!("  within E: {unmet}"));
+        }
         let (within, vacuous) = described(&bounds);
-        layers.push(vec![
+        rows.push(vec![
             (index + 1).to_string(),
             most(|level| level.own_stripe),
             limit(profile.own[index].uniqueness_limit()),
             most(|level| level.effective_stripe),
             limit(profile.effective[index].uniqueness_limit()),
-            format!("{} of {count}", certified.iter().filter(unique).count()),
+            format!("{} of {}", certified.iter().filter(unique).count(), certified.len()),
             within,
             vacuous,
         ]);
     }
-    let measured_too = noise.is_some_and(|noise| noise > 0.0);
-    let mut heading = cells(&["theorem", "holds", "noise radius"]);
+    rows
+}
+
+/// Every dictionary by its name: D_1 … D_L, then D^(2) … D^(L).
+fn named(profile: &ModelProfile) -> impl Iterator<Item = (String, usize, &DictionaryProfile)> {
+    let own = profile.own.iter().enumerate().map(|(index, own)| (format!("D_{}", index + 1), index, own));
+    let effective = profile.effective.iter().enumerate().skip(1);
+    own.chain(effective.map(|(index, effective)| (format!("D^({})", index + 1), index, effective)))
+}
+
+/// Coherences, and the columns that have them.
+fn dictionaries(profile: &ModelProfile) -> Vec<Vec<String>> {
+    let mut rows = vec![cells(&["dictionary", "coherence", "between"])];
+    rows.extend(named(profile).map(|(name, _, dictionary)| {
+        let pair = dictionary.coherence.attained().map_or("–".into(), |found| pair(profile, &found));
+        vec![name, number(dictionary.mutual()), pair]
+    }));
+    rows
+}
+
+/// Two columns by name, with their place where columns are cropped.
+fn pair(profile: &ModelProfile, pair: &ColumnPair) -> String {
+    let [first, second] = pair.atoms;
+    let [down, across] = shift(pair);
+    let cropped = profile.geometry().layers().iter().any(|layer| layer.padding != [0, 0]);
+    let [row, column] = pair.positions[0];
+    let place = if cropped { format!(", the first at [{row}, {column}]") } else { String::new() };
+    match [down, across] {
+        [0, 0] => format!("atoms {first} and {second}{place}"),
+        _ => format!("atoms {first} and {second}, moved by [{down}, {across}]{place}"),
+    }
+}
+
+/// Copies and zero columns, in a line for each dictionary that has any.
+fn faults(profile: &ModelProfile) -> Vec<String> {
+    /// Pairs and atoms that are named in a line.
+    const NAMED: usize = 3;
+    let mut lines = Vec::new();
+    for (name, index, dictionary) in named(profile) {
+        let (coherence, zero) = (&dictionary.coherence, zero_atoms(profile, dictionary, index));
+        let list = |names: Vec<String>, all: usize| {
+            let more = if all > NAMED { format!("; {} more", all - NAMED) } else { String::new() };
+            format!("{}{more}", names.join("; "))
+        };
+        if coherence.copies_count() > 0 {
+            let names = coherence.copies().iter().take(NAMED).map(|copies| pair(profile, copies)).collect();
+            lines.push(format!("copies in {name}: {}", list(names, coherence.copies_count())));
+        }
+        if !zero.is_empty() {
+            let names = zero.iter().take(NAMED).map(|(atom, [columns, all])| match columns == all {
+                true => format!("atom {atom}"),
+                false => format!("atom {atom} at {columns} of {all} positions"),
+            });
+            lines.push(format!("zero columns in {name}: {}", list(names.collect(), zero.len())));
+        }
+    }
+    lines
+}
+
+/// Says where there may be no signal of which stability could speak.
+fn exceeded(certified: &[Certified], noise: Option<f32>) -> Option<String> {
+    let noise = noise?;
+    let residuals: Vec<f64> = certified
+        .iter()
+        .filter(|certified| certified.certificate.residual_exceeds_noise())
+        .map(|certified| certified.certificate.residual)
+        .collect();
+    let largest = residuals.iter().copied().reduce(f64::max)?;
+    Some(format!(
+        "the residual of {} of {} exceeds E = {} (the largest is {}): there may be no signal as sparse within E of them",
+        residuals.len(),
+        counted(certified.len(), "signal"),
+        number(noise.into()),
+        number(largest)
+    ))
+}
+
+/// What a theorem says about one signal.
+struct Stated<'a> {
+    promise: &'a Promise,
+    /// See [`Theorem::radius`]; `None` where it was not asked for.
+    radius: Option<Option<f64>>,
+    trial: Option<&'a Trial>,
+}
+
+/// What every theorem says about all signals.
+fn theorems(
+    profile: &ModelProfile,
+    certified: &[Certified],
+    stated: &[Vec<Stated>],
+    reasons: &mut Vec<String>,
+) -> Vec<Vec<String>> {
+    let has = |test: fn(&Stated) -> bool| stated.iter().flatten().any(test);
+    let (radii, measured) = (has(|stated| stated.radius.is_some()), has(|stated| stated.trial.is_some()));
+    let mut heading = cells(&["theorem", "holds"]);
+    heading.extend(radii.then(|| "noise radius".into()));
     heading.extend((1..=profile.depth()).map(|layer| format!("γ_{layer} within")));
     heading.push("vacuous".into());
-    if measured_too {
+    if measured {
         heading.extend((1..=profile.depth()).map(|layer| format!("γ_{layer} measured")));
     }
-    let (mut rows, mut reasons) = (vec![heading], Vec::new());
-    for (index, theorem) in Theorem::all().iter().enumerate() {
-        let reports: Vec<_> = certified.iter().map(|certified| &certified.certificate.theorems[index]).collect();
-        let radii: Vec<f64> = reports.iter().filter_map(|report| report.radius).collect();
-        let holds = reports.iter().filter(|report| report.promise.holds()).count();
-        let mut row =
-            vec![theorem.name().to_owned(), format!("{holds} of {count}"), median(&radii).map_or("–".into(), limit)];
-        let promise = |place: usize| match certified[place].trials.get(index) {
-            Some(trial) => &trial.promise,
-            None => &certified[place].certificate.theorems[index].promise,
-        };
-        let mut all_vacuous = 0;
-        for layer in 0..profile.depth() {
-            let bounds: Vec<_> = (0..count)
-                .map(|place| (&promise(place).layers[layer], certified[place].certificate.levels.layers[layer].norm))
-                .collect();
-            let (within, _) = described(&bounds);
-            all_vacuous +=
-                bounds.iter().filter(|(bound, norm)| bound.as_ref().is_ok_and(|bound| bound.is_vacuous(*norm))).count();
-            row.push(within);
+    let mut rows = vec![heading];
+    for (theorem, stated) in Theorem::all().iter().zip(stated) {
+        let holds = stated.iter().filter(|stated| stated.promise.holds()).count();
+        let mut row = vec![theorem.name().to_owned(), format!("{holds} of {}", stated.len())];
+        if radii {
+            let radii: Vec<f64> = stated.iter().filter_map(|stated| stated.radius.flatten()).collect();
+            row.push(median(&radii).map_or("–".into(), limit));
         }
-        row.push(if holds == 0 { "–".into() } else { format!("{all_vacuous} of {}", holds * profile.depth()) });
-        if measured_too {
-            for layer in 0..profile.depth() {
-                let errors: Vec<f64> = certified
-                    .iter()
-                    .filter_map(|certified| Some(certified.trials.get(index)?.errors.as_ref()?[layer].global))
-                    .collect();
-                row.push(median(&errors).map_or("–".into(), number));
-            }
+        let (mut all_vacuous, mut all) = (0, 0);
+        for layer in 0..profile.depth() {
+            let bounds: Vec<_> = stated
+                .iter()
+                .zip(certified)
+                .map(|(stated, certified)| {
+                    (&stated.promise.layers[layer], certified.certificate.levels.layers[layer].norm)
+                })
+                .collect();
+            let promised = bounds.iter().filter_map(|(bound, norm)| Some((bound.as_ref().ok()?, norm)));
+            all += promised.clone().count();
+            all_vacuous += promised.filter(|(bound, norm)| bound.is_vacuous(**norm)).count();
+            row.push(described(&bounds).0);
+        }
+        row.push(if all == 0 { "–".into() } else { format!("{all_vacuous} of {all}") });
+        if measured {
+            let errors = |layer: usize| -> Vec<f64> {
+                let errors = stated.iter().filter_map(|stated| stated.trial?.errors.as_ref().ok());
+                errors.map(|errors| errors[layer].global).collect()
+            };
+            row.extend((0..profile.depth()).map(|layer| median(&errors(layer)).map_or("–".into(), number)));
         }
         rows.push(row);
-        if let Some(unmet) = reports.iter().find_map(|report| report.promise.unmet()) {
-            reasons.push(format!("  {}: {unmet}", theorem.name()));
+        if let Some(unmet) = stated.iter().find_map(|stated| stated.promise.unmet()) {
+            let told = if radii { "" } else { ", noise drawn" };
+            reasons.push(format!("  {}{told}: {unmet}", theorem.name()));
+        }
+        let unmeasured = stated.iter().filter(|stated| stated.promise.holds());
+        if let Some(reason) = unmeasured.filter_map(|stated| stated.trial?.errors.as_ref().err()).next() {
+            reasons.push(format!("  {}, not measured: {reason}", theorem.name()));
         }
     }
-    let mut text = format!(
-        "certified {}, E = {}\n{}\n\n{}\n  (medians over the signals that have a number; limits are ½(1 + 1/μ))",
-        signals.describe(),
-        noise.map_or("0".into(), |noise| number(noise.into())),
-        table(&layers),
-        table(&rows)
-    );
-    if !reasons.is_empty() {
-        text.push_str(&format!(
-            "\n\nno guarantee, for the first of {} that has none\n{}",
-            counted(count, "signal"),
-            reasons.join("\n")
-        ));
-    }
-    text
+    rows
 }
 
 /// The median of what is promised, and how much of it is vacuous.

@@ -22,8 +22,8 @@ use std::path::PathBuf;
 /// Draw signals from a model, with all their representations
 ///
 /// γ_L gets random places, magnitudes from 1 to 2 and random signs; γ_{i−1} = D_i γ_i and x = D_1 γ_1 follow, and what comes out
-/// keeps every limit given. Where the dictionaries admit no such signal nothing is written. Everything is in units of the
-/// signals after the model's normalisation.
+/// keeps every limit given. Where no such signal is found, what was tried is said (single atoms, or random supports, as if no entries
+/// ever cancelled) and nothing is written. Everything is in units of the signals after the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct SampleArgs {
     /// Model file, or the folder of a run

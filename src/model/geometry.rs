@@ -477,20 +477,6 @@ impl Geometry {
         })
     }
 
-    /// The smallest signal, no larger than this geometry's, on which the columns of D^(i), i = `depth`, meet each other in every
-    /// way in which they do here: cropped at each border and whole, at all relative shifts of up to `reach` code positions.
-    ///
-    /// # Panics
-    /// If `depth` is 0 or larger than the number of layers.
-    pub fn representative_signal(&self, depth: usize, reach: [usize; 2]) -> SignalShape {
-        let (signal, code) = (self.signal(), self.layers[depth - 1].code);
-        let (border, stride) = (self.border(depth), self.effective(depth).stride);
-        // Whole strides are taken away, so that what the strides don't reach stays the same in every layer.
-        let spare =
-            |axis: usize, positions: usize| positions.saturating_sub(2 * border[axis] + reach[axis] + 1) * stride[axis];
-        SignalShape::new(signal.channels, signal.height - spare(0, code.height), signal.width - spare(1, code.width))
-    }
-
     /// Whether D^(L) is exactly one convolution with the effective filters, at the borders too.
     ///
     /// Padding of the first layer crops signals, which an effective filter's padding does as well. Padding of a deeper layer

@@ -3,7 +3,10 @@
 //! A sparse γ_L alone makes no signal of M_λ: with dense D_2 … D_L its γ_{L−1} is dense, and the model holds next to nothing. The
 //! *dictionary sparsity condition* says when every sparse γ_L will do (J. Sulam, V. Papyan, Y. Romano, M. Elad, "Multi-Layer
 //! Convolutional Sparse Modeling: Pursuit and Dictionary Learning", IEEE Trans. Signal Processing 66(15), 2018); where it does not
-//! hold, [`Sampler`] looks for those that will, place by place, and says so where there is none.
+//! hold, [`Sampler`] looks for those that will, place by place, and says what it has tried where it finds none.
+//!
+//! Supports are propagated as if no two entries ever cancelled. What is drawn therefore keeps its limits; what is not found may exist
+//! all the same, as a combination of atoms in which entries cancel.
 
 use super::geometry::{Geometry, SignalShape};
 use super::operator::Operator;
@@ -97,7 +100,7 @@ impl SampleConfig {
     ///
     /// # Errors
     /// Numbers out of range; not one limit per layer; neither non-zeros nor limits; more non-zeros than γ_L has places; limits that
-    /// not even one atom of D_L keeps.
+    /// no single atom of D_L keeps, its entries counted as if none cancelled.
     pub fn init(self, operator: &Operator) -> Result<Sampler<'_>> {
         let geometry = operator.geometry();
         let code = operator.code();
@@ -158,7 +161,7 @@ pub struct Sampler<'a> {
     operator: &'a Operator,
     config: SampleConfig,
     magnitudes: Vec<SparseDictionary>,
-    /// Places whose atom alone keeps all limits.
+    /// Places whose atom alone keeps all limits, without cancellation.
     admitted: Vec<usize>,
 }
 
@@ -181,7 +184,7 @@ struct Reached {
 }
 
 impl Sampler<'_> {
-    /// Finds the places whose atom alone keeps all limits.
+    /// Finds the places whose atom alone keeps all limits, without cancellation.
     fn admit(&mut self) -> Result<()> {
         let code = self.operator.code();
         let Some(limits) = self.config.limits.clone() else {
@@ -211,7 +214,9 @@ impl Sampler<'_> {
                     format!("limit of layer {layer}"),
                     limits[layer - 1],
                     format!(
-                        "at least {norm}: the sparsest atom of D_{depth} puts as many non-zeros into one stripe of γ_{layer}"
+                        "at least {norm}, the fewest that an atom of D_{depth} within the deeper limits reaches in one stripe of \
+                         γ_{layer}; every atom was tried alone, as if no entries cancelled, and no combination of atoms in which \
+                         some do"
                     ),
                 ))
             }
@@ -359,7 +364,8 @@ impl Sampler<'_> {
             "nonzeros",
             most,
             format!(
-                "at most {}, of which the limit {} of layer {stopped_by} still leaves room for a support ({ATTEMPTS} random ones were tried)",
+                "at most {}, of which the limit {} of layer {stopped_by} still leaves room for a support ({ATTEMPTS} random ones \
+                 were tried, as if no entries cancelled)",
                 most.saturating_sub(fewest_missing),
                 limits[stopped_by - 1],
             ),

@@ -28,6 +28,7 @@
 
 use super::levels::Levels;
 use super::profile::{DictionaryProfile, ModelProfile};
+use super::rounding::{MANY, down, surely_below, up};
 use crate::model::geometry::Geometry;
 use crate::model::stripe::{patch_extent, patch_norm};
 use serde::Serialize;
@@ -50,12 +51,13 @@ impl Noise {
         Self { global: length, first_patch: length, effective_patch: length }
     }
 
-    /// Noise that is known sample by sample.
+    /// Noise that is known sample by sample, each rounded to `f32`, for which the norms are raised.
     ///
     /// # Panics
     /// If the number of samples is not that of the geometry's signals.
     pub fn measured(geometry: &Geometry, noise: &[f32]) -> Self {
-        let patch = |extent| patch_norm(noise, geometry.signal(), extent);
+        let rounded = 1.0 + f64::from(f32::EPSILON);
+        let patch = |extent| up(rounded * patch_norm(noise, geometry.signal(), extent), noise.len());
         let signal = geometry.signal();
         Self {
             global: patch([signal.height, signal.width]),
@@ -101,6 +103,12 @@ pub struct Bound {
 impl Bound {
     fn of_length(global: f64) -> Self {
         Self { global, local: global, largest: global, paper: None }
+    }
+
+    /// Raised by what computing it may have cost.
+    pub(super) fn rounded_up(self) -> Self {
+        let up = |value| up(value, MANY);
+        Self { global: up(self.global), local: up(self.local), largest: up(self.largest), paper: self.paper.map(up) }
     }
 
     /// Whether it says no more than that the zero code would do as well: it is no smaller than ‖γ_i‖₂ = `norm`.
@@ -160,7 +168,7 @@ impl Penalty {
 
     /// λ on every |γ_a|, as ½‖y − Dγ‖² + λ‖γ‖₁ has it.
     pub fn plain(lambda: f64, dictionary: &DictionaryProfile) -> Self {
-        Self { least: lambda / dictionary.max_norm(), largest: lambda / dictionary.min_norm() }
+        Self { least: down(lambda / dictionary.max_norm(), 1), largest: up(lambda / dictionary.min_norm(), 1) }
     }
 }
 
@@ -189,7 +197,8 @@ pub enum Theorem {
     /// With ρ = kμ/(1 − (k − 1)μ), the minimiser restricted to the support is optimal if every penalty outside exceeds what noise and
     /// support can pull: ε_0(1 + ρ) + ρ·(largest penalty) < least penalty. It is then the only minimiser, its support is contained
     /// in the true one, and no |ĉ_a − c_a| exceeds (ε_0 + largest penalty)/(1 − (k − 1)μ). For k ≤ ⅓(1 + 1/μ), ρ ≤ ½ and
-    /// 1 − (k − 1)μ ≥ ⅔(1 + μ), so that the papers' 4ε_0 will do and gives 7.5ε_0.
+    /// 1 − (k − 1)μ ≥ ⅔(1 + μ), so that the papers' 4ε_0 will do and gives 7.5ε_0. With 4ε_0 the condition is 1 + 5ρ < 4 whatever
+    /// the noise, none included: as the penalty goes to zero with it, what is found goes to the sparsest code.
     ConvexProjection {
         /// The penalty; `None`: 4ε_0 on normalised coefficients.
         penalty: Option<Penalty>,
@@ -268,24 +277,26 @@ impl Theorem {
                 layered_thresholding(profile, levels, noise.first_patch, *soft, thresholds.as_deref()).0,
             ),
         };
-        Promise { support, layers }
+        Promise { support, layers: layers.into_iter().map(|bound| bound.map(Bound::rounded_up)).collect() }
     }
 
     /// The largest E such that every layer has a bound whatever the noise with ‖v‖₂ ≤ E: infinite where the conditions do not depend
-    /// on the noise, `None` where they fail without any.
+    /// on the noise, 0 where there is a bound without noise alone, `None` where the conditions fail without any.
     pub fn radius(&self, profile: &ModelProfile, levels: &Levels) -> Option<f64> {
         let holds = |length: f64| self.promise(profile, levels, &Noise::of_length(length)).holds();
-        let scale = levels.layers.iter().map(|layer| layer.norm).fold(f64::MIN_POSITIVE, f64::max);
-        // Conditions only get harder with more noise; a radius that is nothing beside the codes is none.
-        let (mut within, mut beyond) = (1e-9 * scale, 1e6 * scale);
-        if !holds(within) {
+        if !holds(0.0) {
             return None;
         }
+        // Conditions only get harder with more noise. Those that bear as much as this do not depend on it.
+        let (mut within, mut beyond) = (NEAR, FAR);
         if holds(beyond) {
             return Some(f64::INFINITY);
         }
+        if !holds(within) {
+            return Some(0.0);
+        }
         for _ in 0..100 {
-            let middle = 0.5 * (within + beyond);
+            let middle = within.sqrt() * beyond.sqrt();
             if holds(middle) { within = middle } else { beyond = middle }
         }
         Some(within)
@@ -298,6 +309,10 @@ pub fn thresholds(profile: &ModelProfile, levels: &Levels, noise: &Noise, soft: 
     layered_thresholding(profile, levels, noise.first_patch, soft, None).1
 }
 
+/// Lengths of noise between which radii are sought: what bears no more than the least counts as bearing none.
+const NEAR: f64 = 1e-60;
+const FAR: f64 = 1e200;
+
 /// In which norm the paper states its rounder bound.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Paper {
@@ -308,7 +323,8 @@ enum Paper {
 /// ‖γ_i‖ˢ_{0,∞} < ½(1 + 1/μ), with no column that is zero.
 fn unique(layer: usize, name: &str, stripe: usize, dictionary: &DictionaryProfile) -> Result<(), Unmet> {
     let limit = dictionary.uniqueness_limit();
-    if (stripe as f64) < limit {
+    // Not by the limit alone: the bounds divide by what is left.
+    if (stripe as f64) < limit && gershgorin(2 * stripe, dictionary.mutual()) > 0.0 {
         return Ok(());
     }
     let condition = if dictionary.min_norm() > 0.0 {
@@ -319,9 +335,9 @@ fn unique(layer: usize, name: &str, stripe: usize, dictionary: &DictionaryProfil
     Err(Unmet { layer, condition, found: stripe as f64, limit })
 }
 
-/// 1 − (k − 1)μ.
+/// 1 − (k − 1)μ, rounded down.
 fn gershgorin(stripe: usize, coherence: f64) -> f64 {
-    1.0 - stripe.saturating_sub(1) as f64 * coherence
+    (1.0 - up(stripe.saturating_sub(1) as f64 * coherence, 1)).next_down()
 }
 
 /// Bounds for every layer of two signals in the model that are at most `distance` apart, both as sparse as the levels say.
@@ -361,13 +377,13 @@ fn greedy(profile: &ModelProfile, levels: &Levels, noise: &Noise) -> Result<Boun
         return Ok(Bound::of_length(0.0));
     }
     unique(layer, &format!("D^({layer})"), stripe, dictionary)?;
-    let room = 0.5 * (1.0 + coherence) - noise.effective_patch / level.effective_least;
-    if stripe as f64 * coherence >= room {
+    let (pull, limit) = (noise.effective_patch / level.effective_least, 0.5 * (1.0 + coherence));
+    if !surely_below(stripe as f64 * coherence + pull, limit) {
         return Err(Unmet {
             layer,
             condition: format!("‖γ_{layer}‖ˢ·μ(D^({layer})) < ½(1 + μ(D^({layer}))) − ε_0/|γ_{layer}|_min"),
             found: stripe as f64 * coherence,
-            limit: room,
+            limit: limit - pull,
         });
     }
     let least = gershgorin(stripe, coherence);
@@ -376,32 +392,37 @@ fn greedy(profile: &ModelProfile, levels: &Levels, noise: &Noise) -> Result<Boun
     Ok(Bound { global, local: global.min(largest * (level.patch as f64).sqrt()), largest, paper: Some(global) })
 }
 
-/// The largest error of an entry after basis pursuit with noise of at most `noise` on every atom.
+/// The largest error of an entry after basis pursuit with noise of at most `noise` on every atom and that penalty, by default the
+/// papers'.
 fn relaxed(
     (layer, name): (usize, &str),
     stripe: usize,
     dictionary: &DictionaryProfile,
     noise: f64,
-    penalty: Penalty,
+    penalty: Option<Penalty>,
 ) -> Result<f64, Unmet> {
     unique(layer, name, stripe, dictionary)?;
     let coherence = dictionary.mutual();
     let least = gershgorin(stripe, coherence);
     let pull = stripe as f64 * coherence / least;
-    let needed = noise * (1.0 + pull) + pull * penalty.largest;
-    // Without noise and penalty there is nothing to be wrong about.
-    if needed >= penalty.least && !(noise == 0.0 && penalty.largest == 0.0) {
-        return Err(Unmet {
-            layer,
-            condition: format!(
-                "(1 + ρ)ε_{} + ρ·(largest penalty) < least penalty, ρ = kμ/(1 − (k − 1)μ) for {name}",
-                layer - 1
+    let (needed, given, condition) = match penalty {
+        // The noise cancels out.
+        None => (1.0 + (1.0 + PENALTY) * pull, PENALTY, format!("1 + {}ρ < {PENALTY}", 1.0 + PENALTY)),
+        Some(penalty) => (
+            noise * (1.0 + pull) + pull * penalty.largest,
+            penalty.least,
+            format!(
+                "(1 + ρ)ε_{} + ρ·(largest penalty) < least penalty",
+                if name.contains('^') { 0 } else { layer - 1 }
             ),
-            found: needed,
-            limit: penalty.least,
-        });
+        ),
+    };
+    if !surely_below(needed, given) {
+        let condition = format!("{condition}, ρ = kμ/(1 − (k − 1)μ) for {name}");
+        return Err(Unmet { layer, condition, found: needed, limit: given });
     }
-    Ok((noise + penalty.largest) / (dictionary.min_norm() * least))
+    let largest = penalty.map_or(PENALTY * noise, |penalty| penalty.largest);
+    Ok((noise + largest) / (dictionary.min_norm() * least))
 }
 
 /// Papers' default: four times the noise on an atom.
@@ -414,7 +435,7 @@ fn third(stripe: usize, dictionary: &DictionaryProfile) -> bool {
     stripe as f64 * dictionary.mutual() <= (1.0 + dictionary.mutual()) / 3.0 && has_unit_columns(dictionary)
 }
 
-/// Whether all norms are 1, to rounding.
+/// Whether all norms are 1, to the rounding of filters; the papers' constants are brought to the norms that there are.
 fn has_unit_columns(dictionary: &DictionaryProfile) -> bool {
     dictionary.min_norm() > 1.0 - 1e-4 && dictionary.max_norm() < 1.0 + 1e-4
 }
@@ -424,16 +445,16 @@ fn convex(profile: &ModelProfile, levels: &Levels, noise: &Noise, penalty: Optio
     let layer = profile.depth();
     let (level, dictionary) = (&levels.layers[layer - 1], &profile.effective[layer - 1]);
     let (stripe, coherence) = (level.effective_stripe, dictionary.mutual());
-    let penalty = penalty.unwrap_or(Penalty::normalized(PENALTY * noise.effective_patch));
     let name = format!("D^({layer})");
     let largest = relaxed((layer, &name), stripe, dictionary, noise.effective_patch, penalty)?;
     let least = gershgorin(stripe, coherence);
     let count = (level.nonzeros as f64).sqrt();
     let most = (1.0 + stripe.saturating_sub(1) as f64 * coherence).sqrt();
-    let by_energy = (most * noise.global + count * penalty.largest) / (dictionary.min_norm() * least);
+    let penalty = penalty.map_or(PENALTY * noise.effective_patch, |penalty| penalty.largest);
+    let by_energy = (most * noise.global + count * penalty) / (dictionary.min_norm() * least);
     let global = by_energy.min(count * largest);
     let patch = (level.patch as f64).sqrt();
-    let paper = third(stripe, dictionary).then_some(PRICE * noise.effective_patch * patch);
+    let paper = third(stripe, dictionary).then_some(PRICE * noise.effective_patch * patch / dictionary.min_norm());
     Ok(Bound { global, local: global.min(largest * patch), largest: largest.min(global), paper })
 }
 
@@ -465,7 +486,7 @@ fn from_deepest(
         current = current.map(|bound| {
             let global = growth * bound.global;
             let local = global.min(growth * cover * bound.local);
-            let factor = 1.5f64.sqrt() * if paper == Some(Paper::Local) { cover } else { 1.0 };
+            let factor = dictionary.max_norm() * 1.5f64.sqrt() * if paper == Some(Paper::Local) { cover } else { 1.0 };
             let paper = bound.paper.filter(|_| half && paper.is_some()).map(|value| factor * value);
             Bound { global, local, largest: local, paper }
         });
@@ -490,11 +511,13 @@ fn layered_basis_pursuit(
     layers
         .map(|(index, (level, dictionary))| {
             let bound = below.clone().and_then(|(noise, paper)| {
-                let penalty = penalties.map_or(Penalty::normalized(PENALTY * noise), |penalties| penalties[index]);
+                let penalty = penalties.map(|penalties| penalties[index]);
                 let name = format!("D_{}", index + 1);
                 let largest = relaxed((index + 1, &name), level.own_stripe, dictionary, noise, penalty)?;
                 let patch = (level.patch as f64).sqrt();
-                let paper = paper.filter(|_| third(level.own_stripe, dictionary)).map(|noise| PRICE * noise * patch);
+                let paper = paper
+                    .filter(|_| third(level.own_stripe, dictionary))
+                    .map(|noise| PRICE * noise * patch / dictionary.min_norm());
                 let global = largest * (level.nonzeros as f64).sqrt();
                 Ok(Bound { global, local: largest * patch, largest, paper })
             });
@@ -531,7 +554,11 @@ fn layered_thresholding(
             };
             // Nothing to be found: any threshold that keeps the noise out will do.
             let inside = if level.own_stripe == 0 { f64::INFINITY } else { inside };
-            if outside >= inside {
+            // What noise and the others of the support take from its least.
+            let taken = least * (others + noise);
+            let hides =
+                |threshold: f64| inside.is_finite() && !surely_below(threshold + taken, least * level.own_least);
+            if hides(outside) {
                 return unmet("w̄(kμ|γ|_max + ε) < w̲(|γ|_min − (k − 1)μ|γ|_max − ε)", outside, inside);
             }
             let threshold = match thresholds {
@@ -539,10 +566,10 @@ fn layered_thresholding(
                 None if inside.is_finite() => outside + ABOVE * (inside - outside),
                 None => outside * (1.0 + ABOVE),
             };
-            if threshold < outside {
+            if threshold < up(outside, MANY) {
                 return unmet("w̄(kμ|γ|_max + ε) ≤ β", outside, threshold);
             }
-            if threshold >= inside {
+            if hides(threshold) {
                 return unmet("β < w̲(|γ|_min − (k − 1)μ|γ|_max − ε)", threshold, inside);
             }
             used.push(threshold);
@@ -550,8 +577,7 @@ fn layered_thresholding(
                 return Ok(Bound::of_length(0.0));
             }
             let scale = (most * most - 1.0).abs().max((1.0 - least * least).abs());
-            // Rounded norms are no reason to be off.
-            let scale = if has_unit_columns(dictionary) { 0.0 } else { scale };
+            let scale = scale + 4.0 * f64::EPSILON * most.max(1.0).powi(2);
             let largest = most * (others + noise) + if soft { threshold } else { 0.0 } + scale * level.largest;
             let of = |count: usize| largest * (count as f64).sqrt();
             Ok(Bound { global: of(level.nonzeros), local: of(level.patch), largest, paper: None })

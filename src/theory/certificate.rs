@@ -24,14 +24,15 @@ pub enum Uniqueness {
 ///
 /// *Uniqueness* is about x̂ = D^(L) γ̂_L, exactly: no other representations of x̂ in the model are as sparse in every stripe that counts.
 /// *Stability* is about y: a signal x within E of y, whose representations are no less sparse than those found, has representations
-/// within the bound of those found, whichever pursuit found them. *Promises* are about what a pursuit would find of x̂ with noise.
+/// within the bound of those found, whichever pursuit found them. Where the residual exceeds E there may be no such signal.
+/// *Promises* are about what a pursuit would find of x̂ with fresh noise, not about the noise that is in y.
 #[derive(Debug, Clone)]
 pub struct Certificate {
     /// The representations in numbers.
     pub levels: Levels,
     /// Layer by layer, whether the representation of x̂ is the only one as sparse, and why.
     pub uniqueness: Vec<Uniqueness>,
-    /// ‖y − x̂‖₂.
+    /// At least ‖y − x̂‖₂.
     pub residual: f64,
     /// E, how far the signal may be from y.
     pub noise: f64,
@@ -53,11 +54,13 @@ pub struct TheoremReport {
 }
 
 impl Certificate {
-    /// For representations of these levels that leave a residual of that length, and noise of length `noise`.
+    /// For representations of these levels that leave a residual of at most that length (see [`ModelProfile::distance`]), and noise of
+    /// length `noise`.
     pub fn new(profile: &ModelProfile, levels: Levels, residual: f64, noise: f64, theorems: &[Theorem]) -> Self {
         let uniqueness = uniqueness(profile, &levels);
         // x and x̂ are both in the model and at most E + ‖y − x̂‖ apart.
         let stability = model_projection(profile, &levels, noise + residual);
+        let stability = stability.into_iter().map(|bound| bound.map(Bound::rounded_up)).collect();
         let theorems = theorems
             .iter()
             .map(|theorem| TheoremReport {
@@ -74,22 +77,23 @@ impl Certificate {
         !self.uniqueness.contains(&Uniqueness::Unproven)
     }
 
+    /// Whether the residual is longer than the noise may be, so that x̂ is not one of the signals within E of y, and there may be
+    /// none. What rounding to `f32` adds to a residual of just E does not count.
+    pub fn residual_exceeds_noise(&self) -> bool {
+        self.residual > self.noise * (1.0 + 1e-6)
+    }
+
     /// All of it as JSON; a radius that is not bounded is `"unbounded"`.
     pub fn json(&self) -> Value {
-        let bounds = |bounds: &[Result<Bound, Unmet>]| -> Value {
-            bounds.iter().zip(&self.levels.layers).map(|(bound, level)| bound_json(bound, level.norm)).collect()
-        };
         let theorem = |report: &TheoremReport| {
             let radius = match report.radius {
                 Some(radius) if radius.is_infinite() => json!("unbounded"),
                 radius => json!(radius),
             };
-            json!({
-                "theorem": report.name,
-                "radius": radius,
-                "support": report.promise.holds().then_some(report.promise.support),
-                "layers": bounds(&report.promise.layers),
-            })
+            let mut document = self.promise_json(&report.promise);
+            document["theorem"] = json!(report.name);
+            document["radius"] = radius;
+            document
         };
         json!({
             "layers": self.levels.layers,
@@ -97,14 +101,30 @@ impl Certificate {
             "uniqueness": self.uniqueness,
             "residual": self.residual,
             "noise": self.noise,
-            "stability": bounds(&self.stability),
+            "residual_exceeds_noise": self.residual_exceeds_noise(),
+            "stability": self.bounds_json(&self.stability),
             "theorems": self.theorems.iter().map(theorem).collect::<Value>(),
         })
     }
 }
 
+impl Certificate {
+    fn bounds_json(&self, bounds: &[Result<Bound, Unmet>]) -> Value {
+        bounds.iter().zip(&self.levels.layers).map(|(bound, level)| bound_json(bound, level.norm)).collect()
+    }
+
+    /// A promise about these representations as JSON.
+    pub fn promise_json(&self, promise: &Promise) -> Value {
+        json!({
+            "holds": promise.holds(),
+            "support": promise.holds().then_some(promise.support),
+            "layers": self.bounds_json(&promise.layers),
+        })
+    }
+}
+
 /// A bound with the word that it deserves, or the condition that failed, as JSON.
-pub fn bound_json(bound: &Result<Bound, Unmet>, norm: f64) -> Value {
+fn bound_json(bound: &Result<Bound, Unmet>, norm: f64) -> Value {
     match bound {
         Ok(bound) => json!({ "bound": bound, "vacuous": bound.is_vacuous(norm) }),
         Err(unmet) => json!({ "no_guarantee": unmet, "reason": unmet.to_string() }),

@@ -1,112 +1,97 @@
 //! Coherences of convolutional dictionaries: mutual, shift by shift, along a stripe, and the least that there can be.
 
-use crate::error::{Error, Result};
-use crate::model::correlation::for_each_shift;
-use crate::model::geometry::{LayerGeometry, SignalShape, reach, reach_within};
+use super::cascade::Cascade;
+use super::columns::{AtShift, ColumnPair, Columns, MAX_COPIES};
+use crate::error::Result;
+use crate::model::Mlcsc;
+use crate::model::geometry::{LayerGeometry, SignalShape, reach};
+use crate::model::sparse::to_host;
 use crate::model::stripe::nonzeros_by_position;
-use crate::model::{Application, Mlcsc, Operator};
 use burn::tensor::Tensor;
 
-/// Mutual coherence μ(D): the largest |〈d_i, d_j〉|/(‖d_i‖‖d_j‖) over distinct columns, all shifts included.
+/// Mutual coherence μ(D): the largest |〈d_i, d_j〉|/(‖d_i‖‖d_j‖) over distinct columns, all shifts included, rounded up.
 ///
 /// Columns are the filters at every code position, so two of them differ by a relative shift that is a multiple of the stride
 /// and fits between two code positions. Atoms that padding crops at the border are counted whole; [`Coherence`] knows better. A
 /// dictionary with a single column, or one whose atoms never overlap another, has coherence 0; atoms that are all zero count as
 /// orthogonal to everything (D. Donoho, M. Elad, "Optimally sparse representation in general dictionaries via ℓ1
-/// minimization", PNAS 100(5), 2003).
+/// minimization", PNAS 100(5), 2003). Filters that are not finite have coherence 1.
 ///
 /// # Shapes
 /// - filters: `[atoms, channels, kernel height, kernel width]` as `geometry.filter_dims()`.
 pub fn mutual_coherence(filters: Tensor<4>, geometry: &LayerGeometry) -> f32 {
-    Coherence::of_whole_atoms(filters, geometry).mutual() as f32
+    let exact = Coherence::of_whole_atoms(filters, geometry).mutual();
+    let rounded = exact as f32;
+    if f64::from(rounded) < exact { rounded.next_up() } else { rounded }
 }
-
-/// Columns that are held at once for a dictionary whose atoms are cropped (2²⁸ values: 1 GiB).
-const MAX_COLUMNS: usize = 1 << 28;
-
-/// Multiplications that are spent on such a dictionary (2⁴¹: some seconds).
-const MAX_PRODUCTS: usize = 1 << 41;
 
 /// The coherence at every relative shift: μ_δ = max |〈d_i, d_j〉|/(‖d_i‖‖d_j‖) over columns δ code positions apart, which for δ = 0
 /// are distinct.
 ///
 /// V. Papyan, J. Sulam, M. Elad, "Working Locally Thinking Globally", IEEE Trans. Signal Processing 65(21), 2017, there for one
-/// dimension ("shifted mutual coherence"). Computed in `f32`: the last digit of seven is not to be trusted.
+/// dimension ("shifted mutual coherence"). The filters' `f32` values are taken as exact; what is computed of them in `f64` is
+/// raised by a bound of its rounding error, some 10⁻¹⁴, so that no value is below the exact one: two columns that are equal have 1.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Coherence {
     reach: [usize; 2],
     /// `[vertical shift + reach, horizontal shift + reach]`.
     values: Vec<f64>,
+    attained: Option<ColumnPair>,
+    copies: Vec<ColumnPair>,
+    copies_count: usize,
 }
 
 impl Coherence {
-    fn zero(reach: [usize; 2]) -> Self {
-        Self { reach, values: vec![0.0; (2 * reach[0] + 1) * (2 * reach[1] + 1)] }
-    }
-
-    /// Of filters whose atoms are counted whole, from correlations of the filters.
+    /// Of filters whose atoms are counted whole.
     ///
     /// # Shapes
     /// - filters: `[atoms, channels, kernel height, kernel width]` as `geometry.filter_dims()`.
     pub fn of_whole_atoms(filters: Tensor<4>, geometry: &LayerGeometry) -> Self {
-        let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt().clamp_min(f32::MIN_POSITIVE);
-        let filters = filters / norms;
-        let reach = geometry.reach();
-        let mut this = Self::zero(reach);
-        for_each_shift(&filters, geometry.stride, reach, |vertical, horizontal, inner| {
-            this.raise([vertical, horizontal], largest(inner, vertical == 0 && horizontal == 0));
-        });
-        this
+        Self::of(&Columns::whole(&to_host(filters), geometry))
     }
 
     /// Of the columns of D_1 … D_L of a model, on signals of one shape, as they are: those that padding crops, in the first layer
     /// or inside the cascade, are counted as cropped.
     ///
-    /// Without padding the columns are the effective filters, moved, and their correlations tell. With padding every column
-    /// meets every other on a signal no larger than it takes for all to be there, cropped and whole.
-    ///
     /// # Errors
-    /// Signals that the model cannot take; padding with so many and so large atoms that their columns exceed 2²⁸ values or
-    /// their inner products 2⁴¹ multiplications.
+    /// Signals that the model cannot take; filters that are not finite, or whose products over the layers leave the range of `f64`;
+    /// padding with so many and so large atoms that their columns exceed 2²⁷ values or their inner products 2³⁸ multiplications.
     pub fn of_columns(model: &Mlcsc, signal: SignalShape) -> Result<Self> {
-        let geometry = model.config().geometry_on(signal)?;
-        let depth = model.depth();
-        if geometry.layers().iter().all(|layer| layer.padding == [0, 0]) {
-            return Ok(Self::of_whole_atoms(model.effective_filters(depth), &geometry.windows(depth)));
-        }
-        let effective = geometry.effective(depth);
-        let positions = [geometry.code().height, geometry.code().width];
-        let reach = reach_within(effective.kernel, effective.stride, positions);
-        let operator = representative(model, signal, reach)?;
-        let SignalShape { channels: atoms, height, width } = operator.code();
-        let values = operator.code().len().saturating_mul(operator.signal().len());
-        if values > MAX_COLUMNS || values.saturating_mul(operator.code().len()) > MAX_PRODUCTS {
-            return Err(Error::parameter(
-                "columns of a padded dictionary",
-                format!("{} of {}", operator.code().len(), operator.signal()),
-                format!("at most {MAX_COLUMNS} values, and {MAX_PRODUCTS} products of them, for its coherence"),
-            ));
-        }
-        let columns: Vec<Tensor<2>> = (0..height * width)
-            .map(|position| {
-                let places: Vec<usize> = (0..atoms).map(|atom| atom * height * width + position).collect();
-                let columns = operator.columns(&places);
-                let norms = columns.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
-                columns / norms
-            })
-            .collect();
-        let mut this = Self::zero(reach);
-        for first in 0..height * width {
-            for second in first..height * width {
-                let vertical = second / width - first / width;
-                let horizontal = (second % width) as isize - (first % width) as isize;
-                if vertical <= reach[0] && horizontal.unsigned_abs() <= reach[1] {
-                    let inner = columns[first].clone().matmul(columns[second].clone().transpose());
-                    this.raise([vertical as isize, horizontal], largest(inner, first == second));
-                }
+        let cascade = Cascade::new(model, model.config().geometry_on(signal)?)?;
+        Ok(Self::of(&Columns::new(&cascade)?))
+    }
+
+    pub(super) fn of(columns: &Columns) -> Self {
+        let reach = columns.reach();
+        let values = vec![0.0; (2 * reach[0] + 1) * (2 * reach[1] + 1)];
+        let mut this = Self { reach, values, attained: None, copies: Vec::new(), copies_count: 0 };
+        let mut largest = 0.0;
+        for AtShift { shift, coherence, pair, copies: (copies, count) } in columns.coherences() {
+            this.raise(shift, coherence);
+            if coherence > largest {
+                (largest, this.attained) = (coherence, pair);
             }
+            let room = MAX_COPIES - this.copies.len();
+            this.copies.extend(copies.into_iter().take(room));
+            this.copies_count += count;
         }
-        Ok(this)
+        this
+    }
+
+    /// The two columns whose coherence [`Self::mutual`] is, or the first of several such pairs; `None` if no two share an entry.
+    pub fn attained(&self) -> Option<ColumnPair> {
+        self.attained
+    }
+
+    /// Pairs of columns that are copies of each other, up to a factor and as far as `f64` can tell: their coherence is 1. The first
+    /// hundred of them.
+    pub fn copies(&self) -> &[ColumnPair] {
+        &self.copies
+    }
+
+    /// How many pairs of copies there are; where nothing is cropped, counted once for every shift.
+    pub fn copies_count(&self) -> usize {
+        self.copies_count
     }
 
     /// Takes a coherence into account at a shift and at its opposite.
@@ -163,25 +148,6 @@ impl Coherence {
         }
         largest
     }
-}
-
-/// The model on the smallest signal on which all pairs of columns occur that are at most `reach` code positions apart.
-pub(super) fn representative(model: &Mlcsc, signal: SignalShape, reach: [usize; 2]) -> Result<Operator> {
-    let geometry = model.config().geometry_on(signal)?;
-    model.operator(geometry.representative_signal(model.depth(), reach), Application::Auto)
-}
-
-/// Largest magnitude of a square matrix, its diagonal left out where it holds columns with themselves.
-fn largest(inner: Tensor<2>, same_position: bool) -> f64 {
-    let atoms = inner.dims()[0];
-    let device = inner.device();
-    let inner = inner.abs();
-    let inner = if same_position {
-        inner * (Tensor::ones([atoms, atoms], &device) - Tensor::eye(atoms, &device))
-    } else {
-        inner
-    };
-    f64::from(inner.max().into_scalar::<f32>())
 }
 
 /// The least mutual coherence that unit columns of this geometry can have.

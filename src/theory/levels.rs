@@ -1,17 +1,17 @@
 //! What the theorems need to know of a signal's representations, and errors measured in the norms that they bound.
 
+use super::cascade::{Cancelled, Map};
 use super::profile::{DictionaryProfile, ModelProfile};
+use super::rounding::{down, up};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
-use crate::model::sparse::{energy, nonzeros, to_host};
+use crate::model::sparse::{energy, to_host};
 use crate::model::stripe::{patch_extent, patch_nonzeros, patch_norm, stripe_norm};
 use burn::tensor::Tensor;
+use rayon::prelude::*;
 use serde::Serialize;
 
-/// Part of what an entry could have been at most, below which it counts as cancelled: a few hundred roundings of `f32`.
-const CANCELLED: f32 = 1e-5;
-
-/// One representation γ_i in numbers.
+/// One representation γ_i in numbers, rounded outwards: counts are at least the exact ones, least values at most, largest at least.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerLevels {
     /// ‖γ_i‖₀.
@@ -27,7 +27,7 @@ pub struct LayerLevels {
     pub reached_stripe: usize,
     /// Entries that are reached but cancel. The non-vanishing-support property (N.V.S.) is that there are none.
     pub vanished: usize,
-    /// Least |γ|·‖d‖ over the non-zeros, with the columns of D_i; 0 where there are none.
+    /// Least |γ|·‖d‖ over the non-zeros, with the columns of D_i; 0 where there are none, or where one of them may be nearly so.
     pub own_least: f64,
     /// Largest |γ|·‖d‖ over the non-zeros, with the columns of D_i.
     pub own_largest: f64,
@@ -47,14 +47,16 @@ pub struct Levels {
 }
 
 impl Levels {
-    /// Of representations γ_1 … γ_L of a batch of signals, one [`Levels`] for each. Entries that cancel to less than a hundred-thousandth
-    /// of what they could have been count as zero.
+    /// Of representations γ_1 … γ_L of a batch of signals, one [`Levels`] for each.
+    ///
+    /// γ_L is taken as it is, and the others are computed from it anew: an entry counts as zero if nothing reaches it or if what does
+    /// cancels exactly, not if it is small.
     ///
     /// # Shapes
     /// - representations: L tensors, γ_i as `[n, m_i, h_i, w_i]`, with γ_{i−1} = D_i γ_i.
     ///
     /// # Errors
-    /// Representations of other shapes than the model's.
+    /// Representations of other shapes than the model's; codes that are not finite.
     pub fn of(profile: &ModelProfile, representations: &[Tensor<4>]) -> Result<Vec<Self>> {
         let geometry = profile.geometry();
         let count = representations.first().map_or(0, |codes| codes.dims()[0]);
@@ -66,18 +68,22 @@ impl Levels {
         if count == 0 {
             return Ok(Vec::new());
         }
-        let values: Vec<Vec<f32>> = representations.iter().cloned().map(to_host).collect();
-        let deepest = representations[representations.len() - 1].clone().abs();
-        let magnitudes: Vec<Vec<f32>> = profile.magnitudes().propagate(deepest).into_iter().map(to_host).collect();
-        let of_signal = |row: usize| {
-            let layers = (1..=profile.depth()).map(|depth| {
-                let shape = profile.layer(depth).code;
-                let part = |all: &[f32]| all[row * shape.len()..][..shape.len()].to_vec();
-                layer(profile, depth, part(&values[depth - 1]), &part(&magnitudes[depth - 1]))
-            });
-            Self { layers: layers.collect() }
-        };
-        Ok((0..count).map(of_signal).collect())
+        let codes = to_host(representations[representations.len() - 1].clone());
+        if let Some(value) = codes.iter().find(|value| !value.is_finite()) {
+            return Err(Error::parameter(format!("γ_{}", profile.depth()), value, "finite values"));
+        }
+        Ok(codes.par_chunks_exact(geometry.code().len()).map(|code| Self::of_code(profile, code)).collect())
+    }
+
+    fn of_code(profile: &ModelProfile, code: &[f32]) -> Self {
+        let maps = profile.cascade().propagate(code);
+        let mut cancelled = Cancelled::new(profile.cascade(), &maps);
+        let layers = (1..=profile.depth()).map(|depth| {
+            let map = &maps[profile.depth() - depth];
+            let supported = (0..map.values.len()).map(|index| f32::from(!cancelled.is_zero(depth, index))).collect();
+            layer(profile, depth, map, supported)
+        });
+        Self { layers: layers.collect() }
     }
 
     /// Whether no entry that an active atom reaches cancels.
@@ -86,41 +92,48 @@ impl Levels {
     }
 }
 
-fn layer(profile: &ModelProfile, depth: usize, mut values: Vec<f32>, magnitudes: &[f32]) -> LayerLevels {
+/// A representation from its values and its support in zeros and ones.
+fn layer(profile: &ModelProfile, depth: usize, map: &Map, support: Vec<f32>) -> LayerLevels {
     let shape = profile.layer(depth).code;
-    let reached = magnitudes.iter().filter(|magnitude| **magnitude > 0.0).count();
-    for (value, magnitude) in values.iter_mut().zip(magnitudes) {
-        if value.abs() <= CANCELLED * magnitude {
-            *value = 0.0;
-        }
-    }
-    let nonzeros = nonzeros(&values).count();
+    let reached: Vec<f32> = map.magnitudes.iter().map(|magnitude| f32::from(*magnitude > 0.0)).collect();
+    let count = |support: &[f32]| support.iter().filter(|value| **value != 0.0).count();
+    let nonzeros = count(&support);
+    let error = profile.cascade().error(depth);
+    // Bounds of the magnitude of every non-zero, from below and above.
+    let magnitudes: Vec<Option<[f64; 2]>> = map
+        .values
+        .iter()
+        .zip(&map.magnitudes)
+        .zip(&support)
+        .map(|((value, magnitude), supported)| {
+            let (value, error) = (value.abs(), error * magnitude);
+            (*supported != 0.0).then(|| [down((value - error).max(0.0), 4), up(value + error, 4)])
+        })
+        .collect();
     let (own, effective) = (&profile.own[depth - 1], &profile.effective[depth - 1]);
-    let (own_least, own_largest) = amplitudes(&values, own);
+    let (own_least, own_largest) = amplitudes(&magnitudes, own);
     LayerLevels {
         nonzeros,
-        own_stripe: stripe_norm(&values, shape, own.radius),
-        effective_stripe: stripe_norm(&values, shape, effective.radius),
-        patch: patch_nonzeros(&values, shape, patch_extent(profile.geometry(), depth)),
-        reached_stripe: stripe_norm(magnitudes, shape, own.radius),
-        vanished: reached.saturating_sub(nonzeros),
+        own_stripe: stripe_norm(&support, shape, own.radius),
+        effective_stripe: stripe_norm(&support, shape, effective.radius),
+        patch: patch_nonzeros(&support, shape, patch_extent(profile.geometry(), depth)),
+        reached_stripe: stripe_norm(&reached, shape, own.radius),
+        vanished: count(&reached) - nonzeros,
         own_least,
         own_largest,
-        effective_least: amplitudes(&values, effective).0,
-        largest: values.iter().fold(0.0, |largest, value| value.abs().max(largest)).into(),
-        norm: energy(&values).sqrt(),
+        effective_least: amplitudes(&magnitudes, effective).0,
+        largest: magnitudes.iter().flatten().fold(0.0, |largest, magnitude| magnitude[1].max(largest)),
+        norm: map.values.iter().map(|value| value * value).sum::<f64>().sqrt(),
     }
 }
 
 /// Least and largest |γ|·‖d‖ over the non-zeros; zeros where there are none.
-fn amplitudes(values: &[f32], dictionary: &DictionaryProfile) -> (f64, f64) {
-    let weighted = values
-        .iter()
-        .zip(&dictionary.norms)
-        .filter(|(value, _)| **value != 0.0)
-        .map(|(&value, &norm)| f64::from(value.abs()) * f64::from(norm));
+fn amplitudes(magnitudes: &[Option<[f64; 2]>], dictionary: &DictionaryProfile) -> (f64, f64) {
+    let weighted = magnitudes.iter().zip(&dictionary.norms).filter_map(|(magnitude, norm)| {
+        magnitude.map(|[least, most]| [down(least * norm[0], 2), up(most * norm[1], 2)])
+    });
     let (least, largest) =
-        weighted.fold((f64::INFINITY, 0.0f64), |(least, largest), value| (least.min(value), largest.max(value)));
+        weighted.fold((f64::INFINITY, 0.0f64), |(least, largest), value| (least.min(value[0]), largest.max(value[1])));
     if least.is_finite() { (least, largest) } else { (0.0, 0.0) }
 }
 

@@ -1,12 +1,13 @@
 //! What the theorems need to know of a model: the numbers of every dictionary, own and effective.
 
-use super::coherence::{Coherence, representative, welch_bound};
+use super::cascade::Cascade;
+use super::coherence::{Coherence, welch_bound};
+use super::columns::Columns;
+use super::rounding::{accumulated, down, up};
 use crate::error::Result;
 use crate::model::geometry::{Geometry, LayerGeometry, SignalShape};
-use crate::model::sparse::to_host;
 use crate::model::stripe::effective_radius;
-use crate::model::{Application, Mlcsc, ModelConfig, Operator};
-use burn::tensor::Tensor;
+use crate::model::{Mlcsc, ModelConfig};
 
 /// The columns of one dictionary in numbers.
 #[derive(Debug, Clone)]
@@ -17,66 +18,61 @@ pub struct DictionaryProfile {
     pub welch: f64,
     /// Radius of its atoms' stripe, in code positions per axis.
     pub radius: [usize; 2],
-    /// Norm of every column, in the order of the code's values; columns that padding crops are as short as they are.
-    pub norms: Vec<f32>,
+    /// Norm of every column, in the order of the code's values, bounded from below and from above; columns that padding crops are as
+    /// short as they are.
+    pub norms: Vec<[f64; 2]>,
+    mutual: f64,
+    min_norm: f64,
+    max_norm: f64,
 }
 
 impl DictionaryProfile {
-    /// Of D_1 … D_L of a model on signals of that shape.
-    fn new(model: &Mlcsc, signal: SignalShape) -> Result<Self> {
-        let geometry = model.config().geometry_on(signal)?;
-        let depth = model.depth();
+    /// Of the columns of a cascade.
+    fn new(cascade: &Cascade) -> Result<Self> {
+        let (geometry, columns) = (cascade.geometry(), Columns::new(cascade)?);
+        let depth = geometry.depth();
+        let (coherence, norms) = (Coherence::of(&columns), columns.norms());
         Ok(Self {
-            coherence: Coherence::of_columns(model, signal)?,
             welch: welch_bound(&geometry.windows(depth)),
-            radius: effective_radius(&geometry, depth),
-            norms: norms(model, &geometry)?,
+            radius: effective_radius(geometry, depth),
+            mutual: coherence.mutual(),
+            min_norm: norms.iter().fold(f64::INFINITY, |least, norm| least.min(norm[0])),
+            max_norm: norms.iter().fold(0.0, |largest, norm| largest.max(norm[1])),
+            coherence,
+            norms,
         })
     }
 
-    /// Mutual coherence μ.
+    /// Mutual coherence μ, rounded up.
     pub fn mutual(&self) -> f64 {
-        self.coherence.mutual()
+        self.mutual
     }
 
-    /// Norm of the shortest column.
+    /// Norm of the shortest column, rounded down: 0 where one is zero, or may be.
     pub fn min_norm(&self) -> f64 {
-        self.norms.iter().fold(f64::INFINITY, |least, &norm| least.min(norm.into()))
+        self.min_norm
     }
 
-    /// Norm of the longest column.
+    /// Norm of the longest column, rounded up.
     pub fn max_norm(&self) -> f64 {
-        self.norms.iter().fold(0.0, |largest, &norm| largest.max(norm.into()))
+        self.max_norm
     }
 
-    /// ½(1 + 1/μ): below it a stripe norm makes a representation unique. Infinite for orthogonal columns; 0 where a column is zero,
-    /// for which no representation is unique.
+    /// ½(1 + 1/μ), rounded down: below it a stripe norm makes a representation unique. Infinite for columns that share no entry; 0
+    /// where a column is zero, for which no representation is unique.
     pub fn uniqueness_limit(&self) -> f64 {
-        if self.min_norm() > 0.0 { 0.5 * (1.0 + 1.0 / self.mutual()) } else { 0.0 }
+        if self.min_norm > 0.0 { down(0.5 * (1.0 + 1.0 / self.mutual), 4).max(1.0) } else { 0.0 }
     }
-}
 
-/// Norms of the columns of D_1 … D_L: those of a signal that is no larger than it takes, put where they belong.
-fn norms(model: &Mlcsc, geometry: &Geometry) -> Result<Vec<f32>> {
-    let depth = model.depth();
-    let small = representative(model, geometry.signal(), [0, 0])?;
-    let energies: Vec<f32> = to_host(small.atom_energies(None));
-    let (code, few, border) = (geometry.code(), small.code(), geometry.border(depth));
-    let place = |position: usize, all: usize, few: usize, border: usize| {
-        // Whole atoms are alike.
-        if position < border { position } else { border.max((position + few).saturating_sub(all)).min(few - 1) }
-    };
-    let mut norms = Vec::with_capacity(code.len());
-    for atom in 0..code.channels {
-        for row in 0..code.height {
-            let row = place(row, code.height, few.height, border[0]);
-            norms.extend((0..code.width).map(|column| {
-                let column = place(column, code.width, few.width, border[1]);
-                energies[(atom * few.height + row) * few.width + column].max(0.0).sqrt()
-            }));
-        }
+    /// Places in the code whose columns are zero, as far as `f64` can tell.
+    pub fn zero_columns(&self) -> Vec<usize> {
+        (0..self.norms.len()).filter(|&place| self.norms[place][0] == 0.0).collect()
     }
-    Ok(norms)
+
+    /// Norm of every column to the precision of a pursuit.
+    pub(crate) fn lengths(&self) -> Vec<f32> {
+        self.norms.iter().map(|norm| norm[1] as f32).collect()
+    }
 }
 
 /// A model on signals of one shape, as far as the theorems are concerned.
@@ -86,9 +82,7 @@ pub struct ModelProfile {
     pub own: Vec<DictionaryProfile>,
     /// D^(1) … D^(L).
     pub effective: Vec<DictionaryProfile>,
-    geometry: Geometry,
-    /// The cascade of the filters' magnitudes: what it makes non-zero, some choice of signs and amplitudes makes non-zero.
-    magnitudes: Operator,
+    cascade: Cascade,
 }
 
 impl ModelProfile {
@@ -97,30 +91,56 @@ impl ModelProfile {
     /// # Errors
     /// As [`Coherence::of_columns`].
     pub fn new(model: &Mlcsc, signal: SignalShape) -> Result<Self> {
-        let geometry = model.config().geometry_on(signal)?;
-        let own: Vec<DictionaryProfile> = geometry
-            .layers()
-            .iter()
-            .zip(model.filters())
-            .zip(&model.config().layers)
-            .map(|((layer, filters), shape)| {
-                let config = ModelConfig::new(layer.signal, vec![shape.clone()]);
-                DictionaryProfile::new(&Mlcsc::from_filters(config, vec![filters])?, layer.signal)
+        let cascade = Cascade::new(model, model.config().geometry_on(signal)?)?;
+        let layers = cascade.geometry().layers().iter().zip(&model.config().layers).enumerate();
+        let own: Vec<DictionaryProfile> = layers
+            .map(|(index, (layer, shape))| {
+                let geometry = ModelConfig::new(layer.signal, vec![shape.clone()]).geometry()?;
+                DictionaryProfile::new(&cascade.single(index, geometry))
             })
             .collect::<Result<_>>()?;
         let mut effective = own[..1].to_vec();
-        for depth in 2..=model.depth() {
-            effective.push(DictionaryProfile::new(&model.truncated(depth, signal)?, signal)?);
+        for depth in 2..model.depth() {
+            let geometry = model.truncated(depth, signal)?.config().geometry()?;
+            effective.push(DictionaryProfile::new(&cascade.truncated(depth, geometry))?);
         }
-        let magnitudes = model.filters().into_iter().map(Tensor::abs).collect();
-        let config = ModelConfig { signal, ..model.config().clone() };
-        let magnitudes = Mlcsc::from_filters(config, magnitudes)?.operator(signal, Application::Cascade)?;
-        Ok(Self { own, effective, geometry, magnitudes })
+        if model.depth() > 1 {
+            effective.push(DictionaryProfile::new(&cascade)?);
+        }
+        Ok(Self { own, effective, cascade })
+    }
+
+    /// At least ‖y − D^(L)γ_L‖₂ for a signal and a code of the deepest layer.
+    ///
+    /// # Panics
+    /// If their lengths are not those of the model's signals and codes.
+    pub fn distance(&self, signal: &[f32], code: &[f32]) -> f64 {
+        let geometry = self.geometry();
+        assert_eq!([signal.len(), code.len()], [geometry.signal().len(), geometry.code().len()], "signal and code");
+        let made = self.cascade.synthesize(code);
+        let part = self.cascade.error(0);
+        let energy: f64 = made
+            .values
+            .iter()
+            .zip(&made.magnitudes)
+            .zip(signal)
+            .map(|((made, magnitude), &signal)| up((made - f64::from(signal)).abs() + part * magnitude, 4).powi(2))
+            .sum();
+        up(energy.sqrt() * (1.0 + accumulated(signal.len() + 2)), 4)
+    }
+
+    /// x = D^(L)γ_L, to the precision of `f64`.
+    ///
+    /// # Panics
+    /// If the code's length is not that of the model's codes.
+    pub fn synthesize(&self, code: &[f32]) -> Vec<f64> {
+        assert_eq!(code.len(), self.geometry().code().len(), "values of a code");
+        self.cascade.synthesize(code).values
     }
 
     /// The shapes of all layers.
     pub fn geometry(&self) -> &Geometry {
-        &self.geometry
+        self.cascade.geometry()
     }
 
     /// Number of layers L.
@@ -128,11 +148,11 @@ impl ModelProfile {
         self.own.len()
     }
 
-    pub(super) fn magnitudes(&self) -> &Operator {
-        &self.magnitudes
+    pub(super) fn cascade(&self) -> &Cascade {
+        &self.cascade
     }
 
     pub(super) fn layer(&self, depth: usize) -> &LayerGeometry {
-        &self.geometry.layers()[depth - 1]
+        &self.geometry().layers()[depth - 1]
     }
 }

@@ -34,5 +34,6 @@ mod rivals_revived;
 mod runs_cli;
 mod theory;
 mod theory_cli;
+mod theory_exact;
 #[cfg(unix)]
 mod train_cli;

@@ -7,14 +7,16 @@ use common::explicit::{Explicit, Layer, Matrix};
 use common::reference::Reference;
 use common::{Case, host, inner, norm, normals, on_every_device, on_random_models, rng, tensor, wide};
 use mlcsc::model::design::DesignConfig;
-use mlcsc::model::geometry::{Geometry, LayerShape, Pair, SignalShape};
+use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, Pair, SignalShape};
 use mlcsc::model::sample::{SampleConfig, add_noise, generator, sparsity_conditions};
 use mlcsc::model::sparse::HostFilters;
 use mlcsc::model::stripe::{effective_radius, own_radius, patch_extent, stripe_norm};
 use mlcsc::model::{Application, Mlcsc, ModelConfig};
 use mlcsc::theory::bounds::{covering_patches, thresholds};
 use mlcsc::theory::certificate::{Certificate, Uniqueness};
-use mlcsc::theory::{Coherence, Levels, ModelProfile, Noise, Penalty, Support, Theorem, mutual_coherence, welch_bound};
+use mlcsc::theory::{
+    Coherence, DictionaryProfile, Levels, ModelProfile, Noise, Penalty, Support, Theorem, mutual_coherence, welch_bound,
+};
 use mlcsc::trial::{self, Known};
 use rand::RngExt;
 
@@ -45,6 +47,69 @@ fn explicit_layers(case: &Case) -> Vec<Layer> {
     case.explicit().layers
 }
 
+/// Whether a number that is rounded up bounds one that `f64` has rounded either way, tightly: columns that cropping or cancellation
+/// leave short have lost some digits.
+fn bounds(found: f64, value: f64) -> bool {
+    found >= value * (1.0 - 1e-14) && found <= value + 1e-10
+}
+
+/// The pair of columns that is said to have the mutual coherence has it.
+fn check_attained(profile: &DictionaryProfile, matrix: &Matrix, code: [usize; 3]) {
+    let Some(pair) = profile.coherence.attained() else {
+        assert_eq!(profile.mutual(), 0.0);
+        return;
+    };
+    let [first, second] = [0, 1].map(|end| {
+        let [row, column] = pair.positions[end];
+        &matrix.columns[(pair.atoms[end] * code[1] + row) * code[2] + column]
+    });
+    assert_ne!((pair.atoms[0], pair.positions[0]), (pair.atoms[1], pair.positions[1]));
+    assert!(bounds(profile.mutual(), inner(first, second).abs() / (norm(first) * norm(second))), "{pair:?}");
+}
+
+/// Welch's bound by counting columns, the samples that they cover and the pairs that overlap, position by position; no padding.
+fn welch(layer: &LayerGeometry) -> f64 {
+    let covered = |axis: usize, position: usize| {
+        let first = position * layer.stride[axis];
+        first..first + layer.kernel[axis]
+    };
+    let positions = [layer.code.height, layer.code.width];
+    let atoms = layer.code.channels as f64;
+    let largest = |columns: f64, dimensions: f64, pairs: f64| {
+        if columns > dimensions && pairs > 0.0 { (columns * columns / dimensions - columns) / pairs } else { 0.0 }
+    };
+    let overlapping = |axis: usize, count: usize| {
+        let all = (0..count).flat_map(|first| (0..count).map(move |second| (first, second)));
+        all.filter(|&(first, second)| {
+            let (first, second) = (covered(axis, first), covered(axis, second));
+            first.start < second.end && second.start < first.end
+        })
+        .count() as f64
+    };
+    let samples = |axis: usize, count: usize| {
+        (0..count).flat_map(|place| covered(axis, place)).collect::<std::collections::BTreeSet<_>>().len() as f64
+    };
+    let mut squared = 0.0f64;
+    for side in 1..=positions[0].max(positions[1]) {
+        let counts = positions.map(|positions| side.min(positions));
+        let columns = atoms * (counts[0] * counts[1]) as f64;
+        let dimensions = layer.signal.channels as f64 * samples(0, counts[0]) * samples(1, counts[1]);
+        let pairs = atoms * atoms * overlapping(0, counts[0]) * overlapping(1, counts[1]) - columns;
+        squared = squared.max(largest(columns, dimensions, pairs));
+    }
+    // Where all shifts occur, a signal may be thought as long as one likes: so many more columns, samples and pairs for one more
+    // position.
+    let reach = layer.reach();
+    let all = (0..2).all(|axis| positions[axis] > layer.kernel[axis].div_ceil(layer.stride[axis]) - 1);
+    if all {
+        let more = |count: &dyn Fn(usize, usize) -> f64, axis: usize| count(axis, 101) - count(axis, 100);
+        let dimensions = layer.signal.channels as f64 * more(&samples, 0) * more(&samples, 1);
+        let shifts = ((2 * reach[0] + 1) * (2 * reach[1] + 1)) as f64;
+        squared = squared.max(largest(atoms, dimensions, atoms * atoms * shifts - atoms));
+    }
+    squared.sqrt()
+}
+
 /// Shift coherences, column norms and Welch's bound of every own and effective dictionary of a model.
 fn check_profile(case: &Case, device: &common::TestDevice) {
     let model = case.model(&device.device);
@@ -56,9 +121,12 @@ fn check_profile(case: &Case, device: &common::TestDevice) {
         let effective = Explicit { layers: layers[..depth].to_vec() }.matrix();
         let code = layers[depth - 1].code;
         let radii = [own_radius(&geometry.layers()[depth - 1]), effective_radius(&geometry, depth)];
-        let bounds = [welch_bound(&geometry.layers()[depth - 1]), welch_bound(&geometry.windows(depth))];
-        for (((matrix, profile), radius), bound) in
-            [own, effective].iter().zip([&profile.own[depth - 1], &profile.effective[depth - 1]]).zip(radii).zip(bounds)
+        let windows = [geometry.layers()[depth - 1].clone(), geometry.windows(depth)];
+        for (((matrix, profile), radius), windows) in [own, effective]
+            .iter()
+            .zip([&profile.own[depth - 1], &profile.effective[depth - 1]])
+            .zip(radii)
+            .zip(windows)
         {
             assert_eq!(profile.radius, radius);
             let expected = coherences(matrix, code, radius);
@@ -66,20 +134,27 @@ fn check_profile(case: &Case, device: &common::TestDevice) {
                 for (column, &value) in values.iter().enumerate() {
                     let shift = [row as isize - radius[0] as isize, column as isize - radius[1] as isize];
                     let found = profile.coherence.at(shift);
-                    // Correlations of unit vectors in `f32`.
-                    assert!((found - value).abs() <= 2e-5, "depth {depth}, shift {shift:?}: {found}, expected {value}");
+                    assert!(bounds(found, value), "depth {depth}, shift {shift:?}: {found}, expected {value}");
                 }
             }
             let largest = expected.iter().flatten().fold(0.0f64, |largest, value| largest.max(*value));
-            assert!((profile.mutual() - largest).abs() <= 2e-5);
+            assert!(bounds(profile.mutual(), largest));
+            check_attained(profile, matrix, code);
             for (found, column) in profile.norms.iter().zip(&matrix.columns) {
                 let expected = norm(column);
-                assert!((f64::from(*found) - expected).abs() <= 1e-5 * expected.max(1e-3), "{found} {expected}");
+                assert!(
+                    found[0] <= expected * (1.0 + 1e-14) && expected * (1.0 - 1e-14) <= found[1],
+                    "{found:?} {expected}"
+                );
+                assert!(found[1] - found[0] <= 1e-12 * expected.max(1e-3), "{found:?} is loose");
             }
             assert_eq!(profile.norms.len(), matrix.columns.len());
             if profile.min_norm() > 0.0 {
-                assert!(bound <= largest + 2e-5, "Welch's bound {bound} is above {largest}");
-                assert!((profile.welch - bound).abs() <= 1e-12);
+                assert!(profile.welch <= largest + 1e-12, "Welch's bound {} is above {largest}", profile.welch);
+            }
+            if windows.padding == [0, 0] {
+                let expected = welch(&windows);
+                assert!((profile.welch - expected).abs() <= 1e-12, "{} {expected}", profile.welch);
             }
         }
     }
@@ -90,7 +165,7 @@ fn coherences_and_norms_are_those_of_the_columns() {
     on_random_models(48, 21, check_profile);
 }
 
-/// Signals so large that the profile looks at smaller ones: cropped in the first layer, inside the cascade, in both, unevenly.
+/// Signals so large that most positions hold whole columns: cropped in the first layer, inside the cascade, in both, unevenly.
 #[test]
 fn cropped_columns_are_found_on_large_signals() {
     on_every_device(|device| {
@@ -107,11 +182,7 @@ fn cropped_columns_are_found_on_large_signals() {
             ),
         ];
         for (seed, (signal, layers)) in models.into_iter().enumerate() {
-            let case = Case::random(signal, layers, seed as u64);
-            let geometry = case.config.geometry().unwrap();
-            let small = geometry.representative_signal(1, own_radius(&geometry.layers()[0]));
-            assert!(small.len() < signal.len(), "nothing is tested by {small} for {signal}");
-            check_profile(&case, device);
+            check_profile(&Case::random(signal, layers, seed as u64), device);
         }
     });
 }
@@ -129,7 +200,8 @@ fn stripe_norms_and_coherences_equal_the_reference() {
                 [(&profile.own, &meta.coherence_layer), (&profile.effective, &meta.coherence_effective)]
             {
                 for (profile, expected) in profiles.iter().zip(expected) {
-                    assert!((profile.mutual() - expected).abs() <= 1e-5, "{}", problem.name);
+                    // The reference's filters had not been rounded to `f32`.
+                    assert!((profile.mutual() - expected).abs() <= 1e-6, "{}", problem.name);
                     assert!(profile.welch <= *expected);
                 }
             }
@@ -159,7 +231,8 @@ fn welch_is_reached_where_it_can_be() {
         [[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]].concat().iter().map(|&v| v as f32).collect();
     on_every_device(|device| {
         let coherence = mutual_coherence(tensor(&corners, [4, 3, 1, 1], &device.device), &dense);
-        assert!((f64::from(coherence) - welch_bound(&dense)).abs() < 1e-6);
+        // Rounded up: a third is no `f32`.
+        assert_eq!(coherence, (1.0f32 / 3.0).max(0.333_333_34));
     });
 }
 
@@ -433,10 +506,10 @@ fn no_promise_is_broken() {
                 let noisy = add_noise(samples.signals.clone(), length, &mut rng);
                 let geometry = profile.geometry();
                 let told = |noise: &[f32]| Noise::measured(geometry, noise);
-                let known = Known::of(profile, &samples.signals, &noisy, &samples.representations, told).unwrap();
+                let known = Known::of(profile, &noisy, &samples.representations, told).unwrap();
                 for theorem in Theorem::all() {
                     for trial in trial::run(&theorem, profile, &operator, &known).unwrap() {
-                        let Some(errors) = &trial.errors else { continue };
+                        let Ok(errors) = &trial.errors else { continue };
                         *checked.entry(theorem.name()).or_default() += 1;
                         for (layer, (bound, error)) in trial.promise.layers.iter().zip(errors).enumerate() {
                             let bound = bound.as_ref().unwrap();

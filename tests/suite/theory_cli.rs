@@ -5,11 +5,13 @@ use crate::common;
 
 use common::program::Program;
 use mlcsc::device;
+use mlcsc::export::arrays::write_npy;
 use mlcsc::model::design::DesignConfig;
 use mlcsc::model::file::CodingDefaults;
-use mlcsc::model::geometry::{LayerShape, SignalShape};
+use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use safetensors::SafeTensors;
+use serde_json::Value;
 use std::fs;
 
 /// A folder with a model on which the theorems have something to say.
@@ -143,9 +145,18 @@ fn certificates_know_what_was_planted() {
     }
     assert!(measured >= 6 * 2 * 2, "{measured}");
     let text = bench.works(&format!("{certify} --pursuit omp --nonzeros 1 --noise 0.05"));
-    for word in ["certified 6 signals", "6 of 6", "noise radius", "omp-projection", "γ_2 measured"] {
+    for word in [
+        "certified 6 signals",
+        "6 of 6",
+        "noise radius",
+        "omp-projection",
+        "γ_2 measured",
+        "fresh noise, not of the noise in the data",
+        "for the fresh noise that was drawn",
+    ] {
         assert!(text.contains(word), "{word} in {text}");
     }
+    assert!(!text.contains("copies") && !text.contains("zero columns") && !text.contains("exceeds E"), "{text}");
     // So much noise that bounds are vacuous or conditions fail, and that is what is said.
     let loud = bench.json(&format!("{certify} --pursuit omp --nonzeros 1 --noise 0.9"));
     let (mut vacuous, mut refused) = (0, 0);
@@ -160,6 +171,7 @@ fn certificates_know_what_was_planted() {
         let greedy = named("omp-projection");
         let holds = greedy["radius"].as_f64().unwrap() > 0.9;
         assert_eq!(greedy["layers"][1]["bound"].is_object(), holds);
+        assert_eq!(greedy["holds"], holds);
         if !holds {
             assert!(greedy["layers"][1]["reason"].as_str().unwrap().contains("ε_0"));
             refused += 1;
@@ -175,4 +187,153 @@ fn certificates_know_what_was_planted() {
     assert!(bench.fails(&format!("{certify} --pursuit omp"), 2).contains("--nonzeros"));
     // Basis pursuit by default.
     assert_eq!(bench.json(certify)["pursuit"], "bp");
+}
+
+/// A folder with a model of these filters.
+fn with_model(config: ModelConfig, filters: &[Vec<f32>]) -> Program {
+    let case = common::Case { config, filters: filters.to_vec(), seed: 0 };
+    let program = Program::new();
+    let model = case.model(&device::named(None).unwrap());
+    model.save(&program.path("model.safetensors"), CodingDefaults::default()).unwrap();
+    program
+}
+
+/// Two corners of the tetrahedron are the other two with their signs turned: nothing is certified. One is.
+#[test]
+fn nothing_with_a_twin_is_certified() {
+    let config = ModelConfig::new(SignalShape::new(3, 1, 1), vec![LayerShape::new(4, 1, 1)]);
+    let corners = vec![1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, 1.0, -1.0, -1.0, -1.0, 1.0];
+    let program = with_model(config, &[corners]);
+    write_npy(&program.path("x.npy"), &[2, 3, 1, 1], &[2.0, 0.0, 0.0, -1.5, 1.5, -1.5]).unwrap();
+    let found = program.json("certify --model model.safetensors --data x.npy --pursuit omp --nonzeros 2");
+    assert!(found["own"][0]["coherence"].as_f64().unwrap() > 1.0 / 3.0);
+    assert_eq!(found["certificates"][0]["uniqueness"][0], "unproven");
+    assert!(found["certificates"][0]["stability"][0]["no_guarantee"].is_object());
+    assert_eq!(found["certificates"][1]["uniqueness"][0], "effective");
+}
+
+/// Copies and zero columns are named, and the pair of columns that is most alike.
+#[test]
+fn faults_of_dictionaries_are_named() {
+    let config = ModelConfig::new(SignalShape::new(1, 1, 8), vec![LayerShape::new(4, Pair([1, 3]), 1)]);
+    // Atom 2 is atom 0 moved by one and turned; atom 3 is zero.
+    let filters = vec![0.6, 0.8, 0.0, 1.0, 0.0, 1.0, 0.0, -0.6, -0.8, 0.0, 0.0, 0.0];
+    let program = with_model(config.clone(), &[filters]);
+    write_npy(&program.path("x.npy"), &[1, 1, 1, 8], &[0.6, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
+    let certify = "certify --model model.safetensors --data x.npy --pursuit omp --nonzeros 1";
+    let found = program.json(certify);
+    let dictionary = &found["own"][0];
+    assert_eq!(dictionary["coherence"], 1.0);
+    assert_eq!(dictionary["copies"]["pairs"], 1);
+    assert_eq!(dictionary["copies"]["named"][0]["atoms"], serde_json::json!([2, 0]));
+    assert_eq!(dictionary["copies"]["named"][0]["shift"], serde_json::json!([0, 1]));
+    assert_eq!(dictionary["attained_by"], dictionary["copies"]["named"][0]);
+    assert_eq!(dictionary["zero_columns"], serde_json::json!([{ "atom": 3, "columns": 6, "of": 6 }]));
+    assert_eq!(found["certificates"][0]["uniqueness"][0], "unproven");
+    let text = program.works(certify);
+    for words in ["copies in D_1: atoms 2 and 0, moved by [0, 1]", "zero columns in D_1: atom 3", "within E: layer 1"] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    // Without them only the pair that is most alike is named: 0.8/√(1 + 0.05²).
+    let config = ModelConfig::new(SignalShape::new(1, 1, 8), vec![LayerShape::new(2, Pair([1, 3]), 1)]);
+    let program = with_model(config, &[vec![0.6, 0.8, 0.0, 0.0, 1.0, 0.05]]);
+    write_npy(&program.path("x.npy"), &[1, 1, 1, 8], &[0.6, 0.8, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]).unwrap();
+    let text = program.works(certify);
+    assert!(text.contains("0.799  atoms 0 and 1"), "{text}");
+    assert!(!text.contains("copies") && !text.contains("zero columns"), "{text}");
+}
+
+/// A residual beyond the noise that was stated is said, one within is not.
+#[test]
+fn residuals_beyond_the_stated_noise_are_said() {
+    let bench = Bench::new(2);
+    bench.works("sample --model model.safetensors --count 3 --nonzeros 2 --seed 4 --noise 0.5 --out drawn");
+    let certify = "certify --model model.safetensors --data drawn/signals.npy --pursuit omp --nonzeros 2";
+    let exceeds = |document: &Value| {
+        let certificates = document["certificates"].as_array().unwrap();
+        let each = certificates.iter().map(|certificate| {
+            let (residual, noise) = (certificate["residual"].as_f64().unwrap(), certificate["noise"].as_f64().unwrap());
+            assert_eq!(certificate["residual_exceeds_noise"], residual > noise);
+            residual > noise
+        });
+        each.filter(|exceeds| *exceeds).count()
+    };
+    assert_eq!(exceeds(&bench.json(&format!("{certify} --noise 0.01"))), 3);
+    let text = bench.works(&format!("{certify} --noise 0.01"));
+    assert!(text.contains("the residual of 3 of 3 signals exceeds E = 0.01"), "{text}");
+    assert_eq!(exceeds(&bench.json(&format!("{certify} --noise 0.7"))), 0);
+    assert!(!bench.works(&format!("{certify} --noise 0.7")).contains("exceeds E"));
+}
+
+/// Where padding crops columns, what is said of one theorem is said of one penalty: holds, support, radius, bounds and errors agree.
+#[test]
+fn what_is_said_of_a_theorem_agrees_where_columns_are_cropped() {
+    let layers = vec![LayerShape::new(3, 3, 1).with_padding(1), LayerShape::new(2, 2, 1)];
+    let config = ModelConfig::new(SignalShape::new(3, 6, 6), layers);
+    // In the middle of every atom of D_1 a one on a channel of its own, and in a corner, which padding crops, something on another.
+    let mut filters = vec![vec![0.0f32; 3 * 3 * 9], vec![0.0; 2 * 3 * 4]];
+    for atom in 0..3 {
+        filters[0][(atom * 3 + atom) * 9 + 4] = 1.0;
+        filters[0][(atom * 3 + (atom + 1) % 3) * 9 + 2 * atom] = 0.3;
+    }
+    (filters[1][0], filters[1][11]) = (1.0, 0.2);
+    (filters[1][12 + 5], filters[1][12 + 3]) = (0.9, -0.2);
+    let program = with_model(config, &filters);
+    let (mut held, mut refused, mut measured) = (0, 0, 0);
+    for nonzeros in [1, 2] {
+        program
+            .works(&format!("sample --model model.safetensors --count 4 --nonzeros {nonzeros} --out drawn{nonzeros}"));
+        let certify = format!(
+            "certify --model model.safetensors --data drawn{nonzeros}/signals.npy --pursuit omp --nonzeros {nonzeros}"
+        );
+        for noise in ["", " --noise 0.01", " --noise 0.1"] {
+            let found = program.json(&format!("{certify}{noise}"));
+            let length = found["noise"].as_f64().unwrap_or(0.0);
+            for certificate in found["certificates"].as_array().unwrap() {
+                for theorem in certificate["theorems"].as_array().unwrap() {
+                    let bounded = |document: &Value| {
+                        document["layers"].as_array().unwrap().iter().all(|layer| layer["bound"].is_object())
+                    };
+                    let holds = theorem["holds"].as_bool().unwrap();
+                    assert_eq!(holds, bounded(theorem), "{theorem}");
+                    assert_eq!(holds, !theorem["support"].is_null(), "{theorem}");
+                    let radius = match &theorem["radius"] {
+                        Value::String(_) => Some(f64::INFINITY),
+                        radius => radius.as_f64(),
+                    };
+                    assert_eq!(holds, radius.is_some_and(|radius| radius >= length), "{theorem}");
+                    held += usize::from(holds);
+                    refused += usize::from(!holds);
+                    for document in [theorem, &theorem["known_patches"]] {
+                        if document.is_null() {
+                            continue;
+                        }
+                        // Known patches can only help.
+                        assert!(bounded(document) || !holds);
+                        let Some(errors) = document["measured"].as_array() else { continue };
+                        for (error, layer) in errors.iter().zip(document["layers"].as_array().unwrap()) {
+                            for norm in ["global", "local", "largest"] {
+                                let bound = layer["bound"][norm].as_f64().unwrap();
+                                assert!(error[norm].as_f64().unwrap() <= bound * 1.001 + 1e-5, "{document}");
+                                measured += 1;
+                            }
+                        }
+                    }
+                }
+            }
+            let text = program.works(&format!("{certify}{noise}"));
+            for line in text.lines().filter(|line| line.starts_with("  ") && line.contains("no guarantee")) {
+                let name = line.split_whitespace().next().unwrap();
+                let reason = match name.parse::<usize>() {
+                    Ok(layer) => format!("  within E: layer {layer}"),
+                    Err(_) => format!("  {name}"),
+                };
+                assert!(
+                    text.lines().any(|line| line.starts_with(&reason) && line.contains(" fails: ")),
+                    "{name} in {text}"
+                );
+            }
+        }
+    }
+    assert!(held >= 20 && refused >= 4 && measured >= 100, "{held} {refused} {measured}");
 }
