@@ -10,13 +10,16 @@ use crate::export::plot;
 use crate::files;
 use crate::model::Operator;
 use crate::model::normalization::Normalization;
-use crate::pursuit::PursuitName;
 use crate::pursuit::comparison::{Batches, Comparison, Row, Setting};
 use crate::pursuit::recipe::check_weights;
+use crate::pursuit::{Observer, PursuitName};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
+
+/// How an interruption leaves things.
+const UNFINISHED: &str = "not all pursuits were compared";
 
 /// Compare pursuits on the same signals
 ///
@@ -163,9 +166,9 @@ impl CompareArgs {
             progress: Progress::new("comparing", "codes", work as u64),
         };
         interrupt::watch();
-        let rows = comparison.table(&operator, &batches)?;
+        let rows = interrupt::named(comparison.table(&operator, &batches), UNFINISHED)?;
         let curves = match self.out {
-            Some(_) => comparison.curves(&operator, &batches)?,
+            Some(_) => interrupt::named(comparison.curves(&operator, &batches), UNFINISHED)?,
             None => Vec::new(),
         };
         batches.progress.finish();
@@ -221,7 +224,11 @@ impl Batches for Read<'_> {
 
     fn advance(&self, count: usize) -> Result<()> {
         self.progress.advance(count as u64);
-        interrupt::check("not all pursuits were compared")
+        interrupt::check(UNFINISHED)
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        Some(&self.progress)
     }
 }
 

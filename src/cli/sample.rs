@@ -226,6 +226,7 @@ fn planted(code: &[f32], noise: f32) -> SignalReport {
         data_term,
         nonzeros: nonzeros(code).count(),
         stop: StopReason::Direct,
+        finished_by: None,
     }
 }
 

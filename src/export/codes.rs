@@ -417,6 +417,7 @@ mod tests {
             data_term: 1.0,
             nonzeros: 3,
             stop: if index == 1 { StopReason::MaxIterations } else { StopReason::DualityGap },
+            finished_by: None,
         }
     }
 

@@ -94,6 +94,7 @@ impl Pursuit for CoordinateDescent {
         }
         let mut reports = Vec::with_capacity(problem.count());
         for codes in codes.chunks_mut(signals_at_once(code_len) * code_len) {
+            problem.work().check()?;
             let (first, count) = (reports.len(), codes.len() / code_len);
             let signals = signals.clone().slice([first..first + count, 0..signal_len]);
             let mut correlations = correlate(operator, signals.clone());
@@ -198,6 +199,7 @@ impl CoordinateDescent {
                     data_term: certificate.data_term as f32,
                     nonzeros: support.len(),
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                    finished_by: None,
                 };
             }
             violators.clear();

@@ -76,6 +76,7 @@ impl LayeredThresholding {
         let (mut below, mut last) = (problem.signals(), problem.signals().zeros_like().sum_dim(1));
         let mut estimates = Vec::with_capacity(lambdas.len());
         for (index, (layer, lambda)) in problem.operator().layers().iter().zip(&lambdas).enumerate() {
+            problem.work().check()?;
             let weights = problem.weights(index + 1);
             let correlations = layer.analyze_rows(below);
             if problem.count() == 0 {
@@ -119,6 +120,7 @@ impl Pursuit for LayeredThresholding {
                 data_term,
                 nonzeros,
                 stop: StopReason::Direct,
+                finished_by: None,
             })
             .collect();
         Ok(split(estimates, reports))
@@ -168,7 +170,7 @@ impl LayeredBasisPursuit {
                 Some((codes, _)) => codes.clone(),
                 None => layer.signal_shaped(problem.signals()),
             };
-            let mut single = Problem::new(layer, below)?.with_lambda(lambda)?;
+            let mut single = Problem::new(layer, below)?.with_lambda(lambda)?.with_observer_of(problem);
             if let Some(weights) = problem.atom_weights(index + 1) {
                 single = single.with_weights(1, weights.to_vec())?;
             }
@@ -211,6 +213,7 @@ impl Pursuit for LayeredBasisPursuit {
                     data_term,
                     nonzeros,
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                    finished_by: None,
                 }
             })
             .collect();

@@ -12,6 +12,7 @@ pub mod greedy;
 pub mod holistic;
 pub mod layered;
 pub mod multi_layer;
+pub mod observer;
 mod operation;
 pub mod problem;
 pub mod projection;
@@ -29,6 +30,7 @@ pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresho
 pub use multi_layer::{
     MultiLayerProximalGradient, MultiLayerProximalGradientConfig, MultiLayerSplitting, MultiLayerSplittingConfig,
 };
+pub use observer::Observer;
 pub use problem::Problem;
 pub use projection::{
     ConvexProjection, ConvexProjectionConfig, GreedyProjection, GreedyProjectionConfig, Projected, Representations,
@@ -207,6 +209,9 @@ pub struct SignalReport {
     pub nonzeros: usize,
     /// Why it ended.
     pub stop: StopReason,
+    /// The algorithm that the signal was handed to, where the one that was asked for did not get on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_by: Option<Algorithm>,
 }
 
 /// What a pursuit found.

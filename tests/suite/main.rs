@@ -16,6 +16,7 @@ mod model_file;
 #[cfg(feature = "autodiff")]
 mod networks;
 mod operator;
+mod pictures_descent;
 mod pursuit;
 #[cfg(feature = "autodiff")]
 mod pursuits_autodiff;
