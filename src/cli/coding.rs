@@ -602,7 +602,7 @@ impl Coder {
         &self.operator
     }
 
-    /// Codes all signals and calls `visit` with one batch after the other. Ctrl-C ends it between two batches.
+    /// Codes all signals and calls `visit` with one batch after the other. Ctrl-C ends it at once.
     ///
     /// # Errors
     /// Signals that cannot be read; an interruption; errors of `visit`.
@@ -634,7 +634,8 @@ impl Coder {
             let clock = Instant::now();
             let read = Tensor::from_data(TensorData::new(values, signals.shape().batched(size)), &device);
             let (normalized, undo) = self.model.config().normalization.apply(read.clone());
-            let pursued = self.recipe.solve(self.pursuit.as_ref(), &self.operator, normalized, start)?;
+            let problem = self.recipe.problem(&self.operator, normalized, start)?.with_observer(&progress);
+            let pursued = interrupt::named(self.pursuit.solve(&problem), UNFINISHED)?;
             coded.seconds += clock.elapsed().as_secs_f64();
             coded.reports.extend_from_slice(&pursued.reports);
             visit(Batch { start, signals: read, pursued, undo })?;

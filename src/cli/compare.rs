@@ -13,12 +13,15 @@ use crate::model::Operator;
 use crate::model::normalization::Normalization;
 use crate::pursuit::comparison::{Batches, Comparison, Row, Setting};
 use crate::pursuit::recipe::check_weights;
-use crate::pursuit::{Convergence, PursuitName};
+use crate::pursuit::{Convergence, Observer, PursuitName};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
 use std::cell::Cell;
 use std::path::PathBuf;
+
+/// How an interruption leaves things.
+const UNFINISHED: &str = "not all pursuits were compared";
 
 /// Compare pursuits on the same signals
 ///
@@ -170,9 +173,9 @@ impl CompareArgs {
             progress: Progress::new("comparing", "codes", work as u64),
         };
         interrupt::watch();
-        let rows = comparison.table(&operator, &batches)?;
+        let rows = interrupt::named(comparison.table(&operator, &batches), UNFINISHED)?;
         let curves = match self.out {
-            Some(_) => comparison.curves(&operator, &batches)?,
+            Some(_) => interrupt::named(comparison.curves(&operator, &batches), UNFINISHED)?,
             None => Vec::new(),
         };
         batches.progress.finish();
@@ -249,7 +252,11 @@ impl Batches for Read<'_> {
         self.progress.advance(count as u64);
         self.left.set(self.left.get().saturating_sub(count));
         // After the last one an interruption is too late to matter.
-        if self.left.get() == 0 { Ok(()) } else { interrupt::check("not all pursuits were compared") }
+        if self.left.get() == 0 { Ok(()) } else { interrupt::check(UNFINISHED) }
+    }
+
+    fn observer(&self) -> Option<&dyn Observer> {
+        Some(&self.progress)
     }
 }
 

@@ -75,6 +75,14 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
+/// An interruption is named by how things were left, whoever noticed it.
+pub fn named<T>(result: Result<T>, state: &str) -> Result<T> {
+    result.map_err(|error| match error {
+        Error::Interrupted(_) => Error::Interrupted(state.into()),
+        other => other,
+    })
+}
+
 /// [`interrupted`] as an error, `state` being how things were left.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! Progress on stderr: a bar with rate and time left on a terminal, plain lines elsewhere.
 
-use super::output;
+use super::{interrupt, output};
+use crate::pursuit::Observer;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
@@ -76,6 +77,18 @@ impl Progress {
 
     /// Removes the bar.
     pub fn finish(self) {}
+}
+
+/// Ctrl-C ends what is being coded, and a terminal is shown how far that is.
+impl Observer for Progress {
+    fn is_cancelled(&self) -> bool {
+        interrupt::interrupted()
+    }
+
+    fn progress(&self, done: f64) {
+        // A batch that is finished is counted.
+        self.message(if done < 1.0 { format!("batch at {:.0}%", 100.0 * done) } else { String::new() });
+    }
 }
 
 impl Drop for Progress {

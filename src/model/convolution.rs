@@ -91,6 +91,40 @@ impl Convolution {
             )
             .collect()
     }
+
+    /// Room for the bands of [`Self::analyze_serially`].
+    pub(crate) fn band_scratch(&self) -> BandScratch {
+        BandScratch { packed: self.analysis.scratch(), values: Vec::new() }
+    }
+
+    /// [`Self::analyze_bands`] by the calling thread alone, for those who have several signals to share out.
+    ///
+    /// # Panics
+    /// If the signal's length is not the geometry's.
+    pub(crate) fn analyze_serially(
+        &self,
+        signal: &[f32],
+        scratch: &mut BandScratch,
+        mut visit: impl FnMut(usize, &[f32]),
+    ) {
+        assert_eq!(signal.len(), self.geometry.signal.len(), "values of one signal");
+        let SignalShape { channels, width, .. } = self.geometry.code;
+        let BandScratch { packed, values } = scratch;
+        for band in 0..self.analysis.bands() {
+            let rows = self.analysis.output_rows(band);
+            values.resize(channels * rows.len() * width, 0.0);
+            let planes: Vec<_> = values.chunks_exact_mut((rows.len() * width).max(1)).collect();
+            self.analysis.apply_band(signal, band, planes, packed);
+            visit(rows.start, values);
+        }
+    }
+}
+
+/// Memory that the analysis of a band needs.
+#[derive(Debug, Clone)]
+pub(crate) struct BandScratch {
+    packed: Vec<f32>,
+    values: Vec<f32>,
 }
 
 /// Dᵀx as [`Convolution::analyze_into`], for filters that are used once.

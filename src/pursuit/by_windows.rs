@@ -29,7 +29,7 @@ impl<'a> Parts<'a> {
             return Ok(None);
         };
         let cut = windows.cut(operator.signal_shaped(whole.signals()));
-        let mut problem = Problem::new(window, cut)?;
+        let mut problem = Problem::new(window, cut)?.with_observer_of(whole);
         for layer in 1..=whole.depth() {
             if let Some(weights) = whole.atom_weights(layer) {
                 problem = problem.with_weights(layer, weights.to_vec())?;

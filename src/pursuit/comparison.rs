@@ -3,7 +3,8 @@
 use super::{
     Acceleration, Algorithm, BasisPursuitConfig, Convergence, ConvexProjectionConfig, GreedyProjectionConfig,
     HolisticPursuitConfig, Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig,
-    MultiLayerSplittingConfig, OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe, Threshold,
+    MultiLayerSplittingConfig, Observer, OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe,
+    Threshold,
 };
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -124,6 +125,11 @@ pub trait Batches {
     /// # Errors
     /// An interruption.
     fn advance(&self, count: usize) -> Result<()>;
+
+    /// Who is told how far a batch has come, and may end it. Default: nobody.
+    fn observer(&self) -> Option<&dyn Observer> {
+        None
+    }
 }
 
 /// Signals in memory, normalised.
@@ -164,7 +170,11 @@ pub fn measure(operator: &Operator, recipe: &Recipe, signals: &dyn Batches) -> R
         let size = signals.batch_size().min(signals.count() - start);
         let batch = signals.read(start, size)?;
         let clock = Instant::now();
-        let pursued = recipe.solve(pursuit.as_ref(), operator, batch.clone(), start)?;
+        let mut problem = recipe.problem(operator, batch.clone(), start)?;
+        if let Some(observer) = signals.observer() {
+            problem = problem.with_observer(observer);
+        }
+        let pursued = pursuit.solve(&problem)?;
         sums.add(operator, &batch, &pursued, clock.elapsed().as_secs_f64());
         signals.advance(size)?;
     }

@@ -19,11 +19,9 @@ use super::active_set;
 use super::columns::{self, Columns, LANES, correlate, largest, signals_at_once};
 use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
+use super::handover::hand_over;
 use super::threshold::soft_threshold_value;
-use super::{
-    Acceleration, Algorithm, BasisPursuitConfig, Lambda, Problem, ProximalGradientConfig, Pursued, Pursuit,
-    SignalReport, StopReason, take_rows, to_host,
-};
+use super::{Algorithm, BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::Result;
 use crate::model::simd::vectorised;
 use crate::model::sparse::energy;
@@ -116,6 +114,7 @@ impl Pursuit for CoordinateDescent {
         }
         let mut reports = Vec::with_capacity(problem.count());
         for codes in codes.chunks_mut(signals_at_once(code_len) * code_len) {
+            problem.work().check()?;
             let (first, count) = (reports.len(), codes.len() / code_len);
             let signals = signals.clone().slice([first..first + count, 0..signal_len]);
             let mut correlations = correlate(operator, signals.clone());
@@ -158,40 +157,13 @@ impl Pursuit for CoordinateDescent {
         unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
         let codes = Tensor::from_data(data, &operator.device());
-        hand_over_rest(problem, &self.config, Pursued::consistent(codes, reports))
+        // Given up, and of too large a support for the active set.
+        let open = |report: &SignalReport| {
+            report.stop == StopReason::MaxIterations && report.iterations < self.config.max_iterations
+        };
+        let rows: Vec<usize> = (0..reports.len()).filter(|&row| open(&reports[row])).collect();
+        hand_over(problem, &self.config, Algorithm::Fista, &rows, Pursued::consistent(codes, reports))
     }
-}
-
-/// Goes on by FISTA with signals that neither converged nor used up their iterations.
-///
-/// # Errors
-/// As [`Pursuit::solve`].
-fn hand_over_rest(problem: &Problem, config: &BasisPursuitConfig, found: Pursued) -> Result<Pursued> {
-    let Pursued { codes, mut reports, .. } = found;
-    let open =
-        |report: &SignalReport| report.stop == StopReason::MaxIterations && report.iterations < config.max_iterations;
-    let rows: Vec<usize> = (0..reports.len()).filter(|&row| open(&reports[row])).collect();
-    if rows.is_empty() {
-        return Ok(Pursued::consistent(codes, reports));
-    }
-    let operator = problem.operator();
-    let lambda = Lambda::PerSignal(rows.iter().map(|&row| reports[row].lambda).collect());
-    let flat = operator.flat(codes);
-    let start = operator.code_shaped(take_rows(&flat, &rows));
-    let part = problem.part(&rows, lambda)?.with_start(start)?;
-    let fista = ProximalGradientConfig { basis: config.clone(), ..ProximalGradientConfig::new(Acceleration::Fista) };
-    let again = fista.init()?.solve(&part)?;
-    let mut values = to_host(flat);
-    let len = operator.code().len();
-    let better = to_host(again.codes);
-    for ((&row, report), code) in rows.iter().zip(again.reports).zip(better.chunks_exact(len)) {
-        let before = reports[row].iterations;
-        values[row * len..][..len].copy_from_slice(code);
-        reports[row] =
-            SignalReport { iterations: before + report.iterations, finished_by: Some(Algorithm::Fista), ..report };
-    }
-    let data = TensorData::new(values, operator.code().batched(reports.len()));
-    Ok(Pursued::consistent(Tensor::from_data(data, &operator.device()), reports))
 }
 
 impl CoordinateDescent {

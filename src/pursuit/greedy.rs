@@ -13,6 +13,7 @@
 
 use super::by_windows::Parts;
 use super::columns::{self, Columns, LANES};
+use super::observer::{Work, interrupted};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -105,7 +106,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
                 continue;
             }
             let mut growth = Growth::new(&part)?;
-            let stops = growth.grow_to(self.config.nonzeros, level);
+            let stops = growth.grow_to(self.config.nonzeros, level)?;
             let of_part = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop));
             reports.extend(of_part.collect::<Vec<_>>());
             found.extend(growth.approximations.into_iter().map(|state| (state.support, state.coefficients)));
@@ -180,6 +181,7 @@ pub(super) struct Growth<'a> {
     /// 1/‖atom‖, or 0 for atoms that are zero: for all signals alike, or, where there is a mask, for each.
     inverse_norms: Vec<f32>,
     pub(super) approximations: Vec<Approximation>,
+    work: Work<'a>,
 }
 
 /// How correlations with residuals and among atoms are found.
@@ -233,11 +235,14 @@ impl<'a> Growth<'a> {
         let inverse_norms = energies.into_iter().map(inverse).collect();
         let approximations =
             signals.chunks_exact(operator.signal().len()).map(|signal| Approximation::new(signal, &means)).collect();
-        Ok(Self { operator, means, signals, inverse_norms, approximations })
+        Ok(Self { operator, means, signals, inverse_norms, approximations, work: problem.work() })
     }
 
     /// Adds atoms to all signals until they have `nonzeros` or a residual of no more energy than `level`.
-    pub(super) fn grow_to(&mut self, nonzeros: usize, level: f64) -> Vec<StopReason> {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(super) fn grow_to(&mut self, nonzeros: usize, level: f64) -> Result<Vec<StopReason>> {
         let finished = |state: &Approximation| match state.residual_energy <= level {
             true => Some(StopReason::Residual),
             false => (state.support.len() >= nonzeros).then_some(StopReason::Nonzeros),
@@ -245,6 +250,7 @@ impl<'a> Growth<'a> {
         if let Means::InnerProducts { columns, correlations } = &self.means {
             // Signal by signal, so that what one needs stays in the cache.
             let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
+            let work = &self.work;
             return self
                 .approximations
                 .par_iter_mut()
@@ -255,16 +261,22 @@ impl<'a> Growth<'a> {
                         || {
                             loop {
                                 if let Some(stop) = finished(state) {
-                                    return stop;
+                                    work.advance(1.0);
+                                    return Some(stop);
+                                }
+                                if work.is_cancelled() {
+                                    return None;
                                 }
                                 if !state.grow_by_inner_products(columns, correlations, signal, norms, scratch) {
-                                    return StopReason::Exhausted;
+                                    work.advance(1.0);
+                                    return Some(StopReason::Exhausted);
                                 }
                             }
                         },
                     )
                 })
-                .collect();
+                .collect::<Option<_>>()
+                .ok_or_else(interrupted);
         }
         let mut open: Vec<usize> = (0..self.approximations.len()).collect();
         let mut stops = vec![StopReason::Nonzeros; open.len()];
@@ -277,9 +289,9 @@ impl<'a> Growth<'a> {
                 None => true,
             });
             if open.is_empty() {
-                return stops;
+                return Ok(stops);
             }
-            for row in self.grow(&open) {
+            for row in self.grow(&open)? {
                 stops[row] = StopReason::Exhausted;
                 open.retain(|&other| other != row);
             }
@@ -311,7 +323,11 @@ impl<'a> Growth<'a> {
 
     /// Adds one atom to each of the signals in `rows` (in ascending order) and projects them anew. Where the best atom depends on
     /// those picked already it is ruled out and nothing is added. Returns the signals for which no atom is left.
-    pub(super) fn grow(&mut self, rows: &[usize]) -> Vec<usize> {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    pub(super) fn grow(&mut self, rows: &[usize]) -> Result<Vec<usize>> {
+        self.work.check()?;
         let (code_len, signal_len) = (self.operator.code().len(), self.operator.signal().len());
         let (norms, signals) = (&self.inverse_norms, &self.signals);
         let mut chosen: Vec<&mut Approximation> = select(&mut self.approximations, rows);
@@ -323,13 +339,14 @@ impl<'a> Growth<'a> {
                     state.grow_by_inner_products(columns, correlations, signal, norms, scratch)
                 });
                 let left: Vec<bool> = left.collect();
-                rows.iter().zip(left).filter(|(_, left)| !left).map(|(&row, _)| row).collect()
+                Ok(rows.iter().zip(left).filter(|(_, left)| !left).map(|(&row, _)| row).collect())
             }
             Means::Analysis { mask } => {
                 let residuals: Vec<f32> = chosen.iter().flat_map(|state| state.residual.iter().copied()).collect();
                 let residuals =
                     Tensor::from_data(TensorData::new(residuals, [rows.len(), signal_len]), &self.operator.device());
                 let mut correlations = to_host(self.operator.analyze_rows(residuals));
+                self.work.check()?;
                 let picks: Vec<Option<usize>> = chosen
                     .par_iter_mut()
                     .zip(correlations.par_chunks_exact_mut(code_len))
@@ -352,7 +369,7 @@ impl<'a> Growth<'a> {
                     let mask = mask.as_ref().map(|mask| &mask[row * signal_len..][..signal_len]);
                     state.grow_by_atom(place, atom, mask, &signals[row * signal_len..][..signal_len]);
                 });
-                rows.iter().zip(&picks).filter(|(_, pick)| pick.is_none()).map(|(&row, _)| row).collect()
+                Ok(rows.iter().zip(&picks).filter(|(_, pick)| pick.is_none()).map(|(&row, _)| row).collect())
             }
         }
     }
@@ -654,10 +671,19 @@ fn row_of(index: usize) -> usize {
 const COLUMNS_AT_ONCE: usize = 64;
 
 /// The columns of D^(L) on a support, masked, in `f64`, one after the other.
-pub(super) fn support_columns(operator: &Operator, mask: Option<&[f32]>, support: &[usize]) -> Vec<f64> {
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(super) fn support_columns(
+    operator: &Operator,
+    mask: Option<&[f32]>,
+    support: &[usize],
+    work: &Work,
+) -> Result<Vec<f64>> {
     let len = operator.signal().len();
     let mut columns: Vec<f64> = Vec::with_capacity(support.len() * len);
     for places in support.chunks(COLUMNS_AT_ONCE) {
+        work.check()?;
         columns.extend(to_host(operator.columns(places)).into_iter().map(f64::from));
     }
     if let Some(mask) = mask {
@@ -665,16 +691,20 @@ pub(super) fn support_columns(operator: &Operator, mask: Option<&[f32]>, support
             column.iter_mut().zip(mask).for_each(|(entry, &mask)| *entry *= f64::from(mask));
         }
     }
-    columns
+    Ok(columns)
 }
 
 /// Least squares coefficients of a signal on columns as long as itself.
-pub(super) fn least_squares(columns: &[f64], signal: &[f32]) -> Vec<f64> {
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(super) fn least_squares(columns: &[f64], signal: &[f32], work: &Work) -> Result<Vec<f64>> {
     let columns: Vec<&[f64]> = columns.chunks_exact(signal.len().max(1)).collect();
     let size = columns.len();
     let signal: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
     let mut gram = vec![0.0; size * size];
     for i in 0..size {
+        work.check()?;
         for j in 0..=i {
             let inner = dot(columns[i], columns[j]);
             gram[i * size + j] = inner;
@@ -682,19 +712,34 @@ pub(super) fn least_squares(columns: &[f64], signal: &[f32]) -> Vec<f64> {
         }
     }
     let mut values: Vec<f64> = columns.iter().map(|column| dot(column, &signal)).collect();
-    solve_normal_equations(&mut gram, &mut values);
-    values
+    solve_normal_equations_until(&mut gram, &mut values, || work.is_cancelled());
+    work.check()?;
+    Ok(values)
 }
 
 /// Solves Gx = b in place for a symmetric positive semi-definite `matrix` G in row-major order, with a ridge of 1e-7 of its largest
 /// diagonal entry, which keeps dependent atoms finite. `values` holds b, then x; `matrix` is used up.
 #[inline(always)]
 pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
+    solve_normal_equations_until(
+        matrix,
+        values,
+        #[inline(always)]
+        || false,
+    );
+}
+
+/// [`solve_normal_equations`] until `cancelled` says so, which leaves `values` half done.
+#[inline(always)]
+fn solve_normal_equations_until(matrix: &mut [f64], values: &mut [f64], cancelled: impl Fn() -> bool) {
     let size = values.len();
     let ridge = 1e-7 * (0..size).map(|i| matrix[i * size + i]).fold(f64::MIN_POSITIVE, f64::max);
     // G = UᵀU in place, row after row of U: a row loses as a whole what the rows above explain of it, so that no sum has to be
     // finished before the next one is begun, which for the few atoms of a code takes longer than the arithmetic.
     for i in 0..size {
+        if cancelled() {
+            return;
+        }
         let (above, row) = matrix.split_at_mut(i * size);
         let row = &mut row[i..size];
         row[0] += ridge;
@@ -763,7 +808,7 @@ mod tests {
     #[test]
     fn least_squares_recovers_a_combination() {
         // Atoms (2, 0, 0) and (0, 1, 1).
-        let found = least_squares(&[2.0, 0.0, 0.0, 0.0, 1.0, 1.0], &[3.0, -2.0, -2.0]);
+        let found = least_squares(&[2.0, 0.0, 0.0, 0.0, 1.0, 1.0], &[3.0, -2.0, -2.0], &Work::new(None, 1)).unwrap();
         assert!((found[0] - 1.5).abs() < 1e-6 && (found[1] + 2.0).abs() < 1e-6, "{found:?}");
     }
 

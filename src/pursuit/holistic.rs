@@ -9,6 +9,7 @@
 use super::greedy::{codes_of, dot, least_squares, support_columns};
 use super::layered::data_terms;
 use super::multi_layer::with_zeros;
+use super::observer::Work;
 use super::{
     BasisPursuitConfig, MultiLayerSplittingConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host,
 };
@@ -132,8 +133,9 @@ impl Pursuit for HolisticPursuit {
         let mut codes = operator.flat(first.codes.clone());
         // No equations yet.
         let none: Vec<Vec<bool>> = lens.iter().map(|&len| vec![false; count * len]).collect();
+        let work = problem.work();
         let mut estimates: Vec<Estimate> =
-            restricted(operator, &to_host(codes.clone()), &signals, mask.as_deref(), &none)
+            restricted(operator, &to_host(codes.clone()), &signals, mask.as_deref(), &none, &work)?
                 .into_iter()
                 .map(|estimate| estimate.unwrap_or_else(|| Estimate { support: Vec::new(), coefficients: Vec::new() }))
                 .collect();
@@ -163,7 +165,7 @@ impl Pursuit for HolisticPursuit {
             });
             let asked = problem.clone().with_start(operator.code_shaped(codes))?;
             codes = with_zeros(&asked, tensors.collect(), self.config.iterations)?;
-            let found = restricted(operator, &to_host(codes.clone()), &signals, mask.as_deref(), &zeros);
+            let found = restricted(operator, &to_host(codes.clone()), &signals, mask.as_deref(), &zeros, &work)?;
             for ((estimate, open), found) in estimates.iter_mut().zip(&mut open).zip(found) {
                 match found {
                     Some(found) if *open => *estimate = found,
@@ -210,13 +212,17 @@ fn smallest(values: &[f32], len: usize, size: usize) -> Vec<bool> {
 /// Least squares on the support of every code, within the null space of the rows of A_1 … A_{L−1} that `zeros` marks.
 ///
 /// `None` where that holds nothing but zero.
+///
+/// # Errors
+/// [`Error::Interrupted`].
 fn restricted(
     operator: &Operator,
     codes: &[f32],
     signals: &[f32],
     mask: Option<&[f32]>,
     zeros: &[Vec<bool>],
-) -> Vec<Option<Estimate>> {
+    work: &Work,
+) -> Result<Vec<Option<Estimate>>> {
     let (len, signal_len) = (operator.code().len(), operator.signal().len());
     codes
         .chunks_exact(len)
@@ -225,12 +231,12 @@ fn restricted(
             let support: Vec<usize> = (0..len).filter(|&place| code[place] != 0.0).collect();
             let size = support.len();
             if size == 0 {
-                return Some(Estimate { support, coefficients: Vec::new() });
+                return Ok(Some(Estimate { support, coefficients: Vec::new() }));
             }
             let mask = mask.map(|mask| &mask[row * signal_len..][..signal_len]);
-            let columns = support_columns(operator, mask, &support);
+            let columns = support_columns(operator, mask, &support, work)?;
             let basis = match zeros.iter().any(|zeros| zeros.contains(&true)) {
-                true => null_space(&equations(operator, &support, row, zeros), size),
+                true => null_space(&equations(operator, &support, row, zeros), size, work)?,
                 false => identity(size),
             };
             let combined: Vec<f64> = basis
@@ -244,9 +250,9 @@ fn restricted(
                 })
                 .collect();
             if combined.is_empty() {
-                return None;
+                return Ok(None);
             }
-            let parts = least_squares(&combined, &signals[row * signal_len..][..signal_len]);
+            let parts = least_squares(&combined, &signals[row * signal_len..][..signal_len], work)?;
             let mut coefficients = vec![0.0; size];
             for (direction, part) in basis.chunks_exact(size).zip(parts) {
                 coefficients.iter_mut().zip(direction).for_each(|(value, entry)| *value += part * entry);
@@ -255,7 +261,7 @@ fn restricted(
             let floor = 1e-6 * coefficients.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
             let (support, coefficients) =
                 support.into_iter().zip(coefficients).filter(|(_, value)| value.abs() > floor).unzip();
-            Some(Estimate { support, coefficients })
+            Ok(Some(Estimate { support, coefficients }))
         })
         .collect()
 }
@@ -307,12 +313,16 @@ const NULL: f64 = 1e-10;
 
 /// A basis of the null space of a positive semi-definite matrix, one vector of length `size` after the other, by Cholesky's
 /// factorisation with pivoting.
-fn null_space((gram, scale): &(Vec<f64>, f64), size: usize) -> Vec<f64> {
+///
+/// # Errors
+/// [`Error::Interrupted`].
+fn null_space((gram, scale): &(Vec<f64>, f64), size: usize, work: &Work) -> Result<Vec<f64>> {
     let mut matrix = gram.clone();
     let mut order: Vec<usize> = (0..size).collect();
     let mut rank = 0;
     // Row-major lower factor in pivoted order, in place.
     while rank < size {
+        work.check()?;
         let pivot = (rank..size).max_by(|&a, &b| matrix[a * size + a].total_cmp(&matrix[b * size + b])).unwrap_or(rank);
         if matrix[pivot * size + pivot] <= NULL * scale {
             break;
@@ -340,6 +350,7 @@ fn null_space((gram, scale): &(Vec<f64>, f64), size: usize) -> Vec<f64> {
     }
     let mut basis = vec![0.0; (size - rank) * size];
     for (free, direction) in (rank..size).zip(basis.chunks_exact_mut(size.max(1))) {
+        work.check()?;
         // L₁₁ᵀ x = −L₂₁ᵀ, so that the pivots' equations hold with this free variable at 1.
         direction[order[free]] = 1.0;
         let mut solution = vec![0.0; rank];
@@ -349,7 +360,7 @@ fn null_space((gram, scale): &(Vec<f64>, f64), size: usize) -> Vec<f64> {
             direction[order[i]] = solution[i];
         }
     }
-    basis
+    Ok(basis)
 }
 
 #[cfg(test)]
@@ -362,7 +373,8 @@ mod tests {
         let rows = [[1.0, 1.0, 0.0, 2.0], [0.0, 1.0, -1.0, 0.0]];
         let gram: Vec<f64> =
             (0..16).map(|index| rows.iter().map(|row| row[index / 4] * row[index % 4]).sum()).collect();
-        let basis = null_space(&(gram, 4.0), 4);
+        let work = Work::new(None, 1);
+        let basis = null_space(&(gram, 4.0), 4, &work).unwrap();
         assert_eq!(basis.len(), 8);
         for direction in basis.chunks_exact(4) {
             assert!(direction.iter().any(|value| value.abs() > 0.1));
@@ -371,8 +383,8 @@ mod tests {
                 assert!(inner.abs() < 1e-12, "{direction:?}");
             }
         }
-        assert_eq!(null_space(&(identity(3), 1.0), 3), Vec::<f64>::new());
-        assert_eq!(null_space(&(vec![0.0; 4], 1.0), 2), identity(2));
+        assert_eq!(null_space(&(identity(3), 1.0), 3, &work).unwrap(), Vec::<f64>::new());
+        assert_eq!(null_space(&(vec![0.0; 4], 1.0), 2, &work).unwrap(), identity(2));
     }
 
     #[test]

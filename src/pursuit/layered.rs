@@ -76,6 +76,7 @@ impl LayeredThresholding {
         let (mut below, mut last) = (problem.signals(), problem.signals().zeros_like().sum_dim(1));
         let mut estimates = Vec::with_capacity(lambdas.len());
         for (index, (layer, lambda)) in problem.operator().layers().iter().zip(&lambdas).enumerate() {
+            problem.work().check()?;
             let weights = problem.weights(index + 1);
             let correlations = layer.analyze_rows(below);
             if problem.count() == 0 {
@@ -169,7 +170,7 @@ impl LayeredBasisPursuit {
                 Some((codes, _)) => codes.clone(),
                 None => layer.signal_shaped(problem.signals()),
             };
-            let mut single = Problem::new(layer, below)?.with_lambda(lambda)?;
+            let mut single = Problem::new(layer, below)?.with_lambda(lambda)?.with_observer_of(problem);
             if let Some(weights) = problem.atom_weights(index + 1) {
                 single = single.with_weights(1, weights.to_vec())?;
             }

@@ -12,9 +12,11 @@ pub mod convergence;
 pub mod coordinate_descent;
 pub mod duality;
 pub mod greedy;
+mod handover;
 pub mod holistic;
 pub mod layered;
 pub mod multi_layer;
+pub mod observer;
 mod operation;
 pub mod problem;
 pub mod projection;
@@ -33,6 +35,7 @@ pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresho
 pub use multi_layer::{
     MultiLayerProximalGradient, MultiLayerProximalGradientConfig, MultiLayerSplitting, MultiLayerSplittingConfig,
 };
+pub use observer::Observer;
 pub use problem::Problem;
 pub use projection::{
     ConvexProjection, ConvexProjectionConfig, GreedyProjection, GreedyProjectionConfig, Projected, Representations,

@@ -21,6 +21,7 @@
 //! a sum of terms that are not negative, as for one layer in [`super::duality`].
 
 use super::duality::Certificate;
+use super::observer::Closing;
 use super::proximal_gradient::extrapolate;
 use super::threshold::soft_threshold;
 use super::{
@@ -165,11 +166,19 @@ trait Iteration: Sized {
 }
 
 /// Iterates until every signal has its gap, has stopped moving, or has used up its iterations.
-fn run(problem: &Problem, basis: &BasisPursuitConfig, check_every: usize, mut state: impl Iteration) -> Pursued {
+fn run(
+    problem: &Problem,
+    basis: &BasisPursuitConfig,
+    check_every: usize,
+    mut state: impl Iteration,
+) -> Result<Pursued> {
     let (operator, count) = (problem.operator(), problem.count());
     if count == 0 {
-        return Pursued::consistent(Tensor::zeros(operator.code().batched(0), &operator.device()), Vec::new());
+        let none = Tensor::zeros(operator.code().batched(0), &operator.device());
+        return Ok(Pursued::consistent(none, Vec::new()));
     }
+    let work = problem.work();
+    let mut closing = vec![Closing::default(); count];
     let mut rows: Vec<usize> = (0..count).collect();
     let mut finished: Vec<(Vec<usize>, Tensor<2>)> = Vec::new();
     let mut reports: Vec<Option<SignalReport>> = vec![None; count];
@@ -180,9 +189,11 @@ fn run(problem: &Problem, basis: &BasisPursuitConfig, check_every: usize, mut st
         for (position, (lambda, certificate, nonzeros, still)) in state.look().into_iter().enumerate() {
             let converged = certificate.relative_gap() <= f64::from(basis.gap);
             if !converged && !still && !last {
+                work.advance(closing[rows[position]].to(certificate.relative_gap(), basis.gap.into()));
                 open.push(position);
                 continue;
             }
+            work.advance(closing[rows[position]].finish());
             reports[rows[position]] = Some(SignalReport {
                 lambda,
                 iterations,
@@ -209,11 +220,13 @@ fn run(problem: &Problem, basis: &BasisPursuitConfig, check_every: usize, mut st
         }
         let until = (iterations + check_every).min(basis.max_iterations);
         while iterations < until {
+            work.check()?;
             state.step();
             iterations += 1;
         }
     }
-    Pursued::consistent(operator.code_shaped(in_order(finished, count)), reports.into_iter().flatten().collect())
+    let codes = operator.code_shaped(in_order(finished, count));
+    Ok(Pursued::consistent(codes, reports.into_iter().flatten().collect()))
 }
 
 /// Parameters of [`MultiLayerProximalGradient`].
@@ -469,7 +482,7 @@ impl Pursuit for MultiLayerProximalGradient {
         if disjoint && let Some(found) = by_windows::solve(problem, basis, |parts| self.solve(parts))? {
             return Ok(found);
         }
-        Ok(run(problem, basis, CHECK_EVERY, self.start(problem, &Learned::default())?))
+        run(problem, basis, CHECK_EVERY, self.start(problem, &Learned::default())?)
     }
 }
 
@@ -711,7 +724,7 @@ impl Pursuit for MultiLayerSplitting {
             return Ok(Pursued::consistent(problem.operator().code_shaped(problem.start()), Vec::new()));
         }
         let state = Splitting::new(cascade, problem.operator(), problem.start(), self.config.inner);
-        Ok(run(problem, &self.config.basis, CHECK_EVERY, state))
+        run(problem, &self.config.basis, CHECK_EVERY, state)
     }
 }
 
@@ -729,6 +742,10 @@ pub(super) fn with_zeros(
         cascade.zeros[index] = zeros;
     }
     let mut state = Splitting::new(cascade, problem.operator(), problem.start(), default_inner());
-    (0..iterations).for_each(|_| state.step());
+    let work = problem.work();
+    for _ in 0..iterations {
+        work.check()?;
+        state.step();
+    }
     Ok(state.codes())
 }

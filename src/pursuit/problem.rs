@@ -1,5 +1,6 @@
 //! What a pursuit is asked: signals, a model, and what weighs on the codes.
 
+use super::observer::{Observer, Work};
 use super::{Lambda, take_rows};
 use crate::error::{Error, Result};
 use crate::model::Operator;
@@ -19,6 +20,7 @@ pub struct Problem<'a> {
     weights: Vec<Option<Vec<f32>>>,
     mask: Option<Tensor<2>>,
     start: Option<Tensor<4>>,
+    observer: Option<&'a dyn Observer>,
 }
 
 impl<'a> Problem<'a> {
@@ -35,7 +37,16 @@ impl<'a> Problem<'a> {
             return Err(Error::shape("signals", operator.signal(), format!("{channels}x{height}x{width}")));
         }
         let weights = vec![None; operator.geometry().depth()];
-        Ok(Self { operator, signals, lambda: None, shallower: Vec::new(), weights, mask: None, start: None })
+        Ok(Self {
+            operator,
+            signals,
+            lambda: None,
+            shallower: Vec::new(),
+            weights,
+            mask: None,
+            start: None,
+            observer: None,
+        })
     }
 
     /// λ of the deepest layer.
@@ -126,6 +137,13 @@ impl<'a> Problem<'a> {
         }
         self.start = Some(codes);
         Ok(self)
+    }
+
+    /// Who is told how far the pursuit has come, and may end it.
+    #[must_use]
+    pub fn with_observer(mut self, observer: &'a dyn Observer) -> Self {
+        self.observer = Some(observer);
+        self
     }
 
     /// The effective dictionary.
@@ -223,6 +241,17 @@ impl<'a> Problem<'a> {
         self.depth() == 1 || !self.shallower.is_empty()
     }
 
+    /// What is done of it, for its observer.
+    pub(crate) fn work(&self) -> Work<'a> {
+        Work::new(self.observer, self.count())
+    }
+
+    /// Takes the observer of another problem.
+    pub(crate) fn with_observer_of(mut self, other: &Self) -> Self {
+        self.observer = other.observer;
+        self
+    }
+
     /// Takes the mask of a problem with the same signals.
     pub(crate) fn with_mask_of(mut self, other: &Self) -> Self {
         self.mask = other.mask.clone();
@@ -234,6 +263,7 @@ impl<'a> Problem<'a> {
         let operator = self.operator;
         let signals = operator.signal_shaped(take_rows(&operator.flat(self.signals.clone()), rows));
         let mut part = Self::new(operator, signals)?.with_lambda(lambda)?;
+        part.observer = self.observer;
         part.weights = self.weights.clone();
         part.mask = match &self.mask {
             Some(mask) if mask.dims()[0] > 1 => Some(take_rows(mask, rows)),

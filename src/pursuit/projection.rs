@@ -210,7 +210,7 @@ impl GreedyProjection {
             if open.is_empty() {
                 break;
             }
-            let exhausted = growth.grow(&open);
+            let exhausted = growth.grow(&open)?;
             open.retain(|row| !exhausted.contains(row));
             // A pick that depends on the support changes nothing.
             let grown: Vec<usize> = open
@@ -367,7 +367,7 @@ impl ConvexProjection {
             open = open.into_iter().zip(kept).filter(|(_, kept)| !kept).map(|(row, _)| row).collect();
         }
         if self.config.debias {
-            let debiased = self.debias(problem, &codes);
+            let debiased = self.debias(problem, &codes)?;
             let kept = Representations::admissible(operator, tensor(&debiased), limits);
             for (row, _) in kept.iter().enumerate().filter(|(_, kept)| **kept) {
                 codes[row * len..][..len].copy_from_slice(&debiased[row * len..][..len]);
@@ -383,7 +383,8 @@ impl ConvexProjection {
     }
 
     /// Least squares on the support of every code.
-    fn debias(&self, problem: &Problem, codes: &[f32]) -> Vec<f32> {
+    fn debias(&self, problem: &Problem, codes: &[f32]) -> Result<Vec<f32>> {
+        let work = problem.work();
         let operator = problem.operator();
         let (len, signal_len) = (operator.code().len(), operator.signal().len());
         let (signals, mask) = (to_host(problem.signals()), problem.mask().map(to_host));
@@ -393,7 +394,7 @@ impl ConvexProjection {
             let mask = mask.as_ref().map(|mask| &mask[row * signal_len..][..signal_len]);
             let mut support: Vec<usize> = (0..len).filter(|&place| code[place] != 0.0).collect();
             loop {
-                let values = least_squares(&support_columns(operator, mask, &support), signal);
+                let values = least_squares(&support_columns(operator, mask, &support, &work)?, signal, &work)?;
                 let negative = self.config.basis.nonnegative && values.iter().any(|value| *value < 0.0);
                 if !negative {
                     support.iter().zip(values).for_each(|(&place, value)| out[row * len + place] = value as f32);
@@ -403,7 +404,7 @@ impl ConvexProjection {
                     support.into_iter().zip(values).filter(|(_, value)| *value > 0.0).map(|(place, _)| place).collect();
             }
         }
-        out
+        Ok(out)
     }
 }
 

@@ -7,6 +7,7 @@
 //! residual; finished signals leave the batch, so that they cost nothing any more.
 
 use super::duality::Certificate;
+use super::observer::Closing;
 use super::operation::{extrapolation, proximal_step};
 use super::{
     BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
@@ -103,6 +104,8 @@ impl Pursuit for ProximalGradient {
         if count == 0 {
             return Ok(Pursued::consistent(Tensor::zeros(operator.code().batched(0), &operator.device()), Vec::new()));
         }
+        let work = problem.work();
+        let mut closing = vec![Closing::default(); count];
         // Rows of the caller's batch that are still being coded, and their λ.
         let mut rows: Vec<usize> = (0..count).collect();
         let mut lambda = to_host(lambda);
@@ -117,9 +120,12 @@ impl Pursuit for ProximalGradient {
             for (position, (certificate, nonzeros)) in certificates.into_iter().enumerate() {
                 let converged = certificate.relative_gap() <= f64::from(self.config.basis.gap);
                 if !converged && !last {
+                    let further = closing[rows[position]].to(certificate.relative_gap(), self.config.basis.gap.into());
+                    work.advance(further);
                     open.push(position);
                     continue;
                 }
+                work.advance(closing[rows[position]].finish());
                 reports[rows[position]] = Some(SignalReport {
                     lambda: lambda[position],
                     iterations,
@@ -143,6 +149,7 @@ impl Pursuit for ProximalGradient {
             }
             let until = (iterations + self.config.check_every).min(self.config.basis.max_iterations);
             while iterations < until {
+                work.check()?;
                 self.step(operator, &mut state, &learned, iterations);
                 iterations += 1;
             }

@@ -176,6 +176,14 @@ impl Recipe {
         signals: Tensor<4>,
         start: usize,
     ) -> Result<Pursued> {
+        pursuit.solve(&self.problem(operator, signals, start)?)
+    }
+
+    /// What [`Self::solve`] asks of the pursuit, for those who have more to say, such as an observer.
+    ///
+    /// # Errors
+    /// Signals of another shape; as [`Problem::with_lambda`].
+    pub fn problem<'a>(&self, operator: &'a Operator, signals: Tensor<4>, start: usize) -> Result<Problem<'a>> {
         let mut problem = Problem::new(operator, signals)?;
         if let Some(lambda) = &self.lambda {
             let lambda = lambda.batch(start, problem.count());
@@ -187,7 +195,7 @@ impl Recipe {
                 _ => problem = problem.with_lambda(lambda)?,
             }
         }
-        pursuit.solve(&problem)
+        Ok(problem)
     }
 }
 

@@ -19,6 +19,7 @@ mod model_file;
 mod networks;
 mod operator;
 mod output_files;
+mod pictures_descent;
 mod pursuit;
 #[cfg(feature = "autodiff")]
 mod pursuits_autodiff;
