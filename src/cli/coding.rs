@@ -19,6 +19,7 @@ use crate::pursuit::{
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -698,6 +699,7 @@ impl Coder {
             "max_gap": largest_gap,
             "converged": converged(reports),
             "not_converged": not_converged_json(&Convergence::of(reports), &self.basis()),
+            "handed_over": handed_over(reports).into_iter().map(|(to, count)| (to, json!(count))).collect::<Value>(),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
             "nonnegative": self.settings.keeps_nonnegative(&self.recipe),
             "pursuit": self.settings.args.pursuit.name,
@@ -718,6 +720,9 @@ impl Coder {
         ways.sort();
         ways.dedup();
         summary.row("pursuit", format!("{} {}, {device}", args.name, ways.join(" and ")));
+        for (to, count) in handed_over(reports) {
+            summary.row("handed over", format!("{} that did not get on, to {to}", counted(count, "signal")));
+        }
         if let Some(lambda) = &self.recipe.lambda {
             let mean_lambda = number(mean(reports, |report| report.lambda.into()));
             let lambda = match lambda {
@@ -809,6 +814,16 @@ pub fn default_batch(geometry: &Geometry) -> usize {
 
 fn mean(reports: &[SignalReport], value: fn(&SignalReport) -> f64) -> f64 {
     reports.iter().map(value).sum::<f64>() / reports.len().max(1) as f64
+}
+
+/// How many signals were finished by which other algorithm.
+fn handed_over(reports: &[SignalReport]) -> BTreeMap<&'static str, usize> {
+    let mut counts = BTreeMap::new();
+    reports
+        .iter()
+        .filter_map(|report| report.finished_by)
+        .for_each(|to| *counts.entry(to.flag_name()).or_default() += 1);
+    counts
 }
 
 /// How often every reason ended a pursuit, those that did.

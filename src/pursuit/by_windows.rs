@@ -156,6 +156,7 @@ fn together(parts: &[SignalReport], beyond: f64, wanted: f32) -> SignalReport {
         data_term: (sum(|part| f64::from(part.data_term)) + beyond) as f32,
         nonzeros: parts.iter().map(|part| part.nonzeros).sum(),
         stop,
+        finished_by: parts.iter().find_map(|part| part.finished_by),
         ..parts[0].clone()
     }
 }
