@@ -76,7 +76,8 @@ enum Entry {
 /// Minimises ½‖y − Dγ‖² + λ‖γ‖₁ from the code that is there, which is replaced. `None`, and the code as it was, where the support
 /// outgrows [`MAX_SUPPORT`].
 ///
-/// `iterations`, those that the signal has had, count towards the permitted ones; here a move is one.
+/// `iterations`, those that the signal has had, count towards the permitted ones; here a move is one. It ends early, at what it has,
+/// when `cancelled` says so.
 pub(super) fn finish(
     columns: &Columns,
     signal: &[f32],
@@ -84,6 +85,7 @@ pub(super) fn finish(
     config: &BasisPursuitConfig,
     iterations: usize,
     code: &mut [f32],
+    cancelled: impl Fn() -> bool,
 ) -> Option<SignalReport> {
     let nonzeros = code.iter().filter(|value| **value != 0.0).count();
     if nonzeros.min(signal.len()) > MAX_SUPPORT {
@@ -110,7 +112,7 @@ pub(super) fn finish(
     let mut single = false;
     let gap = f64::from(config.gap);
     loop {
-        set.settle(&mut iterations, config.max_iterations);
+        set.settle(&mut iterations, config.max_iterations, &cancelled);
         columns.correlate_wide(&set.residual, &mut correlations);
         let certificate = set.certify(&correlations);
         let progress = certificate.objective < before * (1.0 - 1e-14);
@@ -118,7 +120,7 @@ pub(super) fn finish(
         // Several atoms that enter together may get in each other's way; the one that violates most never fails to help.
         let stop = match () {
             () if converged => Some(StopReason::DualityGap),
-            () if iterations >= config.max_iterations => Some(StopReason::MaxIterations),
+            () if iterations >= config.max_iterations || cancelled() => Some(StopReason::MaxIterations),
             () if single && !progress => Some(StopReason::FixedPoint),
             () => None,
         };
@@ -360,9 +362,9 @@ impl ActiveSet<'_> {
     }
 
     /// Moves to the minimiser on the support, coefficients that change their sign leaving it on the way.
-    fn settle(&mut self, iterations: &mut usize, max_iterations: usize) {
+    fn settle(&mut self, iterations: &mut usize, max_iterations: usize, cancelled: &impl Fn() -> bool) {
         let mut corrections = 0;
-        while !self.support.is_empty() && *iterations < max_iterations && corrections < CORRECTIONS {
+        while !self.support.is_empty() && *iterations < max_iterations && corrections < CORRECTIONS && !cancelled() {
             let mut change = vec![0.0; self.support.len()];
             self.columns.inner_wide_each(&self.support, &self.residual, &mut change);
             change.iter_mut().zip(&self.signs).for_each(|(change, sign)| *change -= self.lambda * sign);

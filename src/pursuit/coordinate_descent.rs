@@ -20,6 +20,7 @@ use super::columns::{self, Columns, LANES, correlate, largest, signals_at_once};
 use super::duality::Certificate;
 use super::greedy::solve_normal_equations;
 use super::handover::hand_over;
+use super::observer::{Work, interrupted};
 use super::threshold::soft_threshold_value;
 use super::{Algorithm, BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::Result;
@@ -113,8 +114,9 @@ impl Pursuit for CoordinateDescent {
             }
         }
         let mut reports = Vec::with_capacity(problem.count());
+        let work = problem.work();
         for codes in codes.chunks_mut(signals_at_once(code_len) * code_len) {
-            problem.work().check()?;
+            work.check()?;
             let (first, count) = (reports.len(), codes.len() / code_len);
             let signals = signals.clone().slice([first..first + count, 0..signal_len]);
             let mut correlations = correlate(operator, signals.clone());
@@ -130,7 +132,7 @@ impl Pursuit for CoordinateDescent {
                 })
                 .collect();
             let lambda = lambda.batch(first, count).resolve(&largest)?;
-            let found: Vec<SignalReport> = codes
+            let found: Option<Vec<SignalReport>> = codes
                 .par_chunks_exact_mut(code_len)
                 .zip(correlations.par_chunks_exact(code_len))
                 .zip(signals.par_chunks_exact(signal_len))
@@ -143,7 +145,7 @@ impl Pursuit for CoordinateDescent {
                             || {
                                 self.pursue_one(
                                     &columns,
-                                    Given { signal, correlations, lambda, started },
+                                    Given { signal, correlations, lambda, started, work: &work },
                                     code,
                                     workspace,
                                 )
@@ -152,7 +154,7 @@ impl Pursuit for CoordinateDescent {
                     },
                 )
                 .collect();
-            reports.extend(found);
+            reports.extend(found.ok_or_else(interrupted)?);
         }
         unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
@@ -185,11 +187,17 @@ impl CoordinateDescent {
         Ok(Self { config, patience: 0.0 })
     }
 
-    /// Codes one signal, from the code that is there.
+    /// Codes one signal, from the code that is there. `None` where the pursuit was ended.
     #[inline(always)]
-    fn pursue_one(&self, columns: &Columns, given: Given, code: &mut [f32], workspace: &mut Workspace) -> SignalReport {
+    fn pursue_one(
+        &self,
+        columns: &Columns,
+        given: Given,
+        code: &mut [f32],
+        workspace: &mut Workspace,
+    ) -> Option<SignalReport> {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
-        let (gap, Given { signal, correlations, lambda, started }) = (f64::from(gap), given);
+        let (gap, Given { signal, correlations, lambda, started, work: watched }) = (f64::from(gap), given);
         let Workspace { working, violators, residual_correlations, support, values, best } = workspace;
         working.clear();
         violators.clear();
@@ -233,12 +241,20 @@ impl CoordinateDescent {
                 stalled = true;
             }
             let given_up = !converged && !last && (stalled || sweeps >= MANY_SWEEPS);
-            if given_up && let Some(report) = active_set::finish(columns, signal, lambda, &self.config, sweeps, code) {
+            if watched.is_cancelled() {
+                return None;
+            }
+            if given_up
+                && let Some(report) =
+                    active_set::finish(columns, signal, lambda, &self.config, sweeps, code, || watched.is_cancelled())
+            {
+                watched.advance(1.0);
                 let finished_by = (self.patience > 0.0).then_some(Algorithm::ActiveSet);
-                return SignalReport { finished_by, ..report };
+                return Some(SignalReport { finished_by, ..report });
             }
             if converged || last || given_up {
-                return SignalReport {
+                watched.advance(1.0);
+                return Some(SignalReport {
                     lambda,
                     iterations: sweeps,
                     objective: certificate.objective as f32,
@@ -247,7 +263,7 @@ impl CoordinateDescent {
                     nonzeros: support.len(),
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
                     finished_by: None,
-                };
+                });
             }
             lowest = lowest.min(certificate.objective);
             best.clear();
@@ -323,6 +339,7 @@ struct Given<'a> {
     lambda: f32,
     /// Whether there is a code to start from.
     started: bool,
+    work: &'a Work<'a>,
 }
 
 /// What the work on one signal needs for a while, kept for the next.
