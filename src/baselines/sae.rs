@@ -14,7 +14,7 @@ use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::leaf;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::{Device, Tensor};
@@ -144,13 +144,11 @@ impl Trainable for PenalizedAutoencoder {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let codes = self.code_rows(signals.clone());
-        let painted = match self.config.penalty {
-            Penalty::L1 => Linear {
-                weight: Param::from_tensor(normalized_rows(self.decoder.weight.val())),
-                bias: self.decoder.bias.clone(),
+        let painted = match (self.config.penalty, &self.decoder.bias) {
+            (Penalty::L1, Some(bias)) => {
+                codes.clone().matmul(normalized_rows(self.decoder.weight.val())) + bias.val().unsqueeze()
             }
-            .forward(codes.clone()),
-            Penalty::Kl => self.decoder.forward(codes.clone()),
+            _ => self.decoder.forward(codes.clone()),
         };
         let error = half_squared_error(signals, painted.clone());
         let PenalizedAutoencoderConfig { weight, target, penalty, .. } = self.config;

@@ -209,7 +209,9 @@ mod trained {
             "kept": kept,
             "start": run.start().and_then(RivalRecord::held_out).map(|(_, test, _)| test),
         });
-        let start = run.start().and_then(RivalRecord::held_out).map(|(loss, ..)| loss);
+        // Of layers that take turns the start's loss is another one.
+        let start = run.start().and_then(RivalRecord::held_out).filter(|(.., kept)| kept.admissible);
+        let start = start.map(|(loss, ..)| loss);
         let heading = format!(
             "{}: {} in {seconds:.0} s; on {}:",
             config.rival.name(),

