@@ -7,16 +7,17 @@
 //! (H. Cunningham et al., "Sparse Autoencoders Find Highly Interpretable Features in Language Models", ICLR 2024).
 
 use super::layers::{
-    centred_bias, check_units, dense, edited, half_squared_error, normalized_rows, outcome, reseeded_encoder, rows, seeds,
-    shaped, sum_rows, transposed, unit_rows, units_shape,
+    centred_bias, check_units, dense, edited, half_squared_error, normalized_rows, outcome, reseeded_encoder, rows,
+    seeds, shaped, sum_rows, transposed, unit_rows, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::leaf;
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -145,11 +146,11 @@ impl Trainable for PenalizedAutoencoder {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let codes = self.code_rows(signals.clone());
         let painted = match self.config.penalty {
-            Penalty::L1 => Linear {
-                weight: Param::from_tensor(normalized_rows(self.decoder.weight.val())),
-                bias: self.decoder.bias.clone(),
+            Penalty::L1 => {
+                // Not as a layer of its own: the gradient goes through the norms.
+                let bias = self.decoder.bias.as_ref().map(|bias| bias.val());
+                linear(codes.clone(), normalized_rows(self.decoder.weight.val()), bias)
             }
-            .forward(codes.clone()),
             Penalty::Kl => self.decoder.forward(codes.clone()),
         };
         let error = half_squared_error(signals, painted.clone());
