@@ -17,6 +17,7 @@ use crate::model::leaf;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -144,11 +145,13 @@ impl Trainable for PenalizedAutoencoder {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let codes = self.code_rows(signals.clone());
-        let painted = match (self.config.penalty, &self.decoder.bias) {
-            (Penalty::L1, Some(bias)) => {
-                codes.clone().matmul(normalized_rows(self.decoder.weight.val())) + bias.val().unsqueeze()
+        let painted = match self.config.penalty {
+            Penalty::L1 => {
+                // Not as a layer of its own: the gradient goes through the norms.
+                let bias = self.decoder.bias.as_ref().map(|bias| bias.val());
+                linear(codes.clone(), normalized_rows(self.decoder.weight.val()), bias)
             }
-            _ => self.decoder.forward(codes.clone()),
+            Penalty::Kl => self.decoder.forward(codes.clone()),
         };
         let error = half_squared_error(signals, painted.clone());
         let PenalizedAutoencoderConfig { weight, target, penalty, .. } = self.config;
