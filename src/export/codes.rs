@@ -337,7 +337,9 @@ impl CodesReader {
             Some(Stored::F32) => false,
             Some(Stored::F64) => true,
             _ => {
-                return Err(file.broken(format!("{name} of type {} where 32- or 64-bit floats are needed", codes.typed)));
+                return Err(
+                    file.broken(format!("{name} of type {} where 32- or 64-bit floats are needed", codes.typed))
+                );
             }
         };
         let (count, shape) = dimensions(path, &name, &codes.shape)?;

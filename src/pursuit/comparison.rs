@@ -1,9 +1,9 @@
 //! Pursuits side by side on the same signals: how well they approximate, how sparsely, how consistently, how fast.
 
 use super::{
-    Acceleration, Algorithm, BasisPursuitConfig, Convergence, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,
-    Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig, MultiLayerSplittingConfig,
-    OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe, Threshold,
+    Acceleration, Algorithm, BasisPursuitConfig, Convergence, ConvexProjectionConfig, GreedyProjectionConfig,
+    HolisticPursuitConfig, Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig,
+    MultiLayerSplittingConfig, OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe, Threshold,
 };
 use crate::error::{Error, Result};
 use crate::model::Operator;
