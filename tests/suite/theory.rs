@@ -618,6 +618,7 @@ fn certainty_travels_through_the_layers() {
         let operator = model.operator(model.config().signal, Application::Cascade).unwrap();
         let sampler = SampleConfig::new(2).init(&operator).unwrap();
         let samples = sampler.sample(20, &mut generator(1)).unwrap();
+        let (mut granted, mut bounded) = (0, 0);
         for levels in Levels::of(&profile, &samples.representations).unwrap() {
             let certificate = Certificate::new(&profile, levels, 0.1, 0.2, &Theorem::all());
             let holds = |index: usize| {
@@ -637,6 +638,8 @@ fn certainty_travels_through_the_layers() {
                     Uniqueness::Unproven => assert!(!holds(index).0),
                 }
             }
+            granted += certificate.uniqueness.iter().filter(|reason| **reason != Uniqueness::Unproven).count();
+            bounded += certificate.stability.iter().filter(|bound| bound.is_ok()).count();
             // E + ‖y − x̂‖ in place of 2E.
             let double = Theorem::ModelProjection.promise(&profile, &certificate.levels, &Noise::of_length(0.15));
             for (found, expected) in certificate.stability.iter().zip(&double.layers) {
@@ -646,6 +649,7 @@ fn certainty_travels_through_the_layers() {
                 }
             }
         }
+        assert!(granted >= 20 && bounded >= 10, "{granted} {bounded}");
     });
 }
 

@@ -805,6 +805,27 @@ fn columns_that_cancel_make_nothing_unique() {
         let found = certificate(&case, &[1.0, 0.0], &device.device);
         assert_eq!(found.uniqueness, [Uniqueness::Unproven; 2]);
         assert!(found.stability.iter().all(Result::is_err));
+        // g·(a + b − c)·w with a + b = c, of which `f64` may leave something.
+        let config = ModelConfig::new(
+            SignalShape::new(1, 1, 1),
+            vec![LayerShape::new(3, 1, 1), LayerShape::new(1, 1, 1), LayerShape::new(1, 1, 1)],
+        );
+        let (mut random, mut inexact) = (rng(5), 0);
+        for _ in 0..40 {
+            let part = |numerator: u32| numerator as f32 / (1u32 << 24) as f32;
+            let [a, b] = [0; 2].map(|_| random.random_range(1 << 22..1 << 23) | 1);
+            let [a, b, c] = [a, b, a + b].map(part);
+            let (weight, value) = (random.random::<f32>(), random.random::<f32>());
+            let filters = vec![vec![weight, weight, -weight], vec![a, b, c], vec![value]];
+            let case = Case { config: config.clone(), filters, seed: 0 };
+            let by_f64 =
+                [a, b, -c].map(|part| f64::from(value) * f64::from(part) * f64::from(weight)).iter().sum::<f64>();
+            inexact += usize::from(by_f64 != 0.0);
+            let (_, profile) = profiled(&case, &device.device);
+            assert_eq!(profile.effective[2].min_norm(), 0.0);
+            assert_eq!(certificate(&case, &[1.0], &device.device).uniqueness[2], Uniqueness::Unproven);
+        }
+        assert!(inexact >= 5, "{inexact}: `f64` is exact here, and nothing is tested");
     });
 }
 
