@@ -291,6 +291,7 @@ impl<'a> Growth<'a> {
             if open.is_empty() {
                 return Ok(stops);
             }
+            self.work.advance(open.len() as f64 / nonzeros.max(1) as f64);
             for row in self.grow(&open)? {
                 stops[row] = StopReason::Exhausted;
                 open.retain(|&other| other != row);

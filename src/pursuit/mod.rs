@@ -260,7 +260,8 @@ pub trait Pursuit: Send + Sync {
     /// Codes a batch of signals.
     ///
     /// # Errors
-    /// A problem that has something that the pursuit does not take, or lacks something that it needs.
+    /// A problem that has something that the pursuit does not take, or lacks something that it needs;
+    /// [`Error::Interrupted`] where the problem's observer ended it.
     fn solve(&self, problem: &Problem) -> Result<Pursued>;
 
     /// Codes a batch of signals with one penalty, that of the deepest layer. Pursuits that have no penalty ignore it.

@@ -14,7 +14,7 @@
 //!    F. Oztoprak, "A family of second-order methods for convex ℓ1-regularized optimization", Math. Programming 159, 2016).
 //!
 //! How long that takes depends on what a block shows, not on how large the picture around it is: each has steps of its own, and is
-//! left alone when its part of the duality gap is small enough ([`picture`]). From round to round the blocks move, so that what
+//! left alone when its part of the duality gap is small enough. From round to round the blocks move, so that what
 //! is split by a border in one is together in another. When the parts are small enough in sum, the gap of the whole is computed from
 //! scratch, and it alone decides whether the pursuit ends.
 //!
