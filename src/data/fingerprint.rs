@@ -4,6 +4,7 @@ use super::{Dataset, Source};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::Path;
 
 /// Values that are read for a fingerprint at most, the first and the last signal aside (2²⁶: 256 MiB of `f32`, more than MNIST has). Of
 /// larger sets signals at even distances stand for all.
@@ -30,15 +31,16 @@ impl Fingerprint {
         Self::within(data, MOST_VALUES)
     }
 
-    /// Whether `found`, the signals of a source, are those that this is the fingerprint of.
+    /// Whether `found`, the signals of a source, are those that this is the fingerprint of; it stands in `file`.
     ///
     /// # Errors
-    /// Other signals; the source is named.
-    pub fn check(&self, found: &Self, source: &str) -> Result<()> {
+    /// Other signals; source and file are named.
+    pub fn check(&self, found: &Self, source: &str, file: &Path) -> Result<()> {
         if self == found {
             return Ok(());
         }
-        let expected = format!("the signals that the run began with ({self}), found others ({found})");
+        let file = file.display();
+        let expected = format!("the signals that the run began with ({self} in {file}), found others ({found})");
         Err(Error::parameter("source", format!("{source:?}"), expected))
     }
 

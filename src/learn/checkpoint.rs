@@ -119,7 +119,7 @@ pub(super) fn load(path: &Path, learner: &mut Learner, data: &Fingerprint) -> Re
         return Err(broken("one of another configuration than config.json beside it".into()));
     }
     if let Some(expected) = &metadata.data {
-        expected.check(data, &config.data.source)?;
+        expected.check(data, &config.data.source, path)?;
     }
     if metadata.signals != learner.signals {
         return Err(broken(format!(

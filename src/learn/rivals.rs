@@ -300,7 +300,7 @@ impl RivalRun {
         }
         let fingerprint = Fingerprint::of(data)?;
         match read_fingerprint(folder)? {
-            Some(expected) => expected.check(&fingerprint, &config.data.source)?,
+            Some(expected) => expected.check(&fingerprint, &config.data.source, &fingerprint_path(folder))?,
             None => write_fingerprint(folder, &fingerprint)?,
         }
         files::remove_leftovers(folder);
