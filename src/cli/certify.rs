@@ -473,7 +473,13 @@ fn theorems(
         rows.push(row);
         if let Some(unmet) = stated.iter().find_map(|stated| stated.promise.unmet()) {
             let told = if radii { "" } else { ", noise drawn" };
-            reasons.push(format!("  {}{told}: {unmet}", theorem.name()));
+            // Said once where it does not depend on what is known of the noise.
+            let same = |reason: &String| {
+                reason.starts_with(&format!("  {}: ", theorem.name())) && reason.contains(&unmet.condition)
+            };
+            if !reasons.iter().any(same) {
+                reasons.push(format!("  {}{told}: {unmet}", theorem.name()));
+            }
         }
         let unmeasured = stated.iter().filter(|stated| stated.promise.holds());
         if let Some(reason) = unmeasured.filter_map(|stated| stated.trial?.errors.as_ref().err()).next() {
