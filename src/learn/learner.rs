@@ -1,5 +1,6 @@
 //! The state of a training run and what one step does to it.
 
+use super::alignment;
 use super::cascade::Cascade;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::{initialize, operator};
@@ -49,6 +50,10 @@ struct Batch {
 /// pursuits round by the size of the batch, do not depend on how fast they are found.
 const CODED_AT_ONCE: usize = 1 << 18;
 const LEAST_AT_ONCE: usize = 16;
+
+/// Steps between two looks at where atoms lie in their kernels, and the part of a run after which they are left where they are.
+const ALIGN_EVERY: usize = 10;
+const ALIGN_UNTIL: f32 = 0.5;
 
 impl Learner {
     /// Starts a run: dictionaries initialised from the training signals.
@@ -216,8 +221,15 @@ impl Learner {
             }
         }
         self.step += 1;
-        if self.step.is_multiple_of(learning.reseed_every) && self.progress() < learning.reseed_until {
-            self.reseed(&operator, &batch);
+        let mut restarting = match self.step.is_multiple_of(learning.reseed_every) {
+            true => self.dead_atoms(),
+            false => Vec::new(),
+        };
+        restarting.extend(self.align());
+        restarting.sort_unstable();
+        restarting.dedup();
+        if self.progress() < learning.reseed_until {
+            self.restart(&operator, &batch, &restarting);
         }
         stopwatch.lap(&mut sums.seconds.dictionaries);
         Ok(Some(sums))
@@ -320,10 +332,25 @@ impl Learner {
         (0..self.idle.len()).filter(|&atom| self.idle[atom] >= steps).collect()
     }
 
-    /// Atoms of the deepest layer that no code used start again from what the present dictionaries explain worst.
-    fn reseed(&mut self, operator: &Operator, batch: &Batch) {
+    /// Every few steps of a young run, atoms of one layer that overlap move to the middle of their kernels. Returns those that say
+    /// the same as others.
+    fn align(&mut self) -> Vec<usize> {
+        let (progress, depth) = (self.progress(), self.geometry.depth());
+        let Some(statistics) = self.statistics.as_mut().filter(|statistics| depth == 1 && statistics.overlap()) else {
+            return Vec::new();
+        };
+        if !self.step.is_multiple_of(ALIGN_EVERY) || progress >= ALIGN_UNTIL {
+            return Vec::new();
+        }
+        let layer = &self.geometry.layers()[0];
+        let twins = alignment::twins(&self.cascade, &statistics.energies(), layer, &self.device);
+        alignment::centre(&mut self.cascade, statistics, layer, progress < 0.5 * ALIGN_UNTIL);
+        twins
+    }
+
+    /// Atoms of the deepest layer start again from what the present dictionaries explain worst.
+    fn restart(&mut self, operator: &Operator, batch: &Batch, dead: &[usize]) {
         let learning = &self.config.learning;
-        let dead = self.dead_atoms();
         if dead.is_empty() {
             return;
         }

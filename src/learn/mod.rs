@@ -1,5 +1,6 @@
 //! Learning the dictionaries: the paper's online update and the default one, and training end to end by gradients.
 
+mod alignment;
 pub mod cascade;
 mod checkpoint;
 pub mod config;
