@@ -635,7 +635,7 @@ impl Coder {
             let clock = Instant::now();
             let read = Tensor::from_data(TensorData::new(values, signals.shape().batched(size)), &device);
             let (normalized, undo) = self.model.config().normalization.apply(read.clone());
-            let problem = self.recipe.problem(&self.operator, normalized, start)?.with_observer(&progress);
+            let problem = self.recipe.problem(&self.operator, normalized, start)?.with_observer(progress);
             let pursued = interrupt::named(self.pursuit.solve(&problem), UNFINISHED)?;
             coded.seconds += clock.elapsed().as_secs_f64();
             coded.reports.extend_from_slice(&pursued.reports);
