@@ -197,7 +197,7 @@ pub struct LearningConfig {
     /// Passes over the training signals, from 1 to 2²⁴. Default 10.
     pub epochs: usize,
     /// Signals per step, at least 1; windows per step where positions share no sample, so that each is a signal of its own
-    /// ([`Geometry::window`]), unless training is unrolled. Default 256.
+    /// (1×1 kernels, patches side by side), unless training is unrolled. Default 256.
     pub batch_size: usize,
     /// Weight λ ≥ 0 of the ℓ1 norm of γ_L. Default 0.3, for pixels in [0, 1] and atoms of unit norm.
     pub lambda: Schedule,

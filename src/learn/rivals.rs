@@ -48,7 +48,7 @@ pub struct RivalTrainConfig {
     #[serde(default)]
     pub optimization: OptimizationConfig,
     /// Steps without use after which a unit is dead and starts again, and between two searches for such, at least 1; in short runs
-    /// they are fewer, see [`Reseeding`]. Default 200.
+    /// they are fewer. Default 200.
     #[serde(default = "default_reseed_every")]
     pub reseed_every: usize,
     /// Part of a run's steps, in [0, 1], after which dead units are left as they are, so that new ones can settle. Default 0.9.

@@ -21,7 +21,7 @@ const MAX_SUPPORT: usize = 2048;
 
 /// An atom whose part outside the span of the support has less than this part of its energy depends on the support: atoms of `f32`
 /// that differ by rounding do, those that differ by 1e-6 don't.
-const DEPENDENT: f64 = 1e-12;
+const DEPENDENT: f64 = 1e-14;
 
 /// By how much that part grows each time that an ill-conditioned support has to be built anew, and how often it may be.
 const MORE_DEPENDENT: f64 = 100.0;

@@ -1,5 +1,6 @@
 //! Signals on which an algorithm does not get on go to another one.
 
+use super::observer::Share;
 use super::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, SignalReport, take_rows, to_host};
 use crate::error::Result;
 use burn::tensor::{Tensor, TensorData};
@@ -23,7 +24,13 @@ pub(super) fn hand_over(
     let flat = operator.flat(codes);
     let lambda = Lambda::PerSignal(rows.iter().map(|&row| reports[row].lambda).collect());
     let start = operator.code_shaped(take_rows(&flat, rows));
-    let continued = heir.init(config, operator)?.solve(&problem.part(rows, lambda)?.with_start(start)?)?;
+    let mut part = problem.part(rows, lambda)?.with_start(start)?;
+    // They were told to be done.
+    let share = problem.observer().map(|observer| Share { observer, from: 1.0, part: 0.0 });
+    if let Some(share) = &share {
+        part = part.with_observer(share);
+    }
+    let continued = heir.init(config, operator)?.solve(&part)?;
     let len = operator.code().len();
     let (mut values, continued_codes) = (to_host(flat), to_host(continued.codes));
     for ((&row, report), code) in rows.iter().zip(continued.reports).zip(continued_codes.chunks_exact(len)) {

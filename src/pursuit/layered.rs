@@ -8,6 +8,7 @@
 //! Every layer has its λ_i (β_i), in [`Problem`]; where only one is given, every layer takes it. A relative one is a fraction of the
 //! largest correlation of that layer, ‖D_iᵀ γ̂_{i−1}‖_∞. Weights of every layer's atoms and a mask of the signal are heeded.
 
+use super::observer::Share;
 use super::threshold::{hard_threshold, soft_threshold};
 use super::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, by_name,
@@ -170,7 +171,12 @@ impl LayeredBasisPursuit {
                 Some((codes, _)) => codes.clone(),
                 None => layer.signal_shaped(problem.signals()),
             };
-            let mut single = Problem::new(layer, below)?.with_lambda(lambda)?.with_observer_of(problem);
+            let part = 1.0 / problem.depth() as f64;
+            let share = problem.observer().map(|observer| Share { observer, from: index as f64 * part, part });
+            let mut single = Problem::new(layer, below)?.with_lambda(lambda)?;
+            if let Some(share) = &share {
+                single = single.with_observer(share);
+            }
             if let Some(weights) = problem.atom_weights(index + 1) {
                 single = single.with_weights(1, weights.to_vec())?;
             }

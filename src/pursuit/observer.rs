@@ -15,6 +15,29 @@ pub trait Observer: Sync + Debug {
     fn progress(&self, _done: f64) {}
 }
 
+/// A pursuit's observer as a pursuit that does a part of its work sees it.
+#[derive(Debug)]
+pub(super) struct Share<'a> {
+    /// Whose work a part is done of.
+    pub observer: &'a dyn Observer,
+    /// What is done before.
+    pub from: f64,
+    /// How much of the whole this part is; of 0 nothing is told.
+    pub part: f64,
+}
+
+impl Observer for Share<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.observer.is_cancelled()
+    }
+
+    fn progress(&self, done: f64) {
+        if self.part > 0.0 {
+            self.observer.progress((self.from + self.part * done).min(1.0));
+        }
+    }
+}
+
 /// What a pursuit has done of a batch, for its observer.
 pub(crate) struct Work<'a> {
     observer: Option<&'a dyn Observer>,

@@ -246,6 +246,11 @@ impl<'a> Problem<'a> {
         Work::new(self.observer, self.count())
     }
 
+    /// Who watches.
+    pub(crate) fn observer(&self) -> Option<&'a dyn Observer> {
+        self.observer
+    }
+
     /// Takes the observer of another problem.
     pub(crate) fn with_observer_of(mut self, other: &Self) -> Self {
         self.observer = other.observer;

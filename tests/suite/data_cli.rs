@@ -54,7 +54,7 @@ fn what_a_folder_holds_beside_pictures_is_said_in_a_line() {
     let output = bench.run(encode);
     assert_eq!(
         String::from_utf8_lossy(&output.stderr).trim_end(),
-        "skipped in p: 2 hidden files (._1.png, .DS_Store); 1 folder (results); 4 files of a kind that is not read (a.gif, \
+        "skipped in p: 2 hidden files (.DS_Store, ._1.png); 1 folder (results); 4 files of a kind that is not read (a.gif, \
          b.gif, c.gif, …)"
     );
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();

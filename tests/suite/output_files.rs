@@ -201,7 +201,9 @@ fn nothing_is_written_over_what_is_read() {
     }
     // Beside what is read there is place enough.
     program.works("encode --model model.safetensors --data pictures --out pictures/codes.npz");
-    program.works("encode --model model.safetensors --data pictures --out pictures/codes.npz");
+    // The second time the codes are passed over, with a word.
+    assert!(program.run("encode --model model.safetensors --data pictures --out pictures/codes.npz").status.success());
+    fs::remove_file(program.path("pictures/codes.npz")).unwrap();
     program.works("reconstruct --model model.safetensors --data pictures --out pictures/results");
     program.works("reconstruct --model model.safetensors --data pictures/c.pgm --out one");
 }

@@ -441,7 +441,8 @@ fn training_end_to_end_returns_nothing_worse_than_it_was_given() {
         // There is nothing left to do, and what is kept is still that.
         let finished = resume(&parts, &Stop::default());
         assert_eq!(filters(&finished.learner().model().unwrap()), filters(&saved));
-        assert_eq!(finished.kept(), Some(kept));
+        // As it was written: some digits of a JSON number may differ from those in memory, and times do.
+        assert_eq!(finished.kept().and_then(Record::kept), kept.kept());
     }
 }
 
@@ -488,9 +489,10 @@ fn zero_atoms_start_again() {
     for weights in [EncoderWeights::Tied, EncoderWeights::Free] {
         let folder = folder.path().join(format!("{weights:?}"));
         let mut config = small(UpdateRule::Unrolled);
-        config.learning.epochs = 4;
+        config.learning.epochs = 12;
         config.learning.unrolled.weights = weights;
-        train(&folder, &config, Some(&given), &Stop::default());
+        let run = train(&folder, &config, Some(&given), &Stop::default());
+        println!("{weights:?}: {:?}", run.kept().and_then(Record::kept));
         let trained = SparseAutoencoder::load(&folder.join("model.safetensors"), &device()).unwrap();
         let of_layer = |layers: &[mlcsc::model::Dictionary]| host(layers[2].filters.val());
         let mut all = vec![of_layer(&trained.layers)];
