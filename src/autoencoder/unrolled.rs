@@ -56,7 +56,7 @@ use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf, unit_norm};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Distribution, Tensor};
 
 /// An auto-encoder whose encoder is an unrolled pursuit and whose decoder is D_1 … D_L.
 ///
@@ -182,6 +182,7 @@ impl SparseAutoencoder {
     ///
     /// # Shapes
     /// - what `filters` gives: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`, of which only these atoms are taken.
+    #[cfg(feature = "train")]
     #[must_use]
     pub(crate) fn with_atoms(mut self, layer: usize, atoms: &[usize], filters: impl Fn(&Device) -> Tensor<4>) -> Self {
         let replaced = |mut dictionary: Dictionary| {
@@ -191,7 +192,7 @@ impl SparseAutoencoder {
                 let chosen = |atom: usize| if atoms.contains(&atom) { 1.0 } else { 0.0 };
                 let chosen: Vec<f32> = (0..old.dims()[0]).map(chosen).collect();
                 let dims = [chosen.len(), 1, 1, 1];
-                let chosen = Tensor::<4>::from_data(TensorData::new(chosen, dims), &device).greater_scalar(0.5);
+                let chosen = Tensor::<4>::from_data(burn::tensor::TensorData::new(chosen, dims), &device).greater_scalar(0.5);
                 let chosen = chosen.expand(old.dims());
                 let new = old.mask_where(chosen, filters(&device));
                 if tracked { new.require_grad() } else { new }

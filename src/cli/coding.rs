@@ -503,7 +503,7 @@ impl Coders {
     }
 
     /// Number of signals.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.groups.iter().map(Signals::len).sum()
     }
 
@@ -513,7 +513,7 @@ impl Coders {
     /// # Errors
     /// As [`Coder::run`].
     pub fn run(&self, mut visit: impl FnMut(usize, &Coder, Batch) -> Result<()>) -> Result<Coded> {
-        let progress = Progress::new("coding", "signals", self.len() as u64);
+        let progress = Progress::new("coding", "signals", self.count() as u64);
         let mut coded = Coded::default();
         for (index, group) in self.groups.iter().enumerate() {
             if index == 0 {

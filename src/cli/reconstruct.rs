@@ -90,7 +90,7 @@ impl ReconstructArgs {
         let settings = self.coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
         let coders = Coders::new(model, groups, settings)?;
         let groups = coders.groups();
-        let mut originals: Vec<Option<&Path>> = vec![None; coders.len()];
+        let mut originals: Vec<Option<&Path>> = vec![None; coders.count()];
         for group in groups {
             group.places().iter().enumerate().for_each(|(index, &place)| originals[place] = group.file(index));
         }
@@ -106,7 +106,7 @@ impl ReconstructArgs {
             })
         })?;
         let decibels = qualities.iter().filter_map(|quality| Some(quality.psnr()? * quality.signals() as f64));
-        let psnr = decibels.sum::<f64>() / coders.len() as f64;
+        let psnr = decibels.sum::<f64>() / coders.count() as f64;
         let unexplained = match &qualities[..] {
             [all] => all.variance_unexplained(),
             // There is no mean signal of several sizes.

@@ -16,6 +16,9 @@ use burn::tensor::Device;
 /// Part of an atom's energy up to which lines at its border are blank.
 const BLANK: f32 = 0.03;
 
+/// Part of the mean energy of its lines above which the one at the border says that an atom is cut off there.
+const CUT: f32 = 0.5;
+
 /// Cosine from which on two atoms, one of them moved, are taken for one.
 const TWINS: f32 = 0.9;
 
@@ -23,8 +26,9 @@ const TWINS: f32 = 0.9;
 const MAX_COMPARED: usize = 1 << 26;
 
 /// The move, in samples, that takes an atom towards its blank borders; a multiple of the stride, for only such moves are moves of
-/// codes. `eager`: one blank line more on one side than on the other is enough, else two.
-fn towards_blank(atom: &[f32], kernel: [usize; 2], stride: [usize; 2], eager: bool) -> [isize; 2] {
+/// codes. Of two blank lines more on one side than on the other one goes to the other side; a single one does where the atom looks
+/// cut off there.
+fn towards_blank(atom: &[f32], kernel: [usize; 2], stride: [usize; 2]) -> [isize; 2] {
     let mut lines = [vec![0.0f32; kernel[0]], vec![0.0f32; kernel[1]]];
     for (index, value) in atom.iter().enumerate() {
         lines[0][index / kernel[1] % kernel[0]] += value * value;
@@ -44,7 +48,9 @@ fn towards_blank(atom: &[f32], kernel: [usize; 2], stride: [usize; 2], eager: bo
         let before = blank(&mut lines[axis].iter());
         let after = blank(&mut lines[axis].iter().rev());
         let difference = after - before;
-        let half = if eager { (difference.abs() + 1) / 2 } else { difference.abs() / 2 };
+        let border = if difference > 0 { lines[axis][0] } else { lines[axis][kernel[axis] - 1] };
+        let is_cut = border * kernel[axis] as f32 > CUT * whole;
+        let half = (difference.abs() + isize::from(is_cut)) / 2;
         let stride = stride[axis] as isize;
         difference.signum() * (half / stride * stride)
     })
@@ -66,17 +72,12 @@ fn moved(atom: &[f32], kernel: [usize; 2], [down, across]: [isize; 2]) -> Vec<f3
     out
 }
 
-/// Moves atoms of one layer towards their blank borders. Returns those that moved.
-pub(super) fn centre(
-    cascade: &mut Cascade,
-    statistics: &mut Statistics,
-    geometry: &LayerGeometry,
-    eager: bool,
-) -> Vec<usize> {
+/// Moves atoms of one layer towards their blank borders.
+pub(super) fn centre(cascade: &mut Cascade, statistics: &mut Statistics, geometry: &LayerGeometry) {
     let mut all = Vec::new();
     for atom in 0..cascade.atoms().atoms() {
         let values = cascade.atoms().atom(atom);
-        let by = towards_blank(values, geometry.kernel, geometry.stride, eager);
+        let by = towards_blank(values, geometry.kernel, geometry.stride);
         if by != [0, 0] {
             let values = moved(values, geometry.kernel, by);
             cascade.set_atoms(&[atom], &values, super::config::AtomNorm::Effective);
@@ -84,7 +85,6 @@ pub(super) fn centre(
         }
     }
     statistics.forget(&all);
-    all
 }
 
 /// Of every two atoms that are nearly one another's shifted copy, the one that codes use less.
@@ -130,18 +130,19 @@ mod tests {
         for index in [2, 5, 14, 17] {
             atom[index] = 1.0;
         }
-        assert_eq!(towards_blank(&atom, kernel, [1, 1], false), [1, -1]);
-        assert_eq!(towards_blank(&atom, kernel, [2, 1], false), [0, -1]);
+        assert_eq!(towards_blank(&atom, kernel, [1, 1]), [1, -1]);
+        assert_eq!(towards_blank(&atom, kernel, [2, 1]), [0, -1]);
         let centred = moved(&atom, kernel, [1, -1]);
         let found: Vec<usize> = (0..24).filter(|&index| centred[index] != 0.0).collect();
         assert_eq!(found, [4, 7, 16, 19]);
-        assert_eq!(towards_blank(&centred, kernel, [1, 1], false), [0, 0]);
-        // One line more: for the eager alone.
-        let one = moved(&atom, kernel, [0, -1]);
-        let three: Vec<f32> = one.iter().zip(moved(&one, kernel, [1, 0])).map(|(a, b)| a + b).collect();
-        assert_eq!(towards_blank(&three, kernel, [1, 1], false), [0, 0]);
-        assert_eq!(towards_blank(&three, kernel, [1, 1], true), [1, 0]);
-        assert_eq!(towards_blank(&[0.0; 24], kernel, [1, 1], true), [0, 0]);
+        assert_eq!(towards_blank(&centred, kernel, [1, 1]), [0, 0]);
+        // One blank line more: only where the atom is cut off on the other side.
+        let mut three: Vec<f32> =
+            moved(&atom, kernel, [0, -1]).iter().zip(&centred).map(|(above, below)| above + below).collect();
+        assert_eq!(towards_blank(&three, kernel, [1, 1]), [1, 0]);
+        [1, 13].into_iter().for_each(|index| three[index] = 0.4);
+        assert_eq!(towards_blank(&three, kernel, [1, 1]), [0, 0]);
+        assert_eq!(towards_blank(&[0.0; 24], kernel, [1, 1]), [0, 0]);
     }
 
     #[test]

@@ -53,7 +53,7 @@ const LEAST_AT_ONCE: usize = 16;
 
 /// Steps between two looks at where atoms lie in their kernels, and the part of a run after which they are left where they are.
 const ALIGN_EVERY: usize = 10;
-const ALIGN_UNTIL: f32 = 0.5;
+const ALIGN_UNTIL: f32 = 0.6;
 
 impl Learner {
     /// Starts a run: dictionaries initialised from the training signals.
@@ -344,7 +344,7 @@ impl Learner {
         }
         let layer = &self.geometry.layers()[0];
         let twins = alignment::twins(&self.cascade, &statistics.energies(), layer, &self.device);
-        alignment::centre(&mut self.cascade, statistics, layer, progress < 0.5 * ALIGN_UNTIL);
+        alignment::centre(&mut self.cascade, statistics, layer);
         twins
     }
 

@@ -378,7 +378,7 @@ fn conjugate_gradients(apply: impl Fn(&[f32]) -> Vec<f32>, gradient: &[f32]) -> 
         }
         let effect = apply(&direction);
         let curvature = inner(&direction, &effect);
-        if !(curvature > 0.0) {
+        if curvature.is_nan() || curvature <= 0.0 {
             break;
         }
         let length = (energy / curvature) as f32;

@@ -373,7 +373,7 @@ impl ActiveSet<'_> {
             self.solve(&mut change);
             let slope = -dot(&gradient, &change);
             // Rounding is all that is left.
-            if !(slope < 0.0) || steepest <= SETTLED * self.lambda {
+            if slope.is_nan() || slope >= 0.0 || steepest <= SETTLED * self.lambda {
                 return;
             }
             // Atoms that have just entered and would take the wrong sign leave at once.
@@ -441,13 +441,11 @@ impl ActiveSet<'_> {
             let sign = correlations[place].signum();
             match self.entry(place) {
                 Some(Entry::Independent(row)) => self.push(place, 0.0, sign, row)?,
-                Some(Entry::Dependent(combination)) => {
-                    // The norm has to shrink on the way.
-                    if 1.0 - sign * self.signed(&combination) < 0.0 {
-                        self.exchange(place, 0.0, sign, sign, &combination)?;
-                    }
+                // The norm has to shrink on the way.
+                Some(Entry::Dependent(combination)) if 1.0 - sign * self.signed(&combination) < 0.0 => {
+                    self.exchange(place, 0.0, sign, sign, &combination)?;
                 }
-                None => {}
+                _ => {}
             }
         }
         Some(!violators.is_empty())

@@ -176,7 +176,7 @@ fn dead_units_start_again_from_what_is_represented_badly() {
         assert_eq!(loss(&again, &batch), loss(&revived, &batch), "{name}");
         // More units than signals: those that found one.
         let all: Vec<usize> = (first..first + 20).collect();
-        let few = TrainingBatch { signals: batch.signals.clone().slice([0..2]), ..batch.clone() };
+        let few = TrainingBatch { signals: batch.signals.clone().slice(burn::tensor::s![0..2]), ..batch.clone() };
         assert!(loss(&network.reseeded(&all, &few).unwrap(), &batch).is_finite(), "{name}");
     }
 }

@@ -644,7 +644,7 @@ fn no_representation_with_a_twin_is_called_unique() {
             // Rows of a Hadamard matrix without the first column.
             let columns: Vec<Vec<f32>> = (0..=dimensions)
                 .map(|row: u32| {
-                    let sign = |column: u32| if (row & column).count_ones() % 2 == 0 { scale } else { -scale };
+                    let sign = |column: u32| if (row & column).count_ones().is_multiple_of(2) { scale } else { -scale };
                     (1..=dimensions).map(sign).collect()
                 })
                 .collect();

@@ -318,12 +318,12 @@ impl Dictionary {
     ///
     /// - `lambda`, `sign`: what a correlation may be, and by what it is multiplied to see whether it counts with the other sign
     /// - `inside`: places that are no violators any more; `None` where nobody asks for violators
-    pub fn look<'m>(
+    pub fn look(
         &self,
         window: &[f32],
         block: &Block,
         [lambda, sign]: [f32; 2],
-        inside: Option<&mut dyn Iterator<Item = &'m Member>>,
+        inside: Option<&mut dyn Iterator<Item = &Member>>,
         scratch: &mut LookScratch,
     ) -> Vec<Seen> {
         let LookScratch { signal, bands, strongest, inside: bits } = scratch;
