@@ -14,10 +14,10 @@ use crate::model::geometry::LayerGeometry;
 use burn::tensor::Device;
 
 /// Part of an atom's energy up to which lines at its border are blank.
-const BLANK: f32 = 0.03;
+const BLANK: f32 = 0.01;
 
 /// Part of the mean energy of its lines above which the one at the border says that an atom is cut off there.
-const CUT: f32 = 0.5;
+const CUT: f32 = 0.25;
 
 /// Cosine from which on two atoms, one of them moved, are taken for one.
 const TWINS: f32 = 0.9;
