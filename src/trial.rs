@@ -99,7 +99,7 @@ impl Known {
 /// Runs the pursuit of a theorem on signals of which everything is known, each by itself with the parameters that the theorem wants,
 /// and measures.
 ///
-/// Penalties of the convex theorems are on normalised coefficients; of a [`Penalty`] that is given, the least. Where padding crops
+/// Penalties of the convex theorems are on normalised coefficients; of a penalty that is given, the least. Where padding crops
 /// columns, so that those of an atom are not equally long, basis pursuit runs over a matrix with normalised columns, unless that has
 /// more than 2²⁶ values.
 ///

@@ -192,7 +192,8 @@ impl SparseAutoencoder {
                 let chosen = |atom: usize| if atoms.contains(&atom) { 1.0 } else { 0.0 };
                 let chosen: Vec<f32> = (0..old.dims()[0]).map(chosen).collect();
                 let dims = [chosen.len(), 1, 1, 1];
-                let chosen = Tensor::<4>::from_data(burn::tensor::TensorData::new(chosen, dims), &device).greater_scalar(0.5);
+                let chosen =
+                    Tensor::<4>::from_data(burn::tensor::TensorData::new(chosen, dims), &device).greater_scalar(0.5);
                 let chosen = chosen.expand(old.dims());
                 let new = old.mask_where(chosen, filters(&device));
                 if tracked { new.require_grad() } else { new }

@@ -10,7 +10,7 @@
 //!
 //! Where atoms are coherent or more of them are wanted than a signal has values, sweeps creep and the support's linear system is
 //! singular. A step that would raise the objective is refused, and a signal that does not get on is handed to the exact
-//! active-set method of [`super::active_set`], or, where its support is too large for that, to FISTA; its report says so.
+//! active-set method (`active_set.rs`), or, where its support is too large for that, to FISTA; its report says so.
 //!
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
 //! number of threads or on the rest of the batch.
