@@ -721,7 +721,7 @@ impl Coder {
         ways.dedup();
         summary.row("pursuit", format!("{} {}, {device}", args.name, ways.join(" and ")));
         for (to, count) in handed_over(reports) {
-            summary.row("handed over", format!("{} that did not get on, to {to}", counted(count, "signal")));
+            summary.row("handed over", format!("{} that stalled, to {to}", counted(count, "signal")));
         }
         if let Some(lambda) = &self.recipe.lambda {
             let mean_lambda = number(mean(reports, |report| report.lambda.into()));

@@ -9,7 +9,7 @@
 //! J. Salmon, "Celer: a fast solver for the lasso with dual extrapolation", ICML 2018, without the extrapolation).
 //!
 //! Where atoms are coherent or more of them are wanted than a signal has values, sweeps creep and the support's linear system is
-//! singular. A step that would raise the objective is refused, and a signal that does not get on is handed to the exact
+//! singular. A step that would raise the objective is refused, and a signal on which it stalls is handed to the exact
 //! active-set method (`active_set.rs`), or, where its support is too large for that, to FISTA; its report says so.
 //!
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
@@ -178,7 +178,7 @@ impl CoordinateDescent {
         Ok(Self { config, patience: PATIENCE })
     }
 
-    /// The active-set method alone, without sweeps: slower where coordinate descent gets on.
+    /// The active-set method alone, without sweeps: slower where coordinate descent converges quickly.
     ///
     /// # Errors
     /// As [`BasisPursuitConfig::check`].
@@ -248,6 +248,10 @@ impl CoordinateDescent {
                 && let Some(report) =
                     active_set::finish(columns, signal, lambda, &self.config, sweeps, code, || watched.is_cancelled())
             {
+                // It may have ended early, at what it had.
+                if report.stop != StopReason::DualityGap && watched.is_cancelled() {
+                    return None;
+                }
                 watched.advance(1.0);
                 let finished_by = (self.patience > 0.0).then_some(Algorithm::ActiveSet);
                 return Some(SignalReport { finished_by, ..report });

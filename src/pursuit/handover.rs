@@ -1,4 +1,4 @@
-//! Signals on which an algorithm does not get on go to another one.
+//! Signals on which one algorithm stalls are handed to another one.
 
 use super::observer::Share;
 use super::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, SignalReport, take_rows, to_host};

@@ -219,7 +219,7 @@ impl Pursuit for LayeredBasisPursuit {
                     data_term,
                     nonzeros,
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
-                    finished_by: None,
+                    finished_by: of_row().find_map(|report| report.finished_by),
                 }
             })
             .collect();

@@ -217,7 +217,7 @@ pub struct SignalReport {
     pub nonzeros: usize,
     /// Why it ended.
     pub stop: StopReason,
-    /// The algorithm that the signal was handed to, where the one that was asked for did not get on.
+    /// The algorithm that the signal was handed to, where the one that was asked for stalled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_by: Option<Algorithm>,
 }
