@@ -55,9 +55,10 @@ enum Request {
         model: PathBuf,
         folder: PathBuf,
     },
-    /// A preset with normally distributed filters, effective atoms of unit norm.
+    /// A preset's layers for square signals of that side, with normally distributed filters, effective atoms of unit norm.
     RandomModel {
         preset: String,
+        side: usize,
         path: PathBuf,
     },
     /// A preset learned from a source.
@@ -206,8 +207,10 @@ impl Contender {
                 Ok(json!({"count": count}))
             }
             Request::ExportModel { model, folder } => self.export_model(&model, &folder),
-            Request::RandomModel { preset, path } => {
-                self.random_model(Preset::named(&preset)?)?.save(&path, CodingDefaults::default())?;
+            Request::RandomModel { preset, side, path } => {
+                let model = Preset::named(&preset)?.model();
+                let signal = SignalShape { height: side, width: side, ..model.signal };
+                self.random_model(ModelConfig { signal, ..model })?.save(&path, CodingDefaults::default())?;
                 Ok(json!({}))
             }
             Request::LearnModel { preset, source, count, epochs, path } => {
@@ -308,8 +311,7 @@ impl Contender {
         learner.model()
     }
 
-    fn random_model(&self, preset: Preset) -> Result<Mlcsc> {
-        let config = preset.model();
+    fn random_model(&self, config: ModelConfig) -> Result<Mlcsc> {
         self.device.seed(1);
         let mut filters: Vec<Tensor<4>> = config
             .geometry()?

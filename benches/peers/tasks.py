@@ -488,7 +488,7 @@ def unrolled(arena):
     patches = np.stack([image[1][y : y + 32, x : x + 32] for y, x in corners])[:, None]
     patches = patches - patches.mean((2, 3), keepdims=True)
     natural = arena.inputs / "natural.safetensors"
-    arena["ours"].ask({"command": "random-model", "preset": "natural", "path": str(natural)})
+    arena["ours"].ask({"command": "random-model", "preset": "natural", "side": 32, "path": str(natural)})
     cases = []
     for preset, about, signals, weight in (
         ("mnist", model(arena), digits, 0.3), ("natural", exported(arena, natural), patches, 0.1)

@@ -61,6 +61,8 @@ pub(super) enum NormalizationName {
     Center,
     /// … and the rest divided by its standard deviation
     Contrast,
+    /// A smooth component is subtracted from every channel
+    HighPass,
 }
 
 impl From<NormalizationName> for Normalization {
@@ -69,6 +71,7 @@ impl From<NormalizationName> for Normalization {
             NormalizationName::None => Self::None,
             NormalizationName::Center => Self::Center,
             NormalizationName::Contrast => Self::Contrast,
+            NormalizationName::HighPass => Self::HighPass,
         }
     }
 }

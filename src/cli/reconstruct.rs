@@ -130,10 +130,13 @@ impl ReconstructArgs {
     fn reconstruct_codes(&self, model: &Mlcsc, path: &Path, kind: Kind, inputs: &Inputs) -> Result<()> {
         let codes = CodesReader::open(path, model.depth())?;
         let normalization = model.config().normalization;
-        if normalization != Normalization::None && !codes.iter().all(CodesReader::has_undo) {
-            let name = format!("{normalization:?}").to_lowercase();
-            let expected = format!("expected the arrays mean and scale, which undo the model's normalisation ({name})");
-            let reason = format!("{expected}, found neither; `mlcsc encode` writes them");
+        if !codes.iter().all(|codes| codes.undoes(normalization)) {
+            let arrays = match normalization {
+                Normalization::HighPass => "the array smooth, which undoes",
+                _ => "the arrays mean and scale, which undo",
+            };
+            let expected = format!("expected {arrays} the model's normalisation ({})", normalization.name());
+            let reason = format!("{expected}, found nothing such; `mlcsc encode` writes it");
             return Err(Error::format(path, reason));
         }
         let source = path.display().to_string();
@@ -162,19 +165,18 @@ impl ReconstructArgs {
             codes.iter().zip(&operators).try_for_each(|(codes, operator)| {
                 let (device, code) = (operator.device(), operator.code());
                 let batch = self.coding.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry()));
-                let mut start = 0;
-                codes.for_each(batch, |values| {
+                codes.for_each(batch, &device, |values, undo| {
                     interrupt::check("not everything was written")?;
                     let count = values.len() / code.len();
                     let values = Tensor::from_data(TensorData::new(values, code.batched(count)), &device);
                     let mut signals = operator.synthesize(values);
-                    if let Some(undo) = codes.undo(start, count, &device)? {
+                    if let Some(undo) = undo {
                         signals = undo.undo(signals);
                     }
                     let places: Vec<usize> = (place..place + count).collect();
                     write(&places, signals)?;
                     progress.advance(count as u64);
-                    (start, place) = (start + count, place + count);
+                    place += count;
                     Ok(())
                 })
             })

@@ -42,7 +42,7 @@ const LINE_EVERY: Duration = Duration::from_secs(15);
 pub struct TrainArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// Geometry and settings: small, mnist or natural. Default: small
+    /// Geometry and settings: small, mnist, natural or natural-colour. Default: small
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     preset: Option<String>,
     /// Geometry and settings as a JSON file; a run's config.json is one

@@ -5,6 +5,7 @@
 //! | `gamma_1` … `gamma_L` | `[n, m_i, h_i, w_i]` | f32 | representations; γ_{i−1} = D_i γ_i, but for pursuits layer by layer |
 //! | `signal_shape` | `[3]` | i32 | channels, height, width of the signals |
 //! | `mean`, `scale` | `[n]` | f32 | undo the model's normalisation: x = `scale`·D^(L)γ_L + `mean`; 0 and 1 where there is none |
+//! | `smooth` | `[n, channels, height, width]` | f32 | to be added as well; there for models with the normalisation `high-pass` only |
 //! | `lambda` | `[n]` | f32 | λ of each signal |
 //! | `iterations` | `[n]` | i32 | iterations (of coordinate descent: sweeps) |
 //! | `relative_gap` | `[n]` | f32 | duality gap over objective; 1 where the pursuit proves nothing |
@@ -39,16 +40,17 @@
 //! codes = np.load("codes.npz")              # or safetensors.numpy.load_file("codes.safetensors")
 //! x = dictionary(codes["gamma_1"], np.load("filters/W_1.npy"), codes["signal_shape"], stride=(2, 2))
 //! x = codes["scale"][:, None, None, None] * x + codes["mean"][:, None, None, None]
+//! if "smooth" in codes: x += codes["smooth"]
 //! ```
 
 use super::arrays::{self, Content, Element, NamedArray};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::geometry::{SignalShape, checked_len};
-use crate::model::normalization::Undo;
+use crate::model::normalization::{Normalization, Undo};
 use crate::model::sparse::to_host;
 use crate::pursuit::SignalReport;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, Metadata};
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
@@ -94,6 +96,8 @@ pub struct CodesWriter {
     format: CodesFormat,
     /// γ_i of all groups, one after the other.
     spools: Vec<BufWriter<File>>,
+    /// Smooth components of all groups that have them, one after the other.
+    smooth: BufWriter<File>,
     groups: Vec<Group>,
 }
 
@@ -109,6 +113,9 @@ struct Group {
     reports: Vec<SignalReport>,
     means: Vec<f32>,
     scales: Vec<f32>,
+    /// Where smooth components begin in their spool, and of how many signals there are some: of all or of none.
+    smooth_start: u64,
+    smooth: usize,
 }
 
 impl Group {
@@ -122,8 +129,13 @@ impl Group {
         (self.signals * self.codes[layer].len() * Element::F32.size()) as u64
     }
 
+    /// Bytes of its smooth components.
+    fn smooth_bytes(&self) -> u64 {
+        (self.smooth * self.signal.len() * Element::F32.size()) as u64
+    }
+
     /// All of its arrays.
-    fn arrays(self, spools: &[Arc<File>]) -> Vec<NamedArray> {
+    fn arrays(self, spools: &[Arc<File>], smooth: &Arc<File>) -> Vec<NamedArray> {
         let codes = spools.iter().enumerate().map(|(index, spool)| NamedArray {
             name: self.array(&format!("gamma_{}", index + 1)),
             element: Element::F32,
@@ -142,7 +154,14 @@ impl Group {
             NamedArray::integers(self.array(name), &self.reports.iter().map(value).collect::<Vec<_>>())
         };
         let stops = self.reports.iter().map(|report| report.stop.number()).collect();
+        let smooth = (self.smooth > 0).then(|| NamedArray {
+            name: self.array("smooth"),
+            element: Element::F32,
+            shape: self.signal.batched(self.smooth).to_vec(),
+            content: Content::File(smooth.clone(), self.smooth_start),
+        });
         codes
+            .chain(smooth)
             .chain([
                 NamedArray::integers(self.array("signal_shape"), &extents),
                 own("mean", &self.means),
@@ -175,9 +194,9 @@ impl CodesWriter {
         let target = files::target(path)?;
         let folder = files::parent(&target);
         files::create_folder(folder)?;
-        let spool = |_| Ok(BufWriter::new(tempfile::tempfile_in(folder).map_err(Error::write(path))?));
-        let spools = (0..depth).map(spool).collect::<Result<_>>()?;
-        Ok(Self { path: path.into(), format, spools, groups: Vec::new() })
+        let spool = || Ok(BufWriter::new(tempfile::tempfile_in(folder).map_err(Error::write(path))?));
+        let spools = (0..depth).map(|_| spool()).collect::<Result<_>>()?;
+        Ok(Self { path: path.into(), format, spools, smooth: spool()?, groups: Vec::new() })
     }
 
     /// What follows are `signals` signals of shape `signal` with representations γ_1 … γ_L of shapes `codes`. Where there is more
@@ -197,6 +216,7 @@ impl CodesWriter {
             Some(last) => last.starts.iter().enumerate().map(|(layer, start)| start + last.bytes(layer)).collect(),
             None => vec![0; codes.len()],
         };
+        let smooth_start = self.groups.last().map_or(0, |last| last.smooth_start + last.smooth_bytes());
         self.groups.push(Group {
             name: name.to_owned(),
             signal,
@@ -206,6 +226,8 @@ impl CodesWriter {
             reports: Vec::new(),
             means: Vec::new(),
             scales: Vec::new(),
+            smooth_start,
+            smooth: 0,
         });
         Ok(())
     }
@@ -228,7 +250,13 @@ impl CodesWriter {
         if dims != expected || count > left {
             return Err(Error::shape("codes to write", format!("at most {left} of {expected:?}"), format!("{dims:?}")));
         }
-        let (means, scales) = (undo.means(count), undo.scales(count));
+        let (means, scales, smooth) = (undo.means(count), undo.scales(count), undo.smooth());
+        let so_far = if smooth.is_some() { group.smooth } else { 0 };
+        if smooth.as_ref().is_some_and(|smooth| smooth.dims() != group.signal.batched(count) || so_far != group.reports.len())
+            || (smooth.is_none() && group.smooth > 0)
+        {
+            return Err(Error::shape("signals to write", "smooth components of all of them or of none", "others"));
+        }
         if [reports.len(), means.len(), scales.len()] != [count; 3] {
             let found = format!("{} reports, {} means, {} scales", reports.len(), means.len(), scales.len());
             return Err(Error::shape("signals to write", format!("{count} of each"), found));
@@ -236,6 +264,10 @@ impl CodesWriter {
         for (spool, codes) in self.spools.iter_mut().zip(representations) {
             let values = to_host(codes.clone());
             spool.write_all(&arrays::little_endian(&values)).map_err(Error::write(&self.path))?;
+        }
+        if let Some(smooth) = smooth {
+            self.smooth.write_all(&arrays::little_endian(&to_host(smooth))).map_err(Error::write(&self.path))?;
+            group.smooth += count;
         }
         group.reports.extend_from_slice(reports);
         group.means.extend(means);
@@ -262,7 +294,8 @@ impl CodesWriter {
             spool.into_inner().map(Arc::new).map_err(|error| Error::write(&self.path)(error.into_error()))
         };
         let spools = self.spools.into_iter().map(whole).collect::<Result<Vec<_>>>()?;
-        let all: Vec<NamedArray> = self.groups.into_iter().flat_map(|group| group.arrays(&spools)).collect();
+        let smooth = whole(self.smooth)?;
+        let all: Vec<NamedArray> = self.groups.into_iter().flat_map(|group| group.arrays(&spools, &smooth)).collect();
         match self.format {
             CodesFormat::Safetensors => {
                 arrays::write_safetensors(&self.path, Some((METADATA_KEY, settings.to_string())), all)
@@ -295,13 +328,23 @@ pub struct CodesReader {
     path: PathBuf,
     /// The group of the file that they are, empty where there is but one.
     group: String,
-    name: String,
-    place: Place,
-    double: bool,
+    deepest: BatchedArray,
     count: usize,
     codes: SignalShape,
     signal: Option<SignalShape>,
     undo: Option<(Vec<f32>, Vec<f32>)>,
+    /// Smooth components of the signals.
+    smooth: Option<BatchedArray>,
+}
+
+/// An array of floats in a file that is read some signals at a time.
+#[derive(Debug)]
+struct BatchedArray {
+    name: String,
+    place: Place,
+    double: bool,
+    /// Values of one signal.
+    len: usize,
 }
 
 impl CodesReader {
@@ -333,16 +376,8 @@ impl CodesReader {
     fn one(path: &Path, group: String, name: &str, file: &mut impl Archive) -> Result<Self> {
         let name = array_name(&group, name);
         let codes = file.header(&name)?.ok_or_else(|| missing(path, &name, Vec::new()))?;
-        let double = match codes.element {
-            Some(Stored::F32) => false,
-            Some(Stored::F64) => true,
-            _ => {
-                return Err(
-                    file.broken(format!("{name} of type {} where 32- or 64-bit floats are needed", codes.typed))
-                );
-            }
-        };
         let (count, shape) = dimensions(path, &name, &codes.shape)?;
+        let deepest = BatchedArray::new(codes, shape.len(), file)?;
         let signal = match file.header(&array_name(&group, "signal_shape"))? {
             Some(array) if array.element == Some(Stored::I32) && array.shape == [3] => {
                 let bytes = file.values(&array, 12)?;
@@ -356,7 +391,17 @@ impl CodesReader {
             (None, None) => None,
             (mean, scale) => Some((mean.unwrap_or(vec![0.0; count]), scale.unwrap_or(vec![1.0; count]))),
         };
-        Ok(Self { path: path.into(), group, name, place: codes.place, double, count, codes: shape, signal, undo })
+        let smooth = match (file.header(&array_name(&group, "smooth"))?, signal) {
+            (Some(array), Some(signal)) if array.shape == signal.batched(count) => {
+                Some(BatchedArray::new(array, signal.len(), file)?)
+            }
+            (Some(array), _) => {
+                let expected = signal.map_or("signal_shape beside it".into(), |signal| format!("{:?}", signal.batched(count)));
+                return Err(file.broken(format!("{} of shape {:?} where {expected} is needed", array.name, array.shape)));
+            }
+            (None, _) => None,
+        };
+        Ok(Self { path: path.into(), group, deepest, count, codes: shape, signal, undo, smooth })
     }
 
     /// One number for each of `count` signals, where the file has such an array.
@@ -382,18 +427,13 @@ impl CodesReader {
         Some(self.group.as_str()).filter(|group| !group.is_empty())
     }
 
-    /// What undoes the normalisation of the `count` signals from `start` on, where the file holds it.
-    ///
-    /// # Errors
-    /// None that signals of this file can cause.
-    pub fn undo(&self, start: usize, count: usize, device: &Device) -> Result<Option<Undo>> {
-        let part = |values: &[f32]| values[start.min(self.count)..(start + count).min(self.count)].to_vec();
-        self.undo.as_ref().map(|(means, scales)| Undo::from_parts(part(means), part(scales), device)).transpose()
-    }
-
-    /// Whether the file holds what undoes the normalisation of its signals.
-    pub fn has_undo(&self) -> bool {
-        self.undo.is_some()
+    /// Whether the file holds what undoes that normalisation of its signals.
+    pub fn undoes(&self, normalization: Normalization) -> bool {
+        match normalization {
+            Normalization::None => true,
+            Normalization::Center | Normalization::Contrast => self.undo.is_some(),
+            Normalization::HighPass => self.smooth.is_some(),
+        }
     }
 
     /// Number of signals.
@@ -419,59 +459,95 @@ impl CodesReader {
         if self.codes == expected {
             return Ok(());
         }
-        let what = format!("{} of {}", self.name, self.path.display());
+        let what = format!("{} of {}", self.deepest.name, self.path.display());
         Err(Error::shape(what, format!("{expected}, as the model's codes"), self.codes))
     }
 
-    /// Calls `visit` with one batch of at most `batch` signals after the other, laid out as `[n, m_L, h_L, w_L]`.
+    /// Calls `visit` with one batch of at most `batch` signals after the other: their codes, laid out as `[n, m_L, h_L, w_L]`, and
+    /// what undoes their normalisation, where the file holds it.
     ///
     /// # Errors
     /// A file that ends early or cannot be read, values that are not finite; errors of `visit`.
-    pub fn for_each(&self, batch: usize, mut visit: impl FnMut(Vec<f32>) -> Result<()>) -> Result<()> {
+    pub fn for_each(
+        &self,
+        batch: usize,
+        device: &Device,
+        mut visit: impl FnMut(Vec<f32>, Option<Undo>) -> Result<()>,
+    ) -> Result<()> {
+        let mut batches = |codes: &mut dyn Read, mut smooth: Option<&mut dyn Read>| -> Result<()> {
+            for start in (0..self.count).step_by(batch.max(1)) {
+                let count = batch.max(1).min(self.count - start);
+                let values = self.deepest.read(codes, count, &self.path)?;
+                let components = match (&self.smooth, &mut smooth, self.signal) {
+                    (Some(array), Some(reader), Some(signal)) => {
+                        let values = array.read(&mut **reader, count, &self.path)?;
+                        Some(Tensor::from_data(TensorData::new(values, signal.batched(count)), device))
+                    }
+                    _ => None,
+                };
+                let part = |values: &[f32]| values[start..start + count].to_vec();
+                let (means, scales) = match &self.undo {
+                    Some((means, scales)) => (part(means), part(scales)),
+                    None => (vec![0.0; count], vec![1.0; count]),
+                };
+                let is_known = self.undo.is_some() || components.is_some();
+                let undo = is_known.then(|| Undo::from_parts(means, scales, components, device)).transpose()?;
+                visit(values, undo)?;
+            }
+            Ok(())
+        };
+        self.deepest.open(&self.path, |codes| match &self.smooth {
+            None => batches(codes, None),
+            Some(array) => array.open(&self.path, |smooth| batches(codes, Some(smooth))),
+        })
+    }
+}
+
+impl BatchedArray {
+    fn new(array: ArrayHeader, len: usize, file: &impl Archive) -> Result<Self> {
+        let double = match array.element {
+            Some(Stored::F32) => false,
+            Some(Stored::F64) => true,
+            _ => {
+                let reason = format!("{} of type {} where 32- or 64-bit floats are needed", array.name, array.typed);
+                return Err(file.broken(reason));
+            }
+        };
+        Ok(Self { name: array.name, place: array.place, double, len })
+    }
+
+    /// Gives its values, from the first one on, to `visit`.
+    fn open(&self, path: &Path, visit: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<()> {
         match self.place {
             Place::At(position) => {
-                let mut file = File::open(&self.path).map_err(Error::read(&self.path))?;
-                file.seek(SeekFrom::Start(position)).map_err(Error::read(&self.path))?;
-                self.read_batches(BufReader::new(file), batch, &mut visit)
+                let mut file = File::open(path).map_err(Error::read(path))?;
+                file.seek(SeekFrom::Start(position)).map_err(Error::read(path))?;
+                visit(&mut BufReader::new(file))
             }
             Place::Entry => {
-                let broken = |error: io::Error| Error::format(&self.path, error.to_string());
-                let mut archive = npyz::npz::NpzArchive::open(&self.path).map_err(broken)?;
+                let broken = |error: io::Error| Error::format(path, error.to_string());
+                let mut archive = npyz::npz::NpzArchive::open(path).map_err(broken)?;
                 let entry = archive.by_name(&self.name).map_err(broken)?;
-                let entry = entry.ok_or_else(|| self.missing())?;
-                self.read_batches(BufReader::new(entry.into_inner()), batch, &mut visit)
+                let entry = entry.ok_or_else(|| missing(path, &self.name, Vec::new()))?;
+                visit(&mut BufReader::new(entry.into_inner()))
             }
         }
     }
 
-    fn read_batches(
-        &self,
-        mut reader: impl Read,
-        batch: usize,
-        visit: &mut impl FnMut(Vec<f32>) -> Result<()>,
-    ) -> Result<()> {
-        let width = if self.double { 8 } else { 4 };
+    /// The values of the next `count` signals.
+    fn read(&self, reader: &mut dyn Read, count: usize, path: &Path) -> Result<Vec<f32>> {
+        let len = count * self.len * if self.double { 8 } else { 4 };
         let mut bytes = Vec::new();
-        for start in (0..self.count).step_by(batch.max(1)) {
-            let count = batch.min(self.count - start);
-            let len = count * self.codes.len() * width;
-            bytes.clear();
-            // Grows with what is really there, not with what the header says.
-            let read = reader.by_ref().take(len as u64).read_to_end(&mut bytes).map_err(Error::read(&self.path))?;
-            if read != len {
-                return Err(Error::format(&self.path, format!("{} ends early", self.name)));
-            }
-            let values = floats(&bytes, self.double);
-            if !values.iter().all(|value| value.is_finite()) {
-                return Err(Error::format(&self.path, format!("{} holds NaN or infinite values", self.name)));
-            }
-            visit(values)?;
+        // Grows with what is really there, not with what the header says.
+        let read = reader.take(len as u64).read_to_end(&mut bytes).map_err(Error::read(path))?;
+        if read != len {
+            return Err(Error::format(path, format!("{} ends early", self.name)));
         }
-        Ok(())
-    }
-
-    fn missing(&self) -> Error {
-        missing(&self.path, &self.name, Vec::new())
+        let values = floats(&bytes, self.double);
+        if !values.iter().all(|value| value.is_finite()) {
+            return Err(Error::format(path, format!("{} holds NaN or infinite values", self.name)));
+        }
+        Ok(values)
     }
 }
 
@@ -701,7 +777,6 @@ fn signal_shape(extents: impl Iterator<Item = i32>) -> Option<SignalShape> {
 mod tests {
     use super::*;
     use crate::pursuit::StopReason;
-    use burn::tensor::TensorData;
 
     const SIGNAL: SignalShape = SignalShape::new(1, 4, 4);
     const CODES: [SignalShape; 2] = [SignalShape::new(2, 3, 3), SignalShape::new(5, 1, 2)];
@@ -726,11 +801,22 @@ mod tests {
 
     /// The means are 10 times the signals' numbers, the scales these plus 1.
     fn append(writer: &mut CodesWriter, codes: [SignalShape; 2], start: usize, count: usize) -> Result<()> {
+        append_with(writer, codes, start, count, None)
+    }
+
+    fn append_with(
+        writer: &mut CodesWriter,
+        codes: [SignalShape; 2],
+        start: usize,
+        count: usize,
+        smooth: Option<Tensor<4>>,
+    ) -> Result<()> {
+        let device = crate::device::named(None).unwrap();
         let numbers = start..start + count;
         let reports: Vec<_> = numbers.clone().map(report).collect();
         let means = numbers.clone().map(|index| 10.0 * index as f32).collect();
         let scales = numbers.map(|index| 1.0 + index as f32).collect();
-        let undo = Undo::from_parts(means, scales, &crate::device::named(None).unwrap()).unwrap();
+        let undo = Undo::from_parts(means, scales, smooth, &device).unwrap();
         writer.append(&codes.map(|shape| batch(shape, start, count)), &reports, &undo)
     }
 
@@ -762,21 +848,22 @@ mod tests {
                 reader.check(CODES[depth - 1]).unwrap();
                 assert!(reader.check(SIGNAL).unwrap_err().to_string().contains(name));
                 let (mut values, mut sizes) = (Vec::new(), Vec::new());
-                let visit = |batch: Vec<f32>| {
+                let device = crate::device::named(None).unwrap();
+                let mut undone = Vec::new();
+                let visit = |batch: Vec<f32>, undo: Option<Undo>| {
                     sizes.push(batch.len());
+                    let ones = Tensor::<4>::ones([batch.len() / CODES[depth - 1].len(), 1, 1, 1], &device);
+                    undone.extend(to_host(undo.unwrap().undo(ones)));
                     values.extend(batch);
                     Ok(())
                 };
-                reader.for_each(2, visit).unwrap();
+                reader.for_each(2, &device, visit).unwrap();
                 let len = CODES[depth - 1].len();
                 assert_eq!(sizes, [2 * len, len]);
                 assert!(values.iter().enumerate().all(|(index, &value)| value == index as f32));
                 assert_eq!(reader.picture(), None);
-                // 2·1 + 10 and 3·1 + 20.
-                let device = crate::device::named(None).unwrap();
-                let ones = Tensor::<4>::ones([2, 1, 1, 1], &device);
-                let undone = reader.undo(1, 2, &device).unwrap().unwrap().undo(ones);
-                assert_eq!(to_host(undone), [12.0, 23.0]);
+                // 1·1 + 0, 2·1 + 10 and 3·1 + 20.
+                assert_eq!(undone, [1.0, 12.0, 23.0]);
             }
             let message = CodesReader::open(&path, 3).unwrap_err().to_string();
             assert!(message.contains("gamma_3") && message.contains("gamma_1") && message.contains(name), "{message}");
@@ -837,11 +924,11 @@ mod tests {
             for (reader, (index, (picture, codes))) in readers.iter().zip(sizes.into_iter().enumerate().rev()) {
                 assert_eq!((reader.picture(), reader.len()), (Some(picture), 1));
                 reader.check(codes[1]).unwrap();
-                let visit = |values: Vec<f32>| {
+                let visit = |values: Vec<f32>, _: Option<Undo>| {
                     assert_eq!(values, to_host(batch(codes[1], index, 1)));
                     Ok(())
                 };
-                reader.for_each(5, visit).unwrap();
+                reader.for_each(5, &crate::device::named(None).unwrap(), visit).unwrap();
             }
             assert_eq!(readers.len(), 2);
         }
@@ -858,7 +945,13 @@ mod tests {
             open(&path, 1)
         };
         let undone = |reader: CodesReader| {
-            reader.undo(0, 2, &device).unwrap().map(|undo| to_host(undo.undo(Tensor::ones([2, 1, 1, 1], &device))))
+            let mut undone = None;
+            let visit = |_: Vec<f32>, undo: Option<Undo>| {
+                undone = undo.map(|undo| to_host(undo.undo(Tensor::ones([2, 1, 1, 1], &device))));
+                Ok(())
+            };
+            reader.for_each(2, &device, visit).unwrap();
+            undone
         };
         assert_eq!(undone(write(vec![]).unwrap()), None);
         assert_eq!(undone(write(vec![NamedArray::floats("mean", &[2], &[3.0, 4.0])]).unwrap()), Some(vec![4.0, 5.0]));
@@ -871,6 +964,57 @@ mod tests {
             let message = write(vec![array]).unwrap_err().to_string();
             assert!(message.contains(word) && message.contains("codes.safetensors"), "{message}");
         }
+    }
+
+    #[test]
+    fn smooth_components_come_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = crate::device::named(None).unwrap();
+        for name in ["codes.safetensors", "codes.npz"] {
+            let path = folder.path().join(name);
+            let mut writer = CodesWriter::create(&path, 2).unwrap();
+            // Two pictures, so that the second one's begin further on.
+            for (index, picture) in ["a.png", "b.png"].into_iter().enumerate() {
+                writer.begin(picture, SIGNAL, &CODES, 3).unwrap();
+                let smooth = |start, count| Some(batch(SIGNAL, 3 * index + start, count));
+                append_with(&mut writer, CODES, 0, 2, smooth(0, 2)).unwrap();
+                assert!(append(&mut writer, CODES, 2, 1).is_err());
+                append_with(&mut writer, CODES, 2, 1, smooth(2, 1)).unwrap();
+            }
+            writer.begin("c.png", SIGNAL, &CODES, 2).unwrap();
+            append(&mut writer, CODES, 0, 1).unwrap();
+            assert!(append_with(&mut writer, CODES, 1, 1, Some(batch(SIGNAL, 0, 1))).is_err());
+            append(&mut writer, CODES, 1, 1).unwrap();
+            writer.finish(&serde_json::Value::Null).unwrap();
+            let readers = CodesReader::open(&path, 1).unwrap();
+            let has: Vec<bool> = readers.iter().map(|reader| reader.undoes(Normalization::HighPass)).collect();
+            assert_eq!(has, [true, true, false]);
+            for (index, reader) in readers[..2].iter().enumerate() {
+                let (mut undone, mut wanted) = (Vec::new(), Vec::new());
+                let visit = |values: Vec<f32>, undo: Option<Undo>| {
+                    let count = values.len() / CODES[0].len();
+                    undone.extend(to_host(undo.unwrap().undo(Tensor::ones(SIGNAL.batched(count), &device))));
+                    Ok(())
+                };
+                reader.for_each(2, &device, visit).unwrap();
+                for signal in 0..3 {
+                    // scale·1 + mean + smooth
+                    let smooth = to_host(batch(SIGNAL, 3 * index + signal, 1));
+                    wanted.extend(smooth.iter().map(|value| 1.0 + 11.0 * signal as f32 + value));
+                }
+                assert_eq!(undone, wanted, "{name}");
+            }
+        }
+        // Of another shape.
+        let path = folder.path().join("codes.safetensors");
+        let all = vec![
+            NamedArray::floats("gamma_1", &[2, 1, 1, 1], &[1.0, 2.0]),
+            NamedArray::integers("signal_shape", &[1, 2, 2]),
+            NamedArray::floats("smooth", &[2, 1, 1, 2], &[1.0; 4]),
+        ];
+        arrays::write_safetensors(&path, None, all).unwrap();
+        let message = open(&path, 1).unwrap_err().to_string();
+        assert!(message.contains("smooth") && message.contains("[2, 1, 2, 2]"), "{message}");
     }
 
     #[test]
@@ -887,7 +1031,7 @@ mod tests {
                 let message = match open(&path, 1) {
                     Err(error) => error.to_string(),
                     // An archive is read from its end: damage at the start shows when values are read.
-                    Ok(reader) => reader.for_each(1, |_| Ok(())).unwrap_err().to_string(),
+                    Ok(reader) => reader.for_each(1, &crate::device::named(None).unwrap(), |_, _| Ok(())).unwrap_err().to_string(),
                 };
                 assert!(message.contains(name) && !message.contains('\n'), "{message}");
             }
@@ -895,7 +1039,7 @@ mod tests {
         let path = folder.path().join("nan.safetensors");
         let array = NamedArray::floats("gamma_1", &[1, 1, 1, 1], &[f32::NAN]);
         arrays::write_safetensors(&path, None, vec![array]).unwrap();
-        let error = open(&path, 1).unwrap().for_each(1, |_| Ok(())).unwrap_err();
+        let error = open(&path, 1).unwrap().for_each(1, &crate::device::named(None).unwrap(), |_, _| Ok(())).unwrap_err();
         assert!(error.to_string().contains("NaN"));
     }
 }

@@ -33,15 +33,20 @@ impl TrainConfig {
     pub fn preset(preset: Preset) -> Self {
         let learning = match preset {
             Preset::Small | Preset::Mnist => LearningConfig::default(),
-            Preset::Natural => LearningConfig {
+            Preset::Natural | Preset::NaturalColour => LearningConfig {
                 lambda: Schedule::constant(0.1),
                 nonnegative: false,
-                epochs: 2,
+                epochs: 3,
+                // Of many positions each.
+                batch_size: 64,
                 ..LearningConfig::default()
             },
         };
         let data = match preset {
-            Preset::Natural => DataConfig { patch: Some(32.into()), ..DataConfig::default() },
+            Preset::Natural | Preset::NaturalColour => {
+                let signal = preset.model().signal;
+                DataConfig { patch: Some(signal.height.into()), patches: Some(3000), ..DataConfig::default() }
+            }
             _ => DataConfig::default(),
         };
         Self { model: preset.model(), data, learning }

@@ -2,16 +2,20 @@
 //!
 //! The atoms of D_1 start as windows of training signals and learn for a few steps on such windows alone. With them fixed in
 //! shape, atoms of D_2 start as sparse codes, over D_1, of larger windows, and learn (D_1 with them) on such windows; and so on.
-//! The deepest layer starts from codes of real samples and is left to the training itself. At every stage a window has a code
-//! of one position, so that a stage is a small dictionary learning problem of its own, by the same update.
+//! The deepest layer starts from codes of real samples and is left to the training itself. So a stage is a small dictionary
+//! learning problem of its own, by the same update. Where atoms of a stage overlap, it learns on windows some atoms wide, of which
+//! every code position can be active: an atom that explains a sample wherever it lies needs no copies of itself at other places of
+//! its kernel, and can lie in the middle of it ([`super::alignment`]).
 
+use super::alignment::{self, Explained};
 use super::cascade::Cascade;
 use super::config::TrainConfig;
+use super::learner::worst_windows;
 use super::statistics::Statistics;
 use super::surrogate::{SurrogateUpdate, windows};
 use crate::data::Source;
 use crate::error::Result;
-use crate::model::geometry::{Geometry, LayerShape, SignalShape};
+use crate::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape, reach_within};
 use crate::model::operator::Application;
 use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::{ModelConfig, Operator};
@@ -29,6 +33,24 @@ const GAP: f32 = 1e-2;
 
 /// Windows that a step may look at however few signals there are, since a signal can have many.
 const LEAST_BATCH: usize = 256;
+
+/// Extent of the windows of a stage whose atoms overlap, in kernels.
+const WIDE: usize = 3;
+
+/// Windows of several positions that a step looks at, at least.
+const LEAST_WIDE: usize = 32;
+
+/// Part of the atoms that move in a step where they overlap, and with it are found one after the other.
+const ATOMS_OF_WIDE: f32 = 0.5;
+
+/// Steps between two searches for atoms that start again, part of the mean energy of codes below which one does, and part of the steps
+/// after which none do, so that new ones can settle.
+const REPLACE_EVERY: usize = 10;
+const UNUSED: f32 = 1e-2;
+const REPLACE_UNTIL: f32 = 0.8;
+
+/// Inner products of overlapping atoms up to which a stage takes windows of several positions.
+const MAX_OVERLAPS: usize = 1 << 24;
 
 /// Initial dictionaries for a configuration from training signals.
 ///
@@ -48,27 +70,28 @@ pub fn initialize(
     let mut filters: Vec<HostFilters> = Vec::new();
     for (layer, shape) in geometry.layers().iter().enumerate() {
         let depth = layer + 1;
-        let effective = geometry.effective(depth);
+        let windows_of = geometry.windows(depth);
+        let deepest = depth == geometry.depth();
+        let wide = if deepest { windows_of.clone() } else { wide(&windows_of) };
         let stage = ModelConfig {
-            signal: SignalShape::new(effective.channels, effective.kernel[0], effective.kernel[1]),
+            signal: SignalShape::new(wide.signal.channels, wide.kernel[0], wide.kernel[1]),
             layers: config.model.layers[..depth]
                 .iter()
                 .map(|layer| LayerShape { padding: 0.into(), ..layer.clone() })
                 .collect(),
             normalization: config.model.normalization,
         };
-        let sampler = Sampler { source, geometry, depth, config, device };
+        let sampler = Sampler { source, config, device };
         let mut generator = stream(learning.seed, Purpose::Seeds, layer as u64);
-        let targets = sampler.draw(shape.code.channels, &mut generator)?;
+        let targets = sampler.draw(&windows_of, shape.code.channels, &mut generator)?;
         filters.push(HostFilters::zeros(shape.filter_dims()));
         let mut cascade = Cascade::new(stage, filters);
         let update = SurrogateUpdate::new(learning, nonzeros[..depth].to_vec(), device);
         let all: Vec<usize> = (0..shape.code.channels).collect();
         update.seed(&all, &targets, &mut cascade);
         cascade.normalize(learning.atom_norm);
-        let deepest = depth == geometry.depth();
         if !deepest {
-            learn_stage(config, &mut cascade, &update, &sampler, |part| progress(depth, part))?;
+            learn_stage(config, &mut cascade, &update, (&sampler, &wide), |part| progress(depth, part))?;
         }
         filters = cascade.into_filters();
     }
@@ -77,70 +100,101 @@ pub fn initialize(
     Ok(cascade)
 }
 
+/// Windows some kernels wide in place of those of one position, as far as signals have them; where atoms do not overlap, or too many
+/// would, the same as before.
+fn wide(windows_of: &LayerGeometry) -> LayerGeometry {
+    let LayerGeometry { kernel, stride, code, .. } = *windows_of;
+    let positions = |axis: usize, extent: usize| ((WIDE - 1) * kernel[axis] / stride[axis] + 1).min(extent);
+    let positions = [positions(0, code.height), positions(1, code.width)];
+    let reach = reach_within(kernel, stride, positions);
+    let overlaps = reach.iter().try_fold(code.channels * code.channels, |product, reach| product.checked_mul(2 * reach + 1));
+    if reach == [0, 0] || overlaps.is_none_or(|overlaps| overlaps > MAX_OVERLAPS) {
+        return windows_of.clone();
+    }
+    LayerGeometry {
+        kernel: std::array::from_fn(|axis| kernel[axis] + (positions[axis] - 1) * stride[axis]),
+        code: SignalShape::new(code.channels, code.height + 1 - positions[0], code.width + 1 - positions[1]),
+        ..windows_of.clone()
+    }
+}
+
 /// Learns the layers so far on windows.
 fn learn_stage(
     config: &TrainConfig,
     cascade: &mut Cascade,
     update: &SurrogateUpdate,
-    sampler: &Sampler,
+    (sampler, windows_of): (&Sampler, &LayerGeometry),
     mut progress: impl FnMut(f32),
 ) -> Result<()> {
     let learning = &config.learning;
-    // All atoms in every step: stages are small.
-    let update = SurrogateUpdate { atoms_per_step: 1.0, lower_every: 1, ..update.clone() };
-    let pursuit = BasisPursuitConfig { gap: GAP, max_iterations: learning.max_iterations, nonnegative: false };
+    // All atoms in every step where that is little work.
     let operator = operator(cascade, sampler.device)?;
+    let positions = operator.code().height * operator.code().width;
+    let atoms_per_step = if positions > 1 { ATOMS_OF_WIDE } else { 1.0 };
+    let update = SurrogateUpdate { atoms_per_step, lower_every: 1, ..update.clone() };
+    let pursuit = BasisPursuitConfig { gap: GAP, max_iterations: learning.max_iterations, nonnegative: false };
     let layer = operator.geometry().windows(cascade.depth());
     let mut statistics = Statistics::new(&layer);
     let steps = learning.initialization.steps;
     // A batch beyond all there is would only cost memory.
     let batch = learning.batch_size.min(sampler.source.len().max(LEAST_BATCH));
+    let batch = batch.min((4 * batch / positions).max(LEAST_WIDE));
     for step in 0..steps {
         let number = (cascade.depth() * steps + step) as u64;
         let mut generator = stream(learning.seed, Purpose::Patches, number);
-        let signals = sampler.draw(batch, &mut generator)?;
+        let signals = sampler.draw(windows_of, batch, &mut generator)?;
         let operator = self::operator(cascade, sampler.device)?;
-        let tensor = TensorData::new(signals.clone(), operator.signal().batched(batch));
+        let data = TensorData::new(signals.clone(), operator.signal().batched(batch));
+        let tensor = Tensor::from_data(data, sampler.device);
         let lambda = Lambda::Relative(learning.initialization.lambda_relative);
         let pursued = Algorithm::Auto.init(&pursuit, &operator)?.pursue(
             &operator,
-            Tensor::from_data(tensor, sampler.device),
+            tensor.clone(),
             &lambda,
         )?;
-        let codes: Vec<f32> = to_host(pursued.codes);
+        let codes: Vec<f32> = to_host(pursued.codes.clone());
         let weight = ((step + 1) as f32).powf(-learning.pursuit.forgetting);
         statistics.add(&signals, &codes, cascade.atoms(), weight, sampler.device);
-        replace_unused(cascade, &update, &mut statistics, &signals, &pursued.reports, step);
+        if step % REPLACE_EVERY == REPLACE_EVERY - 1 && (step as f32) < REPLACE_UNTIL * steps as f32 {
+            let residuals = to_host(tensor - operator.synthesize(pursued.codes));
+            let generator = stream(learning.seed, Purpose::Reseeding, number);
+            let explained = Explained { codes: &codes, residuals: &residuals };
+            replace(cascade, &update, &mut statistics, &signals, explained, generator)?;
+        }
         update.step(step, cascade, &statistics);
         progress((step + 1) as f32 / steps as f32);
     }
     Ok(())
 }
 
-/// Every few steps of a stage, atoms that codes make next to no use of start again from the worst coded windows.
-fn replace_unused(
+/// Atoms of a stage that start again from windows that are represented badly: those that codes make next to no use of, and such as
+/// say the same as others. The others move to the middle of their kernels.
+fn replace(
     cascade: &mut Cascade,
     update: &SurrogateUpdate,
     statistics: &mut Statistics,
     signals: &[f32],
-    reports: &[crate::pursuit::SignalReport],
-    step: usize,
-) {
-    const EVERY: usize = 10;
-    const UNUSED: f32 = 1e-2;
-    if step % EVERY != EVERY - 1 {
-        return;
-    }
+    explained: Explained,
+    generator: ChaCha8Rng,
+) -> Result<()> {
+    let geometry = cascade.config().geometry()?;
+    let windows_of = geometry.windows(geometry.depth());
     let energies = statistics.energies();
     let mean = energies.iter().sum::<f32>() / energies.len() as f32;
-    let unused: Vec<usize> = (0..energies.len()).filter(|&atom| energies[atom] < UNUSED * mean).collect();
-    let mut worst: Vec<usize> = (0..reports.len()).collect();
-    worst.sort_by(|&a, &b| reports[b].data_term.total_cmp(&reports[a].data_term));
-    let count = unused.len().min(worst.len());
-    let len = cascade.atoms().atom_len();
-    let targets: Vec<f32> = worst[..count].iter().flat_map(|&index| &signals[index * len..][..len]).copied().collect();
-    statistics.forget(&unused[..count]);
-    update.seed(&unused[..count], &targets, cascade);
+    let mut replaced: Vec<usize> = (0..energies.len()).filter(|&atom| energies[atom] < UNUSED * mean).collect();
+    let (mut atoms, mut targets) = (Vec::new(), Vec::new());
+    if statistics.overlap() {
+        replaced.extend(alignment::twins(cascade, &energies, &windows_of, &update.device));
+        (atoms, targets) = alignment::moves(cascade, &windows_of, explained);
+    }
+    replaced.sort_unstable();
+    replaced.dedup();
+    targets.extend(worst_windows(&windows_of, (signals, explained.residuals), replaced.len(), generator));
+    atoms.extend(replaced);
+    atoms.truncate(targets.len() / windows_of.atom_len());
+    statistics.forget(&atoms);
+    update.seed(&atoms, &targets, cascade);
+    Ok(())
 }
 
 /// The operator of a cascade on the signals that it is configured for, without computing anything twice.
@@ -152,16 +206,13 @@ pub(super) fn operator(cascade: &Cascade, device: &Device) -> Result<Operator> {
 /// Draws windows of training signals.
 struct Sampler<'a> {
     source: &'a dyn Source,
-    geometry: &'a Geometry,
-    depth: usize,
     config: &'a TrainConfig,
     device: &'a Device,
 }
 
 impl Sampler<'_> {
-    /// `count` windows as large as effective atoms of this depth, one after the other, normalised as the model says.
-    fn draw(&self, count: usize, generator: &mut ChaCha8Rng) -> Result<Vec<f32>> {
-        let windows_of = self.geometry.windows(self.depth);
+    /// `count` windows, one after the other, of signals that are normalised as the model says.
+    fn draw(&self, windows_of: &LayerGeometry, count: usize, generator: &mut ChaCha8Rng) -> Result<Vec<f32>> {
         let len = self.source.shape().len();
         let mut found: Vec<f32> = Vec::with_capacity(count * windows_of.atom_len());
         // In chunks, so that memory does not depend on the size of the signals.
@@ -183,7 +234,7 @@ impl Sampler<'_> {
                     (signal, positions.map(|extent| generator.random_range(0..extent)))
                 })
                 .collect();
-            let drawn = windows(&windows_of, places);
+            let drawn = windows(windows_of, places);
             let mut order: Vec<&[f32]> = drawn.chunks_exact(windows_of.atom_len()).collect();
             order.sort_by(|a, b| norm(b).total_cmp(&norm(a)));
             // The upper half by energy, every other one: energetic, not only the most energetic.

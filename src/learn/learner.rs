@@ -1,6 +1,6 @@
 //! The state of a training run and what one step does to it.
 
-use super::alignment;
+use super::alignment::{self, Explained};
 use super::cascade::Cascade;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::{initialize, operator};
@@ -225,12 +225,17 @@ impl Learner {
             true => self.dead_atoms(),
             false => Vec::new(),
         };
-        restarting.extend(self.align());
+        let aligning = self.is_aligning();
+        if let Some(statistics) = self.statistics.as_ref().filter(|_| aligning) {
+            let windows_of = self.geometry.windows(self.geometry.depth());
+            restarting.extend(alignment::twins(&self.cascade, &statistics.energies(), &windows_of, &self.device));
+        }
         restarting.sort_unstable();
         restarting.dedup();
-        if self.progress() < learning.reseed_until {
-            self.restart(&operator, &batch, &restarting);
+        if self.progress() >= learning.reseed_until {
+            restarting.clear();
         }
+        self.restart(&operator, &batch, &restarting, aligning);
         stopwatch.lap(&mut sums.seconds.dictionaries);
         Ok(Some(sums))
     }
@@ -332,43 +337,46 @@ impl Learner {
         (0..self.idle.len()).filter(|&atom| self.idle[atom] >= steps).collect()
     }
 
-    /// Every few steps of a young run, atoms of one layer that overlap move to the middle of their kernels. Returns those that say
-    /// the same as others.
-    fn align(&mut self) -> Vec<usize> {
-        let (progress, depth) = (self.progress(), self.geometry.depth());
-        let Some(statistics) = self.statistics.as_mut().filter(|statistics| depth == 1 && statistics.overlap()) else {
-            return Vec::new();
-        };
-        if !self.step.is_multiple_of(ALIGN_EVERY) || progress >= ALIGN_UNTIL {
-            return Vec::new();
-        }
-        let layer = &self.geometry.layers()[0];
-        let twins = alignment::twins(&self.cascade, &statistics.energies(), layer, &self.device);
-        alignment::centre(&mut self.cascade, statistics, layer);
-        twins
+    /// Whether atoms of the deepest layer that overlap are looked at for where they lie in their kernels, and for copies: now and then
+    /// in a young run.
+    fn is_aligning(&self) -> bool {
+        self.statistics.as_ref().is_some_and(Statistics::overlap)
+            && self.step.is_multiple_of(ALIGN_EVERY)
+            && self.progress() < ALIGN_UNTIL
     }
 
-    /// Atoms of the deepest layer start again from what the present dictionaries explain worst.
-    fn restart(&mut self, operator: &Operator, batch: &Batch, dead: &[usize]) {
+    /// Atoms of the deepest layer start again from what the present dictionaries explain worst; with `aligning`, others move to the
+    /// middle of their kernels.
+    fn restart(&mut self, operator: &Operator, batch: &Batch, dead: &[usize], aligning: bool) {
         let learning = &self.config.learning;
-        if dead.is_empty() {
+        if dead.is_empty() && !aligning {
             return;
         }
         let windows_of = self.geometry.windows(self.geometry.depth());
         let residuals = to_host(batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()));
-        let signals: Vec<f32> = to_host(batch.signals.clone());
-        let generator = stream(learning.seed, Purpose::Reseeding, self.step as u64);
-        let targets = worst_windows(&windows_of, (&signals, &residuals), dead.len(), generator);
-        let count = targets.len() / windows_of.atom_len();
+        let (mut atoms, mut targets) = (Vec::new(), Vec::new());
+        if aligning {
+            let codes = to_host(batch.pursued.codes.clone());
+            let explained = Explained { codes: &codes, residuals: &residuals };
+            (atoms, targets) = alignment::moves(&self.cascade, &windows_of, explained);
+        }
+        if !dead.is_empty() {
+            let signals: Vec<f32> = to_host(batch.signals.clone());
+            let generator = stream(learning.seed, Purpose::Reseeding, self.step as u64);
+            targets.extend(worst_windows(&windows_of, (&signals, &residuals), dead.len(), generator));
+            atoms.extend(dead);
+            // There may be fewer windows than dead atoms.
+            atoms.truncate(targets.len() / windows_of.atom_len());
+        }
         let update = SurrogateUpdate::new(learning, learning.nonzeros(&self.geometry), &self.device);
-        dead[..count].iter().for_each(|&atom| self.idle[atom] = 0);
+        atoms.iter().for_each(|&atom| self.idle[atom] = 0);
         if let Some(statistics) = &mut self.statistics {
-            statistics.forget(&dead[..count]);
+            statistics.forget(&atoms);
         }
         if let Some(velocity) = self.velocity.last_mut() {
-            dead[..count].iter().for_each(|&atom| velocity.atom_mut(atom).fill(0.0));
+            atoms.iter().for_each(|&atom| velocity.atom_mut(atom).fill(0.0));
         }
-        update.seed(&dead[..count], &targets, &mut self.cascade);
+        update.seed(&atoms, &targets, &mut self.cascade);
     }
 }
 

@@ -17,14 +17,26 @@ pub enum Normalization {
     Center,
     /// The mean is subtracted and the rest divided by its standard deviation (at least 0.01).
     Contrast,
+    /// A smooth component is subtracted from every channel, which leaves edges and texture: (I + 5 GᵀG)⁻¹ along columns and along
+    /// rows, G taking differences of neighbouring samples; borders are mirrored.
+    HighPass,
 }
 
 /// Smallest standard deviation that [`Normalization::Contrast`] divides by: flat signals stay flat.
 const MIN_DEVIATION: f32 = 1e-2;
 
-/// Per-signal offset and scale that undo a normalisation.
+/// Weight of the differences in [`Normalization::HighPass`], as is usual for pictures in convolutional sparse coding (B. Wohlberg,
+/// "SPORCO: A Python package for standard and convolutional sparse representations", SciPy 2017). A sample's weight falls by a
+/// factor of 0.64 with every sample of distance: what is wider than some eight samples is smooth.
+const SMOOTHNESS: f64 = 5.0;
+
+/// Per-signal offset and scale that undo a normalisation: x = scale·z + offset.
 #[derive(Debug, Clone)]
-pub struct Undo(Option<(Tensor<4>, Option<Tensor<4>>)>);
+pub struct Undo {
+    /// One number a signal, `[n, 1, 1, 1]`, or signals.
+    offset: Option<Tensor<4>>,
+    scale: Option<Tensor<4>>,
+}
 
 impl Normalization {
     /// Normalises signals and returns what undoes it.
@@ -32,17 +44,28 @@ impl Normalization {
     /// # Shapes
     /// - signals: `[n, channels, height, width]`, the same out.
     pub fn apply(self, signals: Tensor<4>) -> (Tensor<4>, Undo) {
-        if self == Self::None {
-            return (signals, Undo::nothing());
-        }
-        let mean = mean_per_signal(signals.clone());
-        let centred = signals - mean.clone();
-        match self {
+        let (offset, scale) = match self {
+            Self::None => (None, None),
+            Self::Center => (Some(mean_per_signal(signals.clone())), None),
             Self::Contrast => {
-                let deviation = mean_per_signal(centred.clone().square()).sqrt().clamp_min(MIN_DEVIATION);
-                (centred / deviation.clone(), Undo(Some((mean, Some(deviation)))))
+                let mean = mean_per_signal(signals.clone());
+                let power = mean_per_signal((signals.clone() - mean.clone()).square());
+                (Some(mean), Some(power.sqrt().clamp_min(MIN_DEVIATION)))
             }
-            _ => (centred, Undo(Some((mean, None)))),
+            Self::HighPass => (Some(smooth(signals.clone())), None),
+        };
+        let signals = offset.iter().fold(signals, |signals, offset| signals - offset.clone());
+        let signals = scale.iter().fold(signals, |signals, scale| signals / scale.clone());
+        (signals, Undo { offset, scale })
+    }
+
+    /// As it is written in configurations.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Center => "center",
+            Self::Contrast => "contrast",
+            Self::HighPass => "high-pass",
         }
     }
 }
@@ -50,47 +73,57 @@ impl Normalization {
 impl Undo {
     /// Leaves signals as they are.
     pub fn nothing() -> Self {
-        Self(None)
+        Self { offset: None, scale: None }
     }
 
-    /// What brings signals back that were normalised as y = scale·z + mean, from one mean and one scale for each.
+    /// What brings signals back that were normalised as x = scale·z + mean, from one mean and one scale for each, or as
+    /// x = scale·z + smooth, from smooth components `[n, channels, height, width]`, where there are any.
     ///
     /// # Errors
-    /// Not as many scales as means.
-    pub fn from_parts(means: Vec<f32>, scales: Vec<f32>, device: &Device) -> Result<Self> {
-        if means.len() != scales.len() {
-            return Err(Error::shape(
-                "scales of normalised signals",
-                format!("{}, one a mean", means.len()),
-                scales.len(),
-            ));
+    /// Not as many scales or smooth components as means.
+    pub fn from_parts(means: Vec<f32>, scales: Vec<f32>, smooth: Option<Tensor<4>>, device: &Device) -> Result<Self> {
+        for (what, found) in [("scales", Some(scales.len())), ("smooth components", smooth.as_ref().map(|s| s.dims()[0]))] {
+            if let Some(found) = found.filter(|found| *found != means.len()) {
+                let expected = format!("{}, one a mean", means.len());
+                return Err(Error::shape(format!("{what} of normalised signals"), expected, found));
+            }
         }
         let rows = |values: Vec<f32>| {
             let dims = [values.len(), 1, 1, 1];
             Tensor::from_data(TensorData::new(values, dims), device)
         };
-        Ok(Self(Some((rows(means), Some(rows(scales))))))
+        let means = rows(means);
+        let offset = match smooth {
+            Some(smooth) => smooth + means,
+            None => means,
+        };
+        Ok(Self { offset: Some(offset), scale: Some(rows(scales)) })
     }
 
     /// What undoes the normalisation of one signal of the batch.
     pub fn of_signal(&self, index: usize) -> Self {
         let one = |values: &Tensor<4>| values.clone().narrow(0, index, 1);
-        Self(self.0.as_ref().map(|(mean, deviation)| (one(mean), deviation.as_ref().map(one))))
+        Self { offset: self.offset.as_ref().map(one), scale: self.scale.as_ref().map(one) }
     }
 
-    /// The mean that was taken from each of `count` signals; 0 where none was.
+    /// The mean that was taken from each of `count` signals; 0 where none was, or something smooth.
     pub fn means(&self, count: usize) -> Vec<f32> {
-        match &self.0 {
-            Some((mean, _)) => to_host(mean.clone()),
+        match self.offset.as_ref().filter(|offset| is_per_signal(offset)) {
+            Some(means) => to_host(means.clone()),
             None => vec![0.0; count],
         }
     }
 
+    /// The smooth components that were taken from signals, `[n, channels, height, width]`, where they were.
+    pub fn smooth(&self) -> Option<Tensor<4>> {
+        self.offset.clone().filter(|offset| !is_per_signal(offset))
+    }
+
     /// What errors of each of `count` coded signals are multiplied by when they are brought back to the scale of the signals.
     pub fn scales(&self, count: usize) -> Vec<f32> {
-        match &self.0 {
-            Some((_, Some(deviation))) => to_host(deviation.clone()),
-            _ => vec![1.0; count],
+        match &self.scale {
+            Some(deviation) => to_host(deviation.clone()),
+            None => vec![1.0; count],
         }
     }
 
@@ -99,16 +132,108 @@ impl Undo {
     /// # Shapes
     /// - signals: as they were given to [`Normalization::apply`].
     pub fn undo(&self, signals: Tensor<4>) -> Tensor<4> {
-        match &self.0 {
-            None => signals,
-            Some((mean, None)) => signals + mean.clone(),
-            Some((mean, Some(deviation))) => signals * deviation.clone() + mean.clone(),
-        }
+        let signals = self.scale.iter().fold(signals, |signals, scale| signals * scale.clone());
+        self.offset.iter().fold(signals, |signals, offset| signals + offset.clone())
     }
+}
+
+/// Whether there is one number for each signal.
+fn is_per_signal(values: &Tensor<4>) -> bool {
+    values.dims()[1..] == [1; 3]
 }
 
 /// Mean of each signal, `[n, 1, 1, 1]`.
 fn mean_per_signal(signals: Tensor<4>) -> Tensor<4> {
     let [count, channels, height, width] = signals.dims();
     signals.reshape([count, channels * height * width]).mean_dim(1).reshape([count, 1, 1, 1])
+}
+
+/// The smooth component of every channel of signals.
+fn smooth(signals: Tensor<4>) -> Tensor<4> {
+    let [_, _, height, width] = signals.dims();
+    let device = signals.device();
+    let along = |extent: usize| -> Tensor<4> {
+        Tensor::from_data(TensorData::new(smoothing(extent), [1, 1, extent, extent]), &device)
+    };
+    // Both matrices are symmetric.
+    along(height).matmul(signals).matmul(along(width))
+}
+
+/// (I + 5 GᵀG)⁻¹ for so many samples in a row, row by row: the inverse of a tridiagonal matrix.
+fn smoothing(extent: usize) -> Vec<f32> {
+    let diagonal = |index: usize| {
+        let neighbours = usize::from(index > 0) + usize::from(index + 1 < extent);
+        1.0 + SMOOTHNESS * neighbours as f64
+    };
+    // Elimination from above: what is left on the diagonal.
+    let mut pivots = Vec::with_capacity(extent);
+    for index in 0..extent {
+        let eliminated = pivots.last().map_or(0.0, |pivot| SMOOTHNESS * SMOOTHNESS / pivot);
+        pivots.push(diagonal(index) - eliminated);
+    }
+    let mut inverse = vec![0.0f32; extent * extent];
+    let mut column = vec![0.0f64; extent];
+    for unit in 0..extent {
+        column.fill(0.0);
+        column[unit] = 1.0;
+        for index in unit + 1..extent {
+            column[index] = SMOOTHNESS * column[index - 1] / pivots[index - 1];
+        }
+        for index in (0..extent).rev() {
+            let below = column.get(index + 1).copied().unwrap_or(0.0);
+            column[index] = (column[index] + SMOOTHNESS * below) / pivots[index];
+        }
+        inverse[unit * extent..][..extent].iter_mut().zip(&column).for_each(|(out, value)| *out = *value as f32);
+    }
+    inverse
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_smooth_solves_its_equations() {
+        for extent in [1, 2, 5, 40] {
+            let inverse = smoothing(extent);
+            for row in 0..extent {
+                for column in 0..extent {
+                    let at = |row: usize| f64::from(inverse[row * extent + column]);
+                    let mut found = at(row);
+                    for neighbour in [row.wrapping_sub(1), row + 1].into_iter().filter(|index| *index < extent) {
+                        found += SMOOTHNESS * (at(row) - at(neighbour));
+                    }
+                    assert!((found - f64::from(u8::from(row == column))).abs() < 1e-5, "{extent}: {row} {column} {found}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_normalisation_is_undone() {
+        let device = crate::device::named(None).unwrap();
+        let values: Vec<f32> = (0..2 * 3 * 7 * 5).map(|index| ((index * 37) % 101) as f32 / 50.0 - 0.3).collect();
+        let signals: Tensor<4> = Tensor::from_data(TensorData::new(values.clone(), [2, 3, 7, 5]), &device);
+        for normalization in
+            [Normalization::None, Normalization::Center, Normalization::Contrast, Normalization::HighPass]
+        {
+            let (normalized, undo) = normalization.apply(signals.clone());
+            let parts = (undo.means(2), undo.scales(2), undo.smooth());
+            assert_eq!(parts.2.is_some(), normalization == Normalization::HighPass);
+            let again = Undo::from_parts(parts.0, parts.1, parts.2, &device).unwrap();
+            for undo in [undo, again] {
+                let back = to_host(undo.undo(normalized.clone()));
+                let second = to_host(undo.of_signal(1).undo(normalized.clone().narrow(0, 1, 1)));
+                assert!(back.iter().zip(&values).all(|(back, value)| (back - value).abs() < 1e-5), "{normalization:?}");
+                assert!(second.iter().zip(&values[105..]).all(|(back, value)| (back - value).abs() < 1e-5));
+            }
+        }
+        // Nothing is left of a flat channel, and an edge stays.
+        let (flat, _) = Normalization::HighPass.apply(Tensor::ones([1, 2, 6, 9], &device) * 0.7);
+        assert!(to_host(flat).iter().all(|value| value.abs() < 1e-6));
+        let edge: Vec<f32> = (0..400).map(|index| f32::from(u8::from(index % 20 >= 10))).collect();
+        let (edge, _) = Normalization::HighPass.apply(Tensor::from_data(TensorData::new(edge, [1, 1, 20, 20]), &device));
+        let edge = to_host(edge);
+        assert!(edge[10] > 0.35 && edge[9] < -0.35 && edge[0].abs() < 0.02, "{:?}", &edge[..20]);
+    }
 }

@@ -15,15 +15,30 @@ pub enum Preset {
     /// The paper's three layers for MNIST: 32 filters 7×7 at stride 2, 128 of 5×5×32, 1024 of 7×7×128, so that γ_3 is
     /// 1024×1×1 (section on MNIST dictionaries).
     Mnist,
-    /// Three layers of local atoms for natural images, trained on 32×32 patches and applied to images of any size:
-    /// 24 filters 8×8 at stride 2, 48 of 3×3, 96 of 3×3 (16×16 pixels in all).
+    /// Three layers of local atoms for photographs in grey, trained on 64×64 patches (with smaller ones, atoms would serve their
+    /// borders) and applied to pictures of any size: 24 filters 8×8 at stride 2, 48 of 3×3, 96 of 3×3 (16×16 pixels in all).
     Natural,
+    /// As [`Self::Natural`] for colour photographs, of three channels: 32 filters 8×8 at stride 2, 64 of 3×3, 128 of 3×3.
+    NaturalColour,
+}
+
+/// Local atoms for patches of photographs, without what is smooth in them.
+fn photographs(channels: usize, [first, second, third]: [usize; 3]) -> ModelConfig {
+    let layers = vec![LayerShape::new(first, 8, 2), LayerShape::new(second, 3, 1), LayerShape::new(third, 3, 1)];
+    ModelConfig {
+        normalization: Normalization::HighPass,
+        ..ModelConfig::new(SignalShape::new(channels, 64, 64), layers)
+    }
 }
 
 impl Preset {
     /// Every preset with its name.
-    pub const ALL: [(Self, &'static str); 3] =
-        [(Self::Small, "small"), (Self::Mnist, "mnist"), (Self::Natural, "natural")];
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Small, "small"),
+        (Self::Mnist, "mnist"),
+        (Self::Natural, "natural"),
+        (Self::NaturalColour, "natural-colour"),
+    ];
 
     /// The preset of that name.
     ///
@@ -53,13 +68,8 @@ impl Preset {
                 digits,
                 vec![LayerShape::new(32, 7, 2), LayerShape::new(128, 5, 1), LayerShape::new(1024, 7, 1)],
             ),
-            Self::Natural => ModelConfig {
-                normalization: Normalization::Center,
-                ..ModelConfig::new(
-                    SignalShape::new(1, 32, 32),
-                    vec![LayerShape::new(24, 8, 2), LayerShape::new(48, 3, 1), LayerShape::new(96, 3, 1)],
-                )
-            },
+            Self::Natural => photographs(1, [24, 48, 96]),
+            Self::NaturalColour => photographs(3, [32, 64, 128]),
         }
     }
 }

@@ -190,6 +190,81 @@ fn a_planted_dictionary_is_learned_back() {
     }
 }
 
+/// The largest |cosine| of an atom of `kernel`×`kernel` samples with any of others, these moved by up to three samples.
+fn best_shifted(atom: &[f32], others: &[f32], kernel: isize) -> f32 {
+    let mut best = 0.0f32;
+    for other in others.chunks_exact(atom.len()) {
+        for (down, across) in (-3..=3).flat_map(|down| (-3..=3).map(move |across| (down, across))) {
+            let overlap = |moved: isize| (-moved).max(0)..kernel - moved.max(0);
+            let sum: f32 = overlap(down)
+                .flat_map(|row| overlap(across).map(move |column| (row, column)))
+                .map(|(row, column)| {
+                    let moved = (row + down) * kernel + column + across;
+                    atom[(row * kernel + column) as usize] * other[moved as usize]
+                })
+                .sum();
+            best = best.max(sum.abs());
+        }
+    }
+    best
+}
+
+/// Signals made of 16 filters 8×8 at any places with noise of 20 dB: every one is found, up to sign and shift.
+#[test]
+fn planted_filters_are_learned_back() {
+    const ATOMS: usize = 16;
+    const KERNEL: usize = 8;
+    const SIDE: usize = 20;
+    let mut random = rng(23);
+    let mut atoms = normals(&mut random, ATOMS * KERNEL * KERNEL);
+    for atom in atoms.chunks_exact_mut(KERNEL * KERNEL) {
+        let norm = atom.iter().map(|value| value * value).sum::<f32>().sqrt();
+        atom.iter_mut().for_each(|value| *value /= norm);
+    }
+    let mut signals = vec![0.0f32; 300 * SIDE * SIDE];
+    for signal in signals.chunks_exact_mut(SIDE * SIDE) {
+        for _ in 0..4 {
+            let atom = &atoms[random.random_range(0..ATOMS) * KERNEL * KERNEL..][..KERNEL * KERNEL];
+            let [top, left] = [0, 1].map(|_| random.random_range(0..=SIDE - KERNEL));
+            let amplitude = random.random_range(0.5..1.5f32) * if random.random_bool(0.5) { 1.0 } else { -1.0 };
+            for (index, value) in atom.iter().enumerate() {
+                signal[(top + index / KERNEL) * SIDE + left + index % KERNEL] += amplitude * value;
+            }
+        }
+    }
+    let power = signals.iter().map(|value| value * value).sum::<f32>() / signals.len() as f32;
+    let noise = normals(&mut random, signals.len());
+    signals.iter_mut().zip(noise).for_each(|(value, noise)| *value += 0.1 * power.sqrt() * noise);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("planted.npy");
+    write_npy(&path, &[300, 1, SIDE, SIDE], &signals).unwrap();
+    let config = TrainConfig {
+        model: ModelConfig::new(SignalShape::new(1, SIDE, SIDE), vec![LayerShape::new(ATOMS, KERNEL, 1)]),
+        data: DataConfig { source: path.to_str().unwrap().into(), ..DataConfig::default() },
+        learning: LearningConfig {
+            epochs: 14,
+            batch_size: 32,
+            lambda: Schedule::constant(0.2),
+            nonnegative: false,
+            gap: 1e-2,
+            ..LearningConfig::default()
+        },
+    };
+    let run = folder.path().join("run");
+    start(&run, &config, &Watcher::default());
+    let (model, _) = Mlcsc::load(&run.join("model.safetensors"), &device()).unwrap();
+    let found = host(model.filters().remove(0));
+    let best: Vec<f32> =
+        atoms.chunks_exact(KERNEL * KERNEL).map(|atom| best_shifted(atom, &found, KERNEL as isize)).collect();
+    println!("{best:?}");
+    assert!(best.iter().all(|cosine| *cosine > 0.98), "{best:?}");
+    // And it settles: the held-out objective ends at its best.
+    let lines = metrics(&run);
+    let objectives: Vec<f64> = lines.iter().filter_map(|line| line["test"]["objective"].as_f64()).collect();
+    let least = objectives.iter().copied().fold(f64::INFINITY, f64::min);
+    assert!(objectives.len() == 14 && objectives[13] <= 1.01 * least, "{objectives:?}");
+}
+
 /// A sparse two-layer model, 4 filters 3×3 and 12 whole-signal atoms of five non-zeros, and its effective atoms.
 fn planted_cascade() -> (Case, Vec<f32>) {
     let layers = vec![LayerShape::new(4, 3, 1), LayerShape::new(12, 6, 1)];
