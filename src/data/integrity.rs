@@ -26,6 +26,18 @@ pub(super) fn check(format: ImageFormat, bytes: &[u8]) -> Result<Rest, String> {
     }
 }
 
+/// Whether so few bytes can stand for a flat picture of any size that their number says nothing about it: a lossless WebP whose pixels
+/// are all alike has no bits for them, a fax page one for each of its rows.
+pub(super) fn flat_costs_nothing(format: ImageFormat, bytes: &[u8]) -> bool {
+    match format {
+        ImageFormat::WebP => true,
+        ImageFormat::Tiff => {
+            Tiff::open(bytes).is_ok_and(|tiff| tiff.value(259, 1).is_ok_and(|way| (2..=4).contains(&way)))
+        }
+        _ => false,
+    }
+}
+
 /// How far apart red, green and blue are at most in a grey picture of a format that does not say whether it is grey; `None` where the
 /// format says so.
 ///
