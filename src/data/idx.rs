@@ -143,11 +143,16 @@ impl<R: BufRead> Read for Members<R> {
             self.0 = loop {
                 let bytes = compressed.fill_buf()?;
                 let (len, zeros) = (bytes.len(), bytes.iter().take_while(|&&byte| byte == 0).count());
+                let next = bytes.get(zeros).copied();
                 compressed.consume(zeros);
                 if len == 0 {
                     break None;
                 }
-                if zeros < len {
+                if let Some(first) = next {
+                    if first != GZIP_MAGIC[0] {
+                        let reason = "behind its end comes what is neither another one nor zeros";
+                        return Err(std::io::Error::new(ErrorKind::InvalidData, reason));
+                    }
                     break Some(GzDecoder::new(compressed));
                 }
             };
@@ -339,7 +344,8 @@ pub(super) mod tests {
             assert_eq!(out[..], values(3, 7).iter().map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>());
         }
         for (file, part) in [
-            ([gzip(&bytes), zeros(3), b"other things".to_vec()].concat(), "damaged"),
+            ([gzip(&bytes), zeros(3), b"other things".to_vec()].concat(), "neither another one nor zeros"),
+            ([gzip(&bytes), b"xyz".to_vec()].concat(), "neither another one nor zeros"),
             ([gzip(&bytes), gzip(&[1])].concat(), "found more"),
             ([gzip(first), zeros(8)].concat(), "found 20 bytes"),
             ([gzip(first), gzip(second)[..15].to_vec()].concat(), "cut short"),
