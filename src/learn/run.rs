@@ -266,7 +266,7 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
 /// Refuses signals that hold nothing to learn from. They are read until there is something.
 ///
 /// # Errors
-/// Signals that cannot be read; nothing but zeros; nothing but flat signals where their means are taken off.
+/// Signals that cannot be read; nothing but zeros, or less than single precision can square; nothing but flat signals where their means are taken off.
 pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -> Result<()> {
     let len = source.shape().len();
     let mut values = Vec::new();
@@ -275,15 +275,15 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
         values.resize(indices.len() * len, 0.0);
         source.read(&indices, &mut values)?;
         let holds = |signal: &[f32]| match normalization {
-            Normalization::None => signal.iter().any(|&value| value != 0.0),
-            _ => signal.iter().any(|&value| value != signal[0]),
+            Normalization::None => signal.iter().any(|&value| value.abs() > NOTHING),
+            _ => signal.iter().any(|&value| (value - signal[0]).abs() > NOTHING),
         };
         if values.chunks_exact(len.max(1)).any(holds) {
             return Ok(());
         }
     }
     let [what, found] = match normalization {
-        Normalization::None => ["other values than zero", "zeros only"],
+        Normalization::None => ["values other than zero, of more than 1e-15 in magnitude", "zeros only"],
         _ => ["values that differ within a signal, whose mean is taken off", "flat signals only"],
     };
     Err(Error::shape(format!("training signals of {}", source.describe()), what, found))
@@ -297,6 +297,9 @@ impl Run {
     ///
     /// # Errors
     /// As [`Self::create_from`].
+/// Magnitude up to which values count as zeros: the squares of less are lost in single precision.
+const NOTHING: f32 = 1e-15;
+
     pub fn create(
         folder: &Path,
         config: &TrainConfig,
