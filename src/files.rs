@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use std::fs;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -201,7 +201,22 @@ pub fn create_folder(folder: &Path) -> Result<()> {
     })
 }
 
-/// Opens a file for reading and says how long it is, so that no header has to be trusted.
+/// Whether a path is a pipe, such as `/dev/stdin` behind another program or a shell's `<(…)`: its content comes once, and ends.
+pub fn is_pipe(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Opens a file for reading and says how long it is, so that no header has to be trusted. What comes through a pipe is put into a
+/// file without a name first, that it can be sought and mapped like any other.
 ///
 /// # Errors
 /// [`Error::Io`]; a folder is refused with [`Error::Format`].
@@ -217,6 +232,12 @@ pub fn open_with_length(path: &Path) -> Result<(fs::File, u64)> {
 /// Most bytes that are read from a pipe.
 const MAX_PIPED: u64 = 1 << 32;
 
+    if is_pipe(path) {
+        let bytes = read_whole(path)?;
+        let mut file = tempfile::tempfile().map_err(Error::read(path))?;
+        file.write_all(&bytes).and_then(|()| file.rewind()).map_err(Error::read(path))?;
+        return Ok((file, bytes.len() as u64));
+    }
 /// Reads a file whole, be it a regular one or a pipe such as `/dev/stdin` or a shell's `<(…)`.
 ///
 /// A pipe gives its content once: it is kept for those who read the same path again.

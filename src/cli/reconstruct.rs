@@ -60,7 +60,7 @@ impl ReconstructArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.coding.check()?;
         match &self.codes {
-            Some(codes) => drop(CodesFormat::of(codes, "--codes")?),
+            Some(codes) => drop(CodesFormat::of_existing(codes, "--codes")?),
             None => self.input.check()?,
         }
         let kind = Kind::of(&self.out)?;

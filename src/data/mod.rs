@@ -18,6 +18,7 @@ pub mod quality;
 pub use fingerprint::Fingerprint;
 
 use crate::error::{Error, Result};
+use crate::files::{is_pipe, open_with_length};
 use crate::model::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
 use crate::text::beginning;
 use pictures::Collection;
@@ -308,12 +309,12 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
     if metadata.is_dir() {
         return open_folder(path, config);
     }
-    // A pipe would be waited for, a device might never end.
-    if !metadata.is_file() {
-        return Err(Error::format(path, "expected a file or a folder, found something else"));
+    // A device might never end.
+    if !metadata.is_file() && !is_pipe(path) {
+        return Err(Error::format(path, "expected a file, a folder or a pipe, found something else"));
     }
     let mut start = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(Error::read(path))?;
+    open_with_length(path)?.0.take(16).read_to_end(&mut start).map_err(Error::read(path))?;
     if start.is_empty() {
         return Err(Error::format(path, "expected signals, found an empty file"));
     }
