@@ -6,6 +6,16 @@ use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+/// From here on, writing past the size that the system allows a file (`ulimit -f`) fails as a full disk does: one line is printed and
+/// nothing is left half-written. Otherwise the system would end the program.
+pub fn report_size_limits() {
+    #[cfg(unix)]
+    // SAFETY: no function is given that could run at a bad moment.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
+
 /// Beginning and end of the names of temporary files.
 const PREFIX: &str = ".mlcsc-";
 const SUFFIX: &str = ".part";
@@ -66,7 +76,8 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>
         use std::os::unix::fs::PermissionsExt;
         temporary.permissions(fs::Permissions::from_mode(0o666));
     }
-    let temporary = temporary.tempfile_in(folder).map_err(Error::write(path))?;
+    // The name of the temporary file, which the error would tell, is of no use to anybody.
+    let temporary = temporary.tempfile_in(folder).map_err(|error| Error::write(path)(error.kind().into()))?;
     {
         let mut writer = BufWriter::new(temporary.as_file());
         fill(&mut writer)?;
@@ -219,8 +230,14 @@ pub fn is_pipe(path: &Path) -> bool {
 /// file without a name first, that it can be sought and mapped like any other.
 ///
 /// # Errors
-/// [`Error::Io`]; a folder is refused with [`Error::Format`].
+/// [`Error::Io`]; a folder is refused with [`Error::Format`]; as [`read_whole`].
 pub fn open_with_length(path: &Path) -> Result<(fs::File, u64)> {
+    if is_pipe(path) {
+        let bytes = read_whole(path)?;
+        let mut file = tempfile::tempfile().map_err(Error::read(path))?;
+        file.write_all(&bytes).and_then(|()| file.rewind()).map_err(Error::read(path))?;
+        return Ok((file, bytes.len() as u64));
+    }
     let file = fs::File::open(path).map_err(Error::read(path))?;
     let metadata = file.metadata().map_err(Error::read(path))?;
     if metadata.is_dir() {
@@ -232,12 +249,6 @@ pub fn open_with_length(path: &Path) -> Result<(fs::File, u64)> {
 /// Most bytes that are read from a pipe.
 const MAX_PIPED: u64 = 1 << 32;
 
-    if is_pipe(path) {
-        let bytes = read_whole(path)?;
-        let mut file = tempfile::tempfile().map_err(Error::read(path))?;
-        file.write_all(&bytes).and_then(|()| file.rewind()).map_err(Error::read(path))?;
-        return Ok((file, bytes.len() as u64));
-    }
 /// Reads a file whole, be it a regular one or a pipe such as `/dev/stdin` or a shell's `<(…)`.
 ///
 /// A pipe gives its content once: it is kept for those who read the same path again.

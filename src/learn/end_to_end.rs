@@ -47,7 +47,7 @@ use rand::seq::SliceRandom;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Somebody who follows a training, and can end it.
 pub trait Watcher<A> {
@@ -213,7 +213,8 @@ impl EndToEnd {
         sender: Sender<Message<A>>,
     ) -> Result<(A, Ending)> {
         let folder = self.folder.join(CHECKPOINTS);
-        let files = |name| Files { folder: folder.clone(), name };
+        let unwritten = Unwritten::default();
+        let files = |name| Files { folder: folder.clone(), name, unwritten: unwritten.clone() };
         let device = self.device.clone().autodiff();
         let loader = |source: &Arc<dyn Source>, shuffled: bool, device: Device| {
             let epoch = Arc::new(AtomicUsize::new(self.resume.unwrap_or(0)));
@@ -265,9 +266,10 @@ impl EndToEnd {
         }
         let result = training.launch(learner);
         if let Some(error) = result.error {
-            return Err(Error::format(&self.folder, error.to_string()));
+            let unwritten = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return Err(unwritten.unwrap_or_else(|| Error::format(&self.folder, error.to_string())));
         }
-        let ending = *ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((result.model.network, ending))
     }
 }
@@ -335,13 +337,21 @@ fn file_of(folder: &Path, name: &str, epoch: usize) -> PathBuf {
 struct Files {
     folder: PathBuf,
     name: &'static str,
+    /// Why one could not be written, which burn-train passes on as a text inside others.
+    unwritten: Unwritten,
 }
+
+type Unwritten = Arc<Mutex<Option<Error>>>;
 
 impl<R: Checkpoint> Checkpointer<R> for Files {
     fn save(&self, epoch: usize, record: R) -> std::result::Result<(), CheckpointerError> {
         let path = file_of(&self.folder, self.name, epoch);
         let bytes = record.checkpoint_into_bytes().map_err(CheckpointerError::Record)?;
-        crate::files::write_bytes(&path, &bytes).map_err(|error| CheckpointerError::Unknown(error.to_string()))
+        crate::files::write_bytes(&path, &bytes).map_err(|error| {
+            let told = CheckpointerError::Unknown(error.to_string());
+            self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            told
+        })
     }
 
     fn delete(&self, epoch: usize) -> std::result::Result<(), CheckpointerError> {
@@ -563,12 +573,12 @@ impl<A> Loop<A> {
     /// Whether to go on.
     fn tell(&self, message: impl FnOnce(Sender<bool>) -> Message<A>) -> bool {
         let (reply, answer) = channel();
-        let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         sender.send(message(reply)).is_ok() && answer.recv().unwrap_or(false)
     }
 
     fn end(&self, ending: Ending) {
-        *self.ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ending;
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = ending;
     }
 }
 
