@@ -200,10 +200,11 @@ impl TrainArgs {
         self.report(&run, &pictures, &files, started.elapsed().as_secs_f64())
     }
 
-    /// Refuses a folder in which the run would write over what it reads.
+    /// Refuses a folder in which the run would write over what it reads, and one that is called like a file.
     fn refuse_inputs(&self, folder: &Path, source: &str, depth: usize) -> Result<()> {
         let inputs = Inputs::default()
             .and("--config", self.config.as_deref())
+        output::check_folder_name(folder, "a folder, in which a run keeps several files")?;
             .and("--from", self.from.as_deref())
             .and_data(Some(source));
         inputs.refuse_in("--out", folder, RUN_FILES)?;
