@@ -203,6 +203,7 @@ mod trained {
             "device": screen.name,
             "seconds": seconds,
             "epochs": epoch,
+            "skipped": data.all.skipped(),
             "train_loss": train_loss,
             "test_loss": test_loss,
             "test": test,
@@ -260,6 +261,7 @@ mod trained {
             "test": test,
         });
         let heading = format!(
+            "skipped": data.all.skipped(),
             "{} in {seconds:.0} s; on {}:",
             output::counted(found.code().channels, "principal component"),
             output::counted(test.signals, "held-out signal")

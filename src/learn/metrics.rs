@@ -5,7 +5,7 @@ use crate::data::quality::Quality;
 use crate::model::geometry::Geometry;
 use crate::model::normalization::Undo;
 use crate::model::sparse::{SparseDictionary, to_host};
-use crate::pursuit::Pursued;
+use crate::pursuit::{Convergence, Pursued};
 use crate::theory::coherence::mutual_coherence;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,7 @@ pub struct BatchSums {
     objective: f64,
     data_term: f64,
     gap: f64,
+    convergence: Convergence,
     /// Non-zeros of γ_1 … γ_L.
     nonzeros: Vec<f64>,
     /// Non-zeros of every deepest atom.
@@ -115,6 +116,9 @@ pub struct Summary {
     pub data_term: f64,
     /// Mean relative duality gap.
     pub gap: f64,
+    /// How many of them were coded to the gap asked for; where training is end to end none is asked for.
+    #[serde(default)]
+    pub convergence: Convergence,
     /// Mean over signals of 10·log₁₀(1/mean squared error) in dB, in the signals' own scale with peak 1.
     pub psnr: f64,
     /// Fraction of variance unexplained: Σ‖y − D^(L)γ‖² / Σ‖y − ȳ‖², ȳ the mean signal; `None` where signals don't vary, as a single
@@ -166,9 +170,17 @@ impl BatchSums {
             objective: total(|report| report.objective),
             data_term: total(|report| report.data_term),
             gap: total(|report| report.relative_gap),
+            convergence: Convergence::of(&pursued.reports),
             nonzeros: nonzeros_of_layers(cascade, geometry, codes),
             usage,
         }
+    }
+
+    /// The same of a pursuit that was told no gap.
+    #[cfg(feature = "train")]
+    #[must_use]
+    pub(super) fn without_gap(self) -> Self {
+        Self { convergence: Convergence::default(), ..self }
     }
 
     /// Non-zeros of every deepest atom.
@@ -184,6 +196,7 @@ impl BatchSums {
         self.objective += other.objective;
         self.data_term += other.data_term;
         self.gap += other.gap;
+        self.convergence.merge(&other.convergence);
         for (own, other) in [(&mut self.nonzeros, &other.nonzeros), (&mut self.usage, &other.usage)] {
             own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
         }
@@ -199,6 +212,7 @@ impl BatchSums {
             objective: self.objective / count,
             data_term: self.data_term / count,
             gap: self.gap / count,
+            convergence: self.convergence,
             psnr: self.quality.psnr().unwrap_or(0.0),
             fvu: self.quality.variance_unexplained(),
             nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
@@ -211,12 +225,17 @@ impl BatchSums {
     /// All sums as numbers in a row, for a checkpoint.
     pub(super) fn to_values(&self) -> Vec<f64> {
         let scalars = [self.lambda, self.objective, self.data_term, self.gap];
-        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &self.quality.to_values()].concat()
+        let Convergence { above, of, worst_gap, used_up } = self.convergence;
+        let convergence = [above as f64, of as f64, worst_gap.into(), used_up as f64];
+        [&scalars[..], &convergence, &self.seconds.values(), &self.nonzeros, &self.usage, &self.quality.to_values()]
+            .concat()
     }
 
     /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
     pub(super) fn from_values(values: &[f64], geometry: &Geometry) -> Option<Self> {
         let (&[lambda, objective, data_term, gap], rest) = values.split_first_chunk()?;
+        let (&[above, of, worst_gap, used_up], rest) = rest.split_first_chunk()?;
+        let [above, of, used_up] = [above, of, used_up].map(|count| count as usize);
         let (&seconds, rest) = rest.split_first_chunk()?;
         let (nonzeros, rest) = rest.split_at_checked(geometry.depth())?;
         let (usage, quality) = rest.split_at_checked(geometry.code().channels)?;
@@ -227,6 +246,7 @@ impl BatchSums {
             objective,
             data_term,
             gap,
+            convergence: Convergence { above, of, worst_gap: worst_gap as f32, used_up },
             nonzeros: nonzeros.to_vec(),
             usage: usage.to_vec(),
         };

@@ -297,6 +297,9 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
     Err(Error::shape(format!("training signals of {}", source.describe()), what, found))
 }
 
+/// Magnitude up to which values count as zeros: the squares of less are lost in single precision.
+const NOTHING: f32 = 1e-15;
+
 /// Signals that [`check_content`] reads at a time.
 const AT_A_TIME: usize = 64;
 
@@ -305,9 +308,6 @@ impl Run {
     ///
     /// # Errors
     /// As [`Self::create_from`].
-/// Magnitude up to which values count as zeros: the squares of less are lost in single precision.
-const NOTHING: f32 = 1e-15;
-
     pub fn create(
         folder: &Path,
         config: &TrainConfig,
@@ -712,7 +712,7 @@ impl Following<'_> {
         let mut sums = BatchSums::new(&learner.cascade, &learner.geometry, &signals, &pursued, &undo, lambda);
         self.watch.lap(&mut seconds.measuring);
         sums.seconds = seconds;
-        Ok(sums)
+        Ok(sums.without_gap())
     }
 
     /// Writes the model where it is the one to keep.
