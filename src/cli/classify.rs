@@ -236,8 +236,9 @@ impl ClassifyArgs {
 
     fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {
         let Some(labels) = source.labels() else {
-            let expected = format!("signals with labels (mnist, digits); {} has none", source.describe());
-            return Err(Error::parameter("--data", source.describe(), expected));
+            let given = self.data.source.as_deref().unwrap_or_default();
+            let expected = format!("signals with labels (mnist, digits); there are none for {}", source.describe());
+            return Err(Error::parameter("--data", given, expected));
         };
         let progress = Progress::new("coding", "signals", count as u64);
         let mut done = 0;
@@ -340,6 +341,9 @@ fn named(error: Error) -> Error {
                 _ => parameter.as_str(),
             };
             Error::parameter(flag, value, expected)
+        }
+        Error::Shape { what, expected, found } if what == "strides of windows" => {
+            Error::parameter("--stride", output::numbers(&found), expected)
         }
         other => other,
     }

@@ -248,6 +248,10 @@ mod trained {
         let sources = DataConfig { seed: wishes.seed.unwrap_or(0), ..DataConfig::default() };
         let data = open(&wishes.data.apply(sources)?)?;
         check_content(&*data.train, Normalization::None)?;
+        let most = data.train.shape().len();
+        if let Some(units) = wishes.units.filter(|&units| units > most) {
+            return Err(Error::parameter("--units", units, format!("at most {most}, the values of a signal")));
+        }
         let found = config.fit(&*data.train, screen.device).map_err(usage_of_flag)?;
         let batch = wishes.batch_size.unwrap_or(256);
         let Some(test) = diagnose(&found, &*data.test, batch, screen.device, |_| true)? else { return Ok(()) };
@@ -257,11 +261,11 @@ mod trained {
             "pictures": [picture],
             "device": screen.name,
             "seconds": seconds,
+            "skipped": data.all.skipped(),
             "units": found.code().channels,
             "test": test,
         });
         let heading = format!(
-            "skipped": data.all.skipped(),
             "{} in {seconds:.0} s; on {}:",
             output::counted(found.code().channels, "principal component"),
             output::counted(test.signals, "held-out signal")
