@@ -9,7 +9,7 @@ use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, usage_of_flag};
 use crate::baselines::one_layer;
-use crate::data::{DataConfig, Dataset};
+use crate::data::{DataConfig, Dataset, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::files;
@@ -499,13 +499,11 @@ fn check_shape(config: &TrainConfig, found: SignalShape, source: &str) -> Result
         return Ok(());
     }
     let mut hint = String::new();
-    if (found.channels, expected.channels) == (3, 1) {
-        hint.push_str("; --grey turns colours grey");
-    }
     if config.data.patch.is_none() && found.height >= expected.height && found.width >= expected.width {
         hint.push_str(&format!("; --patch {}x{} cuts patches of the model's size", expected.height, expected.width));
     }
-    Err(Error::shape(format!("signals of {source}"), format!("{expected}, as the model's"), format!("{found}{hint}")))
+    let wanted = wanted_shape(format!("{expected}, as the model's"), expected.channels, found);
+    Err(Error::shape(format!("signals of {source}"), wanted, format!("{found}{hint}")))
 }
 
 /// A geometry in a few words.

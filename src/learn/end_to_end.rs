@@ -41,7 +41,7 @@ use burn::train::renderer::{
 use burn::train::{
     EarlyStoppingStrategy, EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
     SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput,
-    TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
+    TrainStep, TrainingComponents, TrainingError, TrainingItem, TrainingStrategy, ValidLoader,
 };
 use rand::seq::SliceRandom;
 use std::path::{Path, PathBuf};
@@ -611,14 +611,7 @@ impl<A: Trainable> Loop<A> {
     ) -> Option<f64> {
         let mut batches = test.iter();
         let (mut sum, mut count, mut iteration) = (0.0, 0, 0);
-        while let Some(batch) = batches.next() {
-            let batch = match batch {
-                Ok(batch) => batch,
-                Err(error) => {
-                    interrupter.fail(error);
-                    break;
-                }
-            };
+        while let Some(batch) = next_batch(&mut *batches, interrupter) {
             iteration += 1;
             let output = InferenceStep::step(model, batch);
             let losses = output.outcome.loss.to_data();
@@ -637,6 +630,14 @@ impl<A: Trainable> Loop<A> {
         }
         (!interrupter.should_stop()).then(|| sum / count.max(1) as f64)
     }
+}
+
+/// The next batch; none after the last one, or where it cannot be read, which ends the training with that error.
+fn next_batch<B, E: Into<TrainingError>>(
+    batches: &mut (impl Iterator<Item = std::result::Result<B, E>> + ?Sized),
+    interrupter: &Interrupter,
+) -> Option<B> {
+    batches.next()?.map_err(|error| interrupter.fail(error)).ok()
 }
 
 impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
@@ -685,14 +686,7 @@ impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
             interrupter.fail_on_error(processor.process_train(start(train.num_items())));
             let mut batches = train.iter();
             let mut iteration = 0;
-            while let Some(batch) = batches.next() {
-                let batch = match batch {
-                    Ok(batch) => batch,
-                    Err(error) => {
-                        interrupter.fail(error);
-                        break;
-                    }
-                };
+            while let Some(batch) = next_batch(&mut *batches, &interrupter) {
                 iteration += 1;
                 let TrainOutput { grads, item } = learner.train_step(batch);
                 learner.lr_step();
