@@ -201,7 +201,7 @@ fn parse_header(path: &Path, rank: usize, bytes: &[u8]) -> Result<(Vec<usize>, u
     let what = if rank == 3 { "images (3 extents)" } else { "labels (1 extent)" };
     if bytes[..3] != IDX_MAGIC || usize::from(bytes[3]) != rank {
         let found = match bytes[..4] {
-            [0, 0, 8, rank] => format!("unsigned bytes with {rank} extents"),
+            [0, 0, 8, rank] => format!("unsigned bytes with {}", counted(rank.into(), "extent")),
             [0, 0, kind @ 8..=14, _] => format!("an IDX file of another type (code {kind})"),
             _ => format!("a file that begins with {}", beginning(&bytes[..4])),
         };
@@ -415,7 +415,7 @@ pub(super) mod tests {
             ("long", long.clone(), &["expected 34 bytes", "found 35 bytes"]),
             ("promise", promise.clone(), &["79228162458924105385300197391 bytes"]),
             ("zero", idx(&[0, 2, 3], &[]), &["positive extents", "0x2x3"]),
-            ("labels", idx(&[40], &[1; 40]), &["images (3 extents)", "with 1 extents"]),
+            ("labels", idx(&[40], &[1; 40]), &["images (3 extents)", "with 1 extent"]),
             ("rank-four", idx(&[1, 1, 2, 3], &[0; 6]), &["images (3 extents)", "with 4 extents"]),
             ("floats", [&[0, 0, 13, 3], &whole[4..]].concat(), &["unsigned bytes", "code 13"]),
             ("zipped-cut", zipped[..zipped.len() - 9].to_vec(), &["gzip", "cut short"]),

@@ -274,7 +274,8 @@ pub fn open(config: &DataConfig) -> Result<Dataset> {
 ///
 /// Groups stand in the order of their first signals. Where all signals are of one shape, as arrays, IDX files and patches
 /// always are, there is one group. `split` says which part; without it, the test set where the source comes with one, else
-/// everything: the part that was taken is returned too. Of it the first `limit` signals (at least 1) are used. [`Source::file`] tells which picture a signal is.
+/// everything: the part that was taken is returned too. Of it the first `limit` signals (at least 1) are used. [`Source::file`]
+/// tells which picture a signal is.
 ///
 /// # Errors
 /// As [`open`], except for signals of several shapes.

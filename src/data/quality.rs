@@ -88,11 +88,6 @@ impl Quality {
         Some(Self { signals: signals as usize, decibels, error, mean: mean.to_vec(), variance })
     }
 
-    /// Values of a signal.
-    pub(crate) fn len(&self) -> usize {
-        self.mean.len()
-    }
-
     /// Number of signals.
     pub fn signals(&self) -> usize {
         self.signals

@@ -227,30 +227,38 @@ impl BatchSums {
         let scalars = [self.lambda, self.objective, self.data_term, self.gap];
         let Convergence { above, of, worst_gap, used_up } = self.convergence;
         let convergence = [above as f64, of as f64, worst_gap.into(), used_up as f64];
-        [&scalars[..], &convergence, &self.seconds.values(), &self.nonzeros, &self.usage, &self.quality.to_values()]
-            .concat()
+        let quality = self.quality.to_values();
+        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &quality, &convergence].concat()
     }
 
     /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
     pub(super) fn from_values(values: &[f64], geometry: &Geometry) -> Option<Self> {
         let (&[lambda, objective, data_term, gap], rest) = values.split_first_chunk()?;
-        let (&[above, of, worst_gap, used_up], rest) = rest.split_first_chunk()?;
-        let [above, of, used_up] = [above, of, used_up].map(|count| count as usize);
         let (&seconds, rest) = rest.split_first_chunk()?;
         let (nonzeros, rest) = rest.split_at_checked(geometry.depth())?;
-        let (usage, quality) = rest.split_at_checked(geometry.code().channels)?;
-        let sums = Self {
+        let (usage, rest) = rest.split_at_checked(geometry.code().channels)?;
+        let of_quality = Quality::new(geometry.signal().len()).to_values().len();
+        let (quality, rest) = rest.split_at_checked(of_quality)?;
+        let convergence = match *rest {
+            // Older checkpoints do not tell.
+            [] => Convergence::default(),
+            [above, of, worst_gap, used_up] => {
+                let [above, of, used_up] = [above, of, used_up].map(|count| count as usize);
+                Convergence { above, of, worst_gap: worst_gap as f32, used_up }
+            }
+            _ => return None,
+        };
+        Some(Self {
             seconds: Phases::from_values(seconds),
             quality: Quality::from_values(quality)?,
             lambda,
             objective,
             data_term,
             gap,
-            convergence: Convergence { above, of, worst_gap: worst_gap as f32, used_up },
+            convergence,
             nonzeros: nonzeros.to_vec(),
             usage: usage.to_vec(),
-        };
-        (sums.to_values().len() == values.len() && sums.quality.len() == geometry.signal().len()).then_some(sums)
+        })
     }
 }
 
@@ -297,6 +305,41 @@ impl Dictionaries {
             zeros: layers.clone().map(|layer| cascade.filters(layer).zeros_fraction()).collect(),
             coherence: coherence.then(of_layers),
             effective_coherence: coherence.then(of_effective),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ModelConfig;
+    use crate::model::geometry::{LayerShape, SignalShape};
+
+    /// Sums come back from a checkpoint as they were; from an older one without how many signals converged.
+    #[test]
+    fn sums_are_kept_to_the_last_bit() {
+        let config =
+            ModelConfig::new(SignalShape::new(1, 2, 3), vec![LayerShape::new(5, 2, 1), LayerShape::new(4, 1, 1)]);
+        let geometry = config.geometry().unwrap();
+        let mut quality = Quality::new(6);
+        quality.add_error([0.1, 0.7, 0.3, 0.2, 0.9, 0.4].into_iter(), 0.3, 1.0);
+        let sums = BatchSums {
+            seconds: Phases { reading: 0.1, coding: 0.2, measuring: 0.3, statistics: 0.4, dictionaries: 0.5 },
+            quality,
+            lambda: 0.7,
+            objective: 1.0 / 3.0,
+            data_term: 0.1,
+            gap: 1e-3,
+            convergence: Convergence { above: 2, of: 9, worst_gap: 0.25, used_up: 1 },
+            nonzeros: vec![3.0, 2.0],
+            usage: vec![1.0, 0.0, 2.0, 5.0],
+        };
+        let values = sums.to_values();
+        assert_eq!(BatchSums::from_values(&values, &geometry), Some(sums.clone()));
+        let older = BatchSums { convergence: Convergence::default(), ..sums };
+        assert_eq!(BatchSums::from_values(&values[..values.len() - 4], &geometry), Some(older));
+        for wrong in [&values[..values.len() - 1], &values[..9], &[values.clone(), vec![0.0]].concat()] {
+            assert_eq!(BatchSums::from_values(wrong, &geometry), None);
         }
     }
 }

@@ -214,6 +214,23 @@ fn what_has_not_converged_is_said() {
     }
 }
 
+/// One of something is not several.
+#[test]
+fn one_is_one() {
+    let program = bench();
+    let text = program.works("compare --model model.safetensors --data signals.npy --pursuits omp --nonzeros 1,2");
+    assert!(text.contains("  omp, 1 non-zero ") && text.contains("  omp, 2 non-zeros "), "{text}");
+    fs::write(program.path("labels"), [0, 0, 8, 1, 0, 0, 0, 12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 8, 7, 6]).unwrap();
+    let message = program.fails("encode --model model.safetensors --data labels --out codes.npz", 1);
+    assert!(message.contains("found unsigned bytes with 1 extent\n"), "{message}");
+    write_npy(&program.path("many.npy"), &[2, 1, 1, 9], &noise(18)).unwrap();
+    let message = program.fails("train --model pca --units 10 --data many.npy --out run", 2);
+    assert!(message.starts_with("error: --units = 10: expected at most 9, the values of a signal"), "{message}");
+    let classify = "classify --model model.safetensors --data digits --count 60 --stride 1,2";
+    let message = program.fails(classify, 2);
+    assert!(message.starts_with("error: --stride = 2 numbers: expected 1, one per layer"), "{message}");
+}
+
 /// What was passed over is in every document.
 #[test]
 fn what_was_skipped_is_in_every_document() {
