@@ -325,7 +325,7 @@ impl Pictures for Signals {
             3 => self.file.read_block(&[start[0], start[2], start[3]], &[extents[0], extents[2], extents[3]], out),
             _ => self.file.read_block(&start, &extents, out),
         }
-        match out.iter().find(|value| !(value.abs() <= LARGEST)) {
+        match out.iter().find(|value| value.is_nan() || value.abs() > LARGEST) {
             None => Ok(()),
             Some(value) => {
                 let expected = match value.is_finite() {
