@@ -2,9 +2,19 @@
 
 use crate::error::{Error, Result};
 use std::fs;
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+
+/// From here on, writing past the size that the system allows a file (`ulimit -f`) fails as a full disk does: one line is printed and
+/// nothing is left half-written. Otherwise the system would end the program.
+pub fn report_size_limits() {
+    #[cfg(unix)]
+    // SAFETY: no function is given that could run at a bad moment.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
 
 /// Beginning and end of the names of temporary files.
 const PREFIX: &str = ".mlcsc-";
@@ -66,7 +76,8 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>
         use std::os::unix::fs::PermissionsExt;
         temporary.permissions(fs::Permissions::from_mode(0o666));
     }
-    let temporary = temporary.tempfile_in(folder).map_err(Error::write(path))?;
+    // The name of the temporary file, which the error would tell, is of no use to anybody.
+    let temporary = temporary.tempfile_in(folder).map_err(|error| Error::write(path)(error.kind().into()))?;
     {
         let mut writer = BufWriter::new(temporary.as_file());
         fill(&mut writer)?;
@@ -201,11 +212,32 @@ pub fn create_folder(folder: &Path) -> Result<()> {
     })
 }
 
-/// Opens a file for reading and says how long it is, so that no header has to be trusted.
+/// Whether a path is a pipe, such as `/dev/stdin` behind another program or a shell's `<(…)`: its content comes once, and ends.
+pub fn is_pipe(path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt;
+        fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_fifo())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        false
+    }
+}
+
+/// Opens a file for reading and says how long it is, so that no header has to be trusted. What comes through a pipe is put into a
+/// file without a name first, that it can be sought and mapped like any other.
 ///
 /// # Errors
-/// [`Error::Io`]; a folder is refused with [`Error::Format`].
+/// [`Error::Io`]; a folder is refused with [`Error::Format`]; as [`read_whole`].
 pub fn open_with_length(path: &Path) -> Result<(fs::File, u64)> {
+    if is_pipe(path) {
+        let bytes = read_whole(path)?;
+        let mut file = tempfile::tempfile().map_err(Error::read(path))?;
+        file.write_all(&bytes).and_then(|()| file.rewind()).map_err(Error::read(path))?;
+        return Ok((file, bytes.len() as u64));
+    }
     let file = fs::File::open(path).map_err(Error::read(path))?;
     let metadata = file.metadata().map_err(Error::read(path))?;
     if metadata.is_dir() {

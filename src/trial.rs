@@ -6,15 +6,15 @@ use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, ModelConfig, Operator};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
-    OrthogonalMatchingPursuitConfig, Problem, Pursuit, Threshold,
+    OrthogonalMatchingPursuitConfig, Problem, Pursuit, SignalReport, Threshold,
 };
 use crate::theory::{DictionaryProfile, Errors, Levels, ModelProfile, Noise, Promise, Theorem, bounds};
 use burn::tensor::Tensor;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// Duality gap of basis pursuits: what is measured is then the minimiser's error and not the solver's.
-const GAP: f32 = 1e-6;
+/// Relative duality gap of basis pursuits: what is measured is then the minimiser's error and not the solver's.
+pub const GAP: f32 = 1e-6;
 
 /// Iterations after which proximal gradient steps have reached what `f32` can tell apart.
 const ITERATIONS: usize = 2000;
@@ -39,6 +39,8 @@ pub struct Trial {
     pub promise: Promise,
     /// The errors of the pursuit, layer by layer, or why there are none.
     pub errors: Result<Vec<Errors>, Unmeasured>,
+    /// The relative gap at which a basis pursuit ended, where that is above the [`GAP`] that it was told: the errors may be the solver's.
+    pub gap_missed: Option<f32>,
 }
 
 /// Why the errors of a pursuit were not measured.
@@ -118,11 +120,15 @@ pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signa
     let missing = if too_large { Unmeasured::TooLarge } else { Unmeasured::NotFound };
     let mut trials: Vec<Trial> = promises
         .into_iter()
-        .map(|promise| Trial { errors: Err(if promise.holds() { missing } else { Unmeasured::NoPromise }), promise })
+        .map(|promise| {
+            let errors = Err(if promise.holds() { missing } else { Unmeasured::NoPromise });
+            Trial { promise, errors, gap_missed: None }
+        })
         .collect();
-    for (rows, estimates) in found {
+    for Estimates { rows, layers, missed } in found {
         for (place, &row) in rows.iter().enumerate() {
-            let own: Vec<Vec<f32>> = estimates.iter().map(|layer| layer[place].clone()).collect();
+            let own: Vec<Vec<f32>> = layers.iter().map(|layer| layer[place].clone()).collect();
+            trials[row].gap_missed = missed[place];
             if allows(theorem, profile, operator, &signals[row], &own, &trials[row].promise)? {
                 trials[row].errors = Ok(Errors::of(profile, &own, &signals[row].representations));
             }
@@ -168,8 +174,36 @@ fn weights(dictionary: &DictionaryProfile, atoms: usize) -> Option<Vec<f32>> {
     atoms.iter().all(|norms| alike(norms)).then(|| atoms.iter().map(|norms| norms[0]).collect())
 }
 
-/// Estimates of every layer, one list per layer, of some of the signals.
-type Estimates = (Vec<usize>, Vec<Vec<Vec<f32>>>);
+/// What a theorem's pursuit found of some of the signals.
+struct Estimates {
+    /// Which ones.
+    rows: Vec<usize>,
+    /// Layer by layer, each signal's representation.
+    layers: Vec<Vec<Vec<f32>>>,
+    /// Of each signal, [`Trial::gap_missed`].
+    missed: Vec<Option<f32>>,
+}
+
+impl Estimates {
+    fn new(rows: Vec<usize>, layers: Vec<Tensor<4>>, reports: &[SignalReport]) -> Self {
+        let mut missed = missed(reports);
+        // Where nothing was to be found nobody has reported.
+        missed.resize(rows.len(), None);
+        Self { missed, rows, layers: layers.into_iter().map(split).collect() }
+    }
+
+    /// Of a cascade that is coded layer by layer, the next layer's; each with the larger of the gaps missed.
+    fn push(&mut self, codes: Tensor<4>, reports: &[SignalReport]) {
+        self.layers.push(split(codes));
+        for (known, new) in self.missed.iter_mut().zip(missed(reports)) {
+            *known = if new > *known { new } else { *known };
+        }
+    }
+}
+
+fn missed(reports: &[SignalReport]) -> Vec<Option<f32>> {
+    reports.iter().map(|report| report.is_above_gap().then_some(report.relative_gap)).collect()
+}
 
 fn estimates(
     theorem: &Theorem,
@@ -190,8 +224,8 @@ fn estimates(
             grouped(open, deepest)
                 .into_iter()
                 .map(|(nonzeros, rows)| {
-                    let codes = matching(operator, stacked(operator, signals, &rows), nonzeros)?;
-                    Ok((rows, operator.propagate(codes).into_iter().map(split).collect()))
+                    let (codes, reports) = matching(operator, stacked(operator, signals, &rows), nonzeros)?;
+                    Ok(Estimates::new(rows, operator.propagate(codes), &reports))
                 })
                 .collect()
         }
@@ -201,12 +235,13 @@ fn estimates(
             };
             let code = |(nonzeros, rows): (Vec<usize>, Vec<usize>)| {
                 let mut below = stacked(operator, signals, &rows);
-                let mut found = Vec::new();
+                let mut found = Estimates { missed: vec![None; rows.len()], rows, layers: Vec::new() };
                 for (layer, nonzeros) in operator.layers().iter().zip(nonzeros) {
-                    below = matching(layer, layer.signal_shaped(operator.flat(below)), nonzeros)?;
-                    found.push(split(below.clone()));
+                    let (codes, reports) = matching(layer, layer.signal_shaped(operator.flat(below)), nonzeros)?;
+                    found.push(codes.clone(), &reports);
+                    below = codes;
                 }
-                Ok((rows, found))
+                Ok(found)
             };
             grouped(open, counts).into_iter().map(code).collect()
         }
@@ -216,18 +251,20 @@ fn estimates(
                 None => (4.0 * signals[row].noise.effective_patch) as f32,
             };
             let lambda = Lambda::PerSignal(open.iter().map(of_signal).collect());
-            let representations = match of_deepest(profile) {
+            let (representations, reports) = match of_deepest(profile) {
                 Some(weights) => {
                     let problem = problem()?.with_weights(profile.depth(), weights)?.with_lambda(lambda)?;
-                    Algorithm::Auto.init_for(&basis, &problem)?.solve(&problem)?.representations(operator)
+                    let found = Algorithm::Auto.init_for(&basis, &problem)?.solve(&problem)?;
+                    (found.representations(operator), found.reports)
                 }
                 None => {
                     let dictionary = &profile.effective[profile.depth() - 1];
                     let signals = stacked(operator, signals, open);
-                    operator.propagate(normalised_basis_pursuit(operator, dictionary, signals, lambda, &basis)?)
+                    let (codes, reports) = normalised_basis_pursuit(operator, dictionary, signals, lambda, &basis)?;
+                    (operator.propagate(codes), reports)
                 }
             };
-            Ok(vec![(open.to_vec(), representations.into_iter().map(split).collect())])
+            Ok(vec![Estimates::new(open.to_vec(), representations, &reports)])
         }
         Theorem::LayeredBasisPursuit { penalties } => {
             // By default, the penalty of a layer is four times the patch error promised for the one before.
@@ -244,13 +281,14 @@ fn estimates(
             };
             let Some(of_atoms) = of_layers(profile) else {
                 let mut below = stacked(operator, signals, open);
-                let mut found = Vec::new();
+                let mut found = Estimates { rows: open.to_vec(), layers: Vec::new(), missed: vec![None; open.len()] };
                 for (index, (layer, own)) in operator.layers().iter().zip(&profile.own).enumerate() {
                     let signals = layer.signal_shaped(operator.flat(below));
-                    below = normalised_basis_pursuit(layer, own, signals, lambda(index + 1), &basis)?;
-                    found.push(split(below.clone()));
+                    let (codes, reports) = normalised_basis_pursuit(layer, own, signals, lambda(index + 1), &basis)?;
+                    found.push(codes.clone(), &reports);
+                    below = codes;
                 }
-                return Ok(vec![(open.to_vec(), found)]);
+                return Ok(vec![found]);
             };
             let mut problem = problem()?;
             for (index, weights) in of_atoms.into_iter().enumerate() {
@@ -260,7 +298,7 @@ fn estimates(
                 .with_lambda(lambda(profile.depth()))?
                 .with_shallower_lambda((1..profile.depth()).map(lambda).collect())?;
             let found = LayeredBasisPursuitConfig { basis, ..Default::default() }.init()?.solve(&problem)?;
-            Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
+            Ok(vec![Estimates::new(open.to_vec(), found.representations(operator), &found.reports)])
         }
         Theorem::LayeredThresholding { soft, thresholds } => {
             let of_signal = |&row: &usize| match thresholds {
@@ -274,20 +312,20 @@ fn estimates(
                 .with_shallower_lambda((1..profile.depth()).map(lambda).collect())?;
             let threshold = if *soft { Threshold::Soft } else { Threshold::Hard };
             let found = LayeredThresholding::new(threshold).solve(&problem)?;
-            Ok(vec![(open.to_vec(), found.representations(operator).into_iter().map(split).collect())])
+            Ok(vec![Estimates::new(open.to_vec(), found.representations(operator), &found.reports)])
         }
     }
 }
 
-/// Basis pursuit over the matrix of a layer, or of a whole cascade, whose columns are brought to unit norm, each by itself; the codes belong to the columns as
-/// they are.
+/// Basis pursuit over the matrix of a layer, or of a whole cascade, whose columns are brought to unit norm, each by itself; the codes
+/// belong to the columns as they are.
 fn normalised_basis_pursuit(
     layer: &Operator,
     dictionary: &DictionaryProfile,
     signals: Tensor<4>,
     lambda: Lambda,
     basis: &BasisPursuitConfig,
-) -> Result<Tensor<4>> {
+) -> Result<(Tensor<4>, Vec<SignalReport>)> {
     let (signal, places) = (layer.signal(), (0..layer.code().len()).collect::<Vec<_>>());
     // A column of zeros stays one, and is never chosen.
     let lengths: Vec<f32> = dictionary.lengths().into_iter().map(|norm| if norm > 0.0 { norm } else { 1.0 }).collect();
@@ -300,7 +338,7 @@ fn normalised_basis_pursuit(
     let operator = model.operator(signal, Application::Auto)?;
     let problem = Problem::new(&operator, signals)?.with_lambda(lambda)?;
     let found = Algorithm::Auto.init_for(basis, &problem)?.solve(&problem)?;
-    Ok(layer.code_shaped(operator.flat(found.codes) / lengths.unsqueeze_dim(0)))
+    Ok((layer.code_shaped(operator.flat(found.codes) / lengths.unsqueeze_dim(0)), found.reports))
 }
 
 /// Whether what was found is what the theorem speaks of.
@@ -346,12 +384,14 @@ fn allows(
     })
 }
 
-fn matching(operator: &Operator, signals: Tensor<4>, nonzeros: usize) -> Result<Tensor<4>> {
+fn matching(operator: &Operator, signals: Tensor<4>, nonzeros: usize) -> Result<(Tensor<4>, Vec<SignalReport>)> {
     if nonzeros == 0 {
-        return Ok(Tensor::zeros(operator.code().batched(signals.dims()[0]), &operator.device()));
+        let codes = Tensor::zeros(operator.code().batched(signals.dims()[0]), &operator.device());
+        return Ok((codes, Vec::new()));
     }
     let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init()?;
-    Ok(pursuit.solve(&Problem::new(operator, signals)?)?.codes)
+    let found = pursuit.solve(&Problem::new(operator, signals)?)?;
+    Ok((found.codes, found.reports))
 }
 
 /// Rows that are alike in something.
@@ -396,7 +436,7 @@ mod tests {
         assert!(most > 1.2 * least, "no column is cropped: {least} to {most}");
         let signals = Tensor::random(signal.batched(6), Distribution::Normal(0.0, 1.0), &device);
         let basis = BasisPursuitConfig { gap: 1e-7, ..BasisPursuitConfig::default() };
-        let codes =
+        let (codes, _) =
             normalised_basis_pursuit(&operator, own, signals.clone(), Lambda::Absolute(lambda), &basis).unwrap();
         let codes = operator.flat(codes);
         let residual = operator.flat(signals) - operator.synthesize_rows(codes.clone());

@@ -1,8 +1,8 @@
 //! What turns signals into the codes that features are pooled from.
 //!
 //! [`SignalEncoder`] codes whole signals and offers any of γ_1 … γ_L as the pursuit found them; [`NetworkEncoder`] does what an
-//! auto-encoder does. [`WindowEncoder`] codes the window
-//! of every position by itself, over the effective dictionary D^(i) that ends at the layer, whose atoms have the window's size.
+//! auto-encoder does. [`WindowEncoder`] codes the window of every position by itself, over the effective dictionary D^(i) that ends at
+//! the layer, whose atoms have the window's size.
 //! Normalised by itself, a window is coded for its shape and not for its contrast, and every position competes with none but
 //! itself: what A. Coates, H. Lee, A. Y. Ng, "An Analysis of Single-Layer Networks in Unsupervised Feature Learning", AISTATS 2011,
 //! found to matter most for one layer, here for every layer of a cascade. [`DeskewingEncoder`] offers the codes of signals set

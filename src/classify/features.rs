@@ -51,6 +51,11 @@ impl Features {
         self.values.len() / self.columns
     }
 
+    /// Whether all vectors are equal, so that nothing tells them apart.
+    pub fn are_all_equal(&self) -> bool {
+        (1..self.rows()).all(|row| self.row(row) == self.row(0))
+    }
+
     /// Values of a vector.
     pub fn columns(&self) -> usize {
         self.columns

@@ -1,13 +1,13 @@
 //! `mlcsc certify`: what is proven about codes.
 
-use super::coding::{Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs};
+use super::coding::{Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
 use super::data::{InputArgs, Signals};
 use super::output;
 use super::output::{counted, number, table};
 use crate::error::{Error, Result};
 use crate::model::sample::{add_noise, generator};
 use crate::model::sparse::to_host;
-use crate::pursuit::PursuitName;
+use crate::pursuit::{Convergence, PursuitName};
 use crate::theory::certificate::{Certificate, Uniqueness, median};
 use crate::theory::{
     Bound, ColumnPair, DictionaryProfile, LayerLevels, Levels, ModelProfile, Noise, Promise, Theorem, Unmet,
@@ -109,7 +109,7 @@ impl CertifyArgs {
         let mut rng = generator(self.seed);
         let mut certified = Vec::with_capacity(signals.len());
         let noise = f64::from(self.noise.unwrap_or(0.0));
-        coder.run(&signals, |batch| {
+        let coded = coder.run(&signals, |batch| {
             let operator = coder.operator();
             let representations = operator.propagate(batch.pursued.codes.clone());
             let levels = Levels::of(&profile, &representations)?;
@@ -145,9 +145,15 @@ impl CertifyArgs {
             Ok(())
         })?;
         if self.json {
-            return output::print_json(&self.document(&profile, &signals, &certified));
+            let mut document = self.document(&profile, &signals, &certified);
+            document["not_converged"] = not_converged_json(&Convergence::of(&coded.reports), &coder.basis());
+            return output::print_json(&document);
         }
-        output::print(&text(&profile, &signals, &certified, self.noise))
+        let mut text = text(&profile, &signals, &certified, self.noise);
+        if let Some(line) = coder.not_converged(&coded) {
+            text.push_str(&format!("\n\n{line}"));
+        }
+        output::print(&text)
     }
 
     fn document(&self, profile: &ModelProfile, signals: &Signals, certified: &[Certified]) -> Value {
@@ -187,6 +193,7 @@ fn measured_json(document: &mut Value, trial: &Trial) {
     if let Err(reason) = &trial.errors {
         document["unmeasured"] = json!(reason.to_string());
     }
+    document["gap_missed"] = json!(trial.gap_missed);
 }
 
 fn dictionaries_json(profile: &ModelProfile, dictionaries: &[DictionaryProfile]) -> Value {
@@ -288,6 +295,7 @@ fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], nois
     }
     let mut notes = faults(profile);
     notes.extend(exceeded(certified, noise));
+    notes.extend(gaps_missed(&drawn));
     if !notes.is_empty() {
         text.push_str(&format!("\n\n{}", notes.join("\n")));
     }
@@ -413,6 +421,21 @@ fn exceeded(certified: &[Certified], noise: Option<f32>) -> Option<String> {
         counted(certified.len(), "signal"),
         number(noise.into()),
         number(largest)
+    ))
+}
+
+/// Says how many of the errors measured may be those of a solver.
+fn gaps_missed(drawn: &[&Drawn]) -> Option<String> {
+    let trials = || drawn.iter().flat_map(|drawn| drawn.of_length.iter().chain(&drawn.of_patches));
+    let measured = trials().filter(|trial| trial.errors.is_ok()).count();
+    let missed: Vec<f32> = trials().filter(|trial| trial.errors.is_ok()).filter_map(|trial| trial.gap_missed).collect();
+    let worst = missed.iter().copied().reduce(f32::max)?;
+    Some(format!(
+        "of {} measured {} of basis pursuits that ended above their relative gap of {}, the worst at {}: part of it is the solver's",
+        counted(measured, "error"),
+        if missed.len() == 1 { "1 is".into() } else { format!("{} are", missed.len()) },
+        number(trial::GAP.into()),
+        number(worst.into())
     ))
 }
 

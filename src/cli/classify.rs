@@ -206,6 +206,12 @@ impl ClassifyArgs {
         let started = Instant::now();
         let train = self.half(&*data.train, self.training(data), encoder.as_ref())?;
         let test = self.half(&*data.test, test, encoder.as_ref())?;
+        let warning = train.features.are_all_equal().then_some(
+            "all training signals have the same features: nothing tells their classes apart; lower --lambda where every code is zero",
+        );
+        if let Some(warning) = warning {
+            output::complain(&format!("warning: {warning}"));
+        }
         let coding_seconds = started.elapsed().as_secs_f64();
         let labelled = Labelled::new(train.features, train.labels, test.features, test.labels, self.scale)?;
         let mut evaluations = vec![self.evaluate(&labelled, None)?];
@@ -216,6 +222,8 @@ impl ClassifyArgs {
         let basis = self.coding.solver.basis(false);
         if self.json {
             let mut document = self.document(&evaluations, &labelled, coding_seconds, seconds);
+            document["skipped"] = json!(data.all.skipped());
+            document["warning"] = json!(warning);
             document["not_converged"] = coding::not_converged_json(&encoder.convergence(), &basis);
             return output::print_json(&document);
         }
@@ -228,8 +236,9 @@ impl ClassifyArgs {
 
     fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {
         let Some(labels) = source.labels() else {
-            let expected = format!("signals with labels (mnist, digits); {} has none", source.describe());
-            return Err(Error::parameter("--data", source.describe(), expected));
+            let given = self.data.source.as_deref().unwrap_or_default();
+            let expected = format!("signals with labels (mnist, digits); there are none for {}", source.describe());
+            return Err(Error::parameter("--data", given, expected));
         };
         let progress = Progress::new("coding", "signals", count as u64);
         let mut done = 0;
@@ -332,6 +341,9 @@ fn named(error: Error) -> Error {
                 _ => parameter.as_str(),
             };
             Error::parameter(flag, value, expected)
+        }
+        Error::Shape { what, expected, found } if what == "strides of windows" => {
+            Error::parameter("--stride", output::numbers(&found), expected)
         }
         other => other,
     }

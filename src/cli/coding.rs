@@ -54,7 +54,8 @@ pub struct PursuitArgs {
     /// algorithm), omp, projection, layered-thresholding, layered-bp, ml-ista, ml-fista, ml-bp or holistic
     #[arg(id = "pursuit", long, value_name = "NAME", default_value = "bp")]
     pub name: PursuitName,
-    /// auto, ista, fista, coordinate-descent or residual-descent, for bp, layered-bp and projection --convex. Default: auto
+    /// auto, ista, fista, coordinate-descent, residual-descent or active-set, for bp, layered-bp and projection --convex. Default:
+    /// auto
     #[arg(long, value_name = "NAME")]
     pub algorithm: Option<Algorithm>,
     /// Most non-zeros of γ_L for omp and projection; for holistic those of γ_1,…,γ_{L−1}
@@ -558,12 +559,22 @@ impl Coders {
 /// How many signals ended above the gap that was asked for, as a line that belongs at the end; `None` where all have it. `noun`
 /// is what one of them is called.
 pub fn not_converged(tally: &Convergence, basis: &BasisPursuitConfig, noun: &str) -> Option<String> {
+    not_converged_by(tally, basis, noun, ["--gap", "--max-iterations"])
+}
+
+/// [`not_converged`] where gap and iterations are not set by flags; `names` are what sets them.
+pub fn not_converged_by(
+    tally: &Convergence,
+    basis: &BasisPursuitConfig,
+    noun: &str,
+    [gap_name, iterations_name]: [&str; 2],
+) -> Option<String> {
     if tally.above == 0 {
         return None;
     }
     let raise = match tally.used_up {
-        0 => "they had stopped moving, more iterations would not have helped: raise --gap".to_owned(),
-        _ => format!("raise --max-iterations ({}) or --gap", basis.max_iterations),
+        0 => format!("they had stopped moving, more iterations would not have helped: raise {gap_name}"),
+        _ => format!("raise {iterations_name} ({}) or {gap_name}", basis.max_iterations),
     };
     let (of, gap, worst) = (counted(tally.of, noun), number(basis.gap.into()), number(tally.worst_gap.into()));
     Some(format!(

@@ -3,7 +3,7 @@
 use super::coding::{self, LambdaArgs, SolverArgs, name_flag, name_flags};
 use super::data::{InputArgs, Signals};
 use super::inputs::Inputs;
-use super::output::{number, table};
+use super::output::{counted, number, table};
 use super::progress::Progress;
 use super::{interrupt, output};
 use crate::error::{Error, Result};
@@ -263,7 +263,7 @@ impl Batches for Read<'_> {
 /// A pursuit at a setting, as the table calls it.
 fn name_of(row: &Row) -> String {
     match row.setting {
-        Setting::Nonzeros(nonzeros) => format!("{}, {nonzeros} non-zeros", row.pursuit),
+        Setting::Nonzeros(nonzeros) => format!("{}, {}", row.pursuit, counted(nonzeros, "non-zero")),
         Setting::Lambda(_) => row.pursuit.to_string(),
     }
 }

@@ -30,6 +30,7 @@ pub(super) struct ExportArgs {
 
 impl ExportArgs {
     pub(super) fn run(&self) -> Result<()> {
+        output::check_folder_name(&self.out, "a folder, for several files")?;
         files::check_writable_folder(&self.out)?;
         let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
         Inputs::of_model(&self.model).refuse_in("--out", &self.out, files_of(model.depth()))?;

@@ -25,6 +25,7 @@ mod train;
 
 use crate::device;
 use crate::error::{Error, Result};
+use crate::files;
 use burn::tensor::Device;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -75,6 +76,7 @@ impl Command {
 
 /// The program: parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
+    files::report_size_limits();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

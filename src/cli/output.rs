@@ -113,6 +113,52 @@ pub fn kept(kept: &Kept, epochs: usize, start: Option<f64>) -> String {
     }
 }
 
+/// Endings of files. A folder that is called so, nobody wants.
+const FILES: [&str; 30] = [
+    "png",
+    "jpg",
+    "jpeg",
+    "jpe",
+    "jfif",
+    "tif",
+    "tiff",
+    "bmp",
+    "webp",
+    "gif",
+    "pgm",
+    "ppm",
+    "pnm",
+    "pbm",
+    "pam",
+    "svg",
+    "jp2",
+    "avif",
+    "heic",
+    "npy",
+    "npz",
+    "safetensors",
+    "mat",
+    "h5",
+    "pt",
+    "pkl",
+    "json",
+    "csv",
+    "txt",
+    "pdf",
+];
+
+/// Refuses a path for a folder that is called like a file, unless it is a folder; `expected` says what would be taken.
+///
+/// # Errors
+/// [`Error::Parameter`] of `--out`.
+pub fn check_folder_name(out: &Path, expected: &str) -> Result<()> {
+    let ending = out.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
+    match FILES.contains(&ending.as_str()) && !out.is_dir() {
+        true => Err(Error::parameter("--out", out.display(), expected)),
+        false => Ok(()),
+    }
+}
+
 /// How many numbers came by a flag, as an error of the library counts them.
 pub fn numbers(found: &str) -> String {
     found.parse().map_or_else(|_| format!("{found} numbers"), |count| counted(count, "number"))

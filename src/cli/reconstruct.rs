@@ -60,7 +60,7 @@ impl ReconstructArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.coding.check()?;
         match &self.codes {
-            Some(codes) => drop(CodesFormat::of(codes, "--codes")?),
+            Some(codes) => drop(CodesFormat::of_existing(codes, "--codes")?),
             None => self.input.check()?,
         }
         let kind = Kind::of(&self.out)?;
@@ -211,24 +211,20 @@ enum Kind {
     Array,
 }
 
-/// Endings of pictures that are not written. A folder that is called so, nobody wants.
-const OTHER_PICTURES: [&str; 13] =
-    ["jpg", "jpeg", "jpe", "jfif", "tif", "tiff", "bmp", "webp", "gif", "pgm", "ppm", "pnm", "pbm"];
-
 impl Kind {
     /// By the path's ending; what is a folder stays one.
     ///
     /// # Errors
-    /// A picture in a format that is not written.
+    /// A file of a kind that is not written.
     fn of(out: &Path) -> Result<Self> {
         let ending = out.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
         match ending.as_str() {
             "npy" => Ok(Self::Array),
             "png" if !out.is_dir() => Ok(Self::Picture),
-            ending if OTHER_PICTURES.contains(&ending) && !out.is_dir() => {
-                Err(Error::parameter("--out", out.display(), "a folder, a .png file for one picture, or a .npy file"))
+            _ => {
+                output::check_folder_name(out, "a folder, a .png file for one picture, or a .npy file")?;
+                Ok(Self::Folder)
             }
-            _ => Ok(Self::Folder),
         }
     }
 }
@@ -386,6 +382,8 @@ mod tests {
         ] {
             assert_eq!(kind(name), Ok(expected), "{name}");
         }
-        assert!(kind("x.jpg").unwrap_err().contains("--out"));
+        for name in ["x.jpg", "x.npz", "x.JSON", "x.safetensors"] {
+            assert!(kind(name).unwrap_err().contains("--out"), "{name}");
+        }
     }
 }

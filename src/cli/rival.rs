@@ -203,6 +203,7 @@ mod trained {
             "device": screen.name,
             "seconds": seconds,
             "epochs": epoch,
+            "skipped": data.all.skipped(),
             "train_loss": train_loss,
             "test_loss": test_loss,
             "test": test,
@@ -247,6 +248,10 @@ mod trained {
         let sources = DataConfig { seed: wishes.seed.unwrap_or(0), ..DataConfig::default() };
         let data = open(&wishes.data.apply(sources)?)?;
         check_content(&*data.train, Normalization::None)?;
+        let most = data.train.shape().len();
+        if let Some(units) = wishes.units.filter(|&units| units > most) {
+            return Err(Error::parameter("--units", units, format!("at most {most}, the values of a signal")));
+        }
         let found = config.fit(&*data.train, screen.device).map_err(usage_of_flag)?;
         let batch = wishes.batch_size.unwrap_or(256);
         let Some(test) = diagnose(&found, &*data.test, batch, screen.device, |_| true)? else { return Ok(()) };
@@ -256,6 +261,7 @@ mod trained {
             "pictures": [picture],
             "device": screen.name,
             "seconds": seconds,
+            "skipped": data.all.skipped(),
             "units": found.code().channels,
             "test": test,
         });

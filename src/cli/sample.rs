@@ -68,6 +68,7 @@ impl SampleArgs {
         if let Some(noise) = self.noise.filter(|noise| !(noise.is_finite() && *noise >= 0.0)) {
             return Err(Error::parameter("--noise", noise, "a finite length ≥ 0"));
         }
+        output::check_folder_name(&self.out, "a folder, for several files")?;
         files::check_writable_folder(&self.out)
     }
 

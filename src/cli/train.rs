@@ -1,5 +1,6 @@
 //! `mlcsc train`.
 
+use super::coding::{not_converged_by, not_converged_json};
 use super::data::{DataArgs, open_configured};
 use super::inputs::Inputs;
 use super::interrupt;
@@ -8,16 +9,17 @@ use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, usage_of_flag};
 use crate::baselines::one_layer;
-use crate::data::{DataConfig, Dataset};
+use crate::data::{DataConfig, Dataset, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::files;
-use crate::learn::config::{Schedule, TrainConfig, UpdateRule};
+use crate::learn::config::{LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
 use crate::model::geometry::SignalShape;
 use crate::model::preset::Preset;
 use crate::model::{Mlcsc, ModelConfig};
+use crate::pursuit::BasisPursuitConfig;
 use burn::tensor::Device;
 use clap::Args;
 use serde_json::json;
@@ -197,11 +199,12 @@ impl TrainArgs {
         }
         let pictures = folder.join("pictures");
         let files = export_model(&run.learner().model()?, &pictures)?;
-        self.report(&run, &pictures, &files, started.elapsed().as_secs_f64())
+        self.report(&run, &pictures, &files, data.all.skipped(), started.elapsed().as_secs_f64())
     }
 
-    /// Refuses a folder in which the run would write over what it reads.
+    /// Refuses a folder in which the run would write over what it reads, and one that is called like a file.
     fn refuse_inputs(&self, folder: &Path, source: &str, depth: usize) -> Result<()> {
+        output::check_folder_name(folder, "a folder, in which a run keeps several files")?;
         let inputs = Inputs::default()
             .and("--config", self.config.as_deref())
             .and("--from", self.from.as_deref())
@@ -399,7 +402,7 @@ impl TrainArgs {
         new_folder(&config.data.source, &settings)
     }
 
-    fn report(&self, run: &Run, pictures: &Path, files: &[PathBuf], seconds: f64) -> Result<()> {
+    fn report(&self, run: &Run, pictures: &Path, files: &[PathBuf], skipped: Option<&str>, seconds: f64) -> Result<()> {
         let model = run.model_path();
         let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
         let (Some(Record::Epoch { epoch, train, .. }), Some((kept, held_out))) = found else {
@@ -418,6 +421,8 @@ impl TrainArgs {
             output::complain(&format!("warning: {warning}"));
         }
         let HeldOut { test, dictionaries, loss, diagnostics } = held_out;
+        let LearningConfig { gap, max_iterations, .. } = run.learner().config().learning;
+        let basis = BasisPursuitConfig { gap, max_iterations, ..BasisPursuitConfig::default() };
         if self.json {
             let mut document = json!({
                 "run": run.folder(),
@@ -426,8 +431,13 @@ impl TrainArgs {
                 "device": self.device.name(),
                 "seconds": seconds,
                 "epochs": epoch,
+                "skipped": skipped,
                 "train": train,
                 "test": test,
+                "not_converged": {
+                    "train": not_converged_json(&train.convergence, &basis),
+                    "test": not_converged_json(&test.convergence, &basis),
+                },
                 "dictionaries": dictionaries,
             });
             if let Some(warning) = warning {
@@ -474,7 +484,11 @@ impl TrainArgs {
         summary
             .row("model", model.display())
             .row("pictures", format!("{} (filters_1.png, effective_*.png)", pictures.display()));
-        output::print(&summary.text())
+        let names = ["learning.gap", "learning.max_iterations"];
+        let parts = [(&train.convergence, "training signal"), (&test.convergence, "held-out signal")];
+        let ends = parts.map(|(tally, noun)| not_converged_by(tally, &basis, noun, names));
+        let lines: Vec<String> = std::iter::once(summary.text()).chain(ends.into_iter().flatten()).collect();
+        output::print(&lines.join("\n"))
     }
 }
 
@@ -485,13 +499,11 @@ fn check_shape(config: &TrainConfig, found: SignalShape, source: &str) -> Result
         return Ok(());
     }
     let mut hint = String::new();
-    if (found.channels, expected.channels) == (3, 1) {
-        hint.push_str("; --grey turns colours grey");
-    }
     if config.data.patch.is_none() && found.height >= expected.height && found.width >= expected.width {
         hint.push_str(&format!("; --patch {}x{} cuts patches of the model's size", expected.height, expected.width));
     }
-    Err(Error::shape(format!("signals of {source}"), format!("{expected}, as the model's"), format!("{found}{hint}")))
+    let wanted = wanted_shape(format!("{expected}, as the model's"), expected.channels, found);
+    Err(Error::shape(format!("signals of {source}"), wanted, format!("{found}{hint}")))
 }
 
 /// A geometry in a few words.

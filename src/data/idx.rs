@@ -143,11 +143,16 @@ impl<R: BufRead> Read for Members<R> {
             self.0 = loop {
                 let bytes = compressed.fill_buf()?;
                 let (len, zeros) = (bytes.len(), bytes.iter().take_while(|&&byte| byte == 0).count());
+                let next = bytes.get(zeros).copied();
                 compressed.consume(zeros);
                 if len == 0 {
                     break None;
                 }
-                if zeros < len {
+                if let Some(first) = next {
+                    if first != GZIP_MAGIC[0] {
+                        let reason = "behind its end comes what is neither another one nor zeros";
+                        return Err(std::io::Error::new(ErrorKind::InvalidData, reason));
+                    }
                     break Some(GzDecoder::new(compressed));
                 }
             };
@@ -196,7 +201,7 @@ fn parse_header(path: &Path, rank: usize, bytes: &[u8]) -> Result<(Vec<usize>, u
     let what = if rank == 3 { "images (3 extents)" } else { "labels (1 extent)" };
     if bytes[..3] != IDX_MAGIC || usize::from(bytes[3]) != rank {
         let found = match bytes[..4] {
-            [0, 0, 8, rank] => format!("unsigned bytes with {rank} extents"),
+            [0, 0, 8, rank] => format!("unsigned bytes with {}", counted(rank.into(), "extent")),
             [0, 0, kind @ 8..=14, _] => format!("an IDX file of another type (code {kind})"),
             _ => format!("a file that begins with {}", beginning(&bytes[..4])),
         };
@@ -339,7 +344,8 @@ pub(super) mod tests {
             assert_eq!(out[..], values(3, 7).iter().map(|&byte| f32::from(byte) / 255.0).collect::<Vec<_>>());
         }
         for (file, part) in [
-            ([gzip(&bytes), zeros(3), b"other things".to_vec()].concat(), "damaged"),
+            ([gzip(&bytes), zeros(3), b"other things".to_vec()].concat(), "neither another one nor zeros"),
+            ([gzip(&bytes), b"xyz".to_vec()].concat(), "neither another one nor zeros"),
             ([gzip(&bytes), gzip(&[1])].concat(), "found more"),
             ([gzip(first), zeros(8)].concat(), "found 20 bytes"),
             ([gzip(first), gzip(second)[..15].to_vec()].concat(), "cut short"),
@@ -409,7 +415,7 @@ pub(super) mod tests {
             ("long", long.clone(), &["expected 34 bytes", "found 35 bytes"]),
             ("promise", promise.clone(), &["79228162458924105385300197391 bytes"]),
             ("zero", idx(&[0, 2, 3], &[]), &["positive extents", "0x2x3"]),
-            ("labels", idx(&[40], &[1; 40]), &["images (3 extents)", "with 1 extents"]),
+            ("labels", idx(&[40], &[1; 40]), &["images (3 extents)", "with 1 extent"]),
             ("rank-four", idx(&[1, 1, 2, 3], &[0; 6]), &["images (3 extents)", "with 4 extents"]),
             ("floats", [&[0, 0, 13, 3], &whole[4..]].concat(), &["unsigned bytes", "code 13"]),
             ("zipped-cut", zipped[..zipped.len() - 9].to_vec(), &["gzip", "cut short"]),

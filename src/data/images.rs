@@ -26,8 +26,8 @@ const NAMED: usize = 3;
 const MAX_EXTENT: u32 = 1 << 16;
 /// Most bytes of one decoded image.
 const MAX_DECODED: u64 = 1 << 30;
-/// Most bytes of pixels that one byte of a file can stand for. A deflate stream reaches 1032; a progressive JPEG of one
-/// colour with coarse chroma some more. A header that asks for more is a lie.
+/// Most bytes of pixels that one byte of a file can stand for, where there is such a number. A deflate stream reaches 1032, TIFF's LZW
+/// some more; a progressive JPEG of one colour with coarse chroma likewise. A header that asks for more is a lie.
 const MAX_RATIO: u64 = 4096;
 
 /// Pixels as decoded, `[height, width, channels]`.
@@ -74,7 +74,9 @@ impl Images {
                 skipped.hidden.push(name);
             } else if path.is_dir() {
                 skipped.folders.push(name);
-            } else if !has_image_extension(&path) || !path.is_file() {
+            } else if !path.is_file() {
+                skipped.no_files.push(name);
+            } else if !has_image_extension(&path) {
                 skipped.others.push(name);
             } else {
                 paths.push(path);
@@ -111,6 +113,8 @@ fn name_of(path: &Path) -> String {
 struct Skipped {
     hidden: Vec<String>,
     folders: Vec<String>,
+    /// Links that lead nowhere, pipes and the like.
+    no_files: Vec<String>,
     others: Vec<String>,
     /// Pages, frames and pictures behind the first one of a file.
     rests: Vec<String>,
@@ -119,11 +123,12 @@ struct Skipped {
 impl Skipped {
     /// One line, if there is anything to say.
     fn describe(self, path: &Path) -> Option<String> {
-        let Self { hidden, folders, others, rests } = self;
+        let Self { hidden, folders, no_files, others, rests } = self;
         let kinds = [
-            (hidden, "hidden file", " (", ")"),
-            (folders, "folder", " (", ")"),
-            (others, "file", " of a kind that is not read (", ")"),
+            (hidden, ["hidden file", "hidden files"], ""),
+            (folders, ["folder", "folders"], ""),
+            (no_files, ["link or pipe", "links or pipes"], " without a file behind"),
+            (others, ["file", "files"], " of a kind that is not read"),
         ];
         let list = |mut names: Vec<String>| {
             names.sort();
@@ -131,9 +136,9 @@ impl Skipped {
             names.truncate(NAMED);
             format!("{}{more}", names.join(", "))
         };
-        let counted = kinds.into_iter().filter(|(names, ..)| !names.is_empty()).map(|(names, noun, open, close)| {
-            let plural = if names.len() == 1 { "" } else { "s" };
-            format!("{} {noun}{plural}{open}{}{close}", names.len(), list(names))
+        let counted = kinds.into_iter().filter(|(names, ..)| !names.is_empty()).map(|(names, nouns, which)| {
+            let noun = nouns[usize::from(names.len() > 1)];
+            format!("{} {noun}{which} ({})", names.len(), list(names))
         });
         let mut parts: Vec<String> = counted.collect();
         if !rests.is_empty() {
@@ -223,6 +228,9 @@ fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
     let (mut file, _) = open_with_length(path)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(Error::read(path))?;
+    if bytes.is_empty() {
+        return Err(Error::format(path, format!("expected a {FORMATS} image, found an empty file")));
+    }
     let known = format_of(&bytes).and_then(|format| name_of_format(format).map(|name| (format, name)));
     let (format, name) = known.ok_or_else(|| {
         let start = beginning(&bytes);
@@ -247,7 +255,8 @@ fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
         let limits = format!("expected at most {MAX_EXTENT} rows and columns and {MAX_DECODED} bytes of pixels");
         return Err(Error::format(path, format!("{limits}, found {height}x{width}")));
     }
-    if decoder.total_bytes() / MAX_RATIO > bytes.len() as u64 {
+    let flat = integrity::flat_costs_nothing(format, &bytes);
+    if !flat && decoder.total_bytes() / MAX_RATIO > bytes.len() as u64 {
         let found = format!("found {} bytes, far too few for them", bytes.len());
         return Err(Error::format(path, format!("expected {height}x{width} pixels, as its header says, {found}")));
     }
@@ -344,6 +353,60 @@ mod tests {
         assert_eq!(data.all.shape(), SignalShape::new(1, 1, 2));
         // 0.299·255 + 0.114·51 = 82.06, as Pillow has it.
         assert_eq!(read(&data, 0), [82.0 / 255.0; 2]);
+    }
+
+    /// A flat picture takes hardly a byte in some formats, whatever its size. Written by Pillow.
+    #[test]
+    fn flat_pictures_take_few_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("picture");
+        let bytes_of = |hex: &str| -> Vec<u8> {
+            let digit = |digit: u8| (digit as char).to_digit(16).unwrap() as u8;
+            hex.as_bytes().chunks_exact(2).map(|pair| digit(pair[0]) << 4 | digit(pair[1])).collect()
+        };
+        // 1024×1024 pixels of one colour, without loss.
+        let webp = bytes_of(
+            "5249464650000000574542505650384c430000002fffc3ff00075085fe17b9ff018140b2bff90445f43fe33ffff9cf7ffef39ffffce73f\
+             fff9cf7ffef39ffffce73ffff9cf7ffef39ffffce73ffff9cf7ffef39ffffcdf00",
+        );
+        std::fs::write(&path, &webp).unwrap();
+        let data = open_path(&path).unwrap();
+        assert_eq!(data.all.shape(), SignalShape::new(3, 1024, 1024));
+        let values = read(&data, 0);
+        let expected = [255.0, 10.0, 200.0].map(|value: f32| value / 255.0);
+        assert!(values.chunks(1 << 20).zip(expected).all(|(plane, value)| plane.iter().all(|&found| found == value)));
+        // Without its last bytes it is none.
+        std::fs::write(&path, &webp[..webp.len() - 20]).unwrap();
+        assert!(open_path(&path).is_err());
+        // A white fax page of 64×40,000 pixels (group 4), in five strips.
+        let fax = bytes_of(
+            "49492a00ae00000026a03e03e03e03e03e03e03e03e03e03e03e03e03e03e03e05b0dffffffc00400426a03e03e03e03e03e03e03e03\
+             e03e03e03e03e03e03e03e05b0dffffffc00400426a03e03e03e03e03e03e03e03e03e03e03e03e03e03e03e05b0dffffffc00400426\
+             a03e03e03e03e03e03e03e03e03e03e03e03e03e03e03e05b0dffffffc00400426a03e03e03e03e03e03e03e03e03e03e03e03e03e03\
+             e03e05b0dffffff00100100009000001030001000000409c000001010300010000004000000002010300010000000100000003010300\
+             010000000400000006010300010000000100000011010400050000003401000016010300010000000d00000017010400050000002001\
+             00001c010300010000000100000000000000210000002100000021000000210000002100000008000000290000004a0000006b000000\
+             8c000000",
+        );
+        std::fs::write(&path, fax).unwrap();
+        let data = open_path(&path).unwrap();
+        assert_eq!(data.all.shape(), SignalShape::new(1, 64, 40_000));
+        assert!(read(&data, 0).iter().all(|&value| value == 1.0));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_said_to_be_none() {
+        let folder = tempfile::tempdir().unwrap();
+        grey(3, 4, 0).save(folder.path().join("a.png")).unwrap();
+        std::os::unix::fs::symlink("nowhere.png", folder.path().join("b.png")).unwrap();
+        let data = open_path(folder.path()).unwrap();
+        assert_eq!(data.all.len(), 1);
+        let skipped = data.all.skipped().unwrap();
+        assert!(skipped.ends_with("1 link or pipe without a file behind (b.png)"), "{skipped}");
+        std::fs::write(folder.path().join("c.png"), "").unwrap();
+        let message = open_path(folder.path()).err().unwrap().to_string();
+        assert!(message.contains("c.png: expected") && message.ends_with("found an empty file"), "{message}");
     }
 
     #[test]

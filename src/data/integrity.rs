@@ -26,6 +26,18 @@ pub(super) fn check(format: ImageFormat, bytes: &[u8]) -> Result<Rest, String> {
     }
 }
 
+/// Whether so few bytes can stand for a flat picture of any size that their number says nothing about it: a lossless WebP whose pixels
+/// are all alike has no bits for them, a fax page one for each of its rows.
+pub(super) fn flat_costs_nothing(format: ImageFormat, bytes: &[u8]) -> bool {
+    match format {
+        ImageFormat::WebP => true,
+        ImageFormat::Tiff => {
+            Tiff::open(bytes).is_ok_and(|tiff| tiff.value(259, 1).is_ok_and(|way| (2..=4).contains(&way)))
+        }
+        _ => false,
+    }
+}
+
 /// How far apart red, green and blue are at most in a grey picture of a format that does not say whether it is grey; `None` where the
 /// format says so.
 ///
@@ -331,14 +343,23 @@ fn webp(bytes: &[u8]) -> Result<Rest, String> {
 /// Bytes of a WebP picture that are left out: more than any encoder fills up with, fewer than a row of blocks takes.
 const LAST_BYTES: usize = 6;
 
+/// An entry of a TIFF file's directory.
+struct Entry {
+    tag: u64,
+    /// Number of the type of its values.
+    kind: u64,
+    count: u64,
+    /// Place of its value or of its values' offset.
+    at: usize,
+}
+
 /// A TIFF file's first directory. TIFF revision 6.0 (1992), and BigTIFF.
 struct Tiff<'a> {
     bytes: &'a [u8],
     big_endian: bool,
     /// Bytes of an offset: 4, or 8 in BigTIFF.
     word: usize,
-    /// Tag, type, count, place of the value or of its offset.
-    entries: Vec<(u64, u64, u64, usize)>,
+    entries: Vec<Entry>,
     /// Further directories that hold pictures of full size.
     more_pages: usize,
 }
@@ -362,8 +383,8 @@ impl<'a> Tiff<'a> {
             match seen.is_empty() {
                 true => tiff.entries = entries,
                 false => {
-                    let kind = entries.iter().find(|entry| entry.0 == 254);
-                    let reduced = kind.and_then(|&(.., at)| tiff.number(at, 2)).is_some_and(|kind| kind & 1 == 1);
+                    let kind = entries.iter().find(|entry| entry.tag == 254);
+                    let reduced = kind.and_then(|entry| tiff.number(entry.at, 2)).is_some_and(|kind| kind & 1 == 1);
                     tiff.more_pages += usize::from(!reduced);
                 }
             }
@@ -378,14 +399,14 @@ impl<'a> Tiff<'a> {
     }
 
     /// Entries of the directory at an offset, and the offset of the next one.
-    #[allow(clippy::type_complexity)]
-    fn directory(&self, offset: u64) -> Option<(Vec<(u64, u64, u64, usize)>, u64)> {
+    fn directory(&self, offset: u64) -> Option<(Vec<Entry>, u64)> {
         let offset = usize::try_from(offset).ok()?;
         let (counter, size) = if self.word == 8 { (8, 20) } else { (2, 12) };
         let count = self.number(offset, counter)?.min(1 << 16) as usize;
         let entries = (0..count).map(|index| {
             let at = offset + counter + index * size;
-            Some((self.number(at, 2)?, self.number(at + 2, 2)?, self.number(at + 4, self.word)?, at + 4 + self.word))
+            let (tag, kind, count) = (self.number(at, 2)?, self.number(at + 2, 2)?, self.number(at + 4, self.word)?);
+            Some(Entry { tag, kind, count, at: at + 4 + self.word })
         });
         let entries = entries.collect::<Option<Vec<_>>>()?;
         let next = self.number(offset + counter + count * size, self.word)?;
@@ -394,7 +415,7 @@ impl<'a> Tiff<'a> {
 
     /// All values of a tag; none where it is missing.
     fn values(&self, tag: u64) -> Result<Vec<u64>, String> {
-        let Some(&(_, kind, count, at)) = self.entries.iter().find(|entry| entry.0 == tag) else {
+        let Some(&Entry { kind, count, at, .. }) = self.entries.iter().find(|entry| entry.tag == tag) else {
             return Ok(Vec::new());
         };
         let len = match kind {
@@ -677,7 +698,7 @@ mod tests {
             ImageFormat::Bmp => Some(([22, 18], false, 4)),
             ImageFormat::Tiff => {
                 let tiff = Tiff::open(bytes).unwrap();
-                let place = |tag| tiff.entries.iter().find(|entry| entry.0 == tag).map(|entry| entry.3);
+                let place = |tag| tiff.entries.iter().find(|entry| entry.tag == tag).map(|entry| entry.at);
                 Some(([place(257)?, place(256)?], tiff.big_endian, 2))
             }
             ImageFormat::WebP if &bytes[12..16] == b"VP8 " => Some(([28, 26], false, 2)),

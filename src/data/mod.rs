@@ -18,6 +18,7 @@ pub mod quality;
 pub use fingerprint::Fingerprint;
 
 use crate::error::{Error, Result};
+use crate::files::{is_pipe, open_with_length};
 use crate::model::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
 use crate::text::beginning;
 use pictures::Collection;
@@ -273,7 +274,8 @@ pub fn open(config: &DataConfig) -> Result<Dataset> {
 ///
 /// Groups stand in the order of their first signals. Where all signals are of one shape, as arrays, IDX files and patches
 /// always are, there is one group. `split` says which part; without it, the test set where the source comes with one, else
-/// everything: the part that was taken is returned too. Of it the first `limit` signals (at least 1) are used. [`Source::file`] tells which picture a signal is.
+/// everything: the part that was taken is returned too. Of it the first `limit` signals (at least 1) are used. [`Source::file`]
+/// tells which picture a signal is.
 ///
 /// # Errors
 /// As [`open`], except for signals of several shapes.
@@ -308,12 +310,12 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
     if metadata.is_dir() {
         return open_folder(path, config);
     }
-    // A pipe would be waited for, a device might never end.
-    if !metadata.is_file() {
-        return Err(Error::format(path, "expected a file or a folder, found something else"));
+    // A device might never end.
+    if !metadata.is_file() && !is_pipe(path) {
+        return Err(Error::format(path, "expected a file, a folder or a pipe, found something else"));
     }
     let mut start = Vec::new();
-    fs::File::open(path).and_then(|file| file.take(16).read_to_end(&mut start)).map_err(Error::read(path))?;
+    open_with_length(path)?.0.take(16).read_to_end(&mut start).map_err(Error::read(path))?;
     if start.is_empty() {
         return Err(Error::format(path, "expected signals, found an empty file"));
     }

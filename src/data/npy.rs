@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 /// First bytes of a `.npy` file.
 pub(super) const NPY_MAGIC: [u8; 6] = *b"\x93NUMPY";
 
+/// Largest magnitude of a signal's value. Squares of larger ones, summed over a signal, leave the range of single precision.
+const LARGEST: f32 = 1e15;
+
 /// An array read whole.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Array {
@@ -322,11 +325,16 @@ impl Pictures for Signals {
             3 => self.file.read_block(&[start[0], start[2], start[3]], &[extents[0], extents[2], extents[3]], out),
             _ => self.file.read_block(&start, &extents, out),
         }
-        match out.iter().find(|value| !value.is_finite()) {
+        match out.iter().find(|value| value.is_nan() || value.abs() > LARGEST) {
             None => Ok(()),
             Some(value) => {
-                let found = format!("expected finite values in single precision, found {value} in signal {index}");
-                Err(Error::format(&self.path, found))
+                let expected = match value.is_finite() {
+                    true => {
+                        format!("values of at most {LARGEST:e} in magnitude, whose squares fit into single precision")
+                    }
+                    false => "finite values in single precision".into(),
+                };
+                Err(Error::format(&self.path, format!("expected {expected}, found {value} in signal {index}")))
             }
         }
     }

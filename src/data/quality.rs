@@ -49,7 +49,8 @@ impl Quality {
         let mean = error * scale * scale / self.mean.len() as f64;
         self.signals += 1;
         self.error += error;
-        self.decibels += -10.0 * mean.max(MIN_SQUARED_ERROR).log10();
+        // What is no number is not taken for none.
+        self.decibels += -10.0 * if mean < MIN_SQUARED_ERROR { MIN_SQUARED_ERROR } else { mean }.log10();
         let count = self.signals as f64;
         for (mean, value) in self.mean.iter_mut().zip(signal) {
             let before = value - *mean;
@@ -85,11 +86,6 @@ impl Quality {
     pub(crate) fn from_values(values: &[f64]) -> Option<Self> {
         let (&[signals, decibels, error, variance], mean) = values.split_first_chunk()?;
         Some(Self { signals: signals as usize, decibels, error, mean: mean.to_vec(), variance })
-    }
-
-    /// Values of a signal.
-    pub(crate) fn len(&self) -> usize {
-        self.mean.len()
     }
 
     /// Number of signals.
@@ -134,6 +130,10 @@ mod tests {
         exact.add(&signal, &signal);
         assert!((exact.psnr().unwrap() - 100.0).abs() < 1e-9);
         assert_eq!(exact.variance_unexplained(), None);
+        let mut broken = Quality::new(1);
+        broken.add_error([0.0].into_iter(), f64::NAN, 1.0);
+        broken.add_error([1.0].into_iter(), 0.0, 1.0);
+        assert!(broken.psnr().unwrap().is_nan() && broken.variance_unexplained().unwrap().is_nan());
     }
 
     /// Values of 1, 2, 3, … around an offset, each missed by 0.1: the variance does not depend on the offset.

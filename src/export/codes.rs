@@ -84,6 +84,19 @@ impl CodesFormat {
             _ => Err(Error::parameter(flag, path.display(), "a file name that ends in .safetensors or .npz")),
         }
     }
+
+    /// The format of a file to read: that of its name, or of its content where it comes through a pipe.
+    ///
+    /// # Errors
+    /// As [`Self::of`]; a pipe that cannot be read.
+    pub fn of_existing(path: &Path, flag: &str) -> Result<Self> {
+        if !files::is_pipe(path) {
+            return Self::of(path, flag);
+        }
+        // An archive begins with its first file's header.
+        let is_archive = files::read_whole(path)?.starts_with(b"PK");
+        Ok(if is_archive { Self::Npz } else { Self::Safetensors })
+    }
 }
 
 /// Writes the codes of a set of signals batch by batch.
@@ -356,7 +369,7 @@ impl CodesReader {
     /// of dimensions.
     pub fn open(path: &Path, depth: usize) -> Result<Vec<Self>> {
         let name = format!("gamma_{depth}");
-        match CodesFormat::of(path, "codes")? {
+        match CodesFormat::of_existing(path, "codes")? {
             CodesFormat::Safetensors => {
                 SafetensorsFile::open(path).and_then(|mut file| Self::all(path, &name, &mut file))
             }
@@ -520,13 +533,14 @@ impl BatchedArray {
     fn open(&self, path: &Path, visit: impl FnOnce(&mut dyn Read) -> Result<()>) -> Result<()> {
         match self.place {
             Place::At(position) => {
-                let mut file = File::open(path).map_err(Error::read(path))?;
+                let (mut file, _) = files::open_with_length(path)?;
                 file.seek(SeekFrom::Start(position)).map_err(Error::read(path))?;
                 visit(&mut BufReader::new(file))
             }
             Place::Entry => {
                 let broken = |error: io::Error| Error::format(path, error.to_string());
-                let mut archive = npyz::npz::NpzArchive::open(path).map_err(broken)?;
+                let (file, _) = files::open_with_length(path)?;
+                let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file)).map_err(broken)?;
                 let entry = archive.by_name(&self.name).map_err(broken)?;
                 let entry = entry.ok_or_else(|| missing(path, &self.name, Vec::new()))?;
                 visit(&mut BufReader::new(entry.into_inner()))
@@ -680,8 +694,8 @@ struct NpzFile {
 
 impl NpzFile {
     fn open(path: &Path) -> Result<Self> {
-        files::open_with_length(path)?;
-        let archive = npyz::npz::NpzArchive::open(path)
+        let (file, _) = files::open_with_length(path)?;
+        let archive = npyz::npz::NpzArchive::new(BufReader::new(file))
             .map_err(|error| Error::format(path, format!("expected codes (npz), found no archive: {error}")))?;
         Ok(Self { path: path.into(), archive })
     }

@@ -41,13 +41,13 @@ use burn::train::renderer::{
 use burn::train::{
     EarlyStoppingStrategy, EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
     SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput,
-    TrainStep, TrainingComponents, TrainingItem, TrainingStrategy, ValidLoader,
+    TrainStep, TrainingComponents, TrainingError, TrainingItem, TrainingStrategy, ValidLoader,
 };
 use rand::seq::SliceRandom;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Somebody who follows a training, and can end it.
 pub trait Watcher<A> {
@@ -213,7 +213,8 @@ impl EndToEnd {
         sender: Sender<Message<A>>,
     ) -> Result<(A, Ending)> {
         let folder = self.folder.join(CHECKPOINTS);
-        let files = |name| Files { folder: folder.clone(), name };
+        let unwritten = Unwritten::default();
+        let files = |name| Files { folder: folder.clone(), name, unwritten: unwritten.clone() };
         let device = self.device.clone().autodiff();
         let loader = |source: &Arc<dyn Source>, shuffled: bool, device: Device| {
             let epoch = Arc::new(AtomicUsize::new(self.resume.unwrap_or(0)));
@@ -265,9 +266,10 @@ impl EndToEnd {
         }
         let result = training.launch(learner);
         if let Some(error) = result.error {
-            return Err(Error::format(&self.folder, error.to_string()));
+            let unwritten = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
+            return Err(unwritten.unwrap_or_else(|| Error::format(&self.folder, error.to_string())));
         }
-        let ending = *ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((result.model.network, ending))
     }
 }
@@ -335,13 +337,21 @@ fn file_of(folder: &Path, name: &str, epoch: usize) -> PathBuf {
 struct Files {
     folder: PathBuf,
     name: &'static str,
+    /// Why one could not be written, which burn-train passes on as a text inside others.
+    unwritten: Unwritten,
 }
+
+type Unwritten = Arc<Mutex<Option<Error>>>;
 
 impl<R: Checkpoint> Checkpointer<R> for Files {
     fn save(&self, epoch: usize, record: R) -> std::result::Result<(), CheckpointerError> {
         let path = file_of(&self.folder, self.name, epoch);
         let bytes = record.checkpoint_into_bytes().map_err(CheckpointerError::Record)?;
-        crate::files::write_bytes(&path, &bytes).map_err(|error| CheckpointerError::Unknown(error.to_string()))
+        crate::files::write_bytes(&path, &bytes).map_err(|error| {
+            let told = CheckpointerError::Unknown(error.to_string());
+            self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            told
+        })
     }
 
     fn delete(&self, epoch: usize) -> std::result::Result<(), CheckpointerError> {
@@ -563,12 +573,12 @@ impl<A> Loop<A> {
     /// Whether to go on.
     fn tell(&self, message: impl FnOnce(Sender<bool>) -> Message<A>) -> bool {
         let (reply, answer) = channel();
-        let sender = self.sender.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sender = self.sender.lock().unwrap_or_else(PoisonError::into_inner);
         sender.send(message(reply)).is_ok() && answer.recv().unwrap_or(false)
     }
 
     fn end(&self, ending: Ending) {
-        *self.ending.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = ending;
+        *self.ending.lock().unwrap_or_else(PoisonError::into_inner) = ending;
     }
 }
 
@@ -601,14 +611,7 @@ impl<A: Trainable> Loop<A> {
     ) -> Option<f64> {
         let mut batches = test.iter();
         let (mut sum, mut count, mut iteration) = (0.0, 0, 0);
-        while let Some(batch) = batches.next() {
-            let batch = match batch {
-                Ok(batch) => batch,
-                Err(error) => {
-                    interrupter.fail(error);
-                    break;
-                }
-            };
+        while let Some(batch) = next_batch(&mut *batches, interrupter) {
             iteration += 1;
             let output = InferenceStep::step(model, batch);
             let losses = output.outcome.loss.to_data();
@@ -627,6 +630,14 @@ impl<A: Trainable> Loop<A> {
         }
         (!interrupter.should_stop()).then(|| sum / count.max(1) as f64)
     }
+}
+
+/// The next batch; none after the last one, or where it cannot be read, which ends the training with that error.
+fn next_batch<B, E: Into<TrainingError>>(
+    batches: &mut (impl Iterator<Item = std::result::Result<B, E>> + ?Sized),
+    interrupter: &Interrupter,
+) -> Option<B> {
+    batches.next()?.map_err(|error| interrupter.fail(error)).ok()
 }
 
 impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
@@ -675,14 +686,7 @@ impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
             interrupter.fail_on_error(processor.process_train(start(train.num_items())));
             let mut batches = train.iter();
             let mut iteration = 0;
-            while let Some(batch) = batches.next() {
-                let batch = match batch {
-                    Ok(batch) => batch,
-                    Err(error) => {
-                        interrupter.fail(error);
-                        break;
-                    }
-                };
+            while let Some(batch) = next_batch(&mut *batches, &interrupter) {
                 iteration += 1;
                 let TrainOutput { grads, item } = learner.train_step(batch);
                 learner.lr_step();

@@ -5,7 +5,7 @@ use crate::data::quality::Quality;
 use crate::model::geometry::Geometry;
 use crate::model::normalization::Undo;
 use crate::model::sparse::{SparseDictionary, to_host};
-use crate::pursuit::Pursued;
+use crate::pursuit::{Convergence, Pursued};
 use crate::theory::coherence::mutual_coherence;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -96,6 +96,7 @@ pub struct BatchSums {
     objective: f64,
     data_term: f64,
     gap: f64,
+    convergence: Convergence,
     /// Non-zeros of γ_1 … γ_L.
     nonzeros: Vec<f64>,
     /// Non-zeros of every deepest atom.
@@ -115,6 +116,9 @@ pub struct Summary {
     pub data_term: f64,
     /// Mean relative duality gap.
     pub gap: f64,
+    /// How many of them were coded to the gap asked for; where training is end to end none is asked for.
+    #[serde(default)]
+    pub convergence: Convergence,
     /// Mean over signals of 10·log₁₀(1/mean squared error) in dB, in the signals' own scale with peak 1.
     pub psnr: f64,
     /// Fraction of variance unexplained: Σ‖y − D^(L)γ‖² / Σ‖y − ȳ‖², ȳ the mean signal; `None` where signals don't vary, as a single
@@ -166,9 +170,17 @@ impl BatchSums {
             objective: total(|report| report.objective),
             data_term: total(|report| report.data_term),
             gap: total(|report| report.relative_gap),
+            convergence: Convergence::of(&pursued.reports),
             nonzeros: nonzeros_of_layers(cascade, geometry, codes),
             usage,
         }
+    }
+
+    /// The same of a pursuit that was told no gap.
+    #[cfg(feature = "train")]
+    #[must_use]
+    pub(super) fn without_gap(self) -> Self {
+        Self { convergence: Convergence::default(), ..self }
     }
 
     /// Non-zeros of every deepest atom.
@@ -184,6 +196,7 @@ impl BatchSums {
         self.objective += other.objective;
         self.data_term += other.data_term;
         self.gap += other.gap;
+        self.convergence.merge(&other.convergence);
         for (own, other) in [(&mut self.nonzeros, &other.nonzeros), (&mut self.usage, &other.usage)] {
             own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
         }
@@ -199,6 +212,7 @@ impl BatchSums {
             objective: self.objective / count,
             data_term: self.data_term / count,
             gap: self.gap / count,
+            convergence: self.convergence,
             psnr: self.quality.psnr().unwrap_or(0.0),
             fvu: self.quality.variance_unexplained(),
             nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
@@ -211,7 +225,10 @@ impl BatchSums {
     /// All sums as numbers in a row, for a checkpoint.
     pub(super) fn to_values(&self) -> Vec<f64> {
         let scalars = [self.lambda, self.objective, self.data_term, self.gap];
-        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &self.quality.to_values()].concat()
+        let Convergence { above, of, worst_gap, used_up } = self.convergence;
+        let convergence = [above as f64, of as f64, worst_gap.into(), used_up as f64];
+        let quality = self.quality.to_values();
+        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &quality, &convergence].concat()
     }
 
     /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
@@ -219,18 +236,29 @@ impl BatchSums {
         let (&[lambda, objective, data_term, gap], rest) = values.split_first_chunk()?;
         let (&seconds, rest) = rest.split_first_chunk()?;
         let (nonzeros, rest) = rest.split_at_checked(geometry.depth())?;
-        let (usage, quality) = rest.split_at_checked(geometry.code().channels)?;
-        let sums = Self {
+        let (usage, rest) = rest.split_at_checked(geometry.code().channels)?;
+        let of_quality = Quality::new(geometry.signal().len()).to_values().len();
+        let (quality, rest) = rest.split_at_checked(of_quality)?;
+        let convergence = match *rest {
+            // Older checkpoints do not tell.
+            [] => Convergence::default(),
+            [above, of, worst_gap, used_up] => {
+                let [above, of, used_up] = [above, of, used_up].map(|count| count as usize);
+                Convergence { above, of, worst_gap: worst_gap as f32, used_up }
+            }
+            _ => return None,
+        };
+        Some(Self {
             seconds: Phases::from_values(seconds),
             quality: Quality::from_values(quality)?,
             lambda,
             objective,
             data_term,
             gap,
+            convergence,
             nonzeros: nonzeros.to_vec(),
             usage: usage.to_vec(),
-        };
-        (sums.to_values().len() == values.len() && sums.quality.len() == geometry.signal().len()).then_some(sums)
+        })
     }
 }
 
@@ -277,6 +305,41 @@ impl Dictionaries {
             zeros: layers.clone().map(|layer| cascade.filters(layer).zeros_fraction()).collect(),
             coherence: coherence.then(of_layers),
             effective_coherence: coherence.then(of_effective),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::ModelConfig;
+    use crate::model::geometry::{LayerShape, SignalShape};
+
+    /// Sums come back from a checkpoint as they were; from an older one without how many signals converged.
+    #[test]
+    fn sums_are_kept_to_the_last_bit() {
+        let config =
+            ModelConfig::new(SignalShape::new(1, 2, 3), vec![LayerShape::new(5, 2, 1), LayerShape::new(4, 1, 1)]);
+        let geometry = config.geometry().unwrap();
+        let mut quality = Quality::new(6);
+        quality.add_error([0.1, 0.7, 0.3, 0.2, 0.9, 0.4].into_iter(), 0.3, 1.0);
+        let sums = BatchSums {
+            seconds: Phases { reading: 0.1, coding: 0.2, measuring: 0.3, statistics: 0.4, dictionaries: 0.5 },
+            quality,
+            lambda: 0.7,
+            objective: 1.0 / 3.0,
+            data_term: 0.1,
+            gap: 1e-3,
+            convergence: Convergence { above: 2, of: 9, worst_gap: 0.25, used_up: 1 },
+            nonzeros: vec![3.0, 2.0],
+            usage: vec![1.0, 0.0, 2.0, 5.0],
+        };
+        let values = sums.to_values();
+        assert_eq!(BatchSums::from_values(&values, &geometry), Some(sums.clone()));
+        let older = BatchSums { convergence: Convergence::default(), ..sums };
+        assert_eq!(BatchSums::from_values(&values[..values.len() - 4], &geometry), Some(older));
+        for wrong in [&values[..values.len() - 1], &values[..9], &[values.clone(), vec![0.0]].concat()] {
+            assert_eq!(BatchSums::from_values(wrong, &geometry), None);
         }
     }
 }

@@ -198,7 +198,7 @@ pub fn is_rival_file(path: &Path) -> bool {
 
 /// Whether a configuration's text is a rival's.
 pub(crate) fn is_rival_config(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(without_mark(text)).is_ok_and(|config| config.get("rival").is_some())
+    serde_json::from_slice::<serde_json::Value>(&without_mark(text)).is_ok_and(|config| config.get("rival").is_some())
 }
 
 /// A rival's configuration from a JSON file.
@@ -213,7 +213,7 @@ pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
 
 /// What a rival's configuration file holds, still to be completed: ranges are not checked.
 pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<RivalTrainConfig> {
-    serde_json::from_slice(without_mark(text))
+    serde_json::from_slice(&without_mark(text))
         .map_err(|error| Error::format(path, format!("expected a rival's training configuration: {error}")))
 }
 

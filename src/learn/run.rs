@@ -38,6 +38,7 @@ use crate::pursuit::proximal_gradient::report_on;
 use crate::pursuit::{Lambda, Problem, Pursued};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -236,17 +237,24 @@ pub fn read_config_file(path: &Path) -> Result<TrainConfig> {
 pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>) -> Result<TrainConfig> {
     let wrong = |error: serde_json::Error| Error::format(path, format!("expected a training configuration: {error}"));
     let text = without_mark(text);
-    let Some(model) = model else { return serde_json::from_slice(text).map_err(wrong) };
-    let mut config: serde_json::Value = serde_json::from_slice(text).map_err(wrong)?;
+    let Some(model) = model else { return serde_json::from_slice(&text).map_err(wrong) };
+    let mut config: serde_json::Value = serde_json::from_slice(&text).map_err(wrong)?;
     if let Some(fields) = config.as_object_mut() {
         fields.insert("model".into(), serde_json::to_value(model).map_err(wrong)?);
     }
     serde_json::from_value(config).map_err(wrong)
 }
 
-/// A text without the byte order mark that some editors put at its beginning.
-pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
-    text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
+/// A text in UTF-8 and without the byte order mark that some editors put at its beginning. Where the mark is that of UTF-16, in which
+/// PowerShell writes what a program prints, the text is turned into UTF-8.
+pub(crate) fn without_mark(text: &[u8]) -> Cow<'_, [u8]> {
+    let units = |from: fn([u8; 2]) -> u16| text[2..].as_chunks().0.iter().map(move |unit| from(*unit)).collect();
+    let units: Vec<u16> = match text {
+        [0xff, 0xfe, ..] => units(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => units(u16::from_be_bytes),
+        _ => return text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).into(),
+    };
+    String::from_utf16_lossy(&units).into_bytes().into()
 }
 
 fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
@@ -266,7 +274,7 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
 /// Refuses signals that hold nothing to learn from. They are read until there is something.
 ///
 /// # Errors
-/// Signals that cannot be read; nothing but zeros; nothing but flat signals where their means are taken off.
+/// Signals that cannot be read; nothing but zeros, or less than single precision can square; nothing but flat signals where their means are taken off.
 pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -> Result<()> {
     let len = source.shape().len();
     let mut values = Vec::new();
@@ -275,19 +283,22 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
         values.resize(indices.len() * len, 0.0);
         source.read(&indices, &mut values)?;
         let holds = |signal: &[f32]| match normalization {
-            Normalization::None => signal.iter().any(|&value| value != 0.0),
-            _ => signal.iter().any(|&value| value != signal[0]),
+            Normalization::None => signal.iter().any(|&value| value.abs() > NOTHING),
+            _ => signal.iter().any(|&value| (value - signal[0]).abs() > NOTHING),
         };
         if values.chunks_exact(len.max(1)).any(holds) {
             return Ok(());
         }
     }
     let [what, found] = match normalization {
-        Normalization::None => ["other values than zero", "zeros only"],
+        Normalization::None => ["values other than zero, of more than 1e-15 in magnitude", "zeros only"],
         _ => ["values that differ within a signal, whose mean is taken off", "flat signals only"],
     };
     Err(Error::shape(format!("training signals of {}", source.describe()), what, found))
 }
+
+/// Magnitude up to which values count as zeros: the squares of less are lost in single precision.
+const NOTHING: f32 = 1e-15;
 
 /// Signals that [`check_content`] reads at a time.
 const AT_A_TIME: usize = 64;
@@ -701,7 +712,7 @@ impl Following<'_> {
         let mut sums = BatchSums::new(&learner.cascade, &learner.geometry, &signals, &pursued, &undo, lambda);
         self.watch.lap(&mut seconds.measuring);
         sums.seconds = seconds;
-        Ok(sums)
+        Ok(sums.without_gap())
     }
 
     /// Writes the model where it is the one to keep.

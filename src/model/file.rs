@@ -133,6 +133,17 @@ impl ModuleVisitor for Finite {
     }
 }
 
+/// What a safetensors file is, by the keys of its metadata, that is no model.
+fn another<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
+    let found = keys.find_map(|key| match key {
+        "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify` take"),
+        "mlcsc-checkpoint" => Some("a run's checkpoint; its model is model.safetensors beside it"),
+        "mlcsc_codes" => Some("codes, which `mlcsc reconstruct --codes` takes"),
+        _ => None,
+    });
+    found.unwrap_or("a safetensors file without mlcsc's metadata").into()
+}
+
 /// Checks header, metadata and the shape of every tensor against each other and against the file's length.
 fn check(path: &Path, bytes: &[u8]) -> Result<(Metadata, ModelConfig)> {
     let broken = |reason: String| Error::format(path, format!("expected an mlcsc model (safetensors), found {reason}"));
@@ -142,7 +153,7 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(Metadata, ModelConfig)> {
         .metadata()
         .as_ref()
         .and_then(|metadata| metadata.get(METADATA_KEY))
-        .ok_or_else(|| broken("a safetensors file without mlcsc's metadata".into()))?;
+        .ok_or_else(|| broken(another(header.metadata().iter().flatten().map(|(key, _)| key.as_str()))))?;
     let metadata: Metadata =
         serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
     if metadata.format_version != FORMAT_VERSION {

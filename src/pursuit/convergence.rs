@@ -1,11 +1,11 @@
 //! How many signals of a set were coded to the gap that was asked for.
 
 use super::{SignalReport, StopReason};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::sync::{Mutex, PoisonError};
 
 /// Tally over coded signals. Only pursuits that are told a duality gap can end above it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Convergence {
     /// Signals that ended above the gap asked for.
     pub above: usize,

@@ -237,8 +237,11 @@ impl Columns {
         let error = accumulated(len + 2);
         let products = Products { parts: &parts, len, same };
         // A sum of products is off by no more than its share of the columns' lengths.
-        let mut found =
-            products.fold(|row, column, inner| first.columns[row].coherence(&second.columns[column], inner, error));
+        // A column that may be zero is nobody's copy: nothing is known of its direction.
+        let is_copy = |row: usize, column: usize| first.columns[row].least > 0.0 && second.columns[column].least > 0.0;
+        let coherence =
+            |row: usize, column: usize, inner| first.columns[row].coherence(&second.columns[column], inner, error);
+        let mut found = products.fold(coherence, is_copy);
         if found.largest.is_some_and(|(coherence, _)| coherence < NEXT_TO_NOTHING) {
             let magnitudes = parts.each_ref().map(|part| part.iter().map(|value| value.abs()).collect::<Vec<f64>>());
             let shared = Products { parts: &magnitudes, len, same };
@@ -248,7 +251,7 @@ impl Columns {
                 let disjoint = inner == 0.0 && columns.iter().all(|column| !column.hidden);
                 if disjoint { 0.0 } else { columns[0].coherence(columns[1], inner, error) }
             };
-            let shared = shared.fold(apart);
+            let shared = shared.fold(apart, is_copy);
             if shared.largest.is_none() {
                 found = shared;
             }
@@ -344,8 +347,13 @@ struct Found {
 const TASK: usize = 16;
 
 impl Products<'_> {
-    /// Turns every inner product of rows (i, j) into a coherence and keeps the largest; the first of equal ones.
-    fn fold(&self, coherence: impl Fn(usize, usize, f64) -> f64 + Sync) -> Found {
+    /// Turns every inner product of rows (i, j) into a coherence and keeps the largest; the first of equal ones. Of pairs whose
+    /// coherence is 1, `is_copy` says whether they may be copies.
+    fn fold(
+        &self,
+        coherence: impl Fn(usize, usize, f64) -> f64 + Sync,
+        is_copy: impl Fn(usize, usize) -> bool + Sync,
+    ) -> Found {
         let Self { parts: [first, second], len, same } = self;
         let rows = first.len() / len;
         let of_task = |start: usize| {
@@ -362,7 +370,7 @@ impl Products<'_> {
                     if value > found.largest.map_or(0.0, |(largest, _)| largest) {
                         found.largest = Some((value, pair));
                     }
-                    if value >= 1.0 {
+                    if value >= 1.0 && is_copy(pair.0, pair.1) {
                         found.count += 1;
                         if found.copies.len() < MAX_COPIES {
                             found.copies.push(pair);

@@ -420,12 +420,13 @@ fn places_that_cannot_be_written() {
         ("encode --model model.safetensors --data signals.npy", "w1.npy/below/out.npz"),
         ("reconstruct --model model.safetensors --data signals.npy", "w1.npy/below"),
         ("reconstruct --model model.safetensors --data signals.npy", "w1.npy/out.npy"),
-        ("reconstruct --model model.safetensors --codes codes.npz", "model.safetensors"),
         ("export --model model.safetensors", "w1.npy/out"),
         ("import --filters w1.npy --input-shape 1x12x12", "w1.npy/new.safetensors"),
     ] {
         bench.fails(&format!("{command} --out {out}"), 1, &[out]);
     }
+    let onto_model = "reconstruct --model model.safetensors --codes codes.npz --out model.safetensors";
+    bench.fails(onto_model, 2, &["--out = model.safetensors"]);
     assert_eq!(bench.names("."), before);
 }
 

@@ -3,14 +3,12 @@
 use crate::common;
 
 use burn::tensor::Device;
-use common::{Case, devices, host, metrics, normals, rng};
+use common::{Case, devices, host, metrics, normals, rng, small_run};
 use mlcsc::data::{self, DataConfig, Dataset, Source};
 use mlcsc::export::arrays::write_npy;
-use mlcsc::learn::config::{
-    AtomNorm, GradientUpdateConfig, InitializationConfig, PursuitUpdateConfig, Schedule, UpdateRule,
-};
+use mlcsc::learn::config::{AtomNorm, GradientUpdateConfig, PursuitUpdateConfig, Schedule, UpdateRule};
 use mlcsc::learn::run::{read_config, read_config_file};
-use mlcsc::learn::{Learner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{Learner, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use mlcsc::{Error, Result};
@@ -27,32 +25,11 @@ fn device() -> Device {
     devices().remove(0).device
 }
 
-/// Three layers on 1×12×12, the last a matrix, on patches of drawn digits; a run takes a fraction of a second.
+/// [`small_run`] with loose codes and atoms that start anew often.
 fn small(update: UpdateRule) -> TrainConfig {
-    TrainConfig {
-        model: ModelConfig::new(
-            SignalShape::new(1, 12, 12),
-            vec![LayerShape::new(6, 5, 1), LayerShape::new(8, 3, 1), LayerShape::new(24, 6, 1)],
-        ),
-        data: DataConfig {
-            count: Some(60),
-            patch: Some(Pair([12, 12])),
-            patches: Some(240),
-            seed: 3,
-            ..DataConfig::default()
-        },
-        learning: LearningConfig {
-            update,
-            epochs: 2,
-            batch_size: 50,
-            lambda: Schedule::constant(0.2),
-            gap: 1e-2,
-            reseed_every: 2,
-            reseed_until: 1.0,
-            initialization: InitializationConfig { steps: 4, ..InitializationConfig::default() },
-            ..LearningConfig::default()
-        },
-    }
+    let mut config = small_run(update);
+    (config.learning.gap, config.learning.reseed_every, config.learning.reseed_until) = (1e-2, 2, 1.0);
+    config
 }
 
 fn open(config: &TrainConfig) -> Dataset {

@@ -17,6 +17,7 @@ mod maps_windows;
 mod model_file;
 #[cfg(feature = "autodiff")]
 mod networks;
+mod odd_inputs;
 mod operator;
 mod output_files;
 mod pictures_descent;

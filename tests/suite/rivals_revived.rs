@@ -3,7 +3,7 @@
 use crate::common;
 
 use burn::tensor::{Device, Tensor};
-use common::{devices, host, metrics, tensor};
+use common::{devices, host, metrics, small_run, tensor};
 use mlcsc::Result;
 use mlcsc::autoencoder::{Autoencoder, EncoderWeights, SparseAutoencoder, Trainable, TrainingBatch};
 use mlcsc::baselines::{
@@ -12,12 +12,12 @@ use mlcsc::baselines::{
 };
 use mlcsc::data::{self, DataConfig};
 use mlcsc::export::arrays::write_npy;
-use mlcsc::learn::config::{InitializationConfig, Schedule, UnrolledUpdateConfig, UpdateRule};
+use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
-use mlcsc::learn::{Learner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
-use mlcsc::model::{Mlcsc, ModelConfig};
+use mlcsc::learn::{Learner, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::model::Mlcsc;
+use mlcsc::model::geometry::{Pair, SignalShape};
 use serde_json::Value;
 use std::cell::Cell;
 use std::fs;
@@ -348,32 +348,13 @@ fn a_rival_that_gets_worse_is_kept_as_it_was_at_its_best() {
     assert!(model(&parts) == model(&whole));
 }
 
-/// Three layers on 1×12×12, the last a matrix.
+/// [`small_run`] of three epochs.
 fn small(update: UpdateRule) -> TrainConfig {
-    let mut unrolled = UnrolledUpdateConfig { iterations: 20, ..UnrolledUpdateConfig::default() };
-    unrolled.optimization.clip_norm = Some(10.0);
-    TrainConfig {
-        model: ModelConfig::new(
-            SignalShape::new(1, 12, 12),
-            vec![LayerShape::new(6, 5, 1), LayerShape::new(8, 3, 1), LayerShape::new(24, 6, 1)],
-        ),
-        data: DataConfig {
-            count: Some(60),
-            patch: Some(Pair([12, 12])),
-            patches: Some(240),
-            seed: 3,
-            ..DataConfig::default()
-        },
-        learning: LearningConfig {
-            update,
-            epochs: 3,
-            batch_size: 50,
-            lambda: Schedule::constant(0.2),
-            unrolled,
-            initialization: InitializationConfig { steps: 4, ..InitializationConfig::default() },
-            ..LearningConfig::default()
-        },
-    }
+    let mut config = small_run(update);
+    config.learning.epochs = 3;
+    config.learning.unrolled.iterations = 20;
+    config.learning.unrolled.optimization.clip_norm = Some(10.0);
+    config
 }
 
 fn train(folder: &Path, config: &TrainConfig, from: Option<&Mlcsc>, mut stop: &Stop) -> Run {

@@ -4,12 +4,13 @@
 use crate::common;
 
 use common::explicit::{Explicit, Matrix};
+use common::theorems::{check_all_measured, check_promise};
 use common::{Case, inner, norm, on_every_device, rng, tensor, wide};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Application, Mlcsc, ModelConfig};
 use mlcsc::theory::bounds::covering_patches;
 use mlcsc::theory::certificate::{Certificate, Uniqueness};
-use mlcsc::theory::{Levels, ModelProfile, Noise, Support, Theorem};
+use mlcsc::theory::{Levels, ModelProfile, Noise, Theorem};
 use mlcsc::trial::{self, Known};
 use rand::RngExt;
 
@@ -586,31 +587,13 @@ fn adversarial_noise_breaks_no_promise() {
                         let trial = trial::run(&theorem, &profile, &operator, &known).unwrap().remove(0);
                         let Ok(errors) = &trial.errors else { continue };
                         *checked.entry(theorem.name()).or_default() += 1;
-                        for (layer, (error, bound)) in errors.iter().zip(&trial.promise.layers).enumerate() {
-                            let bound = bound.as_ref().unwrap();
-                            for (found, promised) in [
-                                (error.global, bound.global),
-                                (error.local, bound.local),
-                                (error.largest, bound.largest),
-                            ] {
-                                // Pursuits round to `f32` and stop at a gap of 1e-6.
-                                let what = format!("{} layer {}", theorem.name(), layer + 1);
-                                assert!(found <= promised * (1.0 + 1e-3) + 2e-6, "{what}: {found} beyond {promised}");
-                            }
-                        }
-                        let deepest = &errors[errors.len() - 1];
-                        match trial.promise.support {
-                            Support::Equal => assert!(deepest.equal, "{}", theorem.name()),
-                            Support::Contained => assert!(deepest.contained, "{}", theorem.name()),
-                            Support::Unknown => {}
-                        }
+                        // Pursuits round to `f32` and stop at a gap of 1e-6.
+                        check_promise(&theorem, &trial.promise, errors, 2e-6);
                     }
                 }
             }
         }
-        for theorem in Theorem::all() {
-            assert!(checked.get(theorem.name()).is_some_and(|&count| count >= 12), "{}: {checked:?}", theorem.name());
-        }
+        check_all_measured(&checked, 12);
     });
 }
 

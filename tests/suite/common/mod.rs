@@ -5,10 +5,14 @@ pub mod explicit;
 pub mod parameters;
 pub mod program;
 pub mod reference;
+pub mod theorems;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use explicit::Explicit;
+use mlcsc::data::DataConfig;
 use mlcsc::device;
+use mlcsc::learn::config::{InitializationConfig, Schedule, UpdateRule};
+use mlcsc::learn::{LearningConfig, TrainConfig};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Application, Mlcsc, ModelConfig};
 use proptest::prelude::*;
@@ -55,6 +59,31 @@ pub fn devices() -> Vec<TestDevice> {
         .collect();
     assert!(!devices.is_empty(), "{DEVICES}={names}: none is compiled in ({})", available.join(", "));
     devices
+}
+
+/// A configuration of three layers on 1×12×12, the last a matrix, on patches of drawn digits; an epoch takes a fraction of a second.
+pub fn small_run(update: UpdateRule) -> TrainConfig {
+    TrainConfig {
+        model: ModelConfig::new(
+            SignalShape::new(1, 12, 12),
+            vec![LayerShape::new(6, 5, 1), LayerShape::new(8, 3, 1), LayerShape::new(24, 6, 1)],
+        ),
+        data: DataConfig {
+            count: Some(60),
+            patch: Some(Pair([12, 12])),
+            patches: Some(240),
+            seed: 3,
+            ..DataConfig::default()
+        },
+        learning: LearningConfig {
+            update,
+            epochs: 2,
+            batch_size: 50,
+            lambda: Schedule::constant(0.2),
+            initialization: InitializationConfig { steps: 4, ..InitializationConfig::default() },
+            ..LearningConfig::default()
+        },
+    }
 }
 
 /// Runs a test on every device and says on which it failed.
