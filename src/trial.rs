@@ -5,7 +5,7 @@ use crate::model::geometry::{LayerGeometry, LayerShape, Pair};
 use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, ModelConfig, Operator};
 use crate::pursuit::{
-    Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
+    Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, Observer,
     OrthogonalMatchingPursuitConfig, Problem, Pursuit, Threshold,
 };
 use crate::theory::{DictionaryProfile, Errors, Levels, ModelProfile, Noise, Promise, Theorem, bounds};
@@ -106,6 +106,30 @@ impl Known {
 /// # Errors
 /// What the pursuits refuse.
 pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signals: &[Known]) -> Result<Vec<Trial>> {
+    watched(theorem, profile, operator, signals, None)
+}
+
+/// [`run`], which the observer may end.
+///
+/// # Errors
+/// As [`run`]; [`crate::error::Error::Interrupted`].
+pub fn run_watched(
+    theorem: &Theorem,
+    profile: &ModelProfile,
+    operator: &Operator,
+    signals: &[Known],
+    observer: &dyn Observer,
+) -> Result<Vec<Trial>> {
+    watched(theorem, profile, operator, signals, Some(observer))
+}
+
+fn watched(
+    theorem: &Theorem,
+    profile: &ModelProfile,
+    operator: &Operator,
+    signals: &[Known],
+    observer: Option<&dyn Observer>,
+) -> Result<Vec<Trial>> {
     let promises: Vec<Promise> =
         signals.iter().map(|known| theorem.promise(profile, &known.levels, &known.noise)).collect();
     // What is promised nothing is not run.
@@ -114,7 +138,10 @@ pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signa
         let values = layer.code.len().saturating_mul(layer.signal.len());
         values > MAX_MATRIX
     });
-    let found = if too_large { Vec::new() } else { estimates(theorem, profile, operator, signals, &open, &promises)? };
+    let found = match too_large {
+        true => Vec::new(),
+        false => estimates(theorem, profile, operator, signals, (&open, &promises), observer)?,
+    };
     let missing = if too_large { Unmeasured::TooLarge } else { Unmeasured::NotFound };
     let mut trials: Vec<Trial> = promises
         .into_iter()
@@ -176,13 +203,13 @@ fn estimates(
     profile: &ModelProfile,
     operator: &Operator,
     signals: &[Known],
-    open: &[usize],
-    promises: &[Promise],
+    (open, promises): (&[usize], &[Promise]),
+    observer: Option<&dyn Observer>,
 ) -> Result<Vec<Estimates>> {
     if open.is_empty() {
         return Ok(Vec::new());
     }
-    let problem = || Problem::new(operator, stacked(operator, signals, open));
+    let problem = || Ok(Problem::new(operator, stacked(operator, signals, open))?.watched_by(observer));
     let basis = BasisPursuitConfig { gap: GAP, max_iterations: ITERATIONS, nonnegative: false };
     match theorem {
         Theorem::ModelProjection | Theorem::GreedyProjection => {
@@ -190,7 +217,7 @@ fn estimates(
             grouped(open, deepest)
                 .into_iter()
                 .map(|(nonzeros, rows)| {
-                    let codes = matching(operator, stacked(operator, signals, &rows), nonzeros)?;
+                    let codes = matching(operator, stacked(operator, signals, &rows), nonzeros, observer)?;
                     Ok((rows, operator.propagate(codes).into_iter().map(split).collect()))
                 })
                 .collect()
@@ -203,7 +230,7 @@ fn estimates(
                 let mut below = stacked(operator, signals, &rows);
                 let mut found = Vec::new();
                 for (layer, nonzeros) in operator.layers().iter().zip(nonzeros) {
-                    below = matching(layer, layer.signal_shaped(operator.flat(below)), nonzeros)?;
+                    below = matching(layer, layer.signal_shaped(operator.flat(below)), nonzeros, observer)?;
                     found.push(split(below.clone()));
                 }
                 Ok((rows, found))
@@ -224,7 +251,13 @@ fn estimates(
                 None => {
                     let dictionary = &profile.effective[profile.depth() - 1];
                     let signals = stacked(operator, signals, open);
-                    operator.propagate(normalised_basis_pursuit(operator, dictionary, signals, lambda, &basis)?)
+                    operator.propagate(normalised_basis_pursuit(
+                        (operator, dictionary),
+                        signals,
+                        lambda,
+                        &basis,
+                        observer,
+                    )?)
                 }
             };
             Ok(vec![(open.to_vec(), representations.into_iter().map(split).collect())])
@@ -247,7 +280,7 @@ fn estimates(
                 let mut found = Vec::new();
                 for (index, (layer, own)) in operator.layers().iter().zip(&profile.own).enumerate() {
                     let signals = layer.signal_shaped(operator.flat(below));
-                    below = normalised_basis_pursuit(layer, own, signals, lambda(index + 1), &basis)?;
+                    below = normalised_basis_pursuit((layer, own), signals, lambda(index + 1), &basis, observer)?;
                     found.push(split(below.clone()));
                 }
                 return Ok(vec![(open.to_vec(), found)]);
@@ -282,11 +315,11 @@ fn estimates(
 /// Basis pursuit over the matrix of a layer, or of a whole cascade, whose columns are brought to unit norm, each by itself; the codes belong to the columns as
 /// they are.
 fn normalised_basis_pursuit(
-    layer: &Operator,
-    dictionary: &DictionaryProfile,
+    (layer, dictionary): (&Operator, &DictionaryProfile),
     signals: Tensor<4>,
     lambda: Lambda,
     basis: &BasisPursuitConfig,
+    observer: Option<&dyn Observer>,
 ) -> Result<Tensor<4>> {
     let (signal, places) = (layer.signal(), (0..layer.code().len()).collect::<Vec<_>>());
     // A column of zeros stays one, and is never chosen.
@@ -298,7 +331,7 @@ fn normalised_basis_pursuit(
     let filters = columns.reshape([places.len(), signal.channels, signal.height, signal.width]);
     let model = Mlcsc::from_filters(ModelConfig::new(signal, vec![shape]), vec![filters])?;
     let operator = model.operator(signal, Application::Auto)?;
-    let problem = Problem::new(&operator, signals)?.with_lambda(lambda)?;
+    let problem = Problem::new(&operator, signals)?.with_lambda(lambda)?.watched_by(observer);
     let found = Algorithm::Auto.init_for(basis, &problem)?.solve(&problem)?;
     Ok(layer.code_shaped(operator.flat(found.codes) / lengths.unsqueeze_dim(0)))
 }
@@ -346,12 +379,17 @@ fn allows(
     })
 }
 
-fn matching(operator: &Operator, signals: Tensor<4>, nonzeros: usize) -> Result<Tensor<4>> {
+fn matching(
+    operator: &Operator,
+    signals: Tensor<4>,
+    nonzeros: usize,
+    observer: Option<&dyn Observer>,
+) -> Result<Tensor<4>> {
     if nonzeros == 0 {
         return Ok(Tensor::zeros(operator.code().batched(signals.dims()[0]), &operator.device()));
     }
     let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init()?;
-    Ok(pursuit.solve(&Problem::new(operator, signals)?)?.codes)
+    Ok(pursuit.solve(&Problem::new(operator, signals)?.watched_by(observer))?.codes)
 }
 
 /// Rows that are alike in something.
