@@ -452,7 +452,7 @@ fn features(
             found_before += part.count;
             continue;
         }
-        let found = extract(&part, part.count, encoder, &row.pooling, |done| {
+        let found = extract(&part, part.count, encoder, &row.pooling, None, |done| {
             if said.elapsed().as_secs() >= 15 {
                 said = Instant::now();
                 let done = first + done;

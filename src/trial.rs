@@ -5,7 +5,7 @@ use crate::model::geometry::{LayerGeometry, LayerShape, Pair};
 use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, ModelConfig, Operator};
 use crate::pursuit::{
-    Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
+    Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, Observer,
     OrthogonalMatchingPursuitConfig, Problem, Pursuit, SignalReport, Threshold,
 };
 use crate::theory::{DictionaryProfile, Errors, Levels, ModelProfile, Noise, Promise, Theorem, bounds};
@@ -108,6 +108,30 @@ impl Known {
 /// # Errors
 /// What the pursuits refuse.
 pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signals: &[Known]) -> Result<Vec<Trial>> {
+    watched(theorem, profile, operator, signals, None)
+}
+
+/// [`run`], which the observer may end.
+///
+/// # Errors
+/// As [`run`]; [`crate::error::Error::Interrupted`].
+pub fn run_watched(
+    theorem: &Theorem,
+    profile: &ModelProfile,
+    operator: &Operator,
+    signals: &[Known],
+    observer: &dyn Observer,
+) -> Result<Vec<Trial>> {
+    watched(theorem, profile, operator, signals, Some(observer))
+}
+
+fn watched(
+    theorem: &Theorem,
+    profile: &ModelProfile,
+    operator: &Operator,
+    signals: &[Known],
+    observer: Option<&dyn Observer>,
+) -> Result<Vec<Trial>> {
     let promises: Vec<Promise> =
         signals.iter().map(|known| theorem.promise(profile, &known.levels, &known.noise)).collect();
     // What is promised nothing is not run.
@@ -116,7 +140,10 @@ pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signa
         let values = layer.code.len().saturating_mul(layer.signal.len());
         values > MAX_MATRIX
     });
-    let found = if too_large { Vec::new() } else { estimates(theorem, profile, operator, signals, &open, &promises)? };
+    let found = match too_large {
+        true => Vec::new(),
+        false => estimates(theorem, profile, operator, signals, (&open, &promises), observer)?,
+    };
     let missing = if too_large { Unmeasured::TooLarge } else { Unmeasured::NotFound };
     let mut trials: Vec<Trial> = promises
         .into_iter()
@@ -210,13 +237,13 @@ fn estimates(
     profile: &ModelProfile,
     operator: &Operator,
     signals: &[Known],
-    open: &[usize],
-    promises: &[Promise],
+    (open, promises): (&[usize], &[Promise]),
+    observer: Option<&dyn Observer>,
 ) -> Result<Vec<Estimates>> {
     if open.is_empty() {
         return Ok(Vec::new());
     }
-    let problem = || Problem::new(operator, stacked(operator, signals, open));
+    let problem = || Ok(Problem::new(operator, stacked(operator, signals, open))?.watched_by(observer));
     let basis = BasisPursuitConfig { gap: GAP, max_iterations: ITERATIONS, nonnegative: false };
     match theorem {
         Theorem::ModelProjection | Theorem::GreedyProjection => {
@@ -224,7 +251,8 @@ fn estimates(
             grouped(open, deepest)
                 .into_iter()
                 .map(|(nonzeros, rows)| {
-                    let (codes, reports) = matching(operator, stacked(operator, signals, &rows), nonzeros)?;
+                    let signals = stacked(operator, signals, &rows);
+                    let (codes, reports) = matching(operator, signals, nonzeros, observer)?;
                     Ok(Estimates::new(rows, operator.propagate(codes), &reports))
                 })
                 .collect()
@@ -237,7 +265,8 @@ fn estimates(
                 let mut below = stacked(operator, signals, &rows);
                 let mut found = Estimates { missed: vec![None; rows.len()], rows, layers: Vec::new() };
                 for (layer, nonzeros) in operator.layers().iter().zip(nonzeros) {
-                    let (codes, reports) = matching(layer, layer.signal_shaped(operator.flat(below)), nonzeros)?;
+                    let signals = layer.signal_shaped(operator.flat(below));
+                    let (codes, reports) = matching(layer, signals, nonzeros, observer)?;
                     found.push(codes.clone(), &reports);
                     below = codes;
                 }
@@ -260,7 +289,8 @@ fn estimates(
                 None => {
                     let dictionary = &profile.effective[profile.depth() - 1];
                     let signals = stacked(operator, signals, open);
-                    let (codes, reports) = normalised_basis_pursuit(operator, dictionary, signals, lambda, &basis)?;
+                    let with = (operator, dictionary);
+                    let (codes, reports) = normalised_basis_pursuit(with, signals, lambda, &basis, observer)?;
                     (operator.propagate(codes), reports)
                 }
             };
@@ -284,7 +314,8 @@ fn estimates(
                 let mut found = Estimates { rows: open.to_vec(), layers: Vec::new(), missed: vec![None; open.len()] };
                 for (index, (layer, own)) in operator.layers().iter().zip(&profile.own).enumerate() {
                     let signals = layer.signal_shaped(operator.flat(below));
-                    let (codes, reports) = normalised_basis_pursuit(layer, own, signals, lambda(index + 1), &basis)?;
+                    let lambda = lambda(index + 1);
+                    let (codes, reports) = normalised_basis_pursuit((layer, own), signals, lambda, &basis, observer)?;
                     found.push(codes.clone(), &reports);
                     below = codes;
                 }
@@ -320,11 +351,11 @@ fn estimates(
 /// Basis pursuit over the matrix of a layer, or of a whole cascade, whose columns are brought to unit norm, each by itself; the codes
 /// belong to the columns as they are.
 fn normalised_basis_pursuit(
-    layer: &Operator,
-    dictionary: &DictionaryProfile,
+    (layer, dictionary): (&Operator, &DictionaryProfile),
     signals: Tensor<4>,
     lambda: Lambda,
     basis: &BasisPursuitConfig,
+    observer: Option<&dyn Observer>,
 ) -> Result<(Tensor<4>, Vec<SignalReport>)> {
     let (signal, places) = (layer.signal(), (0..layer.code().len()).collect::<Vec<_>>());
     // A column of zeros stays one, and is never chosen.
@@ -336,7 +367,7 @@ fn normalised_basis_pursuit(
     let filters = columns.reshape([places.len(), signal.channels, signal.height, signal.width]);
     let model = Mlcsc::from_filters(ModelConfig::new(signal, vec![shape]), vec![filters])?;
     let operator = model.operator(signal, Application::Auto)?;
-    let problem = Problem::new(&operator, signals)?.with_lambda(lambda)?;
+    let problem = Problem::new(&operator, signals)?.with_lambda(lambda)?.watched_by(observer);
     let found = Algorithm::Auto.init_for(basis, &problem)?.solve(&problem)?;
     Ok((layer.code_shaped(operator.flat(found.codes) / lengths.unsqueeze_dim(0)), found.reports))
 }
@@ -384,13 +415,18 @@ fn allows(
     })
 }
 
-fn matching(operator: &Operator, signals: Tensor<4>, nonzeros: usize) -> Result<(Tensor<4>, Vec<SignalReport>)> {
+fn matching(
+    operator: &Operator,
+    signals: Tensor<4>,
+    nonzeros: usize,
+    observer: Option<&dyn Observer>,
+) -> Result<(Tensor<4>, Vec<SignalReport>)> {
     if nonzeros == 0 {
         let codes = Tensor::zeros(operator.code().batched(signals.dims()[0]), &operator.device());
         return Ok((codes, Vec::new()));
     }
     let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init()?;
-    let found = pursuit.solve(&Problem::new(operator, signals)?)?;
+    let found = pursuit.solve(&Problem::new(operator, signals)?.watched_by(observer))?;
     Ok((found.codes, found.reports))
 }
 

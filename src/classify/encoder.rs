@@ -18,7 +18,7 @@ use crate::model::normalization::Normalization;
 use crate::model::sparse::to_host;
 use crate::model::{Application, Mlcsc, Operator};
 use crate::pursuit::convergence::{Convergence, Tally};
-use crate::pursuit::{BasisPursuitConfig, Lambda, Problem, Pursuit, Recipe};
+use crate::pursuit::{BasisPursuitConfig, Lambda, Observer, Problem, Pursuit, Recipe};
 use crate::text::counted;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
@@ -40,14 +40,14 @@ pub trait Encoder {
     /// The device that signals are to be on.
     fn device(&self) -> Device;
 
-    /// Codes a batch of signals.
+    /// Codes a batch of signals; `observer`, where there is one, may end a pursuit.
     ///
     /// # Shapes
     /// - signals: `[n, channels, height, width]`; out: `[n, channels, height, width]` as [`Self::maps`] says, one tensor per map.
     ///
     /// # Errors
-    /// Signals that the encoder cannot take.
-    fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>>;
+    /// Signals that the encoder cannot take; [`Error::Interrupted`] where the observer ended it.
+    fn encode(&self, signals: Tensor<4>, observer: Option<&dyn Observer>) -> Result<Vec<Tensor<4>>>;
 
     /// How many of the signals (with [`WindowEncoder`]: of the windows) coded so far came to the gap that was asked for. Default: none
     /// was coded by a pursuit that is told one.
@@ -65,15 +65,17 @@ const LARGEST_BATCH: usize = 512;
 /// Features that are held at most: 16 GiB.
 const MAX_FEATURES: u64 = 1 << 32;
 
-/// Features of the first `count` signals of a source; `progress` is told how many are done and ends it, with `None`, by `false`.
+/// Features of the first `count` signals of a source; `progress` is told how many are done and ends it, with `None`, by `false`;
+/// `observer`, where there is one, may end the pursuit on a batch.
 ///
 /// # Errors
-/// Signals that cannot be read or coded; more than 2³² features.
+/// Signals that cannot be read or coded; more than 2³² features; [`Error::Interrupted`] where the observer ended it.
 pub fn extract(
     source: &dyn Source,
     count: usize,
     encoder: &dyn Encoder,
     pooling: &PoolingConfig,
+    observer: Option<&dyn Observer>,
     mut progress: impl FnMut(usize) -> bool,
 ) -> Result<Option<Features>> {
     pooling.check()?;
@@ -93,7 +95,7 @@ pub fn extract(
         let mut pixels = vec![0.0; indices.len() * shape.len()];
         source.read(&indices, &mut pixels)?;
         let signals = Tensor::from_data(TensorData::new(pixels, shape.batched(indices.len())), &encoder.device());
-        let codes: Vec<Vec<f32>> = encoder.encode(signals)?.into_iter().map(to_host).collect();
+        let codes: Vec<Vec<f32>> = encoder.encode(signals, observer)?.into_iter().map(to_host).collect();
         let out = &mut values[start * columns..][..indices.len() * columns];
         out.par_chunks_mut(columns).enumerate().for_each(|(index, mut out)| {
             for ((map, codes), &len) in maps.iter().zip(&codes).zip(&lens) {
@@ -155,9 +157,9 @@ impl Encoder for SignalEncoder {
         self.operator.device()
     }
 
-    fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+    fn encode(&self, signals: Tensor<4>, observer: Option<&dyn Observer>) -> Result<Vec<Tensor<4>>> {
         let (signals, _) = self.normalization.apply(signals);
-        let found = self.recipe.solve(self.pursuit.as_ref(), &self.operator, signals, 0)?;
+        let found = self.pursuit.solve(&self.recipe.problem(&self.operator, signals, 0)?.watched_by(observer))?;
         self.tally.add(&found.reports);
         let representations = found.representations(&self.operator);
         Ok(self.layers.iter().map(|&layer| representations[layer - 1].clone()).collect())
@@ -199,7 +201,7 @@ impl Encoder for NetworkEncoder<'_> {
         self.device.clone()
     }
 
-    fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+    fn encode(&self, signals: Tensor<4>, _: Option<&dyn Observer>) -> Result<Vec<Tensor<4>>> {
         let codes = self.network.representations(signals)?;
         Ok(self.layers.iter().map(|&layer| codes[layer - 1].clone()).collect())
     }
@@ -334,7 +336,7 @@ impl Encoder for WindowEncoder {
         self.stages[0].operator.device()
     }
 
-    fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+    fn encode(&self, signals: Tensor<4>, observer: Option<&dyn Observer>) -> Result<Vec<Tensor<4>>> {
         let dims = signals.dims();
         if dims != self.signal.batched(dims[0]) {
             return Err(Error::shape("signals", self.signal, format!("{dims:?}")));
@@ -347,7 +349,7 @@ impl Encoder for WindowEncoder {
             let windows = Tensor::from_data(TensorData::new(windows, shape.batched(count)), &self.device());
             let (windows, _) = self.normalization.apply(windows);
             let problem = Problem::new(&stage.operator, windows)?.with_lambda(stage.lambda.batch(0, count))?;
-            let found = stage.pursuit.solve(&problem)?;
+            let found = stage.pursuit.solve(&problem.watched_by(observer))?;
             self.tally.add(&found.reports);
             let codes = found.codes;
             // From one row per position to one map per atom.
@@ -384,14 +386,14 @@ impl Encoder for DeskewingEncoder<'_> {
         self.encoder.device()
     }
 
-    fn encode(&self, signals: Tensor<4>) -> Result<Vec<Tensor<4>>> {
+    fn encode(&self, signals: Tensor<4>, observer: Option<&dyn Observer>) -> Result<Vec<Tensor<4>>> {
         let dims = signals.dims();
         let [_, channels, height, width] = dims;
         let mut upright = to_host(signals.clone());
         deskew(&mut upright, SignalShape::new(channels, height, width));
         let upright = Tensor::from_data(TensorData::new(upright, dims), &self.device());
-        let mut codes = self.encoder.encode(signals)?;
-        codes.extend(self.encoder.encode(upright)?);
+        let mut codes = self.encoder.encode(signals, observer)?;
+        codes.extend(self.encoder.encode(upright, observer)?);
         Ok(codes)
     }
 
@@ -446,7 +448,7 @@ mod tests {
         let shapes: Vec<_> = encoder.maps().iter().map(|map| map.shape).collect();
         assert_eq!(shapes, [SignalShape::new(9, 4, 4), SignalShape::new(6, 5, 5)]);
         let signals: Tensor<4> = Tensor::random(shape.batched(3), Distribution::Default, &model.device());
-        let codes = encoder.encode(signals.clone()).unwrap();
+        let codes = encoder.encode(signals.clone(), None).unwrap();
         for (codes, layer, lambda) in codes
             .into_iter()
             .zip([(2, 0.8), (1, 0.8 * 3.0 / 5.0)])
@@ -505,8 +507,8 @@ mod tests {
         deskew(&mut upright, shape);
         assert!(upright != to_host(signals.clone()));
         let upright = Tensor::from_data(TensorData::new(upright, shape.batched(3)), &model.device());
-        let expected = [alone.encode(signals.clone()).unwrap(), alone.encode(upright).unwrap()].concat();
-        let found = both.encode(signals).unwrap();
+        let expected = [alone.encode(signals.clone(), None).unwrap(), alone.encode(upright, None).unwrap()].concat();
+        let found = both.encode(signals, None).unwrap();
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.into_iter().zip(expected) {
             assert_eq!(to_host(found), to_host(expected));

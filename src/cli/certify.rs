@@ -2,8 +2,8 @@
 
 use super::coding::{Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
 use super::data::{InputArgs, Signals};
-use super::output;
 use super::output::{counted, number, table};
+use super::{interrupt, output};
 use crate::error::{Error, Result};
 use crate::model::sample::{add_noise, generator};
 use crate::model::sparse::to_host;
@@ -16,6 +16,9 @@ use crate::trial::{self, Known, Trial};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+
+/// How an interruption leaves things.
+const UNFINISHED: &str = "nothing was certified";
 
 /// Code signals and say what is proven about their codes
 ///
@@ -124,8 +127,10 @@ impl CertifyArgs {
                     .map(|known| Some(Drawn { noise: known.noise, of_length: Vec::new(), of_patches: Vec::new() }))
                     .collect();
                 for theorem in Theorem::all() {
-                    let [of_length, of_patches] =
-                        [&of_length, &of_patches].map(|known| trial::run(&theorem, &profile, operator, known));
+                    let [of_length, of_patches] = [&of_length, &of_patches].map(|known| {
+                        let watched = trial::run_watched(&theorem, &profile, operator, known, &interrupt::Unseen);
+                        interrupt::named(watched, UNFINISHED)
+                    });
                     for (drawn, (of_length, of_patches)) in
                         drawn.iter_mut().flatten().zip(of_length?.into_iter().zip(of_patches?))
                     {
@@ -138,6 +143,7 @@ impl CertifyArgs {
             let (normalised, codes) = (normalised.chunks_exact(shape.len()), to_host(batch.pursued.codes));
             let codes = codes.chunks_exact(operator.code().len());
             for ((levels, drawn), (signal, code)) in levels.into_iter().zip(drawn).zip(normalised.zip(codes)) {
+                interrupt::check(UNFINISHED)?;
                 let residual = profile.distance(signal, code);
                 let certificate = Certificate::new(&profile, levels, residual, noise, &Theorem::all());
                 certified.push(Certified { certificate, drawn });

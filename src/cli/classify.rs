@@ -242,11 +242,12 @@ impl ClassifyArgs {
         };
         let progress = Progress::new("coding", "signals", count as u64);
         let mut done = 0;
-        let features = extract(source, count, encoder, &self.pooling(), |now| {
+        let features = extract(source, count, encoder, &self.pooling(), Some(&progress), |now| {
             progress.advance((now - done) as u64);
             done = now;
             !interrupt::interrupted()
-        })?;
+        });
+        let features = interrupt::named(features, UNFINISHED)?;
         let mut features = features.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))?;
         features.raise(self.power).map_err(named)?;
         Ok(Half { features, labels: labels[..count].to_vec() })

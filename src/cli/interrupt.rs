@@ -4,6 +4,7 @@
 //! shell without job control keeps Ctrl-C from what it started in the background.
 
 use crate::error::{Error, Result};
+use crate::pursuit::Observer;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -73,6 +74,16 @@ impl Ignored {
 /// Whether Ctrl-C was pressed since [`watch`].
 pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Ctrl-C ends a pursuit of which nobody is told how far it is.
+#[derive(Debug)]
+pub struct Unseen;
+
+impl Observer for Unseen {
+    fn is_cancelled(&self) -> bool {
+        interrupted()
+    }
 }
 
 /// An interruption is named by how things were left, whoever noticed it.

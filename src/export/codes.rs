@@ -265,7 +265,9 @@ impl CodesWriter {
         }
         let (means, scales, smooth) = (undo.means(count), undo.scales(count), undo.smooth());
         let so_far = if smooth.is_some() { group.smooth } else { 0 };
-        if smooth.as_ref().is_some_and(|smooth| smooth.dims() != group.signal.batched(count) || so_far != group.reports.len())
+        if smooth
+            .as_ref()
+            .is_some_and(|smooth| smooth.dims() != group.signal.batched(count) || so_far != group.reports.len())
             || (smooth.is_none() && group.smooth > 0)
         {
             return Err(Error::shape("signals to write", "smooth components of all of them or of none", "others"));
@@ -409,8 +411,11 @@ impl CodesReader {
                 Some(BatchedArray::new(array, signal.len(), file)?)
             }
             (Some(array), _) => {
-                let expected = signal.map_or("signal_shape beside it".into(), |signal| format!("{:?}", signal.batched(count)));
-                return Err(file.broken(format!("{} of shape {:?} where {expected} is needed", array.name, array.shape)));
+                let expected =
+                    signal.map_or("signal_shape beside it".into(), |signal| format!("{:?}", signal.batched(count)));
+                return Err(
+                    file.broken(format!("{} of shape {:?} where {expected} is needed", array.name, array.shape))
+                );
             }
             (None, _) => None,
         };
@@ -1045,7 +1050,9 @@ mod tests {
                 let message = match open(&path, 1) {
                     Err(error) => error.to_string(),
                     // An archive is read from its end: damage at the start shows when values are read.
-                    Ok(reader) => reader.for_each(1, &crate::device::named(None).unwrap(), |_, _| Ok(())).unwrap_err().to_string(),
+                    Ok(reader) => {
+                        reader.for_each(1, &crate::device::named(None).unwrap(), |_, _| Ok(())).unwrap_err().to_string()
+                    }
                 };
                 assert!(message.contains(name) && !message.contains('\n'), "{message}");
             }
@@ -1053,7 +1060,8 @@ mod tests {
         let path = folder.path().join("nan.safetensors");
         let array = NamedArray::floats("gamma_1", &[1, 1, 1, 1], &[f32::NAN]);
         arrays::write_safetensors(&path, None, vec![array]).unwrap();
-        let error = open(&path, 1).unwrap().for_each(1, &crate::device::named(None).unwrap(), |_, _| Ok(())).unwrap_err();
+        let error =
+            open(&path, 1).unwrap().for_each(1, &crate::device::named(None).unwrap(), |_, _| Ok(())).unwrap_err();
         assert!(error.to_string().contains("NaN"));
     }
 }

@@ -107,7 +107,8 @@ fn wide(windows_of: &LayerGeometry) -> LayerGeometry {
     let positions = |axis: usize, extent: usize| ((WIDE - 1) * kernel[axis] / stride[axis] + 1).min(extent);
     let positions = [positions(0, code.height), positions(1, code.width)];
     let reach = reach_within(kernel, stride, positions);
-    let overlaps = reach.iter().try_fold(code.channels * code.channels, |product, reach| product.checked_mul(2 * reach + 1));
+    let overlaps =
+        reach.iter().try_fold(code.channels * code.channels, |product, reach| product.checked_mul(2 * reach + 1));
     if reach == [0, 0] || overlaps.is_none_or(|overlaps| overlaps > MAX_OVERLAPS) {
         return windows_of.clone();
     }
@@ -147,11 +148,7 @@ fn learn_stage(
         let data = TensorData::new(signals.clone(), operator.signal().batched(batch));
         let tensor = Tensor::from_data(data, sampler.device);
         let lambda = Lambda::Relative(learning.initialization.lambda_relative);
-        let pursued = Algorithm::Auto.init(&pursuit, &operator)?.pursue(
-            &operator,
-            tensor.clone(),
-            &lambda,
-        )?;
+        let pursued = Algorithm::Auto.init(&pursuit, &operator)?.pursue(&operator, tensor.clone(), &lambda)?;
         let codes: Vec<f32> = to_host(pursued.codes.clone());
         let weight = ((step + 1) as f32).powf(-learning.pursuit.forgetting);
         statistics.add(&signals, &codes, cascade.atoms(), weight, sampler.device);

@@ -82,7 +82,9 @@ impl Undo {
     /// # Errors
     /// Not as many scales or smooth components as means.
     pub fn from_parts(means: Vec<f32>, scales: Vec<f32>, smooth: Option<Tensor<4>>, device: &Device) -> Result<Self> {
-        for (what, found) in [("scales", Some(scales.len())), ("smooth components", smooth.as_ref().map(|s| s.dims()[0]))] {
+        for (what, found) in
+            [("scales", Some(scales.len())), ("smooth components", smooth.as_ref().map(|s| s.dims()[0]))]
+        {
             if let Some(found) = found.filter(|found| *found != means.len()) {
                 let expected = format!("{}, one a mean", means.len());
                 return Err(Error::shape(format!("{what} of normalised signals"), expected, found));
@@ -203,7 +205,10 @@ mod tests {
                     for neighbour in [row.wrapping_sub(1), row + 1].into_iter().filter(|index| *index < extent) {
                         found += SMOOTHNESS * (at(row) - at(neighbour));
                     }
-                    assert!((found - f64::from(u8::from(row == column))).abs() < 1e-5, "{extent}: {row} {column} {found}");
+                    assert!(
+                        (found - f64::from(u8::from(row == column))).abs() < 1e-5,
+                        "{extent}: {row} {column} {found}"
+                    );
                 }
             }
         }
@@ -232,7 +237,8 @@ mod tests {
         let (flat, _) = Normalization::HighPass.apply(Tensor::ones([1, 2, 6, 9], &device) * 0.7);
         assert!(to_host(flat).iter().all(|value| value.abs() < 1e-6));
         let edge: Vec<f32> = (0..400).map(|index| f32::from(u8::from(index % 20 >= 10))).collect();
-        let (edge, _) = Normalization::HighPass.apply(Tensor::from_data(TensorData::new(edge, [1, 1, 20, 20]), &device));
+        let (edge, _) =
+            Normalization::HighPass.apply(Tensor::from_data(TensorData::new(edge, [1, 1, 20, 20]), &device));
         let edge = to_host(edge);
         assert!(edge[10] > 0.35 && edge[9] < -0.35 && edge[0].abs() < 0.02, "{:?}", &edge[..20]);
     }

@@ -19,9 +19,10 @@ use crate::model::simd::vectorised;
 /// Non-zeros up to which a support is worth its Cholesky factor.
 const MAX_SUPPORT: usize = 2048;
 
-/// An atom whose part outside the span of the support has less than this part of its energy depends on the support: atoms of `f32`
-/// that differ by rounding do, those that differ by 1e-6 don't.
-const DEPENDENT: f64 = 1e-14;
+/// An atom whose part outside the span of the support has less than this part of its energy depends on the support. At first atoms
+/// that differ by less than 1e-5 do: to tell them apart takes many moves, which gain next to nothing. Where the gap asked for is
+/// that small, atoms of `f32` that differ by rounding do, those that differ by 1e-6 don't.
+const DEPENDENT: [f64; 2] = [1e-10, 1e-14];
 
 /// By how much that part grows each time that an ill-conditioned support has to be built anew, and how often it may be.
 const MORE_DEPENDENT: f64 = 100.0;
@@ -37,8 +38,12 @@ const SETTLED: f64 = 1e-10;
 /// Solutions of one linear system that correct each other's rounding, at most.
 const CORRECTIONS: usize = 5;
 
-/// Part of λ by which a correlation may exceed it without violating optimality.
-const VIOLATION: f64 = 1e-9;
+/// Part of λ by which a correlation may exceed it without violating optimality, as a part of the gap asked for: once the support has
+/// settled, the relative gap is no larger than the largest of these parts.
+const VIOLATION: f64 = 0.3;
+
+/// Part of its size by which two correlations are taken to be those of copies of one atom.
+const EQUAL: f64 = 1e-12;
 
 /// Part of its size by which a support may grow at once.
 const GROWTH: usize = 4;
@@ -51,7 +56,7 @@ struct ActiveSet<'a> {
     columns: &'a Columns<'a>,
     lambda: f64,
     nonnegative: bool,
-    /// [`DEPENDENT`], or more once rounding got in the way.
+    /// The first of [`DEPENDENT`], then the second, or more once rounding got in the way.
     dependent: f64,
     support: Vec<usize>,
     values: Vec<f64>,
@@ -95,7 +100,7 @@ pub(super) fn finish(
         columns,
         lambda: f64::from(lambda),
         nonnegative: config.nonnegative,
-        dependent: DEPENDENT,
+        dependent: DEPENDENT[0],
         support: Vec::new(),
         values: Vec::new(),
         signs: Vec::new(),
@@ -104,8 +109,8 @@ pub(super) fn finish(
         samples: vec![0.0; signal.len()],
     };
     let nonzeros = code.iter().enumerate().filter(|(_, value)| **value != 0.0);
-    set.start_from(signal, nonzeros.map(|(place, &value)| (place, f64::from(value))).collect())?;
-    let mut rebuilds = 0;
+    set.start_from(signal, nonzeros.map(|(place, &value)| (place, f64::from(value))).collect(), &cancelled)?;
+    let (mut fine, mut rebuilds) = (false, 0);
     let mut correlations = vec![0.0; code.len()];
     let mut iterations = iterations;
     let mut before = f64::INFINITY;
@@ -126,14 +131,19 @@ pub(super) fn finish(
         };
         single = !progress;
         before = before.min(certificate.objective);
-        let entered = stop.is_none() && set.admit(&correlations, single)?;
+        let entered = stop.is_none() && set.admit(&correlations, gap, single)?;
         if stop.is_some() || !entered {
             let stop = stop.unwrap_or(StopReason::FixedPoint);
+            if stop == StopReason::FixedPoint && !fine {
+                (fine, set.dependent) = (true, DEPENDENT[1]);
+                (single, before) = (false, f64::INFINITY);
+                continue;
+            }
             if stop == StopReason::FixedPoint && rebuilds < REBUILDS {
                 rebuilds += 1;
                 set.dependent *= MORE_DEPENDENT;
                 let present = set.support.iter().copied().zip(set.values.iter().copied());
-                set.start_from(signal, present.filter(|(_, value)| *value != 0.0).collect())?;
+                set.start_from(signal, present.filter(|(_, value)| *value != 0.0).collect(), &cancelled)?;
                 (single, before) = (false, f64::INFINITY);
                 continue;
             }
@@ -143,8 +153,14 @@ pub(super) fn finish(
 }
 
 impl ActiveSet<'_> {
-    /// Takes the non-zeros of a code, largest first, and exchanges those that depend on the others.
-    fn start_from(&mut self, signal: &[f32], mut start: Vec<(usize, f64)>) -> Option<()> {
+    /// Takes the non-zeros of a code, largest first, and exchanges those that depend on the others; no more of them when `cancelled`
+    /// says so.
+    fn start_from(
+        &mut self,
+        signal: &[f32],
+        mut start: Vec<(usize, f64)>,
+        cancelled: &impl Fn() -> bool,
+    ) -> Option<()> {
         start.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
         self.support.clear();
         self.values.clear();
@@ -156,6 +172,10 @@ impl ActiveSet<'_> {
             self.take_out(place, -value);
         }
         for &(place, value) in &start {
+            if cancelled() {
+                self.take_out(place, value);
+                continue;
+            }
             match self.entry(place) {
                 Some(Entry::Independent(row)) => self.push(place, value, value.signum(), row)?,
                 Some(Entry::Dependent(combination)) => {
@@ -181,22 +201,15 @@ impl ActiveSet<'_> {
     fn entry(&mut self, place: usize) -> Option<Entry> {
         let (columns, samples) = (self.columns, &mut self.samples);
         samples.fill(0.0);
-        columns.for_each_line(place, |first, entries| {
-            samples[first..].iter_mut().zip(entries).for_each(|(sample, &entry)| *sample = f64::from(entry));
-        });
-        let mut row = vec![0.0; self.support.len() + 1];
-        let energy = columns.inner_wide(place, samples);
+        columns.add_wide([(place, 1.0)].into_iter(), samples);
+        let energy = square(samples);
         if energy <= 0.0 {
             return None;
         }
+        let mut row = vec![0.0; self.support.len() + 1];
         columns.inner_wide_each(&self.support, samples, &mut row);
-        let mut pivot = energy;
-        for index in 0..self.support.len() {
-            let own = &self.factor[index];
-            let value = (row[index] - dot(&own[..index], &row[..index])) / own[index];
-            row[index] = value;
-            pivot -= value * value;
-        }
+        self.solve_lower(&mut row[..self.support.len()]);
+        let mut pivot = energy - square(&row[..self.support.len()]);
         let mut combination = None;
         if pivot <= CANCELLED * energy {
             let mut values = row[..self.support.len()].to_vec();
@@ -222,7 +235,7 @@ impl ActiveSet<'_> {
         for _ in 0..CORRECTIONS {
             let negative: Vec<f64> = combination.iter().map(|value| -value).collect();
             self.synthesize(&negative, Some((place, 1.0)));
-            let energy = dot(&self.samples, &self.samples);
+            let energy = square(&self.samples);
             if energy >= 0.25 * least || energy <= self.dependent * whole {
                 return energy.min(least);
             }
@@ -235,22 +248,39 @@ impl ActiveSet<'_> {
         least
     }
 
+    /// Solves Lx = b in place.
+    fn solve_lower(&self, values: &mut [f64]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                for index in 0..values.len() {
+                    let own = &self.factor[index];
+                    values[index] = (values[index] - dot(&own[..index], &values[..index])) / own[index];
+                }
+            },
+        );
+    }
+
     /// Solves Lᵀx = b in place.
     fn solve_upper(&self, values: &mut [f64]) {
-        for index in (0..values.len()).rev() {
-            let value = values[index] / self.factor[index][index];
-            values[index] = value;
-            let own = &self.factor[index][..index];
-            values[..index].iter_mut().zip(own).for_each(|(other, factor)| *other -= value * factor);
-        }
+        vectorised(
+            #[inline(always)]
+            || {
+                for index in (0..values.len()).rev() {
+                    let own = &self.factor[index];
+                    let value = values[index] / own[index];
+                    values[index] = value;
+                    for (other, factor) in values[..index].iter_mut().zip(own) {
+                        *other -= value * factor;
+                    }
+                }
+            },
+        );
     }
 
     /// Solves LLᵀx = b in place.
     fn solve(&self, values: &mut [f64]) {
-        for index in 0..values.len() {
-            let own = &self.factor[index];
-            values[index] = (values[index] - dot(&own[..index], &values[..index])) / own[index];
-        }
+        self.solve_lower(values);
         self.solve_upper(values);
     }
 
@@ -273,7 +303,7 @@ impl ActiveSet<'_> {
         // Every later row has one entry too many: rotations turn it into the one before.
         for column in index..self.factor.len() {
             let (a, b) = (self.factor[column][column], self.factor[column][column + 1]);
-            let length = a.hypot(b);
+            let length = (a * a + b * b).sqrt();
             let (cosine, sine) = (a / length, b / length);
             for row in &mut self.factor[column..] {
                 let (x, y) = (row[column], row[column + 1]);
@@ -288,22 +318,14 @@ impl ActiveSet<'_> {
     /// one of them is zero. Does nothing where none would be.
     fn exchange(&mut self, place: usize, value: f64, sign: f64, direction: f64, combination: &[f64]) -> Option<()> {
         let own = if value * direction < 0.0 { value.abs() } else { f64::INFINITY };
-        let (mut length, mut leaving) = (own, None);
-        for (index, (&value, &part)) in self.values.iter().zip(combination).enumerate() {
-            let change = -direction * part;
-            if self.signs[index] * change < 0.0 {
-                let until = value.abs() / change.abs();
-                if until < length {
-                    (length, leaving) = (until, Some(index));
-                }
-            }
-        }
+        let mut moved: Vec<f64> = combination.iter().map(|part| -direction * part).collect();
+        let (length, leaving) = self.first_zero(&moved, own);
         if !length.is_finite() {
             self.take_out(place, value);
             return Some(());
         }
         let change = direction * length;
-        let moved: Vec<f64> = combination.iter().map(|part| -change * part).collect();
+        moved.iter_mut().for_each(|moved| *moved *= length);
         self.values.iter_mut().zip(&moved).for_each(|(value, change)| *value += change);
         // What rounding leaves of Dδ is taken into the residual.
         self.synthesize(&moved, Some((place, change)));
@@ -325,6 +347,18 @@ impl ActiveSet<'_> {
         }
     }
 
+    /// How far along a direction the first coefficient becomes zero, and which one; `longest`, where that is shorter.
+    fn first_zero(&self, direction: &[f64], longest: f64) -> (f64, Option<usize>) {
+        let (mut length, mut leaving) = (longest, None);
+        for (index, (&value, &change)) in self.values.iter().zip(direction).enumerate() {
+            // Of its sign, or zero already.
+            if self.signs[index] * change < 0.0 && value.abs() < length * change.abs() {
+                (length, leaving) = (value.abs() / change.abs(), Some(index));
+            }
+        }
+        (length, leaving)
+    }
+
     /// Takes what rounding has left of a coefficient that is to be zero out of the reconstruction.
     fn drop_value(&mut self, index: usize) {
         let rest = self.values[index];
@@ -335,30 +369,15 @@ impl ActiveSet<'_> {
     /// Takes an atom's part out of the reconstruction.
     fn take_out(&mut self, place: usize, value: f64) {
         if value != 0.0 {
-            let residual = &mut self.residual;
-            self.columns.for_each_line(place, |first, entries| {
-                let samples = residual[first..].iter_mut();
-                samples.zip(entries).for_each(|(sample, &entry)| *sample += value * f64::from(entry));
-            });
+            self.columns.add_wide([(place, value)].into_iter(), &mut self.residual);
         }
     }
 
     /// Dδ into the scratch samples.
     fn synthesize(&mut self, change: &[f64], one_more: Option<(usize, f64)>) {
         self.samples.fill(0.0);
-        let (columns, support, samples) = (self.columns, &self.support, &mut self.samples);
-        let all = support.iter().copied().zip(change.iter().copied()).chain(one_more);
-        vectorised(
-            #[inline(always)]
-            || {
-                for (place, value) in all.clone() {
-                    columns.for_each_line(place, |first, entries| {
-                        let samples = samples[first..].iter_mut();
-                        samples.zip(entries).for_each(|(sample, &entry)| *sample += value * f64::from(entry));
-                    });
-                }
-            },
-        );
+        let all = self.support.iter().copied().zip(change.iter().copied()).chain(one_more);
+        self.columns.add_wide(all, &mut self.samples);
     }
 
     /// Moves to the minimiser on the support, coefficients that change their sign leaving it on the way.
@@ -385,15 +404,9 @@ impl ActiveSet<'_> {
             }
             *iterations += 1;
             self.synthesize(&change, None);
-            let curvature = dot(&self.samples, &self.samples);
+            let curvature = square(&self.samples);
             let best = if curvature > 0.0 { -slope / curvature } else { 1.0 };
-            let (mut length, mut leaving) = (best, None);
-            for (index, (&value, &change)) in self.values.iter().zip(&change).enumerate() {
-                let until = -value / change;
-                if self.signs[index] * change < 0.0 && until <= length {
-                    (length, leaving) = (until, Some(index));
-                }
-            }
+            let (length, leaving) = self.first_zero(&change, best);
             self.values.iter_mut().zip(&change).for_each(|(value, change)| *value += length * change);
             self.residual.iter_mut().zip(&self.samples).for_each(|(residual, sample)| *residual -= length * sample);
             match leaving {
@@ -411,7 +424,7 @@ impl ActiveSet<'_> {
         let largest = correlations.iter().fold(0.0, |largest: f64, &value| largest.max(self.size(value)));
         let one_norm = self.values.iter().map(|value| value.abs()).sum();
         let code_correlation = self.support.iter().zip(&self.values).map(|(&place, value)| value * correlations[place]);
-        let energy = dot(&self.residual, &self.residual);
+        let energy = square(&self.residual);
         Certificate::new(self.lambda, energy, one_norm, code_correlation.sum(), largest)
     }
 
@@ -420,8 +433,8 @@ impl ActiveSet<'_> {
     }
 
     /// Takes in atoms that violate optimality, at most one where `single`. Returns whether there was one.
-    fn admit(&mut self, correlations: &[f64], single: bool) -> Option<bool> {
-        let limit = self.lambda * (1.0 + VIOLATION);
+    fn admit(&mut self, correlations: &[f64], gap: f64, single: bool) -> Option<bool> {
+        let limit = self.lambda * (1.0 + VIOLATION * gap);
         let mut active = self.support.clone();
         active.sort_unstable();
         let mut violators: Vec<(f64, usize)> = correlations
@@ -430,14 +443,20 @@ impl ActiveSet<'_> {
             .map(|(place, &correlation)| (self.size(correlation), place))
             .filter(|(size, place)| *size > limit && active.binary_search(place).is_err())
             .collect();
-        let room = if single { 1 } else { (self.support.len() / GROWTH).max(LEAST_GROWTH) };
         let first = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-        if violators.len() > room {
+        let room = (self.support.len() / GROWTH).max(LEAST_GROWTH);
+        if !single && violators.len() > room {
             violators.select_nth_unstable_by(room, first);
             violators.truncate(room);
         }
         violators.sort_unstable_by(first);
-        for &(_, place) in &violators {
+        let mut last = f64::INFINITY;
+        for &(size, place) in &violators {
+            // Copies of an atom correlate equally, and the first of them is as good as any other.
+            if last - size <= EQUAL * size {
+                continue;
+            }
+            last = size;
             let sign = correlations[place].signum();
             match self.entry(place) {
                 Some(Entry::Independent(row)) => self.push(place, 0.0, sign, row)?,
@@ -445,7 +464,10 @@ impl ActiveSet<'_> {
                 Some(Entry::Dependent(combination)) if 1.0 - sign * self.signed(&combination) < 0.0 => {
                     self.exchange(place, 0.0, sign, sign, &combination)?;
                 }
-                _ => {}
+                _ => continue,
+            }
+            if single {
+                break;
             }
         }
         Some(!violators.is_empty())
@@ -468,12 +490,9 @@ impl ActiveSet<'_> {
             code[place] = value as f32;
             let value = f64::from(code[place]);
             one_norm += value.abs();
-            self.columns.for_each_line(place, |first, entries| {
-                let samples = residual[first..].iter_mut();
-                samples.zip(entries).for_each(|(sample, &entry)| *sample -= value * f64::from(entry));
-            });
+            self.columns.add_wide([(place, -value)].into_iter(), &mut residual);
         }
-        let data_term = 0.5 * dot(&residual, &residual);
+        let data_term = 0.5 * square(&residual);
         let objective = data_term + self.lambda * one_norm;
         // The bound from below is that of the code before rounding.
         let distance = (objective - (certificate.objective - certificate.gap)).max(0.0);
@@ -489,6 +508,14 @@ impl ActiveSet<'_> {
             finished_by: None,
         }
     }
+}
+
+/// ‖values‖².
+fn square(values: &[f64]) -> f64 {
+    vectorised(
+        #[inline(always)]
+        || dot(values, values),
+    )
 }
 
 /// Inner product with partial sums, so that it vectorises.

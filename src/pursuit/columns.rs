@@ -293,7 +293,11 @@ impl<'a> Columns<'a> {
     pub(super) fn correlate_wide(&self, residual: &[f64], out: &mut [f64]) {
         vectorised(
             #[inline(always)]
-            || out.iter_mut().enumerate().for_each(|(place, out)| *out = self.inner_wide(place, residual)),
+            || {
+                for (place, out) in out.iter_mut().enumerate() {
+                    *out = self.inner_wide(place, residual);
+                }
+            },
         );
     }
 
@@ -301,7 +305,11 @@ impl<'a> Columns<'a> {
     pub(super) fn inner_wide_each(&self, places: &[usize], samples: &[f64], out: &mut [f64]) {
         vectorised(
             #[inline(always)]
-            || out.iter_mut().zip(places).for_each(|(out, &place)| *out = self.inner_wide(place, samples)),
+            || {
+                for (out, &place) in out.iter_mut().zip(places) {
+                    *out = self.inner_wide(place, samples);
+                }
+            },
         );
     }
 
@@ -309,8 +317,33 @@ impl<'a> Columns<'a> {
     #[inline(always)]
     pub(super) fn inner_wide(&self, place: usize, samples: &[f64]) -> f64 {
         let mut sum = 0.0;
-        self.for_each_line(place, |first, entries| sum += dot_wide(entries, &samples[first..][..entries.len()]));
+        self.for_each_line(
+            place,
+            #[inline(always)]
+            |first, entries| sum += dot_wide(entries, &samples[first..][..entries.len()]),
+        );
         sum
+    }
+
+    /// samples += Σ values · atoms, in `f64`.
+    pub(super) fn add_wide(&self, atoms: impl Iterator<Item = (usize, f64)> + Clone, samples: &mut [f64]) {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (place, value) in atoms.clone() {
+                    self.for_each_line(
+                        place,
+                        #[inline(always)]
+                        |first, entries| {
+                            let samples = &mut samples[first..][..entries.len()];
+                            for (sample, &entry) in samples.iter_mut().zip(entries) {
+                                *sample += value * f64::from(entry);
+                            }
+                        },
+                    );
+                }
+            },
+        );
     }
 
     /// Values of an atom that are not zero by construction.

@@ -131,7 +131,7 @@ impl OrthogonalMatchingPursuit {
         }
         let (positions, beyond) = (parts.positions(), parts.energies_beyond(problem));
         let mut growth = Growth::new(&parts.problem)?;
-        let stops = growth.grow_together(positions, &beyond, self.config.nonzeros, level);
+        let stops = growth.grow_together(positions, &beyond, self.config.nonzeros, level)?;
         let of_windows: Vec<SignalReport> =
             (0..parts.problem.count()).into_par_iter().map(|row| growth.report(row, stops[row / positions])).collect();
         let reports = of_windows.chunks_exact(positions).zip(&beyond).map(|(parts, beyond)| {
@@ -301,25 +301,36 @@ impl<'a> Growth<'a> {
 
     /// [`Self::grow_to`] where every `positions` signals are the windows of one, which has `nonzeros` at most and a residual that also
     /// holds what is beyond its windows: the best atom of all its windows comes next. Inner products are at hand.
-    fn grow_together(&mut self, positions: usize, beyond: &[f64], nonzeros: usize, level: f64) -> Vec<StopReason> {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    fn grow_together(
+        &mut self,
+        positions: usize,
+        beyond: &[f64],
+        nonzeros: usize,
+        level: f64,
+    ) -> Result<Vec<StopReason>> {
         let Means::InnerProducts { columns, correlations } = &self.means else {
             unreachable!("windows grow together where inner products are at hand");
         };
         let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
+        let work = &self.work;
         self.approximations
             .par_chunks_exact_mut(positions)
             .zip(correlations.par_chunks_exact(positions * code_len))
             .zip(self.signals.par_chunks_exact(positions * signal_len))
             .zip(beyond)
-            .map_init(Vec::new, |scratch, (((states, correlations), signals), &beyond)| {
+            .map(|(((states, correlations), signals), &beyond)| {
                 let of_window =
                     |at: usize| (&correlations[at * code_len..][..code_len], &signals[at * signal_len..][..signal_len]);
                 vectorised(
                     #[inline(always)]
-                    || grow_windows(states, columns, of_window, norms, beyond, (nonzeros, level), scratch),
+                    || grow_windows(states, columns, of_window, norms, beyond, (nonzeros, level), work),
                 )
             })
-            .collect()
+            .collect::<Option<_>>()
+            .ok_or_else(interrupted)
     }
 
     /// Adds one atom to each of the signals in `rows` (in ascending order) and projects them anew. Where the best atom depends on
@@ -406,6 +417,8 @@ impl<'a> Growth<'a> {
 ///
 /// - of_window: correlations with the atoms, and samples, of a window
 /// - beyond: energy of the samples that no window holds
+///
+/// `None` where the observer ended it.
 #[inline(always)]
 fn grow_windows<'a>(
     states: &mut [Approximation],
@@ -414,37 +427,54 @@ fn grow_windows<'a>(
     norms: &[f32],
     beyond: f64,
     (nonzeros, level): (usize, f64),
-    scratch: &mut Vec<f32>,
-) -> StopReason {
+    work: &Work,
+) -> Option<StopReason> {
     // Scores are not negative, so that they are in the order of their bits; of equal ones the first window comes first.
     let mut next: BinaryHeap<(u32, Reverse<usize>, usize)> = BinaryHeap::new();
+    let mut scratch = Vec::new();
     let mut candidate = |state: &mut Approximation, at: usize, next: &mut BinaryHeap<_>| {
         let (correlations, signal) = of_window(at);
-        if let Some((place, score)) = state.candidate(columns, correlations, signal, norms, scratch) {
+        if let Some((place, score)) = state.candidate(columns, correlations, signal, norms, &mut scratch) {
             next.push((score.to_bits(), Reverse(at), place));
         }
     };
-    states.iter_mut().enumerate().for_each(|(at, state)| candidate(state, at, &mut next));
+    for (at, state) in states.iter_mut().enumerate() {
+        if work.is_cancelled() {
+            return None;
+        }
+        candidate(state, at, &mut next);
+    }
+    // The whole is as much work as all windows are; atoms are told of in groups.
+    let windows = states.len() as f64;
+    let (group, mut told) = ((nonzeros / 64).max(1), 0.0);
     let first_score = next.peek().map_or(0.0, |&(score, ..)| f32::from_bits(score));
     let all = |states: &[Approximation]| beyond + states.iter().map(|state| state.residual_energy).sum::<f64>();
     let mut residual_energy = all(states);
     let (energy, mut count) = (residual_energy, 0);
-    loop {
+    let stop = loop {
         if residual_energy <= level {
-            return StopReason::Residual;
+            break StopReason::Residual;
         }
         if count >= nonzeros {
-            return StopReason::Nonzeros;
+            break StopReason::Nonzeros;
         }
-        let Some((score, Reverse(at), place)) = next.pop() else { return StopReason::Exhausted };
+        if work.is_cancelled() {
+            return None;
+        }
+        let Some((score, Reverse(at), place)) = next.pop() else { break StopReason::Exhausted };
         if f32::from_bits(score) <= NEGLIGIBLE_SCORE * first_score {
-            return StopReason::Exhausted;
+            break StopReason::Exhausted;
         }
         let state = &mut states[at];
         let (correlations, signal) = of_window(at);
         let before = state.residual_energy;
         if state.take(place, columns, correlations, signal) {
             count += 1;
+            if count % group == 0 {
+                let part = windows * group as f64 / nonzeros as f64;
+                work.advance(part.min(windows - told));
+                told += part;
+            }
         }
         residual_energy += state.residual_energy - before;
         candidate(state, at, &mut next);
@@ -452,7 +482,9 @@ fn grow_windows<'a>(
             // As a difference it would be rounding.
             residual_energy = all(states);
         }
-    }
+    };
+    work.advance(windows - told);
+    Some(stop)
 }
 
 /// Codes from supports and coefficients, `[n, m_L, h_L, w_L]`.

@@ -251,6 +251,12 @@ impl<'a> Problem<'a> {
         self.observer
     }
 
+    /// [`Self::with_observer`] where there is one.
+    pub(crate) fn watched_by(mut self, observer: Option<&'a dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
     /// Takes the observer of another problem.
     pub(crate) fn with_observer_of(mut self, other: &Self) -> Self {
         self.observer = other.observer;

@@ -7,14 +7,14 @@
 //! residual; finished signals leave the batch, so that they cost nothing any more.
 
 use super::duality::Certificate;
-use super::observer::Closing;
+use super::observer::{Closing, Work};
 use super::operation::{extrapolation, proximal_step};
 use super::{
     BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
     masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
-use crate::model::Operator;
+use crate::model::{Application, Operator};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -114,7 +114,7 @@ impl Pursuit for ProximalGradient {
         // The code to start from is looked at first: the zero code is the solution from λ_max on.
         let mut iterations = 0;
         loop {
-            let certificates = self.certify(operator, &state, &lambda);
+            let certificates = self.certify(operator, &state, &lambda, &work)?;
             let last = iterations >= self.config.basis.max_iterations;
             let (mut done, mut open) = (Vec::new(), Vec::new());
             for (position, (certificate, nonzeros)) in certificates.into_iter().enumerate() {
@@ -150,7 +150,7 @@ impl Pursuit for ProximalGradient {
             let until = (iterations + self.config.check_every).min(self.config.basis.max_iterations);
             while iterations < until {
                 work.check()?;
-                self.step(operator, &mut state, &learned, iterations);
+                self.step(operator, &mut state, &learned, iterations, &work)?;
                 iterations += 1;
             }
         }
@@ -165,7 +165,7 @@ impl Unrolled for ProximalGradient {
         let (mut state, _) = self.start(problem, learned)?;
         if problem.count() > 0 {
             for iteration in 0..iterations {
-                self.step(problem.operator(), &mut state, learned, iteration);
+                self.step(problem.operator(), &mut state, learned, iteration, &problem.work())?;
             }
         }
         Ok(problem.operator().code_shaped(state.codes))
@@ -203,12 +203,24 @@ impl ProximalGradient {
         Ok((state, lambda))
     }
 
-    fn step(&self, operator: &Operator, state: &mut State, learned: &Learned, iteration: usize) {
+    /// One iteration. On pictures of several megapixels half of one takes a good part of a second.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    fn step(
+        &self,
+        operator: &Operator,
+        state: &mut State,
+        learned: &Learned,
+        iteration: usize,
+        work: &Work,
+    ) -> Result<()> {
         let mut explained = match (&state.mask, learned.analysis) {
             _ if iteration == 0 && state.from_zero => state.point.zeros_like(),
-            (None, None) => operator.gram_rows(state.point.clone()),
+            (None, None) if operator.application() == Application::Gram => operator.gram_rows(state.point.clone()),
             (mask, analysis) => {
                 let made = masked(operator.synthesize_rows(state.point.clone()), mask);
+                work.check()?;
                 analysis.unwrap_or(operator).analyze_rows(made)
             }
         };
@@ -232,11 +244,22 @@ impl ProximalGradient {
                     extrapolate(&codes, before, &state.point, momentum, self.config.restart);
             }
         }
+        Ok(())
     }
 
     /// Objective, gap and non-zeros of every signal, from its true residual.
-    fn certify(&self, operator: &Operator, state: &State, lambda: &[f32]) -> Vec<(Certificate, usize)> {
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`].
+    fn certify(
+        &self,
+        operator: &Operator,
+        state: &State,
+        lambda: &[f32],
+        work: &Work,
+    ) -> Result<Vec<(Certificate, usize)>> {
         let made = operator.synthesize_rows(state.codes.clone());
+        work.check()?;
         let residuals = state.signals.clone() - masked(made, &state.mask);
         let correlations = operator.analyze_rows(residuals.clone());
         // One transfer for the five numbers of every signal.
@@ -247,7 +270,7 @@ impl ProximalGradient {
             largest(correlations, &state.weights, self.config.basis.nonnegative),
             state.codes.clone().not_equal_scalar(0.0).float().sum_dim(1),
         ];
-        to_host(Tensor::cat(columns, 1))
+        let certificates = to_host(Tensor::cat(columns, 1))
             .chunks_exact(5)
             .zip(lambda)
             .map(|(sums, &lambda)| {
@@ -255,7 +278,8 @@ impl ProximalGradient {
                     std::array::from_fn(|index| f64::from(sums[index]));
                 (Certificate::new(f64::from(lambda), energy, one_norm, code_correlation, largest), nonzeros as usize)
             })
-            .collect()
+            .collect();
+        Ok(certificates)
     }
 }
 
@@ -298,7 +322,7 @@ pub fn report_on(
         return Ok(Vec::new());
     }
     let lambda = to_host(lambda);
-    let certificates = pursuit.certify(problem.operator(), &state, &lambda);
+    let certificates = pursuit.certify(problem.operator(), &state, &lambda, &problem.work())?;
     let reports = certificates.into_iter().zip(lambda).map(|((certificate, nonzeros), lambda)| SignalReport {
         lambda,
         iterations,
