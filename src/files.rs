@@ -227,7 +227,7 @@ pub fn is_pipe(path: &Path) -> bool {
 }
 
 /// Opens a file for reading and says how long it is, so that no header has to be trusted. What comes through a pipe is put into a
-/// file without a name first, that it can be sought and mapped like any other.
+/// file without a name first, so that it can be sought and mapped like any other.
 ///
 /// # Errors
 /// [`Error::Io`]; a folder is refused with [`Error::Format`]; as [`read_whole`].

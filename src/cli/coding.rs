@@ -562,7 +562,7 @@ pub fn not_converged(tally: &Convergence, basis: &BasisPursuitConfig, noun: &str
     not_converged_by(tally, basis, noun, ["--gap", "--max-iterations"])
 }
 
-/// [`not_converged`] where gap and iterations are not set by flags; `names` are what sets them.
+/// [`not_converged`] where gap and iterations are set by something else than these flags, of those names.
 pub fn not_converged_by(
     tally: &Convergence,
     basis: &BasisPursuitConfig,

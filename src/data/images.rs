@@ -255,8 +255,8 @@ fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
         let limits = format!("expected at most {MAX_EXTENT} rows and columns and {MAX_DECODED} bytes of pixels");
         return Err(Error::format(path, format!("{limits}, found {height}x{width}")));
     }
-    let flat = integrity::flat_costs_nothing(format, &bytes);
-    if !flat && decoder.total_bytes() / MAX_RATIO > bytes.len() as u64 {
+    let bounded = !integrity::length_says_nothing(format, &bytes);
+    if bounded && decoder.total_bytes() / MAX_RATIO > bytes.len() as u64 {
         let found = format!("found {} bytes, far too few for them", bytes.len());
         return Err(Error::format(path, format!("expected {height}x{width} pixels, as its header says, {found}")));
     }
@@ -375,7 +375,7 @@ mod tests {
         let values = read(&data, 0);
         let expected = [255.0, 10.0, 200.0].map(|value: f32| value / 255.0);
         assert!(values.chunks(1 << 20).zip(expected).all(|(plane, value)| plane.iter().all(|&found| found == value)));
-        // Without its last bytes it is none.
+        // Cut short it is refused.
         std::fs::write(&path, &webp[..webp.len() - 20]).unwrap();
         assert!(open_path(&path).is_err());
         // A white fax page of 64×40,000 pixels (group 4), in five strips.

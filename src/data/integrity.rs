@@ -26,11 +26,20 @@ pub(super) fn check(format: ImageFormat, bytes: &[u8]) -> Result<Rest, String> {
     }
 }
 
-/// Whether so few bytes can stand for a flat picture of any size that their number says nothing about it: a lossless WebP whose pixels
-/// are all alike has no bits for them, a fax page one for each of its rows.
-pub(super) fn flat_costs_nothing(format: ImageFormat, bytes: &[u8]) -> bool {
+/// Whether the number of a file's bytes says nothing about the size of its picture: a lossless WebP whose pixels are all alike has no
+/// bits for them, a fax page one for each row.
+pub(super) fn length_says_nothing(format: ImageFormat, bytes: &[u8]) -> bool {
     match format {
-        ImageFormat::WebP => true,
+        ImageFormat::WebP => {
+            let mut chunks = bytes.get(12..).unwrap_or_default();
+            while let (Some(name), Some(len)) = (chunks.get(..4), integer(chunks, 4, 4, false)) {
+                if name == b"VP8L" {
+                    return true;
+                }
+                chunks = chunks.get(8 + (len as usize).next_multiple_of(2)..).unwrap_or_default();
+            }
+            false
+        }
         ImageFormat::Tiff => {
             Tiff::open(bytes).is_ok_and(|tiff| tiff.value(259, 1).is_ok_and(|way| (2..=4).contains(&way)))
         }
@@ -664,6 +673,21 @@ mod tests {
             ("lossless WebP", ImageFormat::WebP, encoded(colour(), ImageFormat::WebP)),
             ("lossy WebP", ImageFormat::WebP, bytes_of(LOSSY_WEBP)),
         ]
+    }
+
+    #[test]
+    fn only_what_is_flat_for_nothing_is_exempt() {
+        let lossless = encoded(grey(), ImageFormat::WebP);
+        assert!(length_says_nothing(ImageFormat::WebP, &lossless));
+        // Behind another chunk of an odd length.
+        let extended = [&lossless[..12], b"VP8X\x03\0\0\0abc\0", &lossless[12..]].concat();
+        assert!(length_says_nothing(ImageFormat::WebP, &extended));
+        for (name, format, bytes) in files() {
+            let exempt = length_says_nothing(format, &bytes);
+            assert_eq!(exempt, format == ImageFormat::WebP && bytes != bytes_of(LOSSY_WEBP), "{name}");
+        }
+        assert!(!length_says_nothing(ImageFormat::WebP, &bytes_of(LOSSY_WEBP)[..20]));
+        assert!(!length_says_nothing(ImageFormat::WebP, b"RIFF"));
     }
 
     #[test]

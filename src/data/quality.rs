@@ -49,7 +49,7 @@ impl Quality {
         let mean = error * scale * scale / self.mean.len() as f64;
         self.signals += 1;
         self.error += error;
-        // What is no number is not taken for none.
+        // NaN stays NaN, which `max` would turn into the smallest error.
         self.decibels += -10.0 * if mean < MIN_SQUARED_ERROR { MIN_SQUARED_ERROR } else { mean }.log10();
         let count = self.signals as f64;
         for (mean, value) in self.mean.iter_mut().zip(signal) {

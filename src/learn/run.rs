@@ -274,7 +274,8 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
 /// Refuses signals that hold nothing to learn from. They are read until there is something.
 ///
 /// # Errors
-/// Signals that cannot be read; nothing but zeros, or less than single precision can square; nothing but flat signals where their means are taken off.
+/// Signals that cannot be read; nothing but zeros, or less than single precision can square; nothing but flat signals where their
+/// means are taken off.
 pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -> Result<()> {
     let len = source.shape().len();
     let mut values = Vec::new();
