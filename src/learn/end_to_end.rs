@@ -23,7 +23,7 @@ use burn::lr_scheduler::LrSchedulerRecord;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
 use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
-use burn::module::{Module, RunningState};
+use burn::module::{Module, ModuleMapper, Param, RunningState};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, OptimizerRecord, SgdConfig};
@@ -187,6 +187,7 @@ impl EndToEnd {
         let outcome = std::thread::scope(|scope| {
             let training = scope.spawn(move || {
                 let clock = Clock { done: Arc::new(AtomicUsize::new(done)), steps };
+                let network = network.map(&mut Laid);
                 let learner =
                     Learner::new(Trainee::new(network.train(), clock.clone(), &self.device), optimizer, scheduler);
                 self.launch(learner, &clock, sender)
@@ -426,6 +427,22 @@ impl Clock {
     /// Part of the run that is done.
     fn progress(&self) -> f32 {
         self.done() as f32 / self.steps.max(1) as f32
+    }
+}
+
+/// Lays parameters out in memory as a checkpoint does. Products round differently where a matrix lies transposed, so that a run
+/// that starts with one would differ, in the last bits, from the same run resumed.
+struct Laid;
+
+impl ModuleMapper for Laid {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|values| {
+            let tracked = values.is_require_grad();
+            let values = leaf(values);
+            let device = values.device();
+            let laid = Tensor::from_data(values.into_data(), &device);
+            if tracked { laid.require_grad() } else { laid }
+        })
     }
 }
 
