@@ -11,10 +11,11 @@
 //! The Gram matrix of the support is that of the `f32` atoms, summed in `f64`, and its Cholesky factor is updated, not computed
 //! anew. The duality gap is computed from the residual in `f64`: it has no floor of rounding, however small λ is.
 
-use super::columns::Columns;
+use super::columns::{Columns, sum_of_lanes};
 use super::duality::Certificate;
 use super::{BasisPursuitConfig, SignalReport, StopReason};
 use crate::model::simd::vectorised;
+use std::cmp::Ordering;
 
 /// Non-zeros up to which a support is worth its Cholesky factor.
 const MAX_SUPPORT: usize = 2048;
@@ -42,14 +43,17 @@ const CORRECTIONS: usize = 5;
 /// settled, the relative gap is no larger than the largest of these parts.
 const VIOLATION: f64 = 0.3;
 
-/// Part of its size by which two correlations are taken to be those of copies of one atom.
-const EQUAL: f64 = 1e-12;
+/// 1 − cos² of the angle between two atoms below which they are near copies of each other, which `f32` tells for certain.
+const ALIKE: f32 = 1e-5;
 
 /// Part of its size by which a support may grow at once.
 const GROWTH: usize = 4;
 
 /// Atoms by which a support may grow at once where it is small.
 const LEAST_GROWTH: usize = 4;
+
+/// Rows of a factor that a system is solved for at a time.
+const ROWS: usize = 4;
 
 /// One signal and the atoms that describe it.
 struct ActiveSet<'a> {
@@ -109,19 +113,26 @@ pub(super) fn finish(
         samples: vec![0.0; signal.len()],
     };
     let nonzeros = code.iter().enumerate().filter(|(_, value)| **value != 0.0);
-    set.start_from(signal, nonzeros.map(|(place, &value)| (place, f64::from(value))).collect(), &cancelled)?;
+    let start = set.merged(nonzeros.map(|(place, &value)| (place, f64::from(value))).collect());
+    set.start_from(signal, start, &cancelled)?;
     let (mut fine, mut rebuilds) = (false, 0);
     let mut correlations = vec![0.0; code.len()];
     let mut iterations = iterations;
     let mut before = f64::INFINITY;
     let mut single = false;
     let gap = f64::from(config.gap);
+    let mut corrections = 0;
     loop {
-        set.settle(&mut iterations, config.max_iterations, &cancelled);
+        let moved = set.settle(&mut iterations, config.max_iterations, &cancelled);
         columns.correlate_wide(&set.residual, &mut correlations);
         let certificate = set.certify(&correlations);
-        let progress = certificate.objective < before * (1.0 - 1e-14);
         let converged = certificate.relative_gap() <= gap;
+        if moved && !converged && corrections < CORRECTIONS && !set.is_settled(&correlations) {
+            corrections += 1;
+            continue;
+        }
+        corrections = 0;
+        let progress = certificate.objective < before * (1.0 - 1e-14);
         // Several atoms that enter together may get in each other's way; the one that violates most never fails to help.
         let stop = match () {
             () if converged => Some(StopReason::DualityGap),
@@ -161,7 +172,7 @@ impl ActiveSet<'_> {
         mut start: Vec<(usize, f64)>,
         cancelled: &impl Fn() -> bool,
     ) -> Option<()> {
-        start.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()).then(a.0.cmp(&b.0)));
+        start.sort_by(by_size);
         self.support.clear();
         self.values.clear();
         self.signs.clear();
@@ -192,6 +203,34 @@ impl ActiveSet<'_> {
         Some(())
     }
 
+    /// Non-zeros with the parts of near copies on the first of them, all but as they explain the signal together.
+    fn merged(&self, mut start: Vec<(usize, f64)>) -> Vec<(usize, f64)> {
+        start.sort_by(by_size);
+        let mut merged: Vec<(usize, f64)> = Vec::with_capacity(start.len());
+        for (place, value) in start {
+            // The other sign of an atom is no copy where codes have one sign.
+            let copy = merged.iter_mut().find(|(other, _)| {
+                self.are_alike(place, *other) && (!self.nonnegative || self.columns.inner(place, *other) > 0.0)
+            });
+            match copy {
+                Some((other, sum)) => {
+                    let (inner, energy) = (self.columns.inner(place, *other), self.columns.inner(*other, *other));
+                    *sum += value * f64::from(inner / energy);
+                }
+                None => merged.push((place, value)),
+            }
+        }
+        merged.retain(|(_, value)| *value != 0.0);
+        merged
+    }
+
+    /// Whether two atoms are near copies of each other, up to length and sign.
+    #[inline(always)]
+    fn are_alike(&self, one: usize, other: usize) -> bool {
+        let energies = self.columns.inner(one, one) * self.columns.inner(other, other);
+        energies > 0.0 && self.columns.inner(one, other).powi(2) >= (1.0 - ALIKE) * energies
+    }
+
     /// Σ s_i v_i: how fast the norm grows along a direction.
     fn signed(&self, direction: &[f64]) -> f64 {
         self.signs.iter().zip(direction).map(|(sign, value)| sign * value).sum()
@@ -211,7 +250,7 @@ impl ActiveSet<'_> {
         self.solve_lower(&mut row[..self.support.len()]);
         let mut pivot = energy - square(&row[..self.support.len()]);
         let mut combination = None;
-        if pivot <= CANCELLED * energy {
+        if pivot <= CANCELLED * energy || self.support.len() >= self.residual.len() {
             let mut values = row[..self.support.len()].to_vec();
             self.solve_upper(&mut values);
             pivot = self.outside(place, energy, &mut values);
@@ -253,9 +292,27 @@ impl ActiveSet<'_> {
         vectorised(
             #[inline(always)]
             || {
-                for index in 0..values.len() {
-                    let own = &self.factor[index];
-                    values[index] = (values[index] - dot(&own[..index], &values[..index])) / own[index];
+                // Some rows at a time: a single one's inner product would be waited for.
+                for (block, rows) in self.factor.chunks(ROWS).enumerate() {
+                    let first = block * ROWS;
+                    let (known, open) = values.split_at_mut(first);
+                    let mut explained = [0.0; ROWS];
+                    match <&[Vec<f64>; ROWS]>::try_from(rows) {
+                        Ok(rows) => explained = dots(std::array::from_fn(|row| &rows[row][..first]), known),
+                        Err(_) => {
+                            for (explained, row) in explained.iter_mut().zip(rows) {
+                                *explained = dot(&row[..first], known);
+                            }
+                        }
+                    }
+                    for (index, row) in rows.iter().enumerate() {
+                        let own = &row[first..];
+                        let mut value = open[index] - explained[index];
+                        for (factor, known) in own[..index].iter().zip(&open[..index]) {
+                            value -= factor * known;
+                        }
+                        open[index] = value / own[index];
+                    }
                 }
             },
         );
@@ -380,10 +437,16 @@ impl ActiveSet<'_> {
         self.columns.add_wide(all, &mut self.samples);
     }
 
-    /// Moves to the minimiser on the support, coefficients that change their sign leaving it on the way.
-    fn settle(&mut self, iterations: &mut usize, max_iterations: usize, cancelled: &impl Fn() -> bool) {
-        let mut corrections = 0;
-        while !self.support.is_empty() && *iterations < max_iterations && corrections < CORRECTIONS && !cancelled() {
+    /// Whether nothing but rounding keeps the support from its minimiser, by the correlations of all atoms.
+    fn is_settled(&self, correlations: &[f64]) -> bool {
+        let off = |(&place, sign): (&usize, &f64)| (correlations[place] - self.lambda * sign).abs();
+        self.support.iter().zip(&self.signs).map(off).fold(0.0, f64::max) <= SETTLED * self.lambda
+    }
+
+    /// Moves to the minimiser on the support, coefficients that change their sign leaving it on the way, up to a step that none cuts
+    /// short. Returns whether there was one: rounding may leave something to correct.
+    fn settle(&mut self, iterations: &mut usize, max_iterations: usize, cancelled: &impl Fn() -> bool) -> bool {
+        while !self.support.is_empty() && *iterations < max_iterations && !cancelled() {
             let mut change = vec![0.0; self.support.len()];
             self.columns.inner_wide_each(&self.support, &self.residual, &mut change);
             change.iter_mut().zip(&self.signs).for_each(|(change, sign)| *change -= self.lambda * sign);
@@ -393,7 +456,7 @@ impl ActiveSet<'_> {
             let slope = -dot(&gradient, &change);
             // Rounding is all that is left.
             if slope.is_nan() || slope >= 0.0 || steepest <= SETTLED * self.lambda {
-                return;
+                return false;
             }
             // Atoms that have just entered and would take the wrong sign leave at once.
             let wrong = |set: &Self, index: usize| set.values[index] == 0.0 && set.signs[index] * change[index] <= 0.0;
@@ -409,15 +472,11 @@ impl ActiveSet<'_> {
             let (length, leaving) = self.first_zero(&change, best);
             self.values.iter_mut().zip(&change).for_each(|(value, change)| *value += length * change);
             self.residual.iter_mut().zip(&self.samples).for_each(|(residual, sample)| *residual -= length * sample);
-            match leaving {
-                Some(index) => {
-                    corrections = 0;
-                    self.drop_value(index);
-                    self.remove(index);
-                }
-                None => corrections += 1,
-            }
+            let Some(index) = leaving else { return true };
+            self.drop_value(index);
+            self.remove(index);
         }
+        false
     }
 
     fn certify(&self, correlations: &[f64]) -> Certificate {
@@ -450,13 +509,13 @@ impl ActiveSet<'_> {
             violators.truncate(room);
         }
         violators.sort_unstable_by(first);
-        let mut last = f64::INFINITY;
-        for &(size, place) in &violators {
-            // Copies of an atom correlate equally, and the first of them is as good as any other.
-            if last - size <= EQUAL * size {
+        let mut last = None;
+        for &(_, place) in &violators {
+            // Near copies correlate about equally, and the first of them does for now.
+            if !single && last.is_some_and(|last| self.are_alike(place, last)) {
                 continue;
             }
-            last = size;
+            last = Some(place);
             let sign = correlations[place].signum();
             match self.entry(place) {
                 Some(Entry::Independent(row)) => self.push(place, 0.0, sign, row)?,
@@ -510,6 +569,30 @@ impl ActiveSet<'_> {
     }
 }
 
+/// Larger coefficients come first.
+fn by_size(one: &(usize, f64), other: &(usize, f64)) -> Ordering {
+    other.1.abs().total_cmp(&one.1.abs()).then(one.0.cmp(&other.0))
+}
+
+/// Inner products of some rows with as many values.
+#[inline(always)]
+fn dots(rows: [&[f64]; ROWS], values: &[f64]) -> [f64; ROWS] {
+    let (values, rest) = values.as_chunks::<4>();
+    let chunks = rows.map(|row| row.as_chunks::<4>());
+    let mut sums = [[0.0f64; 4]; ROWS];
+    for (place, values) in values.iter().enumerate() {
+        for row in 0..ROWS {
+            for lane in 0..4 {
+                sums[row][lane] += chunks[row].0[place][lane] * values[lane];
+            }
+        }
+    }
+    std::array::from_fn(|row| {
+        let rest: f64 = chunks[row].1.iter().zip(rest).map(|(left, right)| left * right).sum();
+        (sums[row][0] + sums[row][2]) + (sums[row][1] + sums[row][3]) + rest
+    })
+}
+
 /// ‖values‖².
 fn square(values: &[f64]) -> f64 {
     vectorised(
@@ -528,5 +611,5 @@ fn dot(left: &[f64], right: &[f64]) -> f64 {
             sums[lane] += left[lane] * right[lane];
         }
     }
-    sums.iter().sum::<f64>() + left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum::<f64>()
+    sum_of_lanes(sums) + left_rest.iter().zip(right_rest).map(|(left, right)| left * right).sum::<f64>()
 }

@@ -39,7 +39,7 @@ pub struct CoordinateDescent {
 
 /// [`CoordinateDescent::patience`] of coordinate descent: all in all at most about twice the better of the two. Operation for operation
 /// the active set, which keeps its factor, is much the faster of them.
-const PATIENCE: f64 = 0.1;
+const PATIENCE: f64 = 0.05;
 
 /// Sweeps after which a signal that has not converged is handed over, whatever they cost.
 const MANY_SWEEPS: usize = 100;
@@ -250,7 +250,7 @@ impl CoordinateDescent {
                     active_set::finish(columns, signal, lambda, &self.config, sweeps, code, || watched.is_cancelled())
             {
                 // It may have ended early, at what it had.
-                if report.stop != StopReason::DualityGap && watched.is_cancelled() {
+                if watched.is_cancelled() {
                     return None;
                 }
                 watched.advance(1.0);

@@ -22,6 +22,7 @@ mod operator;
 mod output_files;
 mod pictures_descent;
 mod pursuit;
+mod pursuit_interruption;
 #[cfg(feature = "autodiff")]
 mod pursuits_autodiff;
 mod pursuits_coherent;

@@ -74,18 +74,24 @@ fn objective(case: &Case, [signal, mask]: [&[f64]; 2], code: &[f64], lambda: f64
     0.5 * energy + lambda * norm
 }
 
-/// Signed and not, weighted, masked, from a start; λ down to a thousandth of λ_max, where at least the report has to be true.
+/// Signed and not, weighted, masked, from a start; λ down to a thousandth of λ_max, where support and samples are as many, and what
+/// such a signal costs grows with the cube of their number: there on few samples.
 #[test]
 fn atoms_that_are_alike_do_not_keep_it_from_the_gap() {
+    const USUAL: [(f32, f32); 2] = [(0.3, 1e-4), (0.1, 1e-4)];
+    const SMALL: [(f32, f32); 1] = [(0.001, 1e-3)];
     on_every_device(|device| {
-        let shapes = [
-            (SignalShape::new(1, 24, 21), [5, 4], 1, 2),
-            (SignalShape::new(2, 19, 26), [4, 6], 2, 3),
+        let shapes: [(_, _, _, _, &[(f32, f32)]); 6] = [
+            (SignalShape::new(1, 24, 21), [5, 4], 1, 2, &USUAL),
+            (SignalShape::new(1, 12, 11), [5, 4], 1, 2, &SMALL),
+            (SignalShape::new(2, 19, 26), [4, 6], 2, 3, &USUAL),
+            (SignalShape::new(2, 11, 14), [4, 6], 2, 3, &SMALL),
             // Several blocks.
-            (SignalShape::new(1, 60, 34), [6, 6], 1, 1),
+            (SignalShape::new(1, 60, 34), [6, 6], 1, 1, &USUAL),
+            (SignalShape::new(1, 33, 9), [6, 6], 1, 1, &SMALL),
         ];
-        for (index, (signal, kernel, stride, kinds)) in shapes.into_iter().enumerate() {
-            if device.small && index > 0 {
+        for (index, (signal, kernel, stride, kinds, penalties)) in shapes.into_iter().enumerate() {
+            if device.small && index > 1 {
                 continue;
             }
             let case = coherent(signal, kernel, stride, kinds, 31 + index as u64);
@@ -98,8 +104,9 @@ fn atoms_that_are_alike_do_not_keep_it_from_the_gap() {
             let weights: Vec<f32> = (0..atoms).map(|_| generator.random_range(0.5..2.0)).collect();
             let dims = signal.batched(1);
             let start = tensor::<4>(&case.codes(1), operator.code().batched(1), &device.device);
-            for (fraction, gap) in [(0.3, 1e-4), (0.1, 1e-4), (0.001, 1e-3)] {
-                for variant in 0..4 {
+            for &(fraction, gap) in penalties {
+                // With small λ the simplest and the hardest.
+                for variant in (0..4).step_by(if fraction < 0.1 { 3 } else { 1 }) {
                     let nonnegative = variant % 2 == 1;
                     let mut problem = Problem::new(&operator, tensor(&values, dims, &device.device)).unwrap();
                     problem = problem.with_lambda(Lambda::Relative(fraction)).unwrap();
@@ -113,15 +120,14 @@ fn atoms_that_are_alike_do_not_keep_it_from_the_gap() {
                     let pursued = solve(Algorithm::ResidualDescent, &config(gap, nonnegative), &problem);
                     let report = &pursued.reports[0];
                     let what = format!("{signal} λ = {fraction} λ_max, variant {variant}: {report:?}");
-                    assert_eq!(report.stop == StopReason::DualityGap, report.relative_gap <= gap, "{what}");
-                    assert!(fraction < 0.1 || report.relative_gap <= gap, "{what}");
+                    assert!(report.stop == StopReason::DualityGap && report.relative_gap <= gap, "{what}");
                     // The report is about the code.
                     let code = wide(&host(pursued.codes));
                     assert!(!nonnegative || code.iter().all(|value| *value >= 0.0), "{what}");
                     let found = objective(&case, [&wide(&values), &known], &code, report.lambda.into(), &of_atoms);
                     assert!((found - f64::from(report.objective)).abs() <= 1e-4 * found, "{what}: {found}");
                     // The minimum lies between FISTA's bounds, which know nothing of this one's.
-                    let fista = BasisPursuitConfig { max_iterations: 3000, ..config(gap, nonnegative) };
+                    let fista = BasisPursuitConfig { max_iterations: 1000, ..config(gap, nonnegative) };
                     let other = &solve(Algorithm::Fista, &fista, &problem).reports[0];
                     let bounds = [other.objective * (1.0 - other.relative_gap), other.objective];
                     assert!(report.objective >= bounds[0] * 0.9999, "{what} {other:?}");
