@@ -58,6 +58,7 @@ pub(super) fn moves(cascade: &Cascade, windows_of: &LayerGeometry, explained: Ex
     let len = larger.signal.len();
     let squares: f64 = explained.residuals.iter().map(|value| f64::from(value * value)).sum();
     let variance = (squares / explained.residuals.len().max(1) as f64) as f32;
+    let inside = vec![1.0; len];
     let found: Vec<Option<Vec<f32>>> = uses
         .par_iter()
         .enumerate()
@@ -67,7 +68,6 @@ pub(super) fn moves(cascade: &Cascade, windows_of: &LayerGeometry, explained: Ex
                 return None;
             }
             let (mut sums, mut energies) = (vec![0.0; larger.atom_len()], vec![0.0; larger.atom_len()]);
-            let inside = vec![1.0; len];
             for &(signal, place, value) in uses {
                 add_window(&mut sums, &explained.residuals[signal * len..][..len], &larger, place, value);
                 add_window(&mut energies, &inside, &larger, place, value * value);
