@@ -83,12 +83,12 @@ fn atoms_that_are_alike_do_not_keep_it_from_the_gap() {
     on_every_device(|device| {
         let shapes: [(_, _, _, _, &[(f32, f32)]); 6] = [
             (SignalShape::new(1, 24, 21), [5, 4], 1, 2, &USUAL),
-            (SignalShape::new(1, 12, 11), [5, 4], 1, 2, &SMALL),
+            (SignalShape::new(1, 8, 7), [5, 4], 1, 2, &SMALL),
             (SignalShape::new(2, 19, 26), [4, 6], 2, 3, &USUAL),
-            (SignalShape::new(2, 11, 14), [4, 6], 2, 3, &SMALL),
+            (SignalShape::new(2, 6, 10), [4, 6], 2, 3, &SMALL),
             // Several blocks.
             (SignalShape::new(1, 60, 34), [6, 6], 1, 1, &USUAL),
-            (SignalShape::new(1, 33, 9), [6, 6], 1, 1, &SMALL),
+            (SignalShape::new(1, 30, 7), [6, 6], 1, 1, &SMALL),
         ];
         for (index, (signal, kernel, stride, kinds, penalties)) in shapes.into_iter().enumerate() {
             if device.small && index > 1 {
