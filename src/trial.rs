@@ -473,7 +473,8 @@ mod tests {
         let signals = Tensor::random(signal.batched(6), Distribution::Normal(0.0, 1.0), &device);
         let basis = BasisPursuitConfig { gap: 1e-7, ..BasisPursuitConfig::default() };
         let (codes, _) =
-            normalised_basis_pursuit(&operator, own, signals.clone(), Lambda::Absolute(lambda), &basis).unwrap();
+            normalised_basis_pursuit((&operator, own), signals.clone(), Lambda::Absolute(lambda), &basis, None)
+                .unwrap();
         let codes = operator.flat(codes);
         let residual = operator.flat(signals) - operator.synthesize_rows(codes.clone());
         let correlations = to_host(operator.analyze_rows(residual));
