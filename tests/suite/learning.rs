@@ -8,7 +8,7 @@ use mlcsc::data::{self, DataConfig, Dataset, Source};
 use mlcsc::export::arrays::write_npy;
 use mlcsc::learn::config::{AtomNorm, GradientUpdateConfig, PursuitUpdateConfig, Schedule, UpdateRule};
 use mlcsc::learn::run::{read_config, read_config_file};
-use mlcsc::learn::{Learner, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{Learner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use mlcsc::{Error, Result};
