@@ -16,7 +16,7 @@ use crate::files;
 use crate::learn::config::{LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
-use crate::model::geometry::SignalShape;
+use crate::model::geometry::{Pair, SignalShape};
 use crate::model::preset::Preset;
 use crate::model::{Mlcsc, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -44,7 +44,8 @@ const LINE_EVERY: Duration = Duration::from_secs(15);
 pub struct TrainArgs {
     #[command(flatten)]
     data: DataArgs,
-    /// Geometry and settings: small, mnist, natural or natural-colour. Default: small
+    /// Geometry and settings: small, mnist, or for photographs natural or natural-colour, whose patches --patch may make larger or
+    /// smaller. Default: small
     #[arg(long, value_name = "NAME", conflicts_with = "config")]
     preset: Option<String>,
     /// Geometry and settings as a JSON file; a run's config.json is one
@@ -345,6 +346,9 @@ impl TrainArgs {
             None => {
                 let preset = Preset::named(self.preset.as_deref().unwrap_or("small")).map_err(usage_of_flag)?;
                 let mut config = TrainConfig::preset(preset);
+                if let Some(Pair([height, width])) = self.data.patch.filter(|_| preset.is_local()) {
+                    config.model.signal = SignalShape { height, width, ..config.model.signal };
+                }
                 if config.data.patch.is_some() && self.data.source.is_none() {
                     // Patches are cut from pictures: from which, only the user knows.
                     config.data.source.clear();

@@ -56,6 +56,11 @@ impl Preset {
         Self::ALL.iter().find(|(preset, _)| *preset == self).map_or("", |(_, name)| name)
     }
 
+    /// Whether atoms of all layers are small parts of a signal, so that signals may have any size.
+    pub fn is_local(self) -> bool {
+        matches!(self, Self::Natural | Self::NaturalColour)
+    }
+
     /// The geometry.
     pub fn model(self) -> ModelConfig {
         let digits = SignalShape::new(1, 28, 28);

@@ -57,7 +57,7 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
 
 #[test]
 fn codes_bring_normalised_signals_back() {
-    for normalization in ["none", "center", "contrast"] {
+    for normalization in ["none", "center", "contrast", "high-pass"] {
         let program = bench(normalization);
         let input = "--model model.safetensors --data signals.npy --lambda-relative 0.1 --batch-size 2";
         program.works(&format!("reconstruct {input} --out direct.npy"));
@@ -77,6 +77,8 @@ fn codes_bring_normalised_signals_back() {
         };
         let (gamma, filters) = (floats("gamma_1"), values(&program.path("w1.npy")));
         let [mean, scale] = ["mean", "scale"].map(floats);
+        let smooth = tensors.tensor("smooth").is_ok().then(|| floats("smooth"));
+        assert_eq!(smooth.is_some(), normalization == "high-pass");
         let shape = tensors.tensor("gamma_1").unwrap().shape().to_vec();
         let [count, atoms, rows, columns] = shape[..] else { panic!("{shape:?}") };
         let mut found = vec![0.0; count * 144];
@@ -88,7 +90,8 @@ fn codes_bring_normalised_signals_back() {
             }
         }
         for (index, value) in found.iter_mut().enumerate() {
-            *value = scale[index / 144] * *value + mean[index / 144];
+            let smooth = smooth.as_ref().map_or(0.0, |smooth| smooth[index]);
+            *value = scale[index / 144] * *value + mean[index / 144] + smooth;
         }
         assert!(largest_difference(&found, &direct) < 1e-5, "{normalization}");
     }
@@ -111,14 +114,13 @@ fn codes_without_means_are_read_where_there_are_none() {
     plain.works(reconstruct);
     plain.works("reconstruct --model model.safetensors --codes codes.safetensors --out new.npy");
     assert_eq!(values(&plain.path("old.npy")), values(&plain.path("new.npy")));
-    for normalization in ["center", "contrast"] {
+    for (normalization, arrays) in
+        [("center", "mean and scale"), ("contrast", "mean and scale"), ("high-pass", "smooth")]
+    {
         let program = bench(normalization);
         strip(&program);
         let message = program.fails(reconstruct, 1);
-        assert!(
-            ["old.safetensors", "mean", "scale", normalization].iter().all(|word| message.contains(word)),
-            "{message}"
-        );
+        assert!(["old.safetensors", arrays, normalization].iter().all(|word| message.contains(word)), "{message}");
         assert!(!program.path("old.npy").exists());
     }
 }
@@ -126,11 +128,13 @@ fn codes_without_means_are_read_where_there_are_none() {
 /// Drawn signals never were normalised: their codes give just them.
 #[test]
 fn codes_of_drawn_signals_give_the_signals() {
-    let program = bench("contrast");
-    program.works("sample --model model.safetensors --count 3 --nonzeros 4 --out drawn");
-    program.works("reconstruct --model model.safetensors --codes drawn/codes.safetensors --out back.npy");
-    let [drawn, back] = ["drawn/signals.npy", "back.npy"].map(|name| values(&program.path(name)));
-    assert!(largest_difference(&drawn, &back) < 1e-6);
+    for normalization in ["contrast", "high-pass"] {
+        let program = bench(normalization);
+        program.works("sample --model model.safetensors --count 3 --nonzeros 4 --out drawn");
+        program.works("reconstruct --model model.safetensors --codes drawn/codes.safetensors --out back.npy");
+        let [drawn, back] = ["drawn/signals.npy", "back.npy"].map(|name| values(&program.path(name)));
+        assert!(largest_difference(&drawn, &back) < 1e-6);
+    }
 }
 
 #[test]

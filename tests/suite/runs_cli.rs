@@ -311,6 +311,7 @@ fn printed_configurations_give_the_same_run() {
 fn configurations_of_every_preset_and_model() {
     let bench = bench();
     let mut kinds = vec!["--preset small", "--preset mnist", "--preset natural", "--preset small --method gradient"];
+    kinds.extend(["--preset natural-colour", "--preset natural --patch 40x32"]);
     if cfg!(feature = "train") {
         let rivals = ["sae", "k-sparse", "top-k", "fc-wta", "stacked-wta", "conv-wta", "sdae"];
         kinds.extend(["--method unrolled"]);
@@ -329,6 +330,9 @@ fn configurations_of_every_preset_and_model() {
             assert!(!value.is_null(), "{kind}: {key}");
         }
     }
+    // Atoms of photographs fit patches of any size.
+    let signal = printed(&bench, "--preset natural --patch 40x32")["model"]["signal"].clone();
+    assert_eq!(signal, json!({ "channels": 1, "height": 40, "width": 32 }));
     // Which pictures, only the user knows.
     refuses(&bench, "train --preset natural --out run", 2, &["--data is missing"]);
     write(&bench, "natural.json", &printed(&bench, "--preset natural"));
