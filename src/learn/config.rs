@@ -34,7 +34,8 @@ impl TrainConfig {
         let learning = match preset {
             Preset::Small | Preset::Mnist => LearningConfig::default(),
             Preset::Natural | Preset::NaturalColour => LearningConfig {
-                lambda: Schedule::constant(0.1),
+                // What three channels have in common has 1.7 times the norm.
+                lambda: Schedule::constant(if preset == Preset::Natural { 0.1 } else { 0.2 }),
                 nonnegative: false,
                 epochs: 3,
                 // Of many positions each.

@@ -5,7 +5,7 @@
 //! The deepest layer starts from codes of real samples and is left to the training itself. So a stage is a small dictionary
 //! learning problem of its own, by the same update. Where atoms of a stage overlap, it learns on windows some atoms wide, of which
 //! every code position can be active: an atom that explains a sample wherever it lies needs no copies of itself at other places of
-//! its kernel, and can lie in the middle of it ([`super::alignment`]).
+//! its kernel, and can lie in the middle of it (see `alignment`).
 
 use super::alignment::{self, Explained};
 use super::cascade::Cascade;
