@@ -43,11 +43,7 @@ pub(super) struct Explained<'a> {
 /// other.
 pub(super) fn moves(cascade: &Cascade, windows_of: &LayerGeometry, explained: Explained) -> (Vec<usize>, Vec<f32>) {
     let (stride, count) = (windows_of.stride, cascade.atoms().atoms());
-    let larger = LayerGeometry {
-        kernel: std::array::from_fn(|axis| windows_of.kernel[axis] + 2 * stride[axis]),
-        padding: std::array::from_fn(|axis| windows_of.padding[axis] + stride[axis]),
-        ..windows_of.clone()
-    };
+    let larger = windows_of.surrounded();
     let mut uses: Vec<Vec<(usize, [usize; 2], f32)>> = vec![Vec::new(); count];
     for (signal, code) in explained.codes.chunks_exact(larger.code.len()).enumerate() {
         for (index, value) in nonzeros(code) {

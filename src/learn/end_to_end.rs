@@ -187,7 +187,7 @@ impl EndToEnd {
         let outcome = std::thread::scope(|scope| {
             let training = scope.spawn(move || {
                 let clock = Clock { done: Arc::new(AtomicUsize::new(done)), steps };
-                let network = network.map(&mut Laid);
+                let network = network.map(&mut CheckpointLayout);
                 let learner =
                     Learner::new(Trainee::new(network.train(), clock.clone(), &self.device), optimizer, scheduler);
                 self.launch(learner, &clock, sender)
@@ -432,9 +432,9 @@ impl Clock {
 
 /// Lays parameters out in memory as a checkpoint does. Products round differently where a matrix lies transposed, so that a run
 /// that starts with one would differ, in the last bits, from the same run resumed.
-struct Laid;
+struct CheckpointLayout;
 
-impl ModuleMapper for Laid {
+impl ModuleMapper for CheckpointLayout {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(|values| {
             let tracked = values.is_require_grad();

@@ -40,7 +40,7 @@ const WIDE: usize = 3;
 /// Windows of several positions that a step looks at, at least.
 const LEAST_WIDE: usize = 32;
 
-/// Part of the atoms that move in a step where they overlap, and with it are found one after the other.
+/// Part of the atoms that are updated in a step of a stage whose atoms overlap: there each has a system of its own to be solved.
 const ATOMS_OF_WIDE: f32 = 0.5;
 
 /// Steps between two searches for atoms that start again, part of the mean energy of codes below which one does, and part of the steps
@@ -112,11 +112,7 @@ fn wide(windows_of: &LayerGeometry) -> LayerGeometry {
     if reach == [0, 0] || overlaps.is_none_or(|overlaps| overlaps > MAX_OVERLAPS) {
         return windows_of.clone();
     }
-    LayerGeometry {
-        kernel: std::array::from_fn(|axis| kernel[axis] + (positions[axis] - 1) * stride[axis]),
-        code: SignalShape::new(code.channels, code.height + 1 - positions[0], code.width + 1 - positions[1]),
-        ..windows_of.clone()
-    }
+    windows_of.neighbouring(positions)
 }
 
 /// Learns the layers so far on windows.
@@ -128,9 +124,9 @@ fn learn_stage(
     mut progress: impl FnMut(f32),
 ) -> Result<()> {
     let learning = &config.learning;
-    // All atoms in every step where that is little work.
     let operator = operator(cascade, sampler.device)?;
     let positions = operator.code().height * operator.code().width;
+    // All atoms in every step where that is little work.
     let atoms_per_step = if positions > 1 { ATOMS_OF_WIDE } else { 1.0 };
     let update = SurrogateUpdate { atoms_per_step, lower_every: 1, ..update.clone() };
     let pursuit = BasisPursuitConfig { gap: GAP, max_iterations: learning.max_iterations, nonnegative: false };

@@ -278,6 +278,28 @@ impl LayerGeometry {
         })
     }
 
+    /// The layer whose atoms cover the windows of so many neighbouring positions of this one: what these positions see.
+    ///
+    /// # Panics
+    /// If `positions` is 0 or more than there are.
+    pub fn neighbouring(&self, positions: [usize; 2]) -> Self {
+        let SignalShape { channels, height, width } = self.code;
+        Self {
+            kernel: std::array::from_fn(|axis| self.kernel[axis] + (positions[axis] - 1) * self.stride[axis]),
+            code: SignalShape::new(channels, height + 1 - positions[0], width + 1 - positions[1]),
+            ..self.clone()
+        }
+    }
+
+    /// The same positions with kernels that are one stride longer on every side.
+    pub fn surrounded(&self) -> Self {
+        Self {
+            kernel: std::array::from_fn(|axis| self.kernel[axis] + 2 * self.stride[axis]),
+            padding: std::array::from_fn(|axis| self.padding[axis] + self.stride[axis]),
+            ..self.clone()
+        }
+    }
+
     /// Number of values of one atom.
     pub fn atom_len(&self) -> usize {
         self.signal.channels * self.kernel[0] * self.kernel[1]

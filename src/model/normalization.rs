@@ -3,6 +3,7 @@
 use super::sparse::to_host;
 use crate::error::{Error, Result};
 use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -150,44 +151,48 @@ fn mean_per_signal(signals: Tensor<4>) -> Tensor<4> {
     signals.reshape([count, channels * height * width]).mean_dim(1).reshape([count, 1, 1, 1])
 }
 
-/// The smooth component of every channel of signals.
+/// The smooth component of every channel of signals. On the host, in `f64`: a system is solved in a few operations a sample, and
+/// memory grows with the signals alone. No gradient goes through it.
 fn smooth(signals: Tensor<4>) -> Tensor<4> {
-    let [_, _, height, width] = signals.dims();
-    let device = signals.device();
-    let along = |extent: usize| -> Tensor<4> {
-        Tensor::from_data(TensorData::new(smoothing(extent), [1, 1, extent, extent]), &device)
-    };
-    // Both matrices are symmetric.
-    along(height).matmul(signals).matmul(along(width))
+    let (dims, device) = (signals.dims(), signals.device());
+    let [_, _, height, width] = dims;
+    let (columns, rows) = (pivots(height), pivots(width));
+    let mut values = to_host(signals);
+    values.par_chunks_mut((height * width).max(1)).for_each(|plane| {
+        let mut line = vec![0.0; height.max(width)];
+        for row in 0..height {
+            smooth_line(plane, row * width, 1, &rows, &mut line);
+        }
+        for column in 0..width {
+            smooth_line(plane, column, width, &columns, &mut line);
+        }
+    });
+    Tensor::from_data(TensorData::new(values, dims), &device)
 }
 
-/// (I + 5 GᵀG)⁻¹ for so many samples in a row, row by row: the inverse of a tridiagonal matrix.
-fn smoothing(extent: usize) -> Vec<f32> {
-    let diagonal = |index: usize| {
-        let neighbours = usize::from(index > 0) + usize::from(index + 1 < extent);
-        1.0 + SMOOTHNESS * neighbours as f64
-    };
-    // Elimination from above: what is left on the diagonal.
-    let mut pivots = Vec::with_capacity(extent);
+/// Diagonal of I + 5 GᵀG for so many samples in a row after elimination from the first one on.
+fn pivots(extent: usize) -> Vec<f64> {
+    let mut pivots: Vec<f64> = Vec::with_capacity(extent);
     for index in 0..extent {
+        let neighbours = usize::from(index > 0) + usize::from(index + 1 < extent);
         let eliminated = pivots.last().map_or(0.0, |pivot| SMOOTHNESS * SMOOTHNESS / pivot);
-        pivots.push(diagonal(index) - eliminated);
+        pivots.push(1.0 + SMOOTHNESS * neighbours as f64 - eliminated);
     }
-    let mut inverse = vec![0.0f32; extent * extent];
-    let mut column = vec![0.0f64; extent];
-    for unit in 0..extent {
-        column.fill(0.0);
-        column[unit] = 1.0;
-        for index in unit + 1..extent {
-            column[index] = SMOOTHNESS * column[index - 1] / pivots[index - 1];
-        }
-        for index in (0..extent).rev() {
-            let below = column.get(index + 1).copied().unwrap_or(0.0);
-            column[index] = (column[index] + SMOOTHNESS * below) / pivots[index];
-        }
-        inverse[unit * extent..][..extent].iter_mut().zip(&column).for_each(|(out, value)| *out = *value as f32);
+    pivots
+}
+
+/// Solves (I + 5 GᵀG) s = y in place for samples `step` apart, a tridiagonal system.
+fn smooth_line(plane: &mut [f32], first: usize, step: usize, pivots: &[f64], line: &mut [f64]) {
+    let mut before = 0.0;
+    for (index, pivot) in pivots.iter().enumerate() {
+        before = (f64::from(plane[first + index * step]) + SMOOTHNESS * before) / pivot;
+        line[index] = before;
     }
-    inverse
+    let mut after = 0.0;
+    for (index, pivot) in pivots.iter().enumerate().rev() {
+        after = line[index] + SMOOTHNESS * after / pivot;
+        plane[first + index * step] = after as f32;
+    }
 }
 
 #[cfg(test)]
@@ -197,19 +202,16 @@ mod tests {
     #[test]
     fn what_is_smooth_solves_its_equations() {
         for extent in [1, 2, 5, 40] {
-            let inverse = smoothing(extent);
-            for row in 0..extent {
-                for column in 0..extent {
-                    let at = |row: usize| f64::from(inverse[row * extent + column]);
-                    let mut found = at(row);
-                    for neighbour in [row.wrapping_sub(1), row + 1].into_iter().filter(|index| *index < extent) {
-                        found += SMOOTHNESS * (at(row) - at(neighbour));
-                    }
-                    assert!(
-                        (found - f64::from(u8::from(row == column))).abs() < 1e-5,
-                        "{extent}: {row} {column} {found}"
-                    );
-                }
+            let y: Vec<f32> = (0..extent).map(|index| ((index * 37) % 11) as f32 / 5.0 - 1.0).collect();
+            // As the second of two columns.
+            let mut plane: Vec<f32> = y.iter().flat_map(|&value| [9.0, value]).collect();
+            smooth_line(&mut plane, 1, 2, &pivots(extent), &mut vec![0.0; extent]);
+            let at = |index: usize| f64::from(plane[2 * index + 1]);
+            for (index, value) in y.iter().enumerate() {
+                let neighbours = [index.wrapping_sub(1), index + 1].into_iter().filter(|other| *other < extent);
+                let found = at(index) + neighbours.map(|other| SMOOTHNESS * (at(index) - at(other))).sum::<f64>();
+                assert!((found - f64::from(*value)).abs() < 1e-5, "{extent}: {index} {found} {value}");
+                assert_eq!(plane[2 * index], 9.0);
             }
         }
     }

@@ -4,17 +4,16 @@
 use crate::common;
 
 use burn::tensor::Tensor;
+use common::patience::Patience;
 use common::{Case, TestDevice, host, normals, on_every_device, rng, tensor, wide};
 use mlcsc::error::Error;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Application, Operator};
 use mlcsc::pursuit::comparison::Parameters;
 use mlcsc::pursuit::{
-    Algorithm, BasisPursuitConfig, Lambda, Observer, Problem, Pursued, PursuitName, Recipe, StopReason, Threshold,
+    Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, PursuitName, Recipe, StopReason, Threshold,
 };
 use rand::RngExt;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn config(gap: f32, nonnegative: bool) -> BasisPursuitConfig {
     BasisPursuitConfig { gap, nonnegative, max_iterations: 20_000 }
@@ -195,29 +194,6 @@ fn large_pictures_do_not_depend_on_threads() {
             assert!(run(threads) == expected, "{threads} threads");
         }
     });
-}
-
-/// Ends a pursuit when it has been asked so many times, and keeps what it was told.
-#[derive(Debug)]
-struct Patience {
-    left: AtomicUsize,
-    told: Mutex<Vec<f64>>,
-}
-
-impl Patience {
-    fn new(left: usize) -> Self {
-        Self { left: AtomicUsize::new(left), told: Mutex::new(Vec::new()) }
-    }
-}
-
-impl Observer for Patience {
-    fn is_cancelled(&self) -> bool {
-        self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err()
-    }
-
-    fn progress(&self, done: f64) {
-        self.told.lock().unwrap().push(done);
-    }
 }
 
 /// Every pursuit asks its observer while it works, ends when it is told to, and comes to the same when it is not.

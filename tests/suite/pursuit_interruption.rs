@@ -2,6 +2,7 @@
 
 use crate::common;
 
+use common::patience::Patience;
 use common::{Case, host, normals, on_every_device, rng, tensor};
 use mlcsc::classify::{Encoder, SignalEncoder, WindowConfig};
 use mlcsc::error::{Error, Result};
@@ -13,31 +14,6 @@ use mlcsc::pursuit::{
 };
 use mlcsc::theory::{ModelProfile, Noise, Theorem};
 use mlcsc::trial::{self, Known};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-/// Ends a pursuit when it has been asked so many times, and keeps what it was told.
-#[derive(Debug)]
-struct Patience {
-    left: AtomicUsize,
-    told: Mutex<Vec<f64>>,
-}
-
-impl Patience {
-    fn new(left: usize) -> Self {
-        Self { left: AtomicUsize::new(left), told: Mutex::default() }
-    }
-}
-
-impl Observer for Patience {
-    fn is_cancelled(&self) -> bool {
-        self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err()
-    }
-
-    fn progress(&self, done: f64) {
-        self.told.lock().unwrap().push(done);
-    }
-}
 
 /// Solves without end, and returns how often the observer was asked; ended after any part of that, nothing is returned.
 fn ended_anywhere(solve: impl Fn(&dyn Observer) -> Result<Pursued>, what: &str) -> usize {

@@ -3,6 +3,7 @@
 pub mod explicit;
 #[cfg(feature = "autodiff")]
 pub mod parameters;
+pub mod patience;
 pub mod program;
 pub mod reference;
 pub mod theorems;
