@@ -10,7 +10,8 @@
 //!
 //! Where atoms are coherent or more of them are wanted than a signal has values, sweeps creep and the support's linear system is
 //! singular. A step that would raise the objective is refused, and a signal on which it stalls is handed to the exact
-//! active-set method (`active_set.rs`), or, where its support is too large for that, to FISTA; its report says so.
+//! active-set method (`active_set.rs`); its report says so. Where its support may become large, so that a factor costs much, FISTA
+//! is tried first, for about as long as the active set would take, and where it is too large for a factor FISTA goes on.
 //!
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
 //! number of threads or on the rest of the batch.
@@ -46,6 +47,13 @@ const MANY_SWEEPS: usize = 100;
 
 /// Moves and looks at all atoms that an active set is expected to take to finish what sweeps have begun.
 const EXPECTED_MOVES: f64 = 20.0;
+
+/// Non-zeros from which FISTA is tried before the active set, and how much faster an operation is in its products.
+const MANY_NONZEROS: usize = 128;
+const PRODUCTS_ARE_FASTER: f64 = 16.0;
+
+/// Part of the permitted iterations that are tried at most.
+const MOST_TRIED: usize = 4;
 
 /// Part of the objective by which it may seem to rise from one look at all atoms to the next, by rounding in `f32`.
 const RISE: f64 = 1e-5;
@@ -160,12 +168,39 @@ impl Pursuit for CoordinateDescent {
         unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
         let codes = Tensor::from_data(data, &operator.device());
-        // Given up, and of too large a support for the active set.
-        let open = |report: &SignalReport| {
-            report.stop == StopReason::MaxIterations && report.iterations < self.config.max_iterations
+        let mut pursued = Pursued::consistent(codes, reports);
+        // Given up, and of a large support.
+        let most_of = |reports: &[SignalReport], of: fn(&SignalReport) -> usize, rows: &[usize]| {
+            rows.iter().map(|&row| of(&reports[row])).max().unwrap_or(0)
         };
-        let rows: Vec<usize> = (0..reports.len()).filter(|&row| open(&reports[row])).collect();
-        hand_over(problem, &self.config, Algorithm::Fista, &rows, Pursued::consistent(codes, reports))
+        let open = |reports: &[SignalReport]| -> Vec<usize> {
+            let open = |report: &SignalReport| {
+                report.stop == StopReason::MaxIterations && report.iterations < self.config.max_iterations
+            };
+            (0..reports.len()).filter(|&row| open(&reports[row])).collect()
+        };
+        let mut rows = open(&pursued.reports);
+        if self.patience > 0.0 {
+            // The support may still grow on the way, and with it what the active set would take.
+            let mut tried = 0;
+            while !rows.is_empty() {
+                let nonzeros = most_of(&pursued.reports, |report| report.nonzeros, &rows);
+                let wanted = self.trial_iterations(&columns, nonzeros);
+                if wanted <= 2 * tried {
+                    break;
+                }
+                let trial = BasisPursuitConfig { max_iterations: wanted - tried, ..self.config };
+                pursued = hand_over(problem, &trial, Algorithm::Fista, &rows, pursued)?;
+                tried = wanted;
+                rows = open(&pursued.reports);
+            }
+            let left = self.config.max_iterations - most_of(&pursued.reports, |report| report.iterations, &rows);
+            let rest = BasisPursuitConfig { max_iterations: left, ..self.config };
+            pursued = hand_over(problem, &rest, Algorithm::ActiveSet, &rows, pursued)?;
+            rows.clear();
+        }
+        // Of too large a support for the active set.
+        hand_over(problem, &self.config, Algorithm::Fista, &rows, pursued)
     }
 }
 
@@ -186,6 +221,13 @@ impl CoordinateDescent {
     pub fn active_set(config: BasisPursuitConfig) -> Result<Self> {
         config.check()?;
         Ok(Self { config, patience: 0.0 })
+    }
+
+    /// Iterations of FISTA that take about as long as an active set of so many non-zeros is expected to.
+    fn trial_iterations(&self, columns: &Columns, nonzeros: usize) -> usize {
+        let product = (columns.code_len() * columns.atom_len()).max(1) as f64;
+        let iterations = PRODUCTS_ARE_FASTER * expected_work(columns, nonzeros) / product;
+        (iterations as usize).min(self.config.max_iterations / MOST_TRIED).max(1)
     }
 
     /// Codes one signal, from the code that is there. `None` where the pursuit was ended.
@@ -245,7 +287,13 @@ impl CoordinateDescent {
             if watched.is_cancelled() {
                 return None;
             }
+            // Products of whole batches, at the speed of the machine, are tried first where a factor may become large.
+            let may_be_many = |support: &[usize]| {
+                let excess = residual_correlations.iter().filter(|value| value.abs() > lambda).count();
+                (support.len() + excess).min(signal.len()) > MANY_NONZEROS
+            };
             if given_up
+                && !(self.patience > 0.0 && may_be_many(support))
                 && let Some(report) =
                     active_set::finish(columns, signal, lambda, &self.config, sweeps, code, || watched.is_cancelled())
             {
@@ -309,7 +357,12 @@ impl CoordinateDescent {
                 // Correlated atoms settle slowly, yet once their signs are known the rest is a linear system.
                 if sweeps.is_multiple_of(SWEEPS_PER_SOLUTION) {
                     for _ in 0..SIGN_CHANGES {
-                        work += (working.nonzeros() as f64).powi(3) / 3.0;
+                        let nonzeros = working.nonzeros();
+                        work += (nonzeros as f64).powi(3) / 3.0;
+                        stalled = nonzeros > MANY_NONZEROS && work > self.patience * expected_work(columns, nonzeros);
+                        if stalled {
+                            break;
+                        }
                         match working.solve_on_support(lambda) {
                             Solved::Reached => break,
                             Solved::SignChanged => {}

@@ -203,6 +203,51 @@ fn every_signal_reaches_its_gap() {
     });
 }
 
+/// Where hundreds of atoms are wanted, FISTA's products are tried before a factor of that size is made; what they leave open, the active
+/// set finishes.
+#[test]
+fn supports_may_be_as_large_as_the_signal() {
+    const LARGE: usize = 14;
+    on_every_device(|device| {
+        if device.small {
+            return;
+        }
+        let values = wide(&normals(&mut rng(41), 300 * LARGE * LARGE));
+        let atoms: Vec<Vec<f64>> = values.chunks_exact(LARGE * LARGE).map(|atom| unit(atom.to_vec())).collect();
+        let signal = SignalShape::new(1, LARGE, LARGE);
+        let config = ModelConfig::new(signal, vec![LayerShape::new(atoms.len(), LARGE, 1)]);
+        let filters: Vec<f32> = atoms.iter().flatten().map(|&value| value as f32).collect();
+        let case = Case { config, filters: vec![filters], seed: 41 };
+        let operator = case.model(&device.device).operator(signal, Application::Auto).unwrap();
+        let stored = case.explicit().matrix();
+        let signals = normals(&mut rng(42), 3 * LARGE * LARGE);
+        let mut finishers = Vec::new();
+        for fraction in [0.1, 0.01, 0.0003] {
+            let problem = Problem::new(&operator, tensor(&signals, signal.batched(3), &device.device))
+                .unwrap()
+                .with_lambda(Lambda::Relative(fraction))
+                .unwrap();
+            let config = BasisPursuitConfig { gap: 1e-5, ..Default::default() };
+            let found = Algorithm::CoordinateDescent.init(&config, &operator).unwrap().solve(&problem).unwrap();
+            let codes = host(found.codes);
+            for (row, report) in found.reports.iter().enumerate() {
+                assert_eq!(report.stop, StopReason::DualityGap, "{fraction}: {report:?}");
+                finishers.push(report.finished_by);
+                let signal = wide(&signals[row * LARGE * LARGE..][..LARGE * LARGE]);
+                let lambda = f64::from(report.lambda);
+                let lasso = Lasso { dictionary: &stored, signal: &signal, lambda, nonnegative: false };
+                let code = wide(&codes[row * atoms.len()..][..atoms.len()]);
+                let (objective, bound) = (lasso.objective(&code), dual_bound(&lasso, &code));
+                // Rounding the code to f32 moves the bound at the smallest λ: 2e-4 was measured.
+                assert!(objective - bound <= 1e-3 * objective, "{fraction}: {objective} above {bound}");
+            }
+        }
+        for finisher in [Algorithm::Fista, Algorithm::ActiveSet] {
+            assert!(finishers.contains(&Some(finisher)), "{finisher:?} has finished none: {finishers:?}");
+        }
+    });
+}
+
 /// Against plain coordinate descent in `f64`.
 #[test]
 fn the_objective_is_the_minimum() {
