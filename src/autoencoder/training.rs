@@ -91,10 +91,10 @@ pub trait Trainable: Autoencoder + Module + ModuleDisplay + 'static {
         true
     }
 
-    /// What follows every step of the optimizer, such as a projection. `progress` is the part of the run that is done.
+    /// What follows every step of the optimizer, such as a projection: `step` is the number of those that are done, of `steps` in the run.
     #[must_use]
-    fn constrained(self, progress: f32) -> Self {
-        let _ = progress;
+    fn constrained(self, step: usize, steps: usize) -> Self {
+        let _ = (step, steps);
         self
     }
 }

@@ -53,6 +53,7 @@ use super::config::{EncoderWeights, SparseAutoencoderConfig};
 use super::{Autoencoder, Coded, check_batch};
 use crate::error::{Error, Result};
 use crate::model::geometry::{Geometry, SignalShape};
+use crate::model::normalization::Undo;
 use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf, unit_norm};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};
@@ -141,6 +142,13 @@ impl SparseAutoencoderConfig {
             thresholds,
         };
         Ok(SparseAutoencoder { layers: dictionaries(), encoder, config: self.clone() })
+    }
+}
+
+impl Encoder {
+    /// Whether it has parameters at all.
+    pub fn has_own(&self) -> bool {
+        !self.synthesis.is_empty() || !self.analysis.is_empty() || self.steps.is_some() || !self.thresholds.is_empty()
     }
 }
 
@@ -241,22 +249,32 @@ impl SparseAutoencoder {
 
     /// [`Self::prepare`] with filters that were computed from those of the dictionaries in their place, through which gradients go as well.
     pub(crate) fn prepare_from(&self, filters: Vec<Tensor<4>>, signal: SignalShape) -> Result<Prepared> {
-        let config = &self.config;
-        let geometry = config.model.geometry_on(signal)?;
+        let geometry = self.config.model.geometry_on(signal)?;
         let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
-        let operator = |filters: Vec<Tensor<4>>| {
-            Operator::from_filters(filters, strides.clone(), geometry.clone(), Application::Auto)
+        self.prepare_with(Operator::from_filters(filters, strides, geometry, Application::Auto)?)
+    }
+
+    /// [`Self::prepare`] with another decoder, and pursuit where the encoder is tied.
+    pub(crate) fn prepare_with(&self, decoder: Operator) -> Result<Prepared> {
+        let config = &self.config;
+        let geometry = config.model.geometry_on(decoder.signal())?;
+        let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
+        let free = |layers: &[Dictionary]| {
+            let operator = || {
+                Operator::from_filters(filters(layers), strides.clone(), geometry.clone(), Application::Auto)
+            };
+            (!layers.is_empty()).then(operator).transpose()
         };
-        let free = |layers: &[Dictionary]| (!layers.is_empty()).then(|| operator(self::filters(layers))).transpose();
         let exponential = |parameter: &Param<Tensor<2>>| parameter.val().exp();
         Ok(Prepared {
-            decoder: operator(filters)?,
             synthesis: free(&self.encoder.synthesis)?,
             analysis: free(&self.encoder.analysis)?,
             steps: self.encoder.steps.as_ref().map(exponential),
             thresholds: self.encoder.thresholds.iter().map(exponential).collect(),
             pursuit: config.unrolled()?,
+            gradients_through: None,
             config: config.clone(),
+            decoder,
         })
     }
 
@@ -324,10 +342,17 @@ pub struct Prepared {
     steps: Option<Tensor<2>>,
     thresholds: Vec<Tensor<2>>,
     pursuit: Box<dyn Unrolled>,
+    gradients_through: Option<usize>,
     config: SparseAutoencoderConfig,
 }
 
 impl Prepared {
+    /// The same with gradients that go through the last iterations of the pursuit alone; `None`: all of them.
+    #[must_use]
+    pub fn with_gradients_through(self, last: Option<usize>) -> Self {
+        Self { gradients_through: last, ..self }
+    }
+
     /// D^(L) of the decoder.
     pub fn operator(&self) -> &Operator {
         &self.decoder
@@ -352,6 +377,7 @@ impl Prepared {
             analysis: self.analysis.as_ref(),
             steps: self.steps.clone(),
             thresholds: self.thresholds.clone(),
+            gradients_through: self.gradients_through,
         };
         self.pursuit.unrolled_with(&problem, config.iterations, &learned)
     }
@@ -395,9 +421,19 @@ impl Prepared {
         check_batch("signals", self.signal(), &signals)?;
         let (signals, undo) = self.config.model.normalization.apply(signals);
         let codes = self.pursue(signals.clone())?;
+        Ok(self.painted_with_objective(signals, &undo, codes))
+    }
+
+    /// Codes, whoever found them, with what they paint of signals that are normalised already and with the objective of every signal, `[n]`.
+    pub(crate) fn painted_with_objective(
+        &self,
+        signals: Tensor<4>,
+        undo: &Undo,
+        codes: Tensor<4>,
+    ) -> (Coded, Tensor<1>) {
         let painted = self.decoder.synthesize(codes.clone());
         let objective = self.objective_with(signals, codes.clone(), painted.clone());
-        Ok((Coded { codes, reconstruction: undo.undo(painted) }, objective))
+        (Coded { codes, reconstruction: undo.undo(painted) }, objective)
     }
 }
 

@@ -334,14 +334,14 @@ impl Trainable for Rival {
         each!(self, network => network.is_admissible(progress))
     }
 
-    fn constrained(self, progress: f32) -> Self {
+    fn constrained(self, step: usize, steps: usize) -> Self {
         match self {
-            Self::Sae(network) => Self::Sae(network.constrained(progress)),
-            Self::KSparse(network) => Self::KSparse(network.constrained(progress)),
-            Self::TopK(network) => Self::TopK(network.constrained(progress)),
-            Self::FcWta(network) => Self::FcWta(network.constrained(progress)),
-            Self::ConvWta(network) => Self::ConvWta(network.constrained(progress)),
-            Self::Sdae(network) => Self::Sdae(network.constrained(progress)),
+            Self::Sae(network) => Self::Sae(network.constrained(step, steps)),
+            Self::KSparse(network) => Self::KSparse(network.constrained(step, steps)),
+            Self::TopK(network) => Self::TopK(network.constrained(step, steps)),
+            Self::FcWta(network) => Self::FcWta(network.constrained(step, steps)),
+            Self::ConvWta(network) => Self::ConvWta(network.constrained(step, steps)),
+            Self::Sdae(network) => Self::Sdae(network.constrained(step, steps)),
         }
     }
 }

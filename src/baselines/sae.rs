@@ -77,7 +77,7 @@ impl PenalizedAutoencoderConfig {
         self.check()?;
         let encoder = dense(signal.len(), self.units, seed, 0, device);
         let decoder = transposed(&encoder, device);
-        Ok(PenalizedAutoencoder { encoder, decoder, signal, config: self.clone() }.constrained(0.0))
+        Ok(PenalizedAutoencoder { encoder, decoder, signal, config: self.clone() }.constrained(0, 1))
     }
 }
 
@@ -200,7 +200,7 @@ impl Trainable for PenalizedAutoencoder {
         Ok(self)
     }
 
-    fn constrained(mut self, _: f32) -> Self {
+    fn constrained(mut self, _: usize, _: usize) -> Self {
         if self.config.penalty == Penalty::L1 {
             self.decoder.weight = unit_rows(self.decoder.weight);
         }

@@ -211,7 +211,7 @@ impl Trainable for TopK {
         Ok(self)
     }
 
-    fn constrained(mut self, _: f32) -> Self {
+    fn constrained(mut self, _: usize, _: usize) -> Self {
         self.decoder = unit_rows(self.decoder);
         self
     }

@@ -62,6 +62,7 @@ impl TrainConfig {
         let learning = &self.learning;
         learning.check(&geometry)?;
         if learning.update == UpdateRule::Unrolled {
+            learning.unrolled.check()?;
             learning.unrolled.optimization.check()?;
             for lambda in [learning.lambda.start, learning.lambda.end] {
                 learning.unrolled.autoencoder(&self.model, lambda, learning.nonnegative).check()?;
@@ -300,10 +301,58 @@ impl Default for GradientUpdateConfig {
     }
 }
 
+/// How the gradient of the objective reaches the dictionaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GradientMode {
+    /// The codes are those of a pursuit run to its gap, and are held fixed: by Danskin's theorem this is the gradient of the minimum of the
+    /// objective over codes. The default.
+    #[default]
+    Envelope,
+    /// The codes are those of a pursuit run to its gap, and follow the dictionaries as the optimality conditions on their support say.
+    Implicit,
+    /// The codes are those of the unrolled iterations, through all of which the gradient goes.
+    Unrolled,
+    /// The codes are those of the unrolled iterations, through the last few of which the gradient goes.
+    Truncated,
+}
+
+impl GradientMode {
+    /// Every mode with its name.
+    pub const ALL: [(Self, &'static str); 4] = [
+        (Self::Envelope, "envelope"),
+        (Self::Implicit, "implicit"),
+        (Self::Unrolled, "unrolled"),
+        (Self::Truncated, "truncated"),
+    ];
+
+    /// Whether codes are those of a pursuit that is run to its gap.
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::Envelope | Self::Implicit)
+    }
+}
+
+impl std::str::FromStr for GradientMode {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        crate::pursuit::by_name(&Self::ALL, text)
+    }
+}
+
 /// Settings of training through an unrolled pursuit; λ and sign are those of all rules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct UnrolledUpdateConfig {
+    /// How the gradient reaches the dictionaries: `envelope`, `implicit`, `unrolled` or `truncated`. Default `envelope`. With the first two
+    /// the dictionaries follow exact codes, and what the encoder has of its own follows the objective of its own codes.
+    pub gradient: GradientMode,
+    /// Last iterations that the gradient `truncated` goes through, at least 1. Default 5.
+    pub truncated_to: usize,
+    /// Whether the dictionaries are learned; else only what the encoder has of its own is. Default yes.
+    pub dictionaries: bool,
+    /// Steps of the optimizer between two times that the atoms of sparse layers are coded anew over the layer below, at least 1. Default 5.
+    pub refit_every: usize,
     /// The pursuit that is unrolled: `ista`, `fista`, `ml-ista` or `ml-fista`. Default `fista`.
     pub pursuit: UnrolledPursuit,
     /// Iterations T, at least 1. Default 30. Gradients take the certified steps for constants: with very few iterations, training
@@ -331,6 +380,10 @@ fn unrolled_optimization() -> OptimizationConfig {
 impl Default for UnrolledUpdateConfig {
     fn default() -> Self {
         Self {
+            gradient: GradientMode::default(),
+            truncated_to: 5,
+            dictionaries: true,
+            refit_every: 5,
             pursuit: UnrolledPursuit::default(),
             iterations: 30,
             weights: EncoderWeights::default(),
@@ -343,6 +396,25 @@ impl Default for UnrolledUpdateConfig {
 }
 
 impl UnrolledUpdateConfig {
+    /// Checks the ranges that do not depend on the model.
+    fn check(&self) -> Result<()> {
+        for (name, value) in [("truncated_to", self.truncated_to), ("refit_every", self.refit_every)] {
+            if value == 0 {
+                return Err(Error::parameter(name, 0, "at least 1"));
+            }
+        }
+        if !self.dictionaries && !self.has_own() {
+            let expected = "yes where the encoder has nothing of its own: weights tied, no learned steps or thresholds";
+            return Err(Error::parameter("dictionaries", false, expected));
+        }
+        Ok(())
+    }
+
+    /// Whether the encoder has parameters beside the dictionaries.
+    pub fn has_own(&self) -> bool {
+        self.weights == EncoderWeights::Free || self.learned_steps || self.learned_thresholds
+    }
+
     /// The auto-encoder of a model that is trained with these settings.
     pub fn autoencoder(&self, model: &ModelConfig, lambda: f32, nonnegative: bool) -> SparseAutoencoderConfig {
         SparseAutoencoderConfig {

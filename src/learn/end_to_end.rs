@@ -528,7 +528,7 @@ impl<A: Trainable> TrainStep for Trainee<A> {
     fn optimize(self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, gradients: GradientsParams) -> Self {
         let Self { network, idle, clock } = optimizer.step(rate, self, gradients);
         clock.done.fetch_add(1, Ordering::SeqCst);
-        Self { network: network.constrained(clock.progress()), idle, clock }
+        Self { network: network.constrained(clock.done(), clock.steps), idle, clock }
     }
 }
 

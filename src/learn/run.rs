@@ -16,7 +16,7 @@ use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
 use super::end_to_end::{self, EndToEnd, Reseeding, TrainingBatch, Watcher};
 #[cfg(feature = "train")]
-use super::initialize::operator;
+use super::initialize::operator as operator_of;
 use super::learner::{self, Learner};
 use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
 #[cfg(feature = "train")]
@@ -32,6 +32,8 @@ use crate::files;
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
+#[cfg(feature = "train")]
+use crate::model::Operator;
 #[cfg(feature = "train")]
 use crate::pursuit::proximal_gradient::report_on;
 #[cfg(feature = "train")]
@@ -610,9 +612,11 @@ impl Run {
             reseeding: Some(Reseeding { every: config.learning.reseed_every, until: config.learning.reseed_until }),
             dashboard: self.dashboard,
         };
-        let network = UnrolledTraining::new(&config, &learner.model()?, learner.progress())?;
+        let network = UnrolledTraining::new(&config, &learner.model()?, learner.progress(), learner.steps_per_epoch())?;
         let diagnostics = DiagnosticsSums::new(&network);
         let mut following = Following {
+            operator: None,
+            still: None,
             held_out: None,
             empty: diagnostics.clone(),
             diagnostics,
@@ -686,6 +690,10 @@ struct Following<'a> {
     stop: &'a dyn Fn() -> bool,
     observer: &'a mut dyn Observer,
     metrics: &'a mut File,
+    /// The operator that the next batch is coded with, once training has begun.
+    operator: Option<Operator>,
+    /// That of the dictionaries as they are kept, once it is needed.
+    still: Option<Operator>,
     /// Sums over the held-out signals of this epoch.
     held_out: Option<BatchSums>,
     diagnostics: DiagnosticsSums,
@@ -697,16 +705,21 @@ struct Following<'a> {
 
 #[cfg(feature = "train")]
 impl Following<'_> {
-    /// The sums over a batch, with the dictionaries and the λ that it was coded with.
-    fn sums(&mut self, batch: &TrainingBatch, outcome: &end_to_end::Outcome, lambda: f32) -> Result<BatchSums> {
+    /// The sums over a batch, with the operator and the λ that it was coded with.
+    fn sums(
+        &mut self,
+        batch: &TrainingBatch,
+        outcome: &end_to_end::Outcome,
+        operator: &Operator,
+        lambda: f32,
+    ) -> Result<BatchSums> {
         let mut seconds = Phases::default();
         self.watch.lap(&mut seconds.dictionaries);
         let learner = &self.run.learner;
         let config = learner.config();
         let learning = &config.learning;
         let (signals, undo) = config.model.normalization.apply(batch.signals.clone());
-        let operator = operator(&learner.cascade, &learner.device)?;
-        let problem = Problem::new(&operator, signals.clone())?.with_lambda(Lambda::Absolute(lambda))?;
+        let problem = Problem::new(operator, signals.clone())?.with_lambda(Lambda::Absolute(lambda))?;
         let codes = outcome.coded.codes.clone();
         let reports = report_on(&problem, codes.clone(), learning.nonnegative, learning.unrolled.iterations)?;
         let pursued = Pursued::consistent(codes, reports);
@@ -733,6 +746,8 @@ impl Following<'_> {
 impl Watcher<UnrolledTraining> for Following<'_> {
     fn begin(&mut self, network: &UnrolledTraining) -> Result<()> {
         self.run.learner.cascade = network.cascade();
+        self.operator = Some(network.operator()?);
+        self.still = None;
         self.run.learner.idle.fill(0);
         self.watch = Stopwatch::start();
         Ok(())
@@ -749,7 +764,9 @@ impl Watcher<UnrolledTraining> for Following<'_> {
             return Ok(false);
         }
         let lambda = self.run.learner.lambda();
-        let sums = self.sums(batch, outcome, lambda)?;
+        // The one before the step.
+        let Some(operator) = self.operator.replace(network.operator()?) else { return Ok(true) };
+        let sums = self.sums(batch, outcome, &operator, lambda)?;
         let run = &mut *self.run;
         let learner = &mut run.learner;
         if !outcome.loss.to_data().iter::<f32>().all(f32::is_finite) {
@@ -758,6 +775,7 @@ impl Watcher<UnrolledTraining> for Following<'_> {
             return Err(Error::parameter("learning_rate", rate, expected));
         }
         learner.cascade = network.cascade();
+        self.still = None;
         learner.step = step;
         learner.count_idle(sums.usage());
         let mut summary = sums.summary();
@@ -778,7 +796,12 @@ impl Watcher<UnrolledTraining> for Following<'_> {
             return Ok(false);
         }
         let lambda = self.run.learner.config().learning.lambda.at(1.0);
-        let sums = self.sums(batch, outcome, lambda)?;
+        if self.still.is_none() {
+            self.still = Some(operator_of(&self.run.learner.cascade, &self.run.learner.device)?);
+        }
+        let Some(operator) = self.still.take() else { return Ok(true) };
+        let sums = self.sums(batch, outcome, &operator, lambda)?;
+        self.still = Some(operator);
         self.diagnostics.add(&batch.signals, &outcome.coded);
         match &mut self.held_out {
             Some(total) => total.add(&sums),

@@ -294,6 +294,18 @@ impl SurrogateUpdate {
         cascade.set_atoms(atoms, &codes, self.atom_norm);
     }
 
+    /// Gives all atoms of D_i, `layer` = i − 1 ≥ 1, the codes over the layer below of the effective atoms that are wanted, found from their
+    /// present codes.
+    pub(super) fn refit(&self, layer: usize, wanted: &[f32], cascade: &mut Cascade) {
+        let present = cascade.filters(layer);
+        let change: Vec<f32> =
+            wanted.iter().zip(cascade.effective(layer).values()).map(|(wanted, present)| wanted - present).collect();
+        let below = self.below(cascade, layer);
+        let codes = below.refine(&change, present.values().to_vec(), self.nonzeros[layer], self.exchange);
+        let filters = HostFilters::new(present.dims(), codes);
+        cascade.set_filters(layer, filters);
+    }
+
     fn below(&self, cascade: &Cascade, layer: usize) -> DictionaryBelow {
         let geometry = cascade.codes_below(layer);
         let filters = cascade.effective(layer - 1).to_tensor(&self.device);

@@ -1,33 +1,45 @@
-//! Training through an unrolled pursuit: the auto-encoder view of the model, with the same proximal steps as the online update.
+//! Training end to end: the auto-encoder view of the model, by burn's optimizers.
 //!
 //! ```text
-//! γ_L ← T iterations of a pursuit on D^(L), as layers of a network
-//! W, encoder ← optimizer's step along the gradient of ½‖y − D^(L)γ_L‖² + Σ_i λ_i‖γ_i‖₁
-//! W_i ← H_i[W_i] for i = 2, …, L,   unit norms,   λ and the zeros of H_i as the schedules say
+//! γ_L ← codes of a batch          E_1 … E_L, encoder ← optimizer's step along the gradient of ½‖y − Eγ_L‖² + λ‖γ_L‖₁
+//! every few steps:                W_1 ← E_1,   W_i ← the K_i-sparse code of E_i over D^(i−1),   unit norms,   E_i ← filters of D^(i)
 //! ```
 //!
-//! The threshold of H_i is chosen so that every atom keeps as many entries as the schedule of zeros says, and unit norms are
-//! restored, both as in [`super::online`]. Gradients go to the dictionaries through decoder and encoder, and through the division by
-//! the atoms' norms: without that the part of the gradient that makes atoms longer, which costs less penalty, would be most of it, and
-//! what is left once lengths are restored would not go downhill.
+//! **What is stepped along.** The optimizer moves the effective filters E_i of D^(1) … D^(L), not the sparse W_i: cutting the small entries
+//! of a dense step in W_i takes an atom away from where the gradient sent it, and an entry that is zero never becomes large enough to
+//! stay. Between two times that they are made sparse again the E_i are free; then every atom is coded anew over the layer below, from its
+//! present code, by the pursuit that the online rule uses. The gradient of E_i, i < L, is that of the filters of D^(L) that
+//! W_{i+1} … W_L make of them. Where D^(L) is no convolution, or the pursuit steps in every layer, the W_i themselves are stepped
+//! along, and cut.
 //!
-//! The schedule of zeros begins where the dictionaries are: an atom keeps no more entries than the fullest one of its layer had at the
-//! start, so that dictionaries that have the zeros already are not filled up first. Atoms of the deepest layer that no code has used
-//! for long, among them those that are zero and have no gradient, start again from windows of signals that are represented badly.
-//! Held-out signals are coded with the last λ of its schedule, so that epochs can be compared.
+//! **Where gradients come from** ([`GradientMode`]). With `envelope` the codes are those of a pursuit run to its gap, and are held fixed: by
+//! Danskin's theorem that is the gradient of the minimum over codes. With `implicit` they follow as the optimality conditions say
+//! ([`crate::pursuit::implicit`]), which for this loss differs by what the gap leaves. With `unrolled` and `truncated` codes are those of T
+//! iterations, and gradients go back through all or the last of them. In the first two what the encoder has of its own follows the objective
+//! of its own codes, with the dictionaries as constants, so that an encoder that is not there yet never harms them.
+//!
+//! Gradients go through the division by the atoms' norms: without that the part that makes atoms longer, which costs less
+//! penalty, would be most of it, and what is left once lengths are restored would not go downhill.
+//!
+//! Where W_i are cut, the schedule of zeros begins where the dictionaries are: an atom keeps no more entries than the fullest one of its
+//! layer had at the start, so that dictionaries that have the zeros already are not filled up first. Atoms of the deepest layer that no
+//! code has used for long start again from windows of signals that are represented badly. Held-out signals are coded with the last λ
+//! of its schedule, so that epochs can be compared: by the encoder where it has something of its own or is what is
+//! differentiated, else by the pursuit.
 
 use super::cascade::Cascade;
-use super::config::{AtomNorm, LearningConfig, TrainConfig};
+use super::config::{AtomNorm, GradientMode, LearningConfig, TrainConfig};
 use super::learner::worst_windows;
 use super::surrogate::SurrogateUpdate;
-use crate::autoencoder::{Autoencoder, Coded, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
+use crate::autoencoder::{Autoencoder, Coded, Outcome, Prepared, SparseAutoencoder, Trainable, TrainingBatch};
 use crate::error::Result;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
-use crate::model::{Dictionary, Mlcsc, effective_filters, leaf};
+use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf};
+use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, implicit};
 use crate::pursuit::threshold::hard_threshold_rows;
 use crate::random::{Purpose, stream};
-use burn::module::{Module, RunningState};
+use burn::module::{Module, Param, RunningState};
 use burn::tensor::{Tensor, TensorData};
 
 /// A [`SparseAutoencoder`] under training, with the constraints on its dictionaries.
@@ -35,6 +47,8 @@ use burn::tensor::{Tensor, TensorData};
 pub struct UnrolledTraining {
     /// The auto-encoder.
     pub autoencoder: SparseAutoencoder,
+    /// The effective filters E_1 … E_L that the optimizer moves; none where it moves the filters themselves.
+    wanted: Vec<Param<Tensor<4>>>,
     /// Entries of the fullest atom of every layer at the start of the run, `[layers]`.
     given: RunningState<Tensor<1>>,
     #[module(skip)]
@@ -46,14 +60,16 @@ pub struct UnrolledTraining {
 struct Rules {
     learning: LearningConfig,
     geometry: Geometry,
+    steps_per_epoch: usize,
 }
 
 impl UnrolledTraining {
-    /// From a model's dictionaries, when the part `progress` of the run is done.
+    /// From a model's dictionaries, when the part `progress` of the run is done; an epoch, at whose end dictionaries are as sparse as they are
+    /// to be, has so many steps.
     ///
     /// # Errors
     /// A configuration that does not fit itself or the model.
-    pub fn new(config: &TrainConfig, model: &Mlcsc, progress: f32) -> Result<Self> {
+    pub fn new(config: &TrainConfig, model: &Mlcsc, progress: f32, steps_per_epoch: usize) -> Result<Self> {
         let geometry = config.check()?;
         let learning = config.learning.clone();
         let lambda = learning.lambda.at(progress);
@@ -62,7 +78,20 @@ impl UnrolledTraining {
         let given: Vec<f32> = filters(&autoencoder).iter().map(|filters| fullest(filters) as f32).collect();
         let dims = [given.len()];
         let given = Tensor::from_data(TensorData::new(given, dims), &autoencoder.device());
-        Ok(Self { autoencoder, given: RunningState::new(given), rules: Rules { learning, geometry } })
+        let mut network = Self {
+            autoencoder,
+            wanted: Vec::new(),
+            given: RunningState::new(given),
+            rules: Rules { learning, geometry, steps_per_epoch },
+        };
+        let unrolled = &network.rules.learning.unrolled;
+        if network.rules.geometry.as_one_layer().is_some() && !unrolled.pursuit.is_multi_layer() {
+            let cascade = network.cascade();
+            let device = network.autoencoder.device();
+            let effective = (0..cascade.depth()).map(|layer| cascade.effective(layer).to_tensor(&device));
+            network.wanted = effective.map(Param::from_tensor).collect();
+        }
+        Ok(network)
     }
 
     /// The auto-encoder with the λ that the schedule ends with.
@@ -71,6 +100,138 @@ impl UnrolledTraining {
     /// None for a schedule that was checked.
     pub fn last(&self) -> Result<SparseAutoencoder> {
         self.autoencoder.clone().with_lambda(self.rules.learning.lambda.at(1.0))
+    }
+
+    /// The operator of the dictionaries as they are now, between two times that they are made sparse as well, through which gradients go to
+    /// what the optimizer moves.
+    ///
+    /// # Errors
+    /// None for filters that fit the configuration.
+    pub(super) fn operator(&self) -> Result<Operator> {
+        match self.rules.geometry.as_one_layer() {
+            Some(geometry) if !self.wanted.is_empty() => {
+                let stride = geometry.layers()[0].stride;
+                Operator::from_filters(vec![self.atoms_moved()], vec![stride], geometry, Application::Auto)
+            }
+            _ => {
+                let strides = self.strides();
+                Operator::from_filters(self.normalized(), strides, self.rules.geometry.clone(), Application::Auto)
+            }
+        }
+    }
+
+    fn strides(&self) -> Vec<[usize; 2]> {
+        self.autoencoder.layers.iter().map(Dictionary::stride).collect()
+    }
+
+    /// E_L with the norms that its atoms are to have, and with the gradients of the layers below.
+    fn atoms_moved(&self) -> Tensor<4> {
+        let (strides, filters) = (self.strides(), self.autoencoder.filters());
+        let deepest = self.wanted.len() - 1;
+        let mut atoms = self.wanted[deepest].val();
+        let mut stride = [1, 1];
+        for (layer, wanted) in self.wanted.iter().enumerate().take(deepest) {
+            stride = [stride[0] * strides[layer][0], stride[1] * strides[layer][1]];
+            let above = filters[layer + 1..].iter().cloned().map(leaf);
+            let chain: Vec<Tensor<4>> = [wanted.val()].into_iter().chain(above).collect();
+            let chain_strides: Vec<[usize; 2]> =
+                [stride].into_iter().chain(strides[layer + 1..].iter().copied()).collect();
+            let made = effective_filters(&chain, &chain_strides);
+            // Nothing but a way for gradients.
+            atoms = atoms + (made.clone() - leaf(made));
+        }
+        let lengths = norms(atoms.clone());
+        match self.rules.learning.atom_norm {
+            AtomNorm::Effective => atoms / lengths,
+            // Those that the filters of unit norm gave them.
+            AtomNorm::Layer => atoms / lengths * leaf(norms(effective_filters(&filters, &strides))),
+        }
+    }
+
+    /// Codes of the pursuit, run to its gap, of signals that are normalised already; without gradients.
+    fn exact(&self, operator: &Operator, signals: Tensor<4>, lambda: f32) -> Result<Tensor<4>> {
+        let learning = &self.rules.learning;
+        let basis = BasisPursuitConfig {
+            gap: learning.gap,
+            max_iterations: learning.max_iterations,
+            nonnegative: learning.nonnegative,
+        };
+        Ok(Algorithm::Auto.init(&basis, operator)?.pursue(operator, signals, &Lambda::Absolute(lambda))?.codes)
+    }
+
+    /// Whether codes, those that the loss is computed from, are those of a pursuit that is run to its gap.
+    fn is_exact(&self) -> bool {
+        self.rules.learning.unrolled.gradient.is_exact()
+    }
+
+    /// The loss of the dictionaries on exact codes, and that of the encoder where it has something of its own.
+    fn by_exact_codes(&self, ready: &Prepared, signals: Tensor<4>) -> Result<Outcome> {
+        let (signals, undo) = self.autoencoder.config().model.normalization.apply(signals);
+        let learning = &self.rules.learning;
+        let still = self.valid().operator()?;
+        let lambda = self.autoencoder.config().lambda;
+        let codes = self.exact(&still, signals.clone().without_autodiff(), lambda)?;
+        let codes = if signals.is_autodiff() { Tensor::from_inner(codes) } else { codes };
+        let codes = match learning.unrolled.gradient {
+            GradientMode::Implicit => implicit::follow(ready.operator(), signals.clone(), codes)?,
+            _ => codes,
+        };
+        let (coded, mut loss) = ready.painted_with_objective(signals.clone(), &undo, codes);
+        if !learning.unrolled.dictionaries {
+            loss = leaf(loss);
+        }
+        if self.autoencoder.encoder.has_own() {
+            let encoder = self.autoencoder.prepare_with(lifted(&still, &signals)?)?;
+            let own = encoder.pursue(signals.clone())?;
+            loss = loss + encoder.objective(signals, own)?;
+        }
+        Ok(Outcome { loss, coded })
+    }
+
+    /// W_1 … W_L from the effective filters that are wanted, or, where the filters themselves are moved, cut to the entries that they keep.
+    fn made_sparse(self, progress: f32) -> Self {
+        let learning = &self.rules.learning;
+        let mut cascade = self.cascade();
+        if self.wanted.is_empty() {
+            for (layer, &keep) in self.kept(progress).iter().enumerate().skip(1) {
+                let mut filters = cascade.filters(layer).clone();
+                let len = filters.atom_len();
+                hard_threshold_rows(filters.values_mut(), len, keep);
+                cascade.set_filters(layer, filters);
+            }
+        } else {
+            let update = self.update();
+            let mut wanted = self.wanted.iter().map(|wanted| HostFilters::from_tensor(leaf(wanted.val())));
+            for layer in 0..cascade.depth() {
+                let Some(mut wanted) = wanted.next() else { break };
+                restore_norms(&mut wanted, cascade.effective(layer));
+                match layer {
+                    0 => cascade.set_filters(0, wanted),
+                    _ => update.refit(layer, wanted.values(), &mut cascade),
+                }
+            }
+        }
+        cascade.normalize(learning.atom_norm);
+        self.with_cascade(cascade)
+    }
+
+    fn with_cascade(self, cascade: Cascade) -> Self {
+        let Self { autoencoder, wanted, given, rules } = self;
+        let wanted = wanted.into_iter().enumerate().map(|(layer, wanted)| {
+            wanted.map(|old| {
+                let new = cascade.effective(layer).to_tensor(&old.device());
+                if old.is_require_grad() { new.require_grad() } else { new }
+            })
+        });
+        let wanted = wanted.collect();
+        let filters: Vec<HostFilters> = cascade.into_filters();
+        let autoencoder = autoencoder.with_filters(|layer, device| filters[layer].to_tensor(device));
+        Self { autoencoder, wanted, given, rules }
+    }
+
+    fn update(&self) -> SurrogateUpdate {
+        let Rules { learning, geometry, .. } = &self.rules;
+        SurrogateUpdate::new(learning, learning.nonzeros(geometry), &self.autoencoder.valid().device())
     }
 
     /// W_1 … W_L as the restored norms would have them, as functions of the parameters.
@@ -98,7 +259,7 @@ impl UnrolledTraining {
 
     /// Entries that atoms of every layer keep when the part `progress` of the run is done.
     fn kept(&self, progress: f32) -> Vec<usize> {
-        let Rules { learning, geometry } = &self.rules;
+        let Rules { learning, geometry, .. } = &self.rules;
         let given = to_host(leaf(self.given.value_sync()));
         let least = learning.nonzeros(geometry);
         let layers = learning.kept(geometry, progress).into_iter().zip(given).zip(least);
@@ -159,17 +320,47 @@ impl Autoencoder for UnrolledTraining {
     }
 }
 
+/// An operator of one layer with its filters as constants, where `like` has gradients.
+fn lifted(operator: &Operator, like: &Tensor<4>) -> Result<Operator> {
+    let geometry = operator.geometry().clone();
+    let filters = operator.filters().iter().cloned();
+    let filters = filters.map(|filters| if like.is_autodiff() { Tensor::from_inner(filters) } else { filters });
+    Operator::from_filters(filters.collect(), operator.strides().to_vec(), geometry, Application::Auto)
+}
+
+/// Gives atoms the norms of others, where neither is zero.
+fn restore_norms(atoms: &mut HostFilters, others: &HostFilters) {
+    let norms: Vec<(f32, f32)> = atoms.norms().into_iter().zip(others.norms()).collect();
+    for (atom, (found, wanted)) in norms.into_iter().enumerate().filter(|(_, (found, _))| *found > 0.0) {
+        atoms.atom_mut(atom).iter_mut().for_each(|value| *value *= wanted / found);
+    }
+}
+
 impl Trainable for UnrolledTraining {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
-        let ready = self.autoencoder.prepare_from(self.normalized(), self.signal())?;
+        let ready = self.autoencoder.prepare_with(self.operator()?)?;
+        if self.is_exact() {
+            return self.by_exact_codes(&ready, batch.signals.clone());
+        }
+        let unrolled = &self.rules.learning.unrolled;
+        let last = (unrolled.gradient == GradientMode::Truncated).then_some(unrolled.truncated_to);
+        let ready = ready.with_gradients_through(last);
         let (coded, loss) = ready.coded_with_objective(batch.signals.clone())?;
         Ok(Outcome { loss, coded })
     }
 
     /// With the last λ.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
-        let ready = self.last()?.prepare(self.signal())?;
-        let (coded, loss) = ready.coded_with_objective(batch.signals.clone())?;
+        let last = self.last()?;
+        let ready = last.prepare(self.signal())?;
+        let (coded, loss) = match self.is_exact() && !last.encoder.has_own() {
+            true => {
+                let (signals, undo) = last.config().model.normalization.apply(batch.signals.clone());
+                let codes = self.exact(ready.operator(), signals.clone(), last.config().lambda)?;
+                ready.painted_with_objective(signals, &undo, codes)
+            }
+            false => ready.coded_with_objective(batch.signals.clone())?,
+        };
         Ok(Outcome { loss, coded })
     }
 
@@ -179,24 +370,40 @@ impl Trainable for UnrolledTraining {
     }
 
     fn reseeded(self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
-        let Rules { learning, geometry } = &self.rules;
+        if !self.rules.learning.unrolled.dictionaries {
+            return Ok(self);
+        }
         let (signals, _) = self.autoencoder.config().model.normalization.apply(batch.signals.clone());
-        let still = self.autoencoder.valid();
-        let ready = still.prepare(self.signal())?;
-        let codes = ready.pursue(signals.clone())?;
-        let residuals = to_host(signals.clone() - ready.operator().synthesize(codes));
-        let windows_of = geometry.windows(geometry.depth());
+        let still = self.valid();
+        let operator = still.operator()?;
+        let lambda = still.autoencoder.config().lambda;
+        let codes = match self.is_exact() {
+            true => still.exact(&operator, signals.clone(), lambda)?,
+            false => still.autoencoder.prepare_with(still.operator()?)?.pursue(signals.clone())?,
+        };
+        let residuals = to_host(signals.clone() - operator.synthesize(codes));
+        let windows_of = self.rules.geometry.windows(self.rules.geometry.depth());
         let generator = stream(batch.seed, Purpose::Reseeding, batch.step as u64);
         let targets = worst_windows(&windows_of, (&to_host(signals), &residuals), units.len(), generator);
-        let count = targets.len() / windows_of.atom_len().max(1);
+        let units = &units[..targets.len() / windows_of.atom_len().max(1)];
         let mut cascade = self.cascade();
         let deepest = cascade.depth() - 1;
-        let update = SurrogateUpdate::new(learning, learning.nonzeros(geometry), &still.device());
-        update.seed(&units[..count], &targets, &mut cascade);
+        self.update().seed(units, &targets, &mut cascade);
+        let atoms = cascade.atoms().clone();
         let filters = cascade.into_filters();
-        let autoencoder =
-            self.autoencoder.with_atoms(deepest, &units[..count], |device| filters[deepest].to_tensor(device));
-        Ok(Self { autoencoder, ..self })
+        let mut network = self;
+        if let Some(wanted) = network.wanted.pop() {
+            let wanted = wanted.map(|old| {
+                let mut new = HostFilters::from_tensor(leaf(old.clone()));
+                units.iter().for_each(|&unit| new.atom_mut(unit).copy_from_slice(atoms.atom(unit)));
+                let new = new.to_tensor(&old.device());
+                if old.is_require_grad() { new.require_grad() } else { new }
+            });
+            network.wanted.push(wanted);
+        }
+        let autoencoder = network.autoencoder;
+        let autoencoder = autoencoder.with_atoms(deepest, units, |device| filters[deepest].to_tensor(device));
+        Ok(Self { autoencoder, ..network })
     }
 
     /// Whether atoms are as sparse as the schedule of zeros ends with.
@@ -205,23 +412,16 @@ impl Trainable for UnrolledTraining {
         filters(&self.autoencoder).iter().zip(most).all(|(filters, most)| fullest(filters) <= most)
     }
 
-    fn constrained(self, progress: f32) -> Self {
-        let keep = self.kept(progress);
+    fn constrained(self, step: usize, steps: usize) -> Self {
+        let progress = step as f32 / steps.max(1) as f32;
         let learning = &self.rules.learning;
-        let mut cascade = self.cascade();
-        for (layer, &keep) in keep.iter().enumerate().skip(1) {
-            let mut filters = cascade.filters(layer).clone();
-            let len = filters.atom_len();
-            hard_threshold_rows(filters.values_mut(), len, keep);
-            cascade.set_filters(layer, filters);
-        }
-        cascade.normalize(learning.atom_norm);
-        let Self { autoencoder, given, rules } = self;
-        let filters: Vec<HostFilters> = cascade.into_filters();
-        let autoencoder = autoencoder.with_filters(|layer, device| filters[layer].to_tensor(device));
+        let lambda = learning.lambda.at(progress);
+        let due = self.wanted.is_empty()
+            || step.is_multiple_of(learning.unrolled.refit_every)
+            || step.is_multiple_of(self.rules.steps_per_epoch.max(1));
+        let network = if due && learning.unrolled.dictionaries { self.made_sparse(progress) } else { self };
         // The schedule's ends were checked, and what lies between them is in range as well.
-        let lambda = rules.learning.lambda.at(progress);
-        let autoencoder = autoencoder.with_lambda(lambda).expect("a lambda between two that were checked");
-        Self { autoencoder, given, rules }
+        let autoencoder = network.autoencoder.with_lambda(lambda).expect("a lambda between two that were checked");
+        Self { autoencoder, ..network }
     }
 }

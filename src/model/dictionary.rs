@@ -97,6 +97,23 @@ pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGe
     operation::analysis(signals, filters, geometry)
 }
 
+/// Codes as a function of their correlations with the residual: the codes themselves, with the derivative of least squares on their
+/// support. Filters and support are constants.
+///
+/// # Shapes
+/// - codes, correlations and out: `[n, atoms, code height, code width]`.
+pub(crate) fn follow(
+    codes: Tensor<4>,
+    correlations: Tensor<4>,
+    filters: Tensor<4>,
+    geometry: &LayerGeometry,
+) -> Tensor<4> {
+    if codes.dims()[0] == 0 {
+        return codes;
+    }
+    operation::follow(codes, correlations, filters, geometry)
+}
+
 /// Gradient of Σ〈r, D γ〉 with respect to the filters of D: the correlation of residual and code.
 ///
 /// # Shapes

@@ -427,6 +427,11 @@ impl Geometry {
         self.layers.iter().map(|layer| Self { layers: vec![layer.clone()] })
     }
 
+    /// D^(L) as a single layer, where it is one convolution ([`Self::effective_layer`]).
+    pub(crate) fn as_one_layer(&self) -> Option<Self> {
+        self.effective_layer().map(|layer| Self { layers: vec![layer] })
+    }
+
     /// Shape of the signal.
     pub fn signal(&self) -> SignalShape {
         self.layers[0].signal

@@ -60,6 +60,58 @@ pub(crate) trait DictionaryOps: Backend {
     ) -> FloatTensor<Self> {
         Self::conv2d_weight_backward(residuals, filters, codes, options(&layer))
     }
+
+    /// The codes themselves. Their derivative with respect to the correlations is that of least squares on their support, with filters
+    /// and support as constants.
+    fn dictionary_follow(
+        codes: FloatTensor<Self>,
+        correlations: FloatTensor<Self>,
+        filters: FloatTensor<Self>,
+        layer: LayerGeometry,
+    ) -> FloatTensor<Self> {
+        let _ = (correlations, filters, layer);
+        codes
+    }
+}
+
+/// Conjugate gradient steps of [`on_support`]. As many non-zeros, or groups of singular values, are solved for exactly.
+#[cfg(feature = "autodiff")]
+const STEPS: usize = 50;
+
+/// (D_SᵀD_S)⁻¹ g_S for the support S of every code, zero elsewhere, by conjugate gradients.
+#[cfg(feature = "autodiff")]
+fn on_support<B: DictionaryOps>(
+    gradient: FloatTensor<B>,
+    codes: FloatTensor<B>,
+    filters: FloatTensor<B>,
+    layer: &LayerGeometry,
+) -> FloatTensor<B> {
+    let shape = codes.shape();
+    let rows = Shape::new([shape[0], layer.code.len()]);
+    let support = B::float_abs(B::float_sign(codes));
+    let flat = |values: FloatTensor<B>| B::float_reshape(values, rows.clone());
+    let energy = |values: &FloatTensor<B>| B::float_sum_dim(B::float_mul(values.clone(), values.clone()), 1);
+    // A signal whose residual is nothing stays where it is.
+    let ratio = |over: FloatTensor<B>, under: FloatTensor<B>| {
+        B::float_div(over, B::float_add_scalar(under, f32::MIN_POSITIVE.into()))
+    };
+    let mut residual = flat(B::float_mul(gradient, support.clone()));
+    let mut solution = B::float_mul_scalar(residual.clone(), 0f32.into());
+    let (mut direction, mut left) = (residual.clone(), energy(&residual));
+    for _ in 0..STEPS {
+        let there = B::float_reshape(direction.clone(), shape.clone());
+        let made = B::dictionary_synthesis(there, filters.clone(), layer.clone());
+        let painted = B::float_reshape(made.clone(), Shape::new([shape[0], layer.signal.len()]));
+        let curvature = energy(&painted);
+        let effect = flat(B::float_mul(B::dictionary_analysis(made, filters.clone(), layer.clone()), support.clone()));
+        let length = ratio(left.clone(), curvature);
+        solution = B::float_add(solution, B::float_mul(direction.clone(), length.clone()));
+        residual = B::float_sub(residual, B::float_mul(effect, length));
+        let next = energy(&residual);
+        direction = B::float_add(residual.clone(), B::float_mul(direction, ratio(next.clone(), left)));
+        left = next;
+    }
+    B::float_reshape(solution, shape)
 }
 
 fn options(layer: &LayerGeometry) -> ConvOptions<2> {
@@ -133,6 +185,17 @@ pub(super) fn analysis(signals: Tensor<4>, filters: Tensor<4>, layer: &LayerGeom
 pub(super) fn synthesis(codes: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
     let (codes, filters) = (codes.into_dispatch(), filters.into_dispatch());
     Tensor::from_dispatch(<Dispatch as DictionaryOps>::dictionary_synthesis(codes, filters, layer.clone()))
+}
+
+/// Codes as a function of their correlations with the residual; see [`DictionaryOps::dictionary_follow`].
+pub(super) fn follow(
+    codes: Tensor<4>,
+    correlations: Tensor<4>,
+    filters: Tensor<4>,
+    layer: &LayerGeometry,
+) -> Tensor<4> {
+    let (codes, correlations, filters) = (codes.into_dispatch(), correlations.into_dispatch(), filters.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as DictionaryOps>::dictionary_follow(codes, correlations, filters, layer.clone()))
 }
 
 /// Gradient of Σ〈r, Dγ〉. Shapes as [`super::dictionary::filter_gradient`].
@@ -319,7 +382,7 @@ impl DictionaryOps for burn::backend::LibTorch {}
 
 #[cfg(feature = "autodiff")]
 mod autodiff {
-    use super::{DictionaryOps, FloatTensor, LayerGeometry};
+    use super::{DictionaryOps, FloatTensor, LayerGeometry, on_support};
     use burn::backend::Autodiff;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
     use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -391,7 +454,37 @@ mod autodiff {
         }
     }
 
+    /// The way back from codes to their correlations.
+    #[derive(Debug)]
+    struct Following;
+
+    impl<B: DictionaryOps> Backward<B, 1> for Following {
+        type State = (FloatTensor<B>, FloatTensor<B>, LayerGeometry);
+
+        fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+            let ([of_correlations], (codes, filters, layer)) = (ops.parents, ops.state);
+            let gradient = grads.consume::<B>(&ops.node);
+            if let Some(node) = of_correlations {
+                grads.register::<B>(node.id, on_support::<B>(gradient, codes, filters, &layer));
+            }
+        }
+    }
+
     impl<B: DictionaryOps, C: CheckpointStrategy> DictionaryOps for Autodiff<B, C> {
+        fn dictionary_follow(
+            codes: FloatTensor<Self>,
+            correlations: FloatTensor<Self>,
+            filters: FloatTensor<Self>,
+            layer: LayerGeometry,
+        ) -> FloatTensor<Self> {
+            let node = correlations.node();
+            let (codes, filters) = (codes.into_primitive(), filters.into_primitive());
+            match Following.prepare::<C>([node]).compute_bound().stateful() {
+                OpsKind::Tracked(prepared) => prepared.finish((codes.clone(), filters, layer), codes),
+                OpsKind::UnTracked(prepared) => prepared.finish(codes),
+            }
+        }
+
         fn dictionary_analysis(
             signals: FloatTensor<Self>,
             filters: FloatTensor<Self>,

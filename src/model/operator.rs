@@ -7,7 +7,7 @@
 use super::dictionary;
 use super::geometry::{Geometry, LayerGeometry, MAX_TENSOR_LEN, SignalShape};
 use super::sparse::to_host;
-use super::{Mlcsc, effective_filters, spectrum};
+use super::{Mlcsc, effective_filters, filters_as_codes, leaf, spectrum};
 use crate::error::{Error, Result};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -233,6 +233,18 @@ impl Operator {
         self.filters[0].device()
     }
 
+    /// The filters that it was made of, layer by layer, and their strides.
+    #[cfg(feature = "train")]
+    pub(crate) fn filters(&self) -> &[Tensor<4>] {
+        &self.filters
+    }
+
+    /// See [`Self::filters`].
+    #[cfg(feature = "train")]
+    pub(crate) fn strides(&self) -> &[[usize; 2]] {
+        &self.strides
+    }
+
     /// Takes the filters of D^(L) from someone who has computed them already.
     pub(crate) fn with_effective_filters(mut self, filters: Tensor<4>) -> Self {
         self.effective = OnceLock::from(filters);
@@ -429,6 +441,23 @@ impl Operator {
                 .zip(self.geometry.layers())
                 .fold(signals, |below, (filters, layer)| dictionary::analyze(below, filters.clone(), layer)),
         }
+    }
+
+    /// Codes of a basis pursuit as functions of their correlations Dᵀ(y − Dγ), 0 on the support but for λ and its sign: the codes
+    /// themselves, with the derivative (D_SᵀD_S)⁻¹ on their support S. Filters and support are constants.
+    ///
+    /// # Shapes
+    /// - codes, correlations and out: `[n, m_L, h_L, w_L]`.
+    pub(crate) fn follow(&self, codes: Tensor<4>, correlations: Tensor<4>) -> Tensor<4> {
+        if let Some(layer) = self.geometry.effective_layer() {
+            return dictionary::follow(codes, correlations, leaf(self.effective_filters()), &layer);
+        }
+        let (code, signal) = (self.code().len(), self.signal().len());
+        let layer = filters_as_codes([1; 4], [code, 1, 1, signal], [1, 1]);
+        let shape = codes.dims();
+        let [codes, correlations] = [codes, correlations].map(|values| values.reshape([shape[0], code, 1, 1]));
+        let filters = leaf(self.atoms()).reshape(layer.filter_dims());
+        dictionary::follow(codes, correlations, filters, &layer).reshape(shape)
     }
 
     /// All representations that γ_L determines: γ_1 … γ_L with γ_{i−1} = D_i γ_i.

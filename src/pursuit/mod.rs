@@ -14,6 +14,7 @@ pub mod duality;
 pub mod greedy;
 mod handover;
 pub mod holistic;
+pub mod implicit;
 pub mod layered;
 pub mod multi_layer;
 pub mod observer;
@@ -280,7 +281,7 @@ pub trait Pursuit: Send + Sync {
 ///
 /// No decision is taken on the host between the first and the last iteration, so that the result can be differentiated with
 /// respect to the signals and, where the operator's filters are tracked, to the dictionaries: the pursuit as the layers of a
-/// network. Step sizes are taken for constants.
+/// network. Step sizes are taken for constants. Of codes that a pursuit has run to its gap, [`implicit`] has the derivatives.
 pub trait Unrolled: Pursuit {
     /// The deepest codes after `iterations` iterations, the same iterates as those of [`Pursuit::solve`].
     ///
@@ -313,9 +314,16 @@ pub struct Learned<'a> {
     /// Factors ≥ 0 on the penalties of every layer's atoms: for each penalised layer, the deepest last, `[iterations, m_i]`, or one
     /// row for all iterations. Empty where none were learned.
     pub thresholds: Vec<Tensor<2>>,
+    /// Last iterations that gradients go through; all that the others find counts as a constant. `None`: all of them.
+    pub gradients_through: Option<usize>,
 }
 
 impl Learned<'_> {
+    /// Whether what an iteration, from 0, of so many leaves behind counts as a constant.
+    fn ends_gradients(&self, iteration: usize, iterations: usize) -> bool {
+        self.gradients_through.is_some_and(|last| iteration + 1 + last <= iterations)
+    }
+
     /// Whether nothing was learned.
     pub fn is_empty(&self) -> bool {
         self.analysis.is_none() && self.steps.is_none() && self.thresholds.is_empty()

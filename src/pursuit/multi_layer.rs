@@ -29,7 +29,7 @@ use super::{
     by_windows, in_order, largest, masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
-use crate::model::Operator;
+use crate::model::{Operator, leaf};
 use crate::model::geometry::LayerGeometry;
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
@@ -313,6 +313,19 @@ struct Gradient<'a> {
     momentum: Tensor<2>,
 }
 
+impl Gradient<'_> {
+    /// With what the iterations have found as constants.
+    fn constant(self) -> Self {
+        Self {
+            codes: leaf(self.codes),
+            before: leaf(self.before),
+            point: leaf(self.point),
+            momentum: leaf(self.momentum),
+            ..self
+        }
+    }
+}
+
 impl MultiLayerProximalGradient {
     fn start<'a>(&'a self, problem: &Problem<'a>, learned: &Learned<'a>) -> Result<Gradient<'a>> {
         let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
@@ -491,7 +504,12 @@ impl Unrolled for MultiLayerProximalGradient {
         learned.check(problem.operator(), iterations, problem.depth())?;
         let mut state = self.start(problem, learned)?;
         if problem.count() > 0 {
-            (0..iterations).for_each(|_| state.step());
+            for iteration in 0..iterations {
+                state.step();
+                if learned.ends_gradients(iteration, iterations) {
+                    state = state.constant();
+                }
+            }
         }
         Ok(problem.operator().code_shaped(state.codes))
     }

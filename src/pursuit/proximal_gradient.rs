@@ -14,7 +14,7 @@ use super::{
     masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
-use crate::model::{Application, Operator};
+use crate::model::{Application, Operator, leaf};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -166,6 +166,9 @@ impl Unrolled for ProximalGradient {
         if problem.count() > 0 {
             for iteration in 0..iterations {
                 self.step(problem.operator(), &mut state, learned, iteration, &problem.work())?;
+                if learned.ends_gradients(iteration, iterations) {
+                    state = state.constant();
+                }
             }
         }
         Ok(problem.operator().code_shaped(state.codes))
@@ -284,6 +287,11 @@ impl ProximalGradient {
 }
 
 impl State {
+    /// With what the iterations have found as constants.
+    fn constant(self) -> Self {
+        Self { codes: leaf(self.codes), point: leaf(self.point), momentum: leaf(self.momentum), ..self }
+    }
+
     fn keep(self, positions: &[usize]) -> Self {
         Self {
             signals: take_rows(&self.signals, positions),
