@@ -48,6 +48,9 @@ pub enum EncoderWeights {
     Tied,
     /// Its own, which start as the dictionaries': a synthesis and an analysis, shared by all iterations (LISTA).
     Free,
+    /// An analysis of its own in every iteration, which start as the dictionaries'; the synthesis is the decoder's. The first iteration is
+    /// a linear layer and a threshold. For ISTA and FISTA on an effective dictionary that is one convolution.
+    PerIteration,
 }
 
 /// Configuration of a [`SparseAutoencoder`](super::SparseAutoencoder).
@@ -82,6 +85,9 @@ pub struct SparseAutoencoderConfig {
     /// factors on it are what is learned.
     #[config(default = false)]
     pub learned_thresholds: bool,
+    /// Whether the momentum of every iteration is learned, for ISTA and FISTA; it starts as FISTA's (of ISTA: none).
+    #[config(default = false)]
+    pub learned_momentum: bool,
 }
 
 impl SparseAutoencoderConfig {
@@ -111,7 +117,20 @@ impl SparseAutoencoderConfig {
         if self.learned_thresholds && self.lambda == 0.0 {
             return Err(Error::parameter("lambda", 0, "a number > 0 where thresholds are learned as factors on it"));
         }
+        if self.pursuit.is_multi_layer() && (self.learned_momentum || self.weights == EncoderWeights::PerIteration) {
+            let expected = "ista or fista, where weights are per iteration or momentum is learned";
+            return Err(Error::parameter("pursuit", format!("{:?}", self.pursuit), expected));
+        }
+        if self.weights == EncoderWeights::PerIteration && geometry.as_one_layer().is_none() {
+            let expected = "tied or free: a layer after the first has padding, so that D^(L) is not one convolution";
+            return Err(Error::parameter("weights", "per-iteration", expected));
+        }
         Ok(geometry)
+    }
+
+    /// Whether the encoder has parameters beside the dictionaries.
+    pub fn has_own(&self) -> bool {
+        self.weights != EncoderWeights::Tied || self.learned_steps || self.learned_thresholds || self.learned_momentum
     }
 
     /// Layers that the pursuit steps in.

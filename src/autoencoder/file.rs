@@ -21,6 +21,8 @@ struct EncoderSettings {
     shallower_lambda: Vec<f32>,
     learned_steps: bool,
     learned_thresholds: bool,
+    #[serde(default)]
+    learned_momentum: bool,
 }
 
 impl SparseAutoencoder {
@@ -38,6 +40,7 @@ impl SparseAutoencoder {
             shallower_lambda: config.shallower_lambda.clone(),
             learned_steps: config.learned_steps,
             learned_thresholds: config.learned_thresholds,
+            learned_momentum: config.learned_momentum,
         };
         let settings = serde_json::to_value(settings).map_err(|error| Error::format(path, error.to_string()))?;
         files::write_bytes(path, &bytes_of(self, &config.model, coding, Some(settings))?)
@@ -62,6 +65,7 @@ impl SparseAutoencoder {
             shallower_lambda: settings.shallower_lambda,
             learned_steps: settings.learned_steps,
             learned_thresholds: settings.learned_thresholds,
+            learned_momentum: settings.learned_momentum,
             ..config
         };
         let mut autoencoder = config.init_from(&model).map_err(|error| broken(error.to_string()))?;

@@ -3,7 +3,7 @@
 use super::{Autoencoder, Coded};
 use crate::error::Result;
 use crate::model::leaf;
-use burn::module::{Module, ModuleDisplay};
+use burn::module::{Module, ModuleDisplay, ParamGroup};
 use burn::tensor::{Int, Tensor};
 
 /// Signals of a step, with what a loss may depend on beside them.
@@ -82,6 +82,11 @@ pub trait Trainable: Autoencoder + Module + ModuleDisplay + 'static {
     fn reseeded(self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
         let _ = (units, batch);
         Ok(self)
+    }
+
+    /// Parameters with a learning rate of their own, at which their schedule begins. Default: none.
+    fn rates(&self) -> Vec<(ParamGroup, f64)> {
+        Vec::new()
     }
 
     /// Whether the network, when the part `progress` of the run is done, is what it is to be in the end, so that its held-out loss can

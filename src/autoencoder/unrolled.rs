@@ -49,15 +49,17 @@
 //! # }
 //! ```
 
-use super::config::{EncoderWeights, SparseAutoencoderConfig};
+use super::config::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use super::{Autoencoder, Coded, check_batch};
 use crate::error::{Error, Result};
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::normalization::Undo;
+#[cfg(feature = "train")]
+use crate::model::sparse::HostFilters;
 use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf, unit_norm};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Distribution, Tensor};
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
 /// An auto-encoder whose encoder is an unrolled pursuit and whose decoder is D_1 … D_L.
 ///
@@ -78,12 +80,14 @@ pub struct SparseAutoencoder {
 pub struct Encoder {
     /// In place of D_1 … D_L where the encoder synthesises; empty where it is tied.
     pub synthesis: Vec<Dictionary>,
-    /// In place of D_1 … D_L where the encoder analyses; empty where it is tied.
+    /// In place of D_1 … D_L where the encoder analyses, or in place of D^(L) in every iteration; empty where it is tied.
     pub analysis: Vec<Dictionary>,
     /// Logarithms of the factors on the certified steps, `[iterations, layers that are stepped in]`.
     pub steps: Option<Param<Tensor<2>>>,
     /// Logarithms of the factors on λ, for every layer that is stepped in `[iterations, m_i]`.
     pub thresholds: Vec<Param<Tensor<2>>>,
+    /// Momentum, `[iterations, 1]`.
+    pub momentum: Option<Param<Tensor<2>>>,
 }
 
 impl SparseAutoencoderConfig {
@@ -129,6 +133,14 @@ impl SparseAutoencoderConfig {
                 .collect()
         };
         let own = |wanted: bool| if wanted { dictionaries() } else { Vec::new() };
+        let analysis = match (self.weights, geometry.as_one_layer()) {
+            (EncoderWeights::PerIteration, Some(one)) => {
+                let strides: Vec<[usize; 2]> = self.model.layers.iter().map(|layer| layer.stride.0).collect();
+                let atoms = leaf(effective_filters(&filters, &strides));
+                (0..self.iterations).map(|_| Dictionary::of_layer(atoms.clone(), &one.layers()[0])).collect()
+            }
+            _ => own(self.weights == EncoderWeights::Free),
+        };
         let zeros = |columns: usize| Param::from_tensor(Tensor::zeros([self.iterations, columns], device));
         let stepped = &geometry.layers()[geometry.depth() - self.stepped_layers()..];
         let thresholds = match self.learned_thresholds {
@@ -137,18 +149,26 @@ impl SparseAutoencoderConfig {
         };
         let encoder = Encoder {
             synthesis: own(self.weights == EncoderWeights::Free),
-            analysis: own(self.weights == EncoderWeights::Free),
+            analysis,
             steps: self.learned_steps.then(|| zeros(stepped.len())),
             thresholds,
+            momentum: self.learned_momentum.then(|| Param::from_tensor(self.first_momentum(device))),
         };
         Ok(SparseAutoencoder { layers: dictionaries(), encoder, config: self.clone() })
     }
 }
 
-impl Encoder {
-    /// Whether it has parameters at all.
-    pub fn has_own(&self) -> bool {
-        !self.synthesis.is_empty() || !self.analysis.is_empty() || self.steps.is_some() || !self.thresholds.is_empty()
+impl SparseAutoencoderConfig {
+    /// FISTA's momentum without restarts, `[iterations, 1]`; that of ISTA is none.
+    fn first_momentum(&self, device: &Device) -> Tensor<2> {
+        let mut momentum = vec![0.0f32; self.iterations];
+        let mut t = 1.0f32;
+        for value in momentum.iter_mut().skip(1).filter(|_| self.pursuit == UnrolledPursuit::Fista) {
+            let next = ((4.0 * t * t + 1.0).sqrt() + 1.0) * 0.5;
+            *value = (t - 1.0) / next;
+            t = next;
+        }
+        Tensor::from_data(TensorData::new(momentum, [self.iterations, 1]), device)
     }
 }
 
@@ -185,33 +205,40 @@ impl SparseAutoencoder {
         self
     }
 
-    /// The same with some atoms of a layer, from 0, replaced by those of `filters` on its device, in the dictionary and in what the
-    /// encoder has of its own.
+    /// The same with some atoms of the deepest layer replaced by those of `filters`, in the dictionary and in what the encoder has of its
+    /// own, and by what they paint, `painted`, where that is of the effective dictionary.
     ///
     /// # Shapes
-    /// - what `filters` gives: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`, of which only these atoms are taken.
+    /// - filters: W_L as `[m_L, m_{L−1}, kernel height, kernel width]`; painted: those of D^(L). Only these atoms are taken.
     #[cfg(feature = "train")]
     #[must_use]
-    pub(crate) fn with_atoms(mut self, layer: usize, atoms: &[usize], filters: impl Fn(&Device) -> Tensor<4>) -> Self {
-        let replaced = |mut dictionary: Dictionary| {
+    pub(crate) fn with_atoms(mut self, atoms: &[usize], filters: &HostFilters, painted: &HostFilters) -> Self {
+        let replaced = |mut dictionary: Dictionary, filters: &HostFilters| {
             dictionary.filters = dictionary.filters.map(|old| {
                 let (tracked, device) = (old.is_require_grad(), old.device());
                 let old = leaf(old);
                 let chosen = |atom: usize| if atoms.contains(&atom) { 1.0 } else { 0.0 };
                 let chosen: Vec<f32> = (0..old.dims()[0]).map(chosen).collect();
                 let dims = [chosen.len(), 1, 1, 1];
-                let chosen =
-                    Tensor::<4>::from_data(burn::tensor::TensorData::new(chosen, dims), &device).greater_scalar(0.5);
+                let chosen = Tensor::<4>::from_data(TensorData::new(chosen, dims), &device).greater_scalar(0.5);
                 let chosen = chosen.expand(old.dims());
-                let new = old.mask_where(chosen, filters(&device));
+                let new = old.mask_where(chosen, filters.to_tensor(&device));
                 if tracked { new.require_grad() } else { new }
             });
             dictionary
         };
-        let layers = [&mut self.layers, &mut self.encoder.synthesis, &mut self.encoder.analysis];
-        for layers in layers.into_iter().filter(|layers| layer < layers.len()) {
-            let dictionary = layers.remove(layer);
-            layers.insert(layer, replaced(dictionary));
+        let Encoder { synthesis, analysis, .. } = &mut self.encoder;
+        let mut layered = vec![&mut self.layers, synthesis];
+        match self.config.weights {
+            EncoderWeights::PerIteration => {
+                *analysis = analysis.drain(..).map(|dictionary| replaced(dictionary, painted)).collect();
+            }
+            _ => layered.push(analysis),
+        }
+        for layers in layered {
+            if let Some(deepest) = layers.pop() {
+                layers.push(replaced(deepest, filters));
+            }
         }
         self
     }
@@ -260,15 +287,27 @@ impl SparseAutoencoder {
         let geometry = config.model.geometry_on(decoder.signal())?;
         let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
         let free = |layers: &[Dictionary]| {
-            let operator = || {
-                Operator::from_filters(filters(layers), strides.clone(), geometry.clone(), Application::Auto)
-            };
+            let operator =
+                || Operator::from_filters(filters(layers), strides.clone(), geometry.clone(), Application::Auto);
             (!layers.is_empty()).then(operator).transpose()
         };
         let exponential = |parameter: &Param<Tensor<2>>| parameter.val().exp();
+        let own = &self.encoder.analysis;
+        let (analysis, analyses) = match (config.weights, geometry.as_one_layer()) {
+            (EncoderWeights::PerIteration, Some(one)) => {
+                let stride = one.layers()[0].stride;
+                let operator = |layer: &Dictionary| {
+                    Operator::from_filters(vec![layer.filters.val()], vec![stride], one.clone(), Application::Auto)
+                };
+                (None, own.iter().map(operator).collect::<Result<_>>()?)
+            }
+            _ => (free(own)?, Vec::new()),
+        };
         Ok(Prepared {
             synthesis: free(&self.encoder.synthesis)?,
-            analysis: free(&self.encoder.analysis)?,
+            analysis,
+            analyses,
+            momentum: self.encoder.momentum.as_ref().map(|momentum| momentum.val()),
             steps: self.encoder.steps.as_ref().map(exponential),
             thresholds: self.encoder.thresholds.iter().map(exponential).collect(),
             pursuit: config.unrolled()?,
@@ -339,6 +378,8 @@ pub struct Prepared {
     decoder: Operator,
     synthesis: Option<Operator>,
     analysis: Option<Operator>,
+    analyses: Vec<Operator>,
+    momentum: Option<Tensor<2>>,
     steps: Option<Tensor<2>>,
     thresholds: Vec<Tensor<2>>,
     pursuit: Box<dyn Unrolled>,
@@ -375,6 +416,8 @@ impl Prepared {
         }
         let learned = Learned {
             analysis: self.analysis.as_ref(),
+            analyses: self.analyses.iter().collect(),
+            momentum: self.momentum.clone(),
             steps: self.steps.clone(),
             thresholds: self.thresholds.clone(),
             gradients_through: self.gradients_through,

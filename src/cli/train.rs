@@ -13,7 +13,7 @@ use crate::data::{DataConfig, Dataset, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::files;
-use crate::learn::config::{LearningConfig, Schedule, TrainConfig, UpdateRule};
+use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
 use crate::model::geometry::{Pair, SignalShape};
@@ -55,10 +55,14 @@ pub struct TrainArgs {
     /// layers of an unrolled pursuit). Default: pursuit, or what --config says
     #[arg(long, value_name = "NAME")]
     method: Option<String>,
-    /// Iterations of the pursuit that --method unrolled unrolls. Default: 30
+    /// How gradients reach the dictionaries with --method unrolled: envelope or implicit (at exact codes), unrolled or truncated (through
+    /// all iterations, or the last). Default: envelope
+    #[arg(long, value_name = "NAME")]
+    gradient: Option<GradientMode>,
+    /// Iterations of the pursuit that --method unrolled unrolls: the layers of the encoder. Default: 10
     #[arg(long, value_name = "T")]
     unrolled_iterations: Option<usize>,
-    /// Learning rate of --method unrolled and of --model. Default: 0.003 and 0.001
+    /// Learning rate of --method unrolled and of --model. Default: 0.02 and 0.001
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
     /// Go on from the dictionaries of a model file or of a run's folder, by whatever method they were learned; their geometry is taken
@@ -67,7 +71,7 @@ pub struct TrainArgs {
     from: Option<PathBuf>,
     /// Train one of the model's rivals instead: sae, k-sparse, top-k, fc-wta, stacked-wta, conv-wta or sdae; or a floor: pca,
     /// or dictionary (one layer)
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["preset", "config", "method", "unrolled_iterations", "from"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "from"])]
     model: Option<String>,
     /// Hidden units of --model or of a rival's --config, in every layer. Default: what its authors used
     #[arg(long, value_name = "N")]
@@ -95,7 +99,7 @@ pub struct TrainArgs {
     device: DeviceArgs,
     /// Go on with the run in --out; without --out with the latest one below runs/. With --data: from the same signals, where they lie
     /// by now
-    #[arg(long, conflicts_with_all = ["preset", "config", "method", "unrolled_iterations", "learning_rate", "from", "model",
+    #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "learning_rate", "from", "model",
         "units", "batch_size", "lambda", "seed", "count", "patch", "patches", "grey", "data_seed"])]
     resume: bool,
     /// Print the whole configuration that the other flags make, as JSON for --config, instead of training
@@ -288,9 +292,10 @@ impl TrainArgs {
 
     /// Trains a rival from the beginning.
     fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
-        let refused: [(&str, Option<String>); 4] = [
+        let refused: [(&str, Option<String>); 5] = [
             ("--lambda", self.lambda.map(|lambda| lambda.to_string())),
             ("--method", self.method.clone()),
+            ("--gradient", self.gradient.map(|gradient| gradient.name().into())),
             ("--unrolled-iterations", self.unrolled_iterations.map(|iterations| iterations.to_string())),
             ("--from", self.from.as_ref().map(|path| path.display().to_string())),
         ];
@@ -380,6 +385,12 @@ impl TrainArgs {
                 return Err(Error::parameter("--unrolled-iterations", iterations, "--method unrolled beside it"));
             }
             learning.unrolled.iterations = iterations;
+        }
+        if let Some(gradient) = self.gradient {
+            if !unrolled {
+                return Err(Error::parameter("--gradient", gradient.name(), "--method unrolled beside it"));
+            }
+            learning.unrolled.gradient = gradient;
         }
         if let Some(rate) = self.learning_rate {
             if !unrolled {

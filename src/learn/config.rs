@@ -64,9 +64,7 @@ impl TrainConfig {
         if learning.update == UpdateRule::Unrolled {
             learning.unrolled.check()?;
             learning.unrolled.optimization.check()?;
-            for lambda in [learning.lambda.start, learning.lambda.end] {
-                learning.unrolled.autoencoder(&self.model, lambda, learning.nonnegative).check()?;
-            }
+            learning.unrolled.autoencoder(&self.model, learning.lambda, learning.nonnegative)?;
         }
         self.data.check()?;
         Ok(geometry)
@@ -326,6 +324,11 @@ impl GradientMode {
         (Self::Truncated, "truncated"),
     ];
 
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
+
     /// Whether codes are those of a pursuit that is run to its gap.
     pub fn is_exact(self) -> bool {
         matches!(self, Self::Envelope | Self::Implicit)
@@ -355,26 +358,29 @@ pub struct UnrolledUpdateConfig {
     pub refit_every: usize,
     /// The pursuit that is unrolled: `ista`, `fista`, `ml-ista` or `ml-fista`. Default `fista`.
     pub pursuit: UnrolledPursuit,
-    /// Iterations T, at least 1. Default 30. Gradients take the certified steps for constants: with very few iterations, training
-    /// lets ‖D^(L)‖ grow and with it the distance from the pursuit; then learn the steps as well.
+    /// Iterations T, at least 1: the layers of the encoder. Default 10.
     pub iterations: usize,
-    /// Whose weights the encoder has: `tied` or `free`. Default `tied`.
-    pub weights: EncoderWeights,
+    /// Whose weights the encoder has: `tied`, `free` or `per-iteration`. Default `per-iteration` for `ista` and `fista` where D^(L) is one
+    /// convolution, else `free`.
+    pub weights: Option<EncoderWeights>,
     /// λ_1 … λ_{L−1} for `ml-ista` and `ml-fista`. Default: none.
     pub shallower_lambda: Vec<f32>,
-    /// Whether steps are learned. Default no.
-    pub learned_steps: bool,
-    /// Whether thresholds are learned. Default no.
-    pub learned_thresholds: bool,
-    /// How the parameters follow their gradients. Default: those of the optimizer with a learning rate of 0.003, which has to be named
+    /// Whether steps are learned. Default: yes unless `weights` is `tied`.
+    pub learned_steps: Option<bool>,
+    /// Whether thresholds are learned, which needs λ > 0. Default: where that is so, yes unless `weights` is `tied`.
+    pub learned_thresholds: Option<bool>,
+    /// Whether the momentum of `ista` and `fista` is learned. Default: of these, yes unless `weights` is `tied`.
+    pub learned_momentum: Option<bool>,
+    /// Learning rate, in (0, 1], of what the encoder has of its own; that of `optimization` is the dictionaries'. Default 0.02.
+    pub encoder_rate: f64,
+    /// How the parameters follow their gradients. Default: those of the optimizer with a learning rate of 0.02, which has to be named
     /// where other settings of the optimizer are.
     pub optimization: OptimizationConfig,
 }
 
-/// The optimizer's defaults but for the learning rate: atoms have unit norm, so that a step of Adam is a small part of them; measured on
-/// digits, 0.001 to 0.01 all go downhill.
+/// The optimizer's defaults but for the learning rate: what is moved are atoms of unit norm, whose samples are tenths or hundredths.
 fn unrolled_optimization() -> OptimizationConfig {
-    OptimizationConfig { learning_rate: 3e-3, ..OptimizationConfig::default() }
+    OptimizationConfig { learning_rate: 2e-2, ..OptimizationConfig::default() }
 }
 
 impl Default for UnrolledUpdateConfig {
@@ -385,11 +391,13 @@ impl Default for UnrolledUpdateConfig {
             dictionaries: true,
             refit_every: 5,
             pursuit: UnrolledPursuit::default(),
-            iterations: 30,
-            weights: EncoderWeights::default(),
+            iterations: 10,
+            weights: None,
             shallower_lambda: Vec::new(),
-            learned_steps: false,
-            learned_thresholds: false,
+            learned_steps: None,
+            learned_thresholds: None,
+            learned_momentum: None,
+            encoder_rate: 2e-2,
             optimization: unrolled_optimization(),
         }
     }
@@ -403,31 +411,52 @@ impl UnrolledUpdateConfig {
                 return Err(Error::parameter(name, 0, "at least 1"));
             }
         }
-        if !self.dictionaries && !self.has_own() {
-            let expected = "yes where the encoder has nothing of its own: weights tied, no learned steps or thresholds";
-            return Err(Error::parameter("dictionaries", false, expected));
+        if !(self.encoder_rate > 0.0 && self.encoder_rate <= 1.0) {
+            return Err(Error::parameter("encoder_rate", self.encoder_rate, "a number in (0, 1]"));
         }
         Ok(())
     }
 
-    /// Whether the encoder has parameters beside the dictionaries.
-    pub fn has_own(&self) -> bool {
-        self.weights == EncoderWeights::Free || self.learned_steps || self.learned_thresholds
-    }
-
     /// The auto-encoder of a model that is trained with these settings.
-    pub fn autoencoder(&self, model: &ModelConfig, lambda: f32, nonnegative: bool) -> SparseAutoencoderConfig {
-        SparseAutoencoderConfig {
+    ///
+    /// # Errors
+    /// As [`SparseAutoencoderConfig::check`]; nothing to learn.
+    pub fn autoencoder(
+        &self,
+        model: &ModelConfig,
+        lambda: Schedule,
+        nonnegative: bool,
+    ) -> Result<SparseAutoencoderConfig> {
+        let multi_layer = self.pursuit.is_multi_layer();
+        let one_convolution = model.geometry()?.as_one_layer().is_some();
+        let weights = self.weights.unwrap_or(match !multi_layer && one_convolution {
+            true => EncoderWeights::PerIteration,
+            false => EncoderWeights::Free,
+        });
+        let own = weights != EncoderWeights::Tied;
+        let penalised = lambda.start > 0.0 && lambda.end > 0.0;
+        let mut config = SparseAutoencoderConfig {
             model: model.clone(),
             pursuit: self.pursuit,
             iterations: self.iterations,
-            lambda,
+            lambda: lambda.start,
             shallower_lambda: self.shallower_lambda.clone(),
             nonnegative,
-            weights: self.weights,
-            learned_steps: self.learned_steps,
-            learned_thresholds: self.learned_thresholds,
+            weights,
+            learned_steps: self.learned_steps.unwrap_or(own),
+            learned_thresholds: self.learned_thresholds.unwrap_or(own && penalised),
+            learned_momentum: self.learned_momentum.unwrap_or(own && !multi_layer),
+        };
+        for lambda in [lambda.end, lambda.start] {
+            config.lambda = lambda;
+            config.check()?;
         }
+        if !self.dictionaries && !config.has_own() {
+            let expected =
+                "yes where the encoder has nothing of its own: weights tied, no learned steps, thresholds or momentum";
+            return Err(Error::parameter("dictionaries", false, expected));
+        }
+        Ok(config)
     }
 }
 

@@ -19,11 +19,11 @@ use crate::random::{Purpose, stream};
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::grad_clipping::GradientClippingConfig;
-use burn::lr_scheduler::LrSchedulerRecord;
 use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
 use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
-use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
-use burn::module::{Module, ModuleMapper, Param, RunningState};
+use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler, ModuleLrSchedulerConfig};
+use burn::lr_scheduler::{LrSchedulerConfig, LrSchedulerRecord};
+use burn::module::{Module, ModuleMapper, Param, ParamGroup, RunningState};
 use burn::optim::decay::WeightDecayConfig;
 use burn::optim::momentum::MomentumConfig;
 use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, OptimizerRecord, SgdConfig};
@@ -181,7 +181,7 @@ impl EndToEnd {
             return Ok((network, Ending::Early));
         }
         let (steps, done) = (self.epochs * self.steps_per_epoch(), self.resume.unwrap_or(0) * self.steps_per_epoch());
-        let scheduler = scheduler(&self.optimization, steps)?;
+        let scheduler = scheduler(&self.optimization, steps, network.rates())?;
         let optimizer = optimizer(&self.optimization);
         let (sender, receiver) = channel();
         let outcome = std::thread::scope(|scope| {
@@ -402,14 +402,18 @@ fn optimizer(config: &OptimizationConfig) -> ModuleOptimizer {
     }
 }
 
-fn scheduler(config: &OptimizationConfig, steps: usize) -> Result<ModuleLrScheduler> {
-    let (start, end) = (config.learning_rate, config.learning_rate * config.final_rate);
-    let made = match config.schedule {
-        LearningRateSchedule::Constant => Ok(start.into()),
-        LearningRateSchedule::Linear => LinearLrSchedulerConfig::new(start, end, steps).init(),
-        LearningRateSchedule::Cosine => CosineAnnealingLrSchedulerConfig::new(start, steps).with_min_lr(end).init(),
+fn scheduler(config: &OptimizationConfig, steps: usize, own: Vec<(ParamGroup, f64)>) -> Result<ModuleLrScheduler> {
+    let of = |start: f64| -> LrSchedulerConfig {
+        let end = start * config.final_rate;
+        match config.schedule {
+            LearningRateSchedule::Constant => start.into(),
+            LearningRateSchedule::Linear => LinearLrSchedulerConfig::new(start, end, steps).into(),
+            LearningRateSchedule::Cosine => CosineAnnealingLrSchedulerConfig::new(start, steps).with_min_lr(end).into(),
+        }
     };
-    made.map_err(|reason| Error::parameter("learning_rate", start, reason))
+    let base = ModuleLrSchedulerConfig::new(of(config.learning_rate));
+    let all = own.into_iter().fold(base, |all, (group, rate)| all.with_group(group, of(rate)));
+    all.init().map_err(|reason| Error::parameter("learning_rate", config.learning_rate, reason))
 }
 
 /// Counts steps.

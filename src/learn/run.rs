@@ -29,11 +29,11 @@ use crate::autoencoder::{DiagnosticsSums, Trainable};
 use crate::data::{DataConfig, Dataset, Fingerprint, Source};
 use crate::error::{Error, Result};
 use crate::files;
+#[cfg(feature = "train")]
+use crate::model::Operator;
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
-#[cfg(feature = "train")]
-use crate::model::Operator;
 #[cfg(feature = "train")]
 use crate::pursuit::proximal_gradient::report_on;
 #[cfg(feature = "train")]

@@ -31,15 +31,15 @@ use super::cascade::Cascade;
 use super::config::{AtomNorm, GradientMode, LearningConfig, TrainConfig};
 use super::learner::worst_windows;
 use super::surrogate::SurrogateUpdate;
-use crate::autoencoder::{Autoencoder, Coded, Outcome, Prepared, SparseAutoencoder, Trainable, TrainingBatch};
+use crate::autoencoder::{Autoencoder, Coded, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
 use crate::error::Result;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
 use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf};
-use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, implicit};
 use crate::pursuit::threshold::hard_threshold_rows;
+use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, implicit};
 use crate::random::{Purpose, stream};
-use burn::module::{Module, Param, RunningState};
+use burn::module::{Module, Param, ParamGroup, RunningState};
 use burn::tensor::{Tensor, TensorData};
 
 /// A [`SparseAutoencoder`] under training, with the constraints on its dictionaries.
@@ -72,9 +72,8 @@ impl UnrolledTraining {
     pub fn new(config: &TrainConfig, model: &Mlcsc, progress: f32, steps_per_epoch: usize) -> Result<Self> {
         let geometry = config.check()?;
         let learning = config.learning.clone();
-        let lambda = learning.lambda.at(progress);
-        let autoencoder =
-            learning.unrolled.autoencoder(&config.model, lambda, learning.nonnegative).init_from(model)?;
+        let encoder = learning.unrolled.autoencoder(&config.model, learning.lambda, learning.nonnegative)?;
+        let autoencoder = encoder.init_from(model)?.with_lambda(learning.lambda.at(progress))?;
         let given: Vec<f32> = filters(&autoencoder).iter().map(|filters| fullest(filters) as f32).collect();
         let dims = [given.len()];
         let given = Tensor::from_data(TensorData::new(given, dims), &autoencoder.device());
@@ -165,26 +164,32 @@ impl UnrolledTraining {
     }
 
     /// The loss of the dictionaries on exact codes, and that of the encoder where it has something of its own.
-    fn by_exact_codes(&self, ready: &Prepared, signals: Tensor<4>) -> Result<Outcome> {
+    fn by_exact_codes(&self, signals: Tensor<4>) -> Result<Outcome> {
         let (signals, undo) = self.autoencoder.config().model.normalization.apply(signals);
-        let learning = &self.rules.learning;
+        let unrolled = &self.rules.learning.unrolled;
         let still = self.valid().operator()?;
-        let lambda = self.autoencoder.config().lambda;
-        let codes = self.exact(&still, signals.clone().without_autodiff(), lambda)?;
-        let codes = if signals.is_autodiff() { Tensor::from_inner(codes) } else { codes };
-        let codes = match learning.unrolled.gradient {
-            GradientMode::Implicit => implicit::follow(ready.operator(), signals.clone(), codes)?,
-            _ => codes,
-        };
-        let (coded, mut loss) = ready.painted_with_objective(signals.clone(), &undo, codes);
-        if !learning.unrolled.dictionaries {
-            loss = leaf(loss);
+        let mut outcome = None;
+        if unrolled.dictionaries {
+            let lambda = self.autoencoder.config().lambda;
+            let codes = self.exact(&still, signals.clone().without_autodiff(), lambda)?;
+            let ready = self.autoencoder.prepare_with(self.operator()?)?;
+            let codes = if signals.is_autodiff() { Tensor::from_inner(codes) } else { codes };
+            let codes = match unrolled.gradient {
+                GradientMode::Implicit => implicit::follow(ready.operator(), signals.clone(), codes)?,
+                _ => codes,
+            };
+            outcome = Some(ready.painted_with_objective(signals.clone(), &undo, codes));
         }
-        if self.autoencoder.encoder.has_own() {
+        if self.autoencoder.config().has_own() {
             let encoder = self.autoencoder.prepare_with(lifted(&still, &signals)?)?;
-            let own = encoder.pursue(signals.clone())?;
-            loss = loss + encoder.objective(signals, own)?;
+            let codes = encoder.pursue(signals.clone())?;
+            let (own, loss) = encoder.painted_with_objective(signals, &undo, codes);
+            outcome = Some(match outcome {
+                Some((coded, objective)) => (coded, objective + loss),
+                None => (own, loss),
+            });
         }
+        let (coded, loss) = outcome.expect("a configuration with something to learn");
         Ok(Outcome { loss, coded })
     }
 
@@ -338,10 +343,10 @@ fn restore_norms(atoms: &mut HostFilters, others: &HostFilters) {
 
 impl Trainable for UnrolledTraining {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
-        let ready = self.autoencoder.prepare_with(self.operator()?)?;
         if self.is_exact() {
-            return self.by_exact_codes(&ready, batch.signals.clone());
+            return self.by_exact_codes(batch.signals.clone());
         }
+        let ready = self.autoencoder.prepare_with(self.operator()?)?;
         let unrolled = &self.rules.learning.unrolled;
         let last = (unrolled.gradient == GradientMode::Truncated).then_some(unrolled.truncated_to);
         let ready = ready.with_gradients_through(last);
@@ -353,7 +358,7 @@ impl Trainable for UnrolledTraining {
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let last = self.last()?;
         let ready = last.prepare(self.signal())?;
-        let (coded, loss) = match self.is_exact() && !last.encoder.has_own() {
+        let (coded, loss) = match self.is_exact() && !last.config().has_own() {
             true => {
                 let (signals, undo) = last.config().model.normalization.apply(batch.signals.clone());
                 let codes = self.exact(ready.operator(), signals.clone(), last.config().lambda)?;
@@ -402,8 +407,13 @@ impl Trainable for UnrolledTraining {
             network.wanted.push(wanted);
         }
         let autoencoder = network.autoencoder;
-        let autoencoder = autoencoder.with_atoms(deepest, units, |device| filters[deepest].to_tensor(device));
+        let autoencoder = autoencoder.with_atoms(units, &filters[deepest], &atoms);
         Ok(Self { autoencoder, ..network })
+    }
+
+    /// What the encoder has of its own.
+    fn rates(&self) -> Vec<(ParamGroup, f64)> {
+        vec![(ParamGroup::from_predicate("autoencoder.encoder"), self.rules.learning.unrolled.encoder_rate)]
     }
 
     /// Whether atoms are as sparse as the schedule of zeros ends with.
@@ -423,5 +433,155 @@ impl Trainable for UnrolledTraining {
         // The schedule's ends were checked, and what lies between them is in range as well.
         let autoencoder = network.autoencoder.with_lambda(lambda).expect("a lambda between two that were checked");
         Self { autoencoder, ..network }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{configs, device};
+    use super::*;
+    use crate::learn::config::{UnrolledUpdateConfig, UpdateRule};
+    use crate::model::sparse::norm;
+    use crate::random::stream;
+    use rand::RngExt;
+
+    /// Dictionaries with the zeros that are asked for.
+    fn network(config: crate::model::ModelConfig, gradient: GradientMode, atom_norm: AtomNorm) -> UnrolledTraining {
+        let unrolled = UnrolledUpdateConfig {
+            gradient,
+            iterations: 400,
+            weights: Some(crate::autoencoder::EncoderWeights::Tied),
+            ..UnrolledUpdateConfig::default()
+        };
+        let learning = LearningConfig {
+            update: UpdateRule::Unrolled,
+            lambda: super::super::config::Schedule::constant(0.1),
+            gap: 1e-6,
+            max_iterations: 10_000,
+            atom_norm,
+            unrolled,
+            ..LearningConfig::default()
+        };
+        let config = TrainConfig { model: config, data: crate::data::DataConfig::default(), learning };
+        let geometry = config.check().unwrap();
+        let mut generator = stream(5, Purpose::Order, 0);
+        let filters = geometry.layers().iter().map(|layer| {
+            let dims = layer.filter_dims();
+            let values = (0..dims.iter().product()).map(|_| generator.random_range(-1.0f32..1.0)).collect();
+            HostFilters::new(dims, values)
+        });
+        let mut cascade = Cascade::new(config.model.clone(), filters.collect());
+        for (layer, keep) in config.learning.nonzeros(&geometry).into_iter().enumerate().skip(1) {
+            let mut filters = cascade.filters(layer).clone();
+            let len = filters.atom_len();
+            hard_threshold_rows(filters.values_mut(), len, keep);
+            cascade.set_filters(layer, filters);
+        }
+        cascade.normalize(atom_norm);
+        UnrolledTraining::new(&config, &cascade.model(&device().autodiff()).unwrap(), 0.0, 10).unwrap()
+    }
+
+    fn batch(network: &UnrolledTraining, device: &burn::tensor::Device) -> TrainingBatch {
+        let dims = network.signal().batched(3);
+        let mut generator = stream(6, Purpose::Order, 0);
+        let values: Vec<f32> = (0..dims.iter().product()).map(|_| generator.random_range(0.0f32..1.0)).collect();
+        let signals = Tensor::from_data(TensorData::new(values, dims), device);
+        TrainingBatch { signals, labels: None, step: 0, steps: 10, seed: 0 }
+    }
+
+    /// Along one direction for every layer: the derivative of the loss by each way of gradients, and differences of its minimum.
+    #[test]
+    fn gradients_at_exact_codes_are_those_of_the_minimum() {
+        for (config, atom_norm) in configs()
+            .into_iter()
+            .flat_map(|config| [AtomNorm::Effective, AtomNorm::Layer].map(|norm| (config.clone(), norm)))
+        {
+            let mut slopes = Vec::new();
+            let modes = [GradientMode::Envelope, GradientMode::Implicit, GradientMode::Unrolled];
+            for mode in modes {
+                let network = network(config.clone(), mode, atom_norm);
+                let batch = batch(&network, &device().autodiff());
+                let gradients = network.training(&batch).unwrap().loss.sum().backward();
+                let mut generator = stream(7, Purpose::Order, 0);
+                let mut found = Vec::new();
+                for wanted in &network.wanted {
+                    let gradient = to_host(wanted.val().grad(&gradients).unwrap());
+                    let direction: Vec<f32> = gradient.iter().map(|_| generator.random_range(-1.0f32..1.0)).collect();
+                    let slope: f64 = gradient.iter().zip(&direction).map(|(a, b)| f64::from(a * b)).sum();
+                    found.push((slope, f64::from(norm(&gradient)), direction));
+                }
+                slopes.push(found);
+            }
+            for (layer, (slope, length, direction)) in slopes[0].iter().enumerate() {
+                for (mode, other) in modes.iter().zip(&slopes).skip(1) {
+                    let distance = (slope - other[layer].0).abs();
+                    assert!(distance <= 0.01 * length, "{mode:?}, layer {}: {slope} {}", layer + 1, other[layer].0);
+                }
+                // The loss is a sum over the wanted atoms and what moves of the layers below make of them.
+                let at = |h: f32| -> f64 {
+                    let network = network(config.clone(), GradientMode::Envelope, atom_norm).valid();
+                    let deepest = network.wanted.len() - 1;
+                    let (strides, filters) = (network.strides(), network.autoencoder.filters());
+                    let mut stride = [1, 1];
+                    (0..=layer).for_each(|i| stride = [stride[0] * strides[i][0], stride[1] * strides[i][1]]);
+                    let dims = network.wanted[layer].val().dims();
+                    let moved = direction.iter().map(|value| h * value).collect::<Vec<f32>>();
+                    let moved = Tensor::<4>::from_data(TensorData::new(moved, dims), &device());
+                    let chain: Vec<_> = [moved].into_iter().chain(filters[layer + 1..].iter().cloned()).collect();
+                    let chain_strides: Vec<_> =
+                        [stride].into_iter().chain(strides[layer + 1..].iter().copied()).collect();
+                    let change = effective_filters(&chain, &chain_strides);
+                    let mut network = network;
+                    let atoms = network.wanted.pop().unwrap();
+                    network.wanted.push(atoms.map(|atoms| atoms + change));
+                    assert_eq!(network.wanted.len(), deepest + 1);
+                    let batch = batch(&network, &device());
+                    let losses = to_host(network.training(&batch).unwrap().loss);
+                    losses.iter().map(|loss| f64::from(*loss)).sum()
+                };
+                let difference = (at(4e-3) - at(-4e-3)) / 8e-3;
+                println!("{atom_norm:?}, layer {}: {slope} {difference}, gradient {length}", layer + 1);
+                assert!((slope - difference).abs() <= 0.02 * length, "layer {}: {slope} {difference}", layer + 1);
+            }
+        }
+    }
+
+    /// Between two times that dictionaries are made sparse nothing but what is wanted moves; then they are what they are to be.
+    #[test]
+    fn dictionaries_are_made_sparse_when_it_is_time() {
+        for config in configs() {
+            let network = network(config, GradientMode::Envelope, AtomNorm::Effective);
+            let before: Vec<Vec<f32>> = filters(&network.autoencoder).iter().map(|f| f.values().to_vec()).collect();
+            let mut generator = stream(8, Purpose::Order, 0);
+            let mut moved = network.clone();
+            moved.wanted = network
+                .wanted
+                .iter()
+                .cloned()
+                .map(|wanted| {
+                    wanted.map(|old| {
+                        let noise: Vec<f32> =
+                            (0..old.dims().iter().product()).map(|_| generator.random_range(-0.2f32..0.2)).collect();
+                        let noise = Tensor::from_data(TensorData::new(noise, old.dims()), &old.device());
+                        leaf(old + noise).require_grad()
+                    })
+                })
+                .collect();
+            let values = |network: &UnrolledTraining| -> Vec<Vec<f32>> {
+                filters(&network.autoencoder).iter().map(|f| f.values().to_vec()).collect()
+            };
+            let early = moved.clone().constrained(3, 100);
+            assert_eq!(values(&early), before);
+            let due = moved.constrained(5, 100);
+            assert_ne!(values(&due), before);
+            let Rules { learning, geometry, .. } = &due.rules;
+            let cascade = due.cascade();
+            for (layer, most) in learning.nonzeros(geometry).into_iter().enumerate() {
+                let found = fullest(cascade.filters(layer));
+                assert!(found <= most, "D_{}: {found} of {most}", layer + 1);
+                assert_eq!(to_host(leaf(due.wanted[layer].val())), cascade.effective(layer).values());
+            }
+            assert!(cascade.atoms().norms().iter().all(|norm| (norm - 1.0).abs() < 1e-5 || *norm == 0.0));
+        }
     }
 }

@@ -26,6 +26,11 @@ impl Dictionary {
         Self { filters: Param::from_tensor(filters), stride: shape.stride.0, padding: shape.padding.0 }
     }
 
+    /// A dictionary with these filters, of such a layer.
+    pub(crate) fn of_layer(filters: Tensor<4>, geometry: &LayerGeometry) -> Self {
+        Self { filters: Param::from_tensor(filters), stride: geometry.stride, padding: geometry.padding }
+    }
+
     /// A dictionary of zeros, to be filled.
     pub(super) fn zeros(geometry: &LayerGeometry, device: &Device) -> Self {
         Self {

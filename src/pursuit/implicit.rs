@@ -26,10 +26,9 @@ use burn::tensor::Tensor;
 /// Signals or codes of another shape.
 pub fn follow(operator: &Operator, signals: Tensor<4>, codes: Tensor<4>) -> Result<Tensor<4>> {
     let (count, of_signals, of_codes) = (signals.dims()[0], signals.dims(), codes.dims());
-    for (what, expected, found) in [
-        ("signals", operator.signal().batched(count), of_signals),
-        ("codes", operator.code().batched(count), of_codes),
-    ] {
+    for (what, expected, found) in
+        [("signals", operator.signal().batched(count), of_signals), ("codes", operator.code().batched(count), of_codes)]
+    {
         if expected != found {
             return Err(Error::shape(what, format!("{expected:?}"), format!("{found:?}")));
         }

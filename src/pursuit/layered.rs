@@ -240,7 +240,8 @@ impl Unrolled for LayeredBasisPursuit {
         let config =
             ProximalGradientConfig { basis: self.config.basis.clone(), ..ProximalGradientConfig::new(acceleration) };
         let pursuit = config.init()?;
-        let mut layers = self.through_layers(problem, |single| Ok((pursuit.unrolled_with(single, iterations, learned)?, ())))?;
+        let mut layers =
+            self.through_layers(problem, |single| Ok((pursuit.unrolled_with(single, iterations, learned)?, ())))?;
         Ok(layers.remove(problem.depth() - 1).0)
     }
 }

@@ -308,6 +308,12 @@ pub trait Unrolled: Pursuit {
 pub struct Learned<'a> {
     /// In place of D^(L)ᵀ: the adjoint of this operator, of the same shapes.
     pub analysis: Option<&'a Operator>,
+    /// In place of D^(L)ᵀ in every iteration: as many operators of the same shapes; none: [`Self::analysis`]. Not for a pursuit that
+    /// steps in every layer.
+    pub analyses: Vec<&'a Operator>,
+    /// Momentum of every iteration but the first, in place of FISTA's: what is added of the last move, `[iterations, 1]`. Not for a
+    /// pursuit that steps in every layer.
+    pub momentum: Option<Tensor<2>>,
     /// Factors > 0 on the steps, `[iterations, 1]`, or `[iterations, L]` for a pursuit that steps in every layer. One row serves
     /// all iterations.
     pub steps: Option<Tensor<2>>,
@@ -326,7 +332,11 @@ impl Learned<'_> {
 
     /// Whether nothing was learned.
     pub fn is_empty(&self) -> bool {
-        self.analysis.is_none() && self.steps.is_none() && self.thresholds.is_empty()
+        self.analysis.is_none()
+            && self.analyses.is_empty()
+            && self.momentum.is_none()
+            && self.steps.is_none()
+            && self.thresholds.is_empty()
     }
 
     /// Whether everything has the shapes that the problem demands, `layers` being those that the pursuit steps in.
@@ -339,9 +349,21 @@ impl Learned<'_> {
             let expected = format!("[{iterations}, {columns}], or 1 in place of {iterations}");
             Err(Error::shape(what, expected, format!("{found:?}")))
         };
-        if let Some(analysis) = self.analysis
-            && (analysis.signal() != operator.signal() || analysis.code() != operator.code())
-        {
+        if !self.analyses.is_empty() && self.analyses.len() != iterations.max(1) {
+            let expected = format!("none or {iterations}, one per iteration");
+            return Err(Error::shape("learned analyses", expected, self.analyses.len()));
+        }
+        if layers > 1 && (!self.analyses.is_empty() || self.momentum.is_some()) {
+            let expected = "none with a pursuit that steps in every layer";
+            return Err(Error::parameter("learned analyses and momentum", "given", expected));
+        }
+        if let Some(momentum) = &self.momentum {
+            fits("learned momentum", momentum.dims(), 1)?;
+        }
+        for analysis in self.analysis.iter().chain(&self.analyses) {
+            if analysis.signal() == operator.signal() && analysis.code() == operator.code() {
+                continue;
+            }
             let expected = format!("{} to {}", operator.signal(), operator.code());
             let found = format!("{} to {}", analysis.signal(), analysis.code());
             return Err(Error::shape("learned analysis", expected, found));
@@ -361,6 +383,18 @@ impl Learned<'_> {
             .iter()
             .zip(shapes)
             .try_for_each(|(factors, layer)| fits("learned thresholds", factors.dims(), layer.code.channels))
+    }
+
+    /// What analyses in an iteration, where it is not the dictionary.
+    fn analysis_of(&self, iteration: usize) -> Option<&Operator> {
+        self.analyses.get(iteration).copied().or(self.analysis)
+    }
+
+    /// The momentum that an iteration's move is followed by, `[1, 1]`: that of the next one.
+    fn momentum_after(&self, iteration: usize) -> Option<Tensor<2>> {
+        let momentum = self.momentum.clone()?;
+        let row = (iteration + 1).min(momentum.dims()[0] - 1);
+        Some(momentum.slice([row..row + 1, 0..1]))
     }
 
     /// The factor on the step in an iteration (from 0) and a layer (from 0, of those that the pursuit steps in), `[1, 1]`.

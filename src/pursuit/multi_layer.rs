@@ -29,8 +29,8 @@ use super::{
     by_windows, in_order, largest, masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
-use crate::model::{Operator, leaf};
 use crate::model::geometry::LayerGeometry;
+use crate::model::{Operator, leaf};
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 

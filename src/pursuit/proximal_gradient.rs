@@ -181,7 +181,7 @@ impl ProximalGradient {
         problem.refuse_shallower(self.name())?;
         let (operator, lambda) = (problem.operator(), problem.lambda()?);
         let (signals, mask, weights) = (problem.signals(), problem.mask(), problem.weights(problem.depth()));
-        let correlations = learned.analysis.unwrap_or(operator).analyze_rows(signals.clone());
+        let correlations = learned.analysis_of(0).unwrap_or(operator).analyze_rows(signals.clone());
         let lambda = if problem.count() == 0 {
             Tensor::zeros([0, 1], &operator.device())
         } else {
@@ -218,7 +218,12 @@ impl ProximalGradient {
         iteration: usize,
         work: &Work,
     ) -> Result<()> {
-        let mut explained = match (&state.mask, learned.analysis) {
+        let analysis = learned.analysis_of(iteration);
+        if iteration > 0 && !learned.analyses.is_empty() {
+            // Of the signals themselves, since every iteration looks at them in its own way.
+            state.correlations = analysis.unwrap_or(operator).analyze_rows(state.signals.clone());
+        }
+        let mut explained = match (&state.mask, analysis) {
             _ if iteration == 0 && state.from_zero => state.point.zeros_like(),
             (None, None) if operator.application() == Application::Gram => operator.gram_rows(state.point.clone()),
             (mask, analysis) => {
@@ -239,6 +244,10 @@ impl ProximalGradient {
         let nonnegative = self.config.basis.nonnegative;
         let codes = proximal_step(point, explained, correlations, thresholds, state.step, nonnegative);
         let before = std::mem::replace(&mut state.codes, codes.clone());
+        if let Some(momentum) = learned.momentum_after(iteration) {
+            state.point = codes.clone() + (codes - before) * momentum;
+            return Ok(());
+        }
         match self.config.acceleration {
             Acceleration::Ista => state.point = codes,
             Acceleration::Fista => {

@@ -66,10 +66,15 @@ fn every_encoder_is_differentiable() {
             .with_learned_thresholds(true);
         for ((pursuit, name), weights) in UnrolledPursuit::ALL
             .into_iter()
-            .flat_map(|pursuit| [EncoderWeights::Tied, EncoderWeights::Free].map(|weights| (pursuit, weights)))
+            .flat_map(|pursuit| {
+                [EncoderWeights::Tied, EncoderWeights::Free, EncoderWeights::PerIteration]
+                    .map(|weights| (pursuit, weights))
+            })
+            .filter(|((pursuit, _), weights)| *weights != EncoderWeights::PerIteration || !pursuit.is_multi_layer())
         {
             for nonnegative in [false, true] {
                 let mut config = base.clone().with_pursuit(pursuit).with_weights(weights).with_nonnegative(nonnegative);
+                config.learned_momentum = weights == EncoderWeights::PerIteration;
                 if pursuit.is_multi_layer() {
                     config.shallower_lambda = vec![0.05];
                 }
@@ -137,6 +142,30 @@ fn agreements(case: &Case, config: &SparseAutoencoderConfig, seed: u64, device: 
         differences.iter().any(|difference| (found - difference).abs() <= 0.005 * difference.abs() + 0.004)
     };
     slopes.iter().enumerate().map(check).collect()
+}
+
+/// What is learned in every iteration starts as the pursuit that it takes the place of.
+#[test]
+fn encoders_start_as_their_pursuits() {
+    on_every_device(|device| {
+        let case = case();
+        let batch = signals(&case, 4, &device.device);
+        let base = SparseAutoencoderConfig::new(case.config.clone()).with_iterations(6).with_lambda(0.4);
+        let codes = |config: SparseAutoencoderConfig| {
+            host(config.init_from(&case.model(&device.device)).unwrap().encode(batch.clone()).unwrap())
+        };
+        let ista = base.with_pursuit(UnrolledPursuit::Ista);
+        let expected = codes(ista.clone());
+        let own = ista
+            .with_weights(EncoderWeights::PerIteration)
+            .with_learned_steps(true)
+            .with_learned_thresholds(true)
+            .with_learned_momentum(true);
+        assert!(expected.iter().any(|value| *value != 0.0));
+        for (found, expected) in codes(own).iter().zip(&expected) {
+            assert!((found - expected).abs() < 1e-5, "{found} {expected}");
+        }
+    });
 }
 
 /// With many iterations a tied encoder is the pursuit.

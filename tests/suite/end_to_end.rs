@@ -59,11 +59,10 @@ fn settings(pursuit: UnrolledPursuit, weights: EncoderWeights, optimizer: Optimi
     UnrolledUpdateConfig {
         pursuit,
         iterations: 5,
-        weights,
-        learned_steps: weights == EncoderWeights::Free,
-        learned_thresholds: weights == EncoderWeights::Free,
+        weights: Some(weights),
         shallower_lambda: if pursuit.is_multi_layer() { vec![0.01, 0.01] } else { Vec::new() },
         optimization: OptimizationConfig { optimizer, clip_norm: Some(10.0), ..OptimizationConfig::default() },
+        ..UnrolledUpdateConfig::default()
     }
 }
 

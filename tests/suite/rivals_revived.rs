@@ -471,7 +471,7 @@ fn zero_atoms_start_again() {
         let folder = folder.path().join(format!("{weights:?}"));
         let mut config = small(UpdateRule::Unrolled);
         config.learning.epochs = 12;
-        config.learning.unrolled.weights = weights;
+        config.learning.unrolled.weights = Some(weights);
         let run = train(&folder, &config, Some(&given), &Stop::default());
         println!("{weights:?}: {:?}", run.kept().and_then(Record::kept));
         let trained = SparseAutoencoder::load(&folder.join("model.safetensors"), &device()).unwrap();
