@@ -371,8 +371,9 @@ pub struct UnrolledUpdateConfig {
     pub learned_thresholds: Option<bool>,
     /// Whether the momentum of `ista` and `fista` is learned. Default: of these, yes unless `weights` is `tied`.
     pub learned_momentum: Option<bool>,
-    /// Learning rate, in (0, 1], of what the encoder has of its own; that of `optimization` is the dictionaries'. Default 0.02.
-    pub encoder_rate: f64,
+    /// Learning rate, in (0, 1], of what the encoder has of its own; that of `optimization` is the dictionaries'. Default 0.02, and 0.001
+    /// where `weights` is `free`.
+    pub encoder_rate: Option<f64>,
     /// How the parameters follow their gradients. Default: those of the optimizer with a learning rate of 0.02, which has to be named
     /// where other settings of the optimizer are.
     pub optimization: OptimizationConfig,
@@ -397,7 +398,7 @@ impl Default for UnrolledUpdateConfig {
             learned_steps: None,
             learned_thresholds: None,
             learned_momentum: None,
-            encoder_rate: 2e-2,
+            encoder_rate: None,
             optimization: unrolled_optimization(),
         }
     }
@@ -411,8 +412,8 @@ impl UnrolledUpdateConfig {
                 return Err(Error::parameter(name, 0, "at least 1"));
             }
         }
-        if !(self.encoder_rate > 0.0 && self.encoder_rate <= 1.0) {
-            return Err(Error::parameter("encoder_rate", self.encoder_rate, "a number in (0, 1]"));
+        if let Some(rate) = self.encoder_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
+            return Err(Error::parameter("encoder_rate", rate, "a number in (0, 1]"));
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ use super::cascade::Cascade;
 use super::config::{AtomNorm, GradientMode, LearningConfig, TrainConfig};
 use super::learner::worst_windows;
 use super::surrogate::SurrogateUpdate;
-use crate::autoencoder::{Autoencoder, Coded, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
+use crate::autoencoder::{Autoencoder, Coded, EncoderWeights, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
 use crate::error::Result;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
@@ -413,7 +413,11 @@ impl Trainable for UnrolledTraining {
 
     /// What the encoder has of its own.
     fn rates(&self) -> Vec<(ParamGroup, f64)> {
-        vec![(ParamGroup::from_predicate("autoencoder.encoder"), self.rules.learning.unrolled.encoder_rate)]
+        // Layers of a cascade of its own multiply, so that a small step in each is a large one of all.
+        let default = if self.autoencoder.config().weights == EncoderWeights::Free { 1e-3 } else { 2e-2 };
+        let unrolled = &self.rules.learning.unrolled;
+        let rate = unrolled.encoder_rate.unwrap_or(default);
+        vec![(ParamGroup::from_predicate("autoencoder.encoder"), rate)]
     }
 
     /// Whether atoms are as sparse as the schedule of zeros ends with.

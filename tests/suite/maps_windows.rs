@@ -126,7 +126,8 @@ fn coding_agrees_with_whole_signals() {
                 let started = weighted.clone().with_start(start.clone()).unwrap();
                 for (kind, problem) in [("plain", plain), ("weighted", weighted), ("started", started)] {
                     for (algorithm, gap, codes) in [
-                        (Algorithm::CoordinateDescent, 1e-6, 1e-4),
+                        // Whole signals may be finished by FISTA, whose codes a gap of 1e-6 leaves some 1e-3 of their size.
+                        (Algorithm::CoordinateDescent, 1e-6, 1e-3),
                         (Algorithm::Fista, 1e-5, 5e-3),
                         (Algorithm::ResidualDescent, 1e-5, 5e-3),
                         (Algorithm::Auto, 1e-5, 5e-3),

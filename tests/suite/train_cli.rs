@@ -481,6 +481,33 @@ fn mistakes_about_gradients() {
     bench.refuses("--config small.json --method unrolled --unrolled-iterations 0 --out run", 2, &["iterations = 0"]);
     bench.refuses("--config small.json --learning-rate 0.1 --out run", 2, &["--learning-rate"]);
     bench.refuses("--config small.json --method unrolled --learning-rate 7 --out run", 2, &["--learning-rate = 7"]);
+    bench.refuses(
+        "--config small.json --gradient implicit --out run",
+        2,
+        &["--gradient = implicit", "--method unrolled"],
+    );
+    bench.refuses(
+        "--config small.json --method unrolled --gradient guess --out run",
+        2,
+        &["--gradient", "guess", "envelope"],
+    );
+    for (field, value, said) in [
+        ("refit_every", json!(0), "refit_every = 0"),
+        ("truncated_to", json!(0), "truncated_to = 0"),
+        ("encoder_rate", json!(3), "encoder_rate = 3"),
+    ] {
+        let mut document: Value =
+            serde_json::from_str(&bench.works("--config small.json --method unrolled --print-config")).unwrap();
+        document["learning"]["unrolled"][field] = value;
+        bench.write("wrong.json", &document.to_string());
+        bench.refuses("--config wrong.json --out run", 1, &["wrong.json", said]);
+    }
+    let mut document: Value =
+        serde_json::from_str(&bench.works("--config small.json --method unrolled --print-config")).unwrap();
+    document["learning"]["unrolled"]["weights"] = json!("tied");
+    document["learning"]["unrolled"]["dictionaries"] = json!(false);
+    bench.write("wrong.json", &document.to_string());
+    bench.refuses("--config wrong.json --out run", 1, &["wrong.json", "dictionaries"]);
     bench.refuses("--from missing.safetensors --out run", 1, &["missing.safetensors"]);
     bench.refuses("--model vae --out run", 2, &["--model", "vae", "k-sparse", "pca"]);
     bench.refuses("--model sae --units 0 --out run", 2, &["--units = 0"]);
