@@ -296,6 +296,7 @@ impl SurrogateUpdate {
 
     /// Gives all atoms of D_i, `layer` = i − 1 ≥ 1, the codes over the layer below of the effective atoms that are wanted, found from their
     /// present codes.
+    #[cfg(feature = "train")]
     pub(super) fn refit(&self, layer: usize, wanted: &[f32], cascade: &mut Cascade) {
         let present = cascade.filters(layer);
         let change: Vec<f32> =
