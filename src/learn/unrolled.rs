@@ -346,8 +346,12 @@ impl Trainable for UnrolledTraining {
         if self.is_exact() {
             return self.by_exact_codes(batch.signals.clone());
         }
-        let ready = self.autoencoder.prepare_with(self.operator()?)?;
         let unrolled = &self.rules.learning.unrolled;
+        let operator = match unrolled.dictionaries {
+            true => self.operator()?,
+            false => lifted(&self.valid().operator()?, &batch.signals)?,
+        };
+        let ready = self.autoencoder.prepare_with(operator)?;
         let last = (unrolled.gradient == GradientMode::Truncated).then_some(unrolled.truncated_to);
         let ready = ready.with_gradients_through(last);
         let (coded, loss) = ready.coded_with_objective(batch.signals.clone())?;
@@ -547,6 +551,33 @@ mod tests {
                 println!("{atom_norm:?}, layer {}: {slope} {difference}, gradient {length}", layer + 1);
                 assert!((slope - difference).abs() <= 0.02 * length, "layer {}: {slope} {difference}", layer + 1);
             }
+        }
+    }
+
+    /// Dictionaries that are not to be learned have no gradient, whatever the way; what the encoder has of its own does.
+    #[test]
+    fn dictionaries_stay_where_they_are_to() {
+        for (_, mode) in GradientMode::ALL.map(|(mode, name)| (name, mode)) {
+            let mut network = network(configs().remove(1), mode, AtomNorm::Effective);
+            let learning = network.rules.learning.clone();
+            let unrolled = UnrolledUpdateConfig {
+                gradient: mode,
+                iterations: 4,
+                dictionaries: false,
+                ..UnrolledUpdateConfig::default()
+            };
+            let model = network.autoencoder.model().unwrap();
+            let config = TrainConfig {
+                model: model.config().clone(),
+                data: crate::data::DataConfig::default(),
+                learning: LearningConfig { unrolled, ..learning },
+            };
+            network = UnrolledTraining::new(&config, &model, 0.0, 10).unwrap();
+            let batch = batch(&network, &device().autodiff());
+            let gradients = network.training(&batch).unwrap().loss.sum().backward();
+            assert!(network.wanted.iter().all(|wanted| wanted.val().grad(&gradients).is_none()), "{mode:?}");
+            let steps = network.autoencoder.encoder.steps.as_ref().unwrap().val();
+            assert!(steps.grad(&gradients).is_some(), "{mode:?}");
         }
     }
 
