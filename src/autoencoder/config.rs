@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 /// Most iterations that are unrolled (2¹²): each is kept for the way back.
 pub const MAX_UNROLLED: usize = 1 << 12;
 
+/// Most weights of all iterations together that have an analysis of their own (2²⁸: 1 GiB, and three times that while they are trained).
+const MAX_WEIGHTS: usize = 1 << 28;
+
 /// The pursuits that can be unrolled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -121,9 +124,18 @@ impl SparseAutoencoderConfig {
             let expected = "ista or fista, where weights are per iteration or momentum is learned";
             return Err(Error::parameter("pursuit", format!("{:?}", self.pursuit), expected));
         }
-        if self.weights == EncoderWeights::PerIteration && geometry.as_one_layer().is_none() {
-            let expected = "tied or free: a layer after the first has padding, so that D^(L) is not one convolution";
-            return Err(Error::parameter("weights", "per-iteration", expected));
+        if self.weights == EncoderWeights::PerIteration {
+            let Some(one) = geometry.as_one_layer() else {
+                let expected =
+                    "tied or free: a layer after the first has padding, so that D^(L) is not one convolution";
+                return Err(Error::parameter("weights", "per-iteration", expected));
+            };
+            let each: usize = one.layers()[0].filter_dims().iter().product();
+            let most = (MAX_WEIGHTS / each.max(1)).max(1);
+            if self.iterations > most {
+                let expected = format!("at most {most} where every iteration has {each} weights of its own");
+                return Err(Error::parameter("iterations", self.iterations, expected));
+            }
         }
         Ok(geometry)
     }

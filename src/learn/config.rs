@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::model::geometry::{Geometry, MAX_TENSOR_LEN};
 use crate::model::preset::Preset;
+use crate::pursuit::BasisPursuitConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -558,6 +559,11 @@ impl LearningConfig {
                 (len * (target / len).powf(done)).round().max(target) as usize
             })
             .collect()
+    }
+
+    /// The pursuit during training.
+    pub(super) fn basis(&self) -> BasisPursuitConfig {
+        BasisPursuitConfig { gap: self.gap, max_iterations: self.max_iterations, nonnegative: self.nonnegative }
     }
 
     /// Most non-zeros of an atom of every layer: all for D_1, else what the requested part of zeros leaves.

@@ -14,7 +14,7 @@ use crate::model::geometry::{Geometry, LayerGeometry};
 use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::windows::Windows;
 use crate::model::{Mlcsc, Operator};
-use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Pursued};
+use crate::pursuit::{Algorithm, Lambda, Pursued};
 use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
@@ -293,13 +293,8 @@ impl Learner {
         let signals = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), &self.device);
         let (signals, undo) = self.config.model.normalization.apply(signals);
         stopwatch.lap(&mut seconds.reading);
-        let pursuit = BasisPursuitConfig {
-            gap: learning.gap,
-            max_iterations: learning.max_iterations,
-            nonnegative: learning.nonnegative,
-        };
         let lambda = self.lambda();
-        let pursuit = Algorithm::Auto.init(&pursuit, operator)?;
+        let pursuit = Algorithm::Auto.init(&learning.basis(), operator)?;
         let (mut codes, mut reports) = (Vec::new(), Vec::with_capacity(indices.len()));
         let at_once = (CODED_AT_ONCE / operator.code().len()).max(LEAST_AT_ONCE);
         for start in (0..indices.len()).step_by(at_once) {

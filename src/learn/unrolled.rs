@@ -37,7 +37,7 @@ use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
 use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf};
 use crate::pursuit::threshold::hard_threshold_rows;
-use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda, implicit};
+use crate::pursuit::{Algorithm, Lambda, implicit};
 use crate::random::{Purpose, stream};
 use burn::module::{Module, Param, ParamGroup, RunningState};
 use burn::tensor::{Tensor, TensorData};
@@ -149,12 +149,7 @@ impl UnrolledTraining {
 
     /// Codes of the pursuit, run to its gap, of signals that are normalised already; without gradients.
     fn exact(&self, operator: &Operator, signals: Tensor<4>, lambda: f32) -> Result<Tensor<4>> {
-        let learning = &self.rules.learning;
-        let basis = BasisPursuitConfig {
-            gap: learning.gap,
-            max_iterations: learning.max_iterations,
-            nonnegative: learning.nonnegative,
-        };
+        let basis = self.rules.learning.basis();
         Ok(Algorithm::Auto.init(&basis, operator)?.pursue(operator, signals, &Lambda::Absolute(lambda))?.codes)
     }
 
@@ -245,8 +240,7 @@ impl UnrolledTraining {
         let deepest = filters.len() - 1;
         match self.rules.learning.atom_norm {
             AtomNorm::Effective => {
-                let strides: Vec<[usize; 2]> = self.autoencoder.layers.iter().map(Dictionary::stride).collect();
-                let norms = norms(effective_filters(&filters, &strides));
+                let norms = norms(effective_filters(&filters, &self.strides()));
                 filters[deepest] = filters[deepest].clone() / norms;
             }
             AtomNorm::Layer => {
@@ -325,7 +319,7 @@ impl Autoencoder for UnrolledTraining {
     }
 }
 
-/// An operator of one layer with its filters as constants, where `like` has gradients.
+/// An operator with its filters as constants, where `like` has gradients.
 fn lifted(operator: &Operator, like: &Tensor<4>) -> Result<Operator> {
     let geometry = operator.geometry().clone();
     let filters = operator.filters().iter().cloned();

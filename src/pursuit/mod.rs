@@ -327,7 +327,7 @@ pub struct Learned<'a> {
 impl Learned<'_> {
     /// Whether what an iteration, from 0, of so many leaves behind counts as a constant.
     fn ends_gradients(&self, iteration: usize, iterations: usize) -> bool {
-        self.gradients_through.is_some_and(|last| iteration + 1 + last <= iterations)
+        self.gradients_through.is_some_and(|last| iteration < iterations.saturating_sub(last))
     }
 
     /// Whether nothing was learned.

@@ -9,6 +9,7 @@ use mlcsc::Error;
 use mlcsc::autoencoder::{
     Autoencoder, EncoderWeights, Prepared, SparseAutoencoder, SparseAutoencoderConfig, UnrolledPursuit,
 };
+use mlcsc::model::ModelConfig;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::{Application, Mlcsc};
@@ -304,7 +305,11 @@ fn mistakes_are_errors() {
     // Larger signals are fine.
     let [_, atoms, height, width] = autoencoder.encode(Tensor::zeros([1, 1, 15, 12], &device)).unwrap().dims();
     assert_eq!([atoms, height, width], [8, 6, 7]);
+    let large = ModelConfig::new(SignalShape::new(1, 200, 200), vec![LayerShape::new(4096, 200, 1)]);
+    let large = SparseAutoencoderConfig::new(large).with_weights(EncoderWeights::PerIteration);
     for (config, name) in [
+        (large.with_iterations(10), "iterations"),
+        (config.clone().with_pursuit(UnrolledPursuit::MlIsta).with_weights(EncoderWeights::PerIteration), "pursuit"),
         (config.clone().with_iterations(0), "iterations"),
         (config.clone().with_iterations(usize::MAX), "iterations"),
         (config.clone().with_lambda(-1.0), "lambda"),
