@@ -2,14 +2,30 @@
 //!
 //! The paper's networks for MNIST on random signals: scores, cross-entropy and all gradients, without the optimizer. One item is one
 //! signal. `benches/peers/network.py` times the same step in PyTorch.
+//!
+//! And a step of training end to end, preset `mnist`, on drawn digits: the loss, all gradients, and, every few steps, sparse
+//! dictionaries; by every way of gradients, with codes of so many iterations where they are unrolled. `max alloc` is the memory that a step takes.
 
 use burn::tensor::{Int, Tensor, TensorData};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use mlcsc::autoencoder::{EncoderWeights, Trainable, TrainingBatch};
 use mlcsc::classify::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
+use mlcsc::data::{self, DataConfig};
+use mlcsc::learn::config::{GradientMode, UnrolledUpdateConfig, UpdateRule};
+use mlcsc::learn::unrolled::UnrolledTraining;
+use mlcsc::learn::{Learner, TrainConfig};
+use mlcsc::model::Mlcsc;
+use mlcsc::model::preset::Preset;
+
+#[global_allocator]
+static MEMORY: divan::AllocProfiler = divan::AllocProfiler::system();
 
 /// Signals of a step.
 const SIGNALS: usize = 128;
+
+/// Signals of a step of training end to end.
+const BATCH: usize = 256;
 
 fn main() {
     divan::main();
@@ -33,5 +49,43 @@ fn step(bencher: Bencher, name: &str) {
     bencher.counter(ItemsCount::new(SIGNALS)).bench_local(|| {
         let scores = network.forward(black_box(signals.clone())).expect("signals that fit");
         PursuitNetwork::cross_entropy(scores, labels.clone()).mean().backward()
+    });
+}
+
+#[divan::bench(
+    args = [
+        ("envelope", 20), ("envelope", 80), ("implicit", 20), ("implicit", 80), ("unrolled", 20), ("unrolled", 80), ("truncated", 20)
+    ],
+    sample_count = 10,
+)]
+fn end_to_end(bencher: Bencher, (gradient, iterations): (&str, usize)) {
+    let device = mlcsc::device::named(None).expect("a device");
+    let way = GradientMode::ALL.into_iter().find(|(_, name)| *name == gradient).expect("a way of gradients").0;
+    let mut config = TrainConfig::preset(Preset::named("mnist").expect("a preset"));
+    config.data = DataConfig { count: Some(2000), ..DataConfig::default() };
+    config.learning.update = UpdateRule::Unrolled;
+    config.learning.unrolled = UnrolledUpdateConfig {
+        gradient: way,
+        weights: Some(EncoderWeights::Tied),
+        iterations,
+        ..UnrolledUpdateConfig::default()
+    };
+    let digits = data::open(&config.data).expect("drawn digits").train;
+    let start = Learner::start(&config, &*digits, &device, |_, _| ()).expect("dictionaries");
+    let device = device.autodiff();
+    let filters = start.model().expect("a model").filters().into_iter();
+    let filters = filters.map(|filters| Tensor::from_data(filters.into_data(), &device)).collect();
+    let model = Mlcsc::from_filters(config.model.clone(), filters).expect("a model");
+    let mut network = UnrolledTraining::new(&config, &model, 0.0, digits.len() / BATCH).expect("a network");
+    let mut values = vec![0.0; BATCH * digits.shape().len()];
+    digits.read(&(0..BATCH).collect::<Vec<_>>(), &mut values).expect("digits");
+    let signals = Tensor::from_data(TensorData::new(values, digits.shape().batched(BATCH)), &device);
+    let mut batch = TrainingBatch { signals, labels: None, step: 0, steps: 1000, seed: 0 };
+    bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
+        batch.step += 1;
+        let outcome = network.training(black_box(&batch)).expect("signals that fit");
+        let gradients = outcome.loss.mean().backward();
+        network = network.clone().constrained(batch.step, batch.steps);
+        gradients
     });
 }

@@ -6,21 +6,29 @@
 //!
 //! Trains the preset on its signals (the drawn digits unless `--data` says otherwise) by the online rule and end to end by every mode of
 //! gradients, from nothing and from the online rule's model, with several seeds; then encoders of 1 to 20 iterations on the online rule's
-//! dictionaries, as they are and learned, beside as many iterations of FISTA. Runs in `--run` that are finished are not done again.
-//! Writes `results.json`, pictures and a table (`README.md`) into `--out`.
+//! dictionaries, as they are and learned, beside as many iterations of FISTA; then rivals with as many hidden units, which keep as
+//! many values as the model's encoder has non-zeros and are trained for the same time. Runs in `--run` that are finished are not done again. Writes
+//! `results.json`, pictures and a table (`README.md`) into `--out`.
+//!
+//! `--atoms N` trains one layer of N atoms as large as the signals instead of the preset's layers, as for patches of photographs:
+//! `--data FOLDER --patch 16 --patches 60000 --atoms 512 --lambda 0.1`.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use mlcsc::autoencoder::{Autoencoder, EncoderWeights, SparseAutoencoder, SparseAutoencoderConfig};
+use mlcsc::baselines::{KSparseConfig, PenalizedAutoencoderConfig, RivalConfig, TopKConfig, one_layer};
 use mlcsc::data::{self, Dataset, Source};
 use mlcsc::error::{Error, Result};
 use mlcsc::export::mosaic;
 use mlcsc::export::plot::{self, Curve};
 use mlcsc::files;
-use mlcsc::learn::config::{GradientMode, UpdateRule};
+use mlcsc::learn::config::{GradientMode, Schedule, UpdateRule};
+use mlcsc::learn::rivals::{RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::{Learner, Observer, Record, Run, TrainConfig};
 use mlcsc::model::Mlcsc;
+use mlcsc::model::geometry::Pair;
 use mlcsc::model::preset::Preset;
+use mlcsc::pursuit::threshold::hard_threshold_rows;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt::Write;
@@ -35,9 +43,24 @@ struct Args {
     /// The preset
     #[arg(long, default_value = "small")]
     preset: String,
+    /// Cut patches of this size from pictures
+    #[arg(long)]
+    patch: Option<usize>,
+    /// Number of patches
+    #[arg(long)]
+    patches: Option<usize>,
+    /// One layer of so many atoms instead of the preset's
+    #[arg(long)]
+    atoms: Option<usize>,
+    /// Penalty, instead of the preset's
+    #[arg(long)]
+    lambda: Option<f32>,
     /// Passes over the training signals
     #[arg(long, default_value_t = 10)]
     epochs: usize,
+    /// Whether only the online rule, training end to end, encoders and rivals are run, not every way
+    #[arg(long)]
+    brief: bool,
     /// Seeds of the ways to train
     #[arg(long, default_value_t = 3)]
     seeds: u64,
@@ -207,6 +230,92 @@ impl Bench<'_> {
     }
 }
 
+/// A rival that was trained for about the same time as the model.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Contender {
+    name: String,
+    epochs: usize,
+    /// Of training, without measuring the time of an epoch first.
+    seconds: f64,
+    fvu: f64,
+    nonzeros: f64,
+}
+
+/// Says nothing.
+struct Silent;
+
+impl RivalObserver for Silent {
+    fn record(&mut self, _: &RivalRecord) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// FVU and mean non-zeros of a network's codes, of which at most the `keep` of largest magnitude are left.
+fn measured(network: &dyn Autoencoder, source: &dyn Source, keep: usize, device: &Device) -> Result<(f64, f64)> {
+    let (ready, shape) = (network.ready()?, source.shape());
+    let (mut residual, mut nonzeros) = (0.0, 0.0);
+    let (mut sums, mut squares) = (vec![0.0f64; shape.len()], 0.0);
+    for start in (0..source.len()).step_by(500) {
+        let indices: Vec<usize> = (start..(start + 500).min(source.len())).collect();
+        let mut values = vec![0.0; indices.len() * shape.len()];
+        source.read(&indices, &mut values)?;
+        let signals = Tensor::from_data(TensorData::new(values.clone(), shape.batched(indices.len())), device);
+        let codes = ready.encode(signals)?;
+        let dims = codes.dims();
+        let mut kept: Vec<f32> = codes.into_data().iter::<f32>().collect();
+        hard_threshold_rows(&mut kept, dims[1] * dims[2] * dims[3], keep);
+        nonzeros += kept.iter().filter(|value| **value != 0.0).count() as f64;
+        let made = ready.decode(Tensor::from_data(TensorData::new(kept, dims), device))?.into_data();
+        for (index, (value, made)) in values.iter().zip(made.iter::<f32>()).enumerate() {
+            residual += f64::from(value - made).powi(2);
+            sums[index % shape.len()] += f64::from(*value);
+            squares += f64::from(*value).powi(2);
+        }
+    }
+    let count = source.len() as f64;
+    let variance = squares - sums.iter().map(|sum| sum * sum).sum::<f64>() / count;
+    Ok((residual / variance, nonzeros / count))
+}
+
+/// Rivals of so many hidden units that keep `keep` values, each trained for about so many seconds; the penalised one keeps its largest.
+fn rivals(bench: &Bench, units: usize, keep: usize, seconds: f64) -> Result<Vec<Contender>> {
+    let k_sparse = KSparseConfig { units, k: keep, initial_k: keep.max(200).min(units), ..KSparseConfig::default() };
+    let top_k = TopKConfig { units, k: keep, ..TopKConfig::default() };
+    let penalized = PenalizedAutoencoderConfig { units, ..PenalizedAutoencoderConfig::default() };
+    let all = [
+        ("k-sparse", RivalConfig::KSparse(k_sparse)),
+        ("top-k", RivalConfig::TopK(top_k)),
+        ("penalized by ℓ1, its largest values", RivalConfig::Sae(penalized)),
+    ];
+    let one = |(name, rival): (&str, RivalConfig)| -> Result<Contender> {
+        let folder = bench.folder(name, 0);
+        let kept = folder.join("contender.json");
+        if let Some(found) = std::fs::read(&kept).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Ok(found);
+        }
+        println!("{name}");
+        let mut config = RivalTrainConfig { data: bench.base.data.clone(), ..RivalTrainConfig::new(rival) };
+        let train = |config: &RivalTrainConfig| -> Result<(RivalRun, f64)> {
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder).map_err(Error::write(&folder))?;
+            }
+            let begun = Instant::now();
+            let mut run = RivalRun::create(&folder, config, bench.data, &bench.device)?;
+            run.train(bench.data, &|| false, &mut Silent)?;
+            Ok((run, begun.elapsed().as_secs_f64()))
+        };
+        config.epochs = 1;
+        let (_, pace) = train(&config)?;
+        config.epochs = ((seconds / pace).round() as usize).max(1);
+        let (run, seconds) = train(&config)?;
+        let (fvu, nonzeros) = measured(run.rival(), &*bench.data.test, keep, &bench.device)?;
+        let contender = Contender { name: name.into(), epochs: config.epochs, seconds, fvu, nonzeros };
+        write_json(&kept, &contender)?;
+        Ok(contender)
+    };
+    all.into_iter().map(one).collect()
+}
+
 fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     let text = serde_json::to_string_pretty(value).map_err(|error| Error::format(path, error.to_string()))?;
     files::write_bytes(path, text.as_bytes())
@@ -224,7 +333,13 @@ fn main() -> Result<()> {
     if let Some(source) = &args.data {
         base.data.source = source.clone();
     }
+    base.data.patch = args.patch.map(Pair::from).or(base.data.patch);
+    base.data.patches = args.patches.or(base.data.patches);
+    base.learning.lambda = args.lambda.map_or(base.learning.lambda, Schedule::constant);
     let data = data::open(&base.data)?;
+    if let Some(atoms) = args.atoms {
+        base.model = one_layer(data.train.shape(), atoms)?;
+    }
     let bench = Bench { args: &args, base, data: &data, device };
 
     let tied = |gradient: GradientMode| {
@@ -240,7 +355,7 @@ fn main() -> Result<()> {
         online.learning.seed = seed;
         all.push((ONLINE.into(), bench.train(ONLINE, &online, None)?));
         let model = bench.model(ONLINE, seed)?;
-        for (name, from, config) in [
+        let all_ways = [
             ("end to end", None, bench.unrolled(seed, |_| ())),
             ("end to end, from the online rule", Some(&model), bench.unrolled(seed, |_| ())),
             ("envelope, tied", None, bench.unrolled(seed, tied(GradientMode::Envelope))),
@@ -263,7 +378,8 @@ fn main() -> Result<()> {
                     unrolled.refit_every = 1;
                 }),
             ),
-        ] {
+        ];
+        for (name, from, config) in all_ways.into_iter().take(if args.brief { 2 } else { usize::MAX }) {
             all.push((name.into(), bench.train(name, &config, from)?));
         }
         for (name, trained) in all {
@@ -302,6 +418,23 @@ fn main() -> Result<()> {
         }));
     }
 
+    let end_to_end = &ways[1].1[0];
+    let encoder = SparseAutoencoder::load(&bench.folder("end to end", 0).join("model.safetensors"), &bench.device)?;
+    let (fvu, nonzeros) = measured(&encoder, &*data.test, usize::MAX, &bench.device)?;
+    let units = encoder.code().len();
+    let seconds = end_to_end.curve.last().map_or(0.0, |(seconds, _)| *seconds);
+    let keep = (nonzeros.round() as usize).clamp(1, units);
+    let mut contenders =
+        vec![Contender { name: "ML-CSC, its encoder".into(), epochs: args.epochs, seconds, fvu, nonzeros }];
+    contenders.extend(end_to_end.fvu.map(|fvu| Contender {
+        name: "ML-CSC, exact codes".into(),
+        epochs: args.epochs,
+        seconds,
+        fvu,
+        nonzeros: end_to_end.nonzeros,
+    }));
+    contenders.extend(rivals(&bench, units, keep, seconds)?);
+
     let curves = |ways: &[(String, Vec<Trained>)]| -> Vec<Curve> {
         let curve = |(name, runs): &(String, Vec<Trained>)| Curve { name: name.clone(), points: runs[0].curve.clone() };
         ways.iter().map(curve).collect()
@@ -312,26 +445,39 @@ fn main() -> Result<()> {
         let picture = mosaic::filters(trained.effective_filters(depth), None);
         mosaic::save(&picture, &args.out.join(format!("effective_{depth}.png")))?;
     }
-    write_json(&args.out.join("results.json"), &json!({ "ways": ways, "optimum": optimum, "encoders": encoders }))?;
+    let results = json!({ "ways": ways, "optimum": optimum, "encoders": encoders, "contenders": contenders });
+    write_json(&args.out.join("results.json"), &results)?;
 
     let mut page = String::new();
-    let source = match &args.data {
-        Some(_) => format!(" --data FOLDER --preset {}", args.preset),
-        None => String::new(),
+    let mut command = String::new();
+    let mut flag = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            let _ = write!(command, " --{name} {value}");
+        }
+    };
+    flag("data", args.data.as_ref().map(|_| "FOLDER".into()));
+    flag("preset", (args.preset != "small").then(|| args.preset.clone()));
+    flag("patch", args.patch.map(|size| size.to_string()));
+    flag("patches", args.patches.map(|count| count.to_string()));
+    flag("atoms", args.atoms.map(|atoms| atoms.to_string()));
+    flag("lambda", args.lambda.map(|lambda| lambda.to_string()));
+    flag("brief", args.brief.then(String::new));
+    let layers = match args.atoms {
+        Some(atoms) => format!("One layer of {atoms} atoms as large as the signals"),
+        None => format!("Preset `{}`", args.preset),
     };
     // Writing into a string cannot fail.
     let _ = writeln!(
         page,
         "# Training end to end beside the online rule\n\n\
-         `cargo run --release --example unrolled_training --{source} --epochs {} --seeds {}`\n\n\
-         Preset `{}`, {} training and {} held-out signals, λ = {lambda}. Exact codes: to a relative duality gap of {GAP:.0e}. Own codes: those of \
+         `cargo run --release --example unrolled_training --{command} --epochs {} --seeds {}`\n\n\
+         {layers}, {} training and {} held-out signals, λ = {lambda}. Exact codes: to a relative duality gap of {GAP:.0e}. Own codes: those of \
          the encoder that was trained with the dictionaries (tied: {} iterations of FISTA). Means over the seeds; seconds beside whatever else \
          the machine did, without measuring.\n\n\
          | way | objective, exact codes | of each seed | objective, own codes | FVU | non-zeros | dead atoms | seconds |\n\
          |---|---|---|---|---|---|---|---|",
         args.epochs,
         args.seeds,
-        args.preset,
         data.train.len(),
         data.test.len(),
         bench.base.learning.unrolled.iterations,
@@ -376,6 +522,15 @@ fn main() -> Result<()> {
             number("learned_ms"),
             number("seconds"),
         );
+    }
+    let _ = writeln!(
+        page,
+        "\nBeside rivals with as many hidden units ({units}) that keep as many values as the encoder has non-zeros, after about the same time \
+         (seed 0, held-out signals):\n\n\
+         | | epochs | seconds | FVU | non-zeros |\n|---|---|---|---|---|",
+    );
+    for Contender { name, epochs, seconds, fvu, nonzeros } in &contenders {
+        let _ = writeln!(page, "| {name} | {epochs} | {seconds:.0} | {:.1}% | {nonzeros:.1} |", 100.0 * fvu);
     }
     let _ = writeln!(page, "\nWhat training end to end found (seed 0), layer by layer:\n");
     for depth in 1..=trained.depth() {

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::files;
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
+use crate::learn::metrics;
 use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
 use crate::learn::{Learner, Observer, Outcome, Record, Run};
 use crate::model::geometry::{Pair, SignalShape};
@@ -192,6 +193,10 @@ impl TrainArgs {
         }
         let outcome = run.train(&data, &interrupt::interrupted, &mut observer);
         let outcome = outcome.map_err(|error| self.named(error, file))?;
+        let exact = match outcome {
+            Outcome::Finished => exact_codes(&run, &data, &mut observer)?,
+            Outcome::Interrupted => None,
+        };
         observer.finish();
         if outcome == Outcome::Interrupted {
             let state = format!(
@@ -204,7 +209,8 @@ impl TrainArgs {
         }
         let pictures = folder.join("pictures");
         let files = export_model(&run.learner().model()?, &pictures)?;
-        self.report(&run, &pictures, &files, data.all.skipped(), started.elapsed().as_secs_f64())
+        let seconds = started.elapsed().as_secs_f64();
+        self.report(&run, exact.as_ref(), &pictures, &files, data.all.skipped(), seconds)
     }
 
     /// Refuses a folder in which the run would write over what it reads, and one that is called like a file.
@@ -417,7 +423,15 @@ impl TrainArgs {
         new_folder(&config.data.source, &settings)
     }
 
-    fn report(&self, run: &Run, pictures: &Path, files: &[PathBuf], skipped: Option<&str>, seconds: f64) -> Result<()> {
+    fn report(
+        &self,
+        run: &Run,
+        exact: Option<&metrics::Summary>,
+        pictures: &Path,
+        files: &[PathBuf],
+        skipped: Option<&str>,
+        seconds: f64,
+    ) -> Result<()> {
         let model = run.model_path();
         let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
         let (Some(Record::Epoch { epoch, train, .. }), Some((kept, held_out))) = found else {
@@ -462,6 +476,10 @@ impl TrainArgs {
                 document["test_loss"] = json!(loss);
                 document["diagnostics"] = json!(diagnostics);
             }
+            if let Some(exact) = exact {
+                document["exact"] = json!(exact);
+                document["not_converged"]["exact"] = not_converged_json(&exact.convergence, &basis);
+            }
             if let Some(kept) = kept {
                 document["kept"] = json!(kept);
                 document["start"] = json!(run.start().and_then(Record::held_out).map(|start| start.test));
@@ -476,8 +494,16 @@ impl TrainArgs {
             output::counted(*epoch, "epoch"),
             output::counted(test.signals, "held-out signal")
         ));
+        let objective = exact.map_or_else(
+            || number(test.objective),
+            |exact| {
+                let above = 100.0 * (test.objective / exact.objective - 1.0);
+                let [own, exact] = [test.objective, exact.objective].map(number);
+                format!("{own} with the encoder's codes, {above:.1}% above {exact} with exact ones")
+            },
+        );
         summary
-            .row("objective", number(test.objective))
+            .row("objective", objective)
             .row("PSNR", format!("{:.2} dB", test.psnr))
             .row("variance unexplained", or_dash(test.fvu, |fvu| format!("{:.1}%", 100.0 * fvu)))
             .row("non-zeros of γ_1 … γ_L", list(&test.nonzeros))
@@ -500,11 +526,27 @@ impl TrainArgs {
             .row("model", model.display())
             .row("pictures", format!("{} (filters_1.png, effective_*.png)", pictures.display()));
         let names = ["learning.gap", "learning.max_iterations"];
-        let parts = [(&train.convergence, "training signal"), (&test.convergence, "held-out signal")];
-        let ends = parts.map(|(tally, noun)| not_converged_by(tally, &basis, noun, names));
-        let lines: Vec<String> = std::iter::once(summary.text()).chain(ends.into_iter().flatten()).collect();
+        let held_out = exact.unwrap_or(test);
+        let parts = [(&train.convergence, "training signal"), (&held_out.convergence, "held-out signal")];
+        let ends = parts.into_iter().filter_map(|(tally, noun)| not_converged_by(tally, &basis, noun, names));
+        let lines: Vec<String> = std::iter::once(summary.text()).chain(ends).collect();
         output::print(&lines.join("\n"))
     }
+}
+
+/// Held-out signals by the pursuit, where the run's encoder has parameters of its own and was measured by its own codes; `None`
+/// too if Ctrl-C was pressed.
+fn exact_codes(run: &Run, data: &Dataset, observer: &mut Screen) -> Result<Option<metrics::Summary>> {
+    let TrainConfig { model, learning, .. } = run.learner().config();
+    let by_encoder = learning.update == UpdateRule::Unrolled
+        && learning.unrolled.autoencoder(model, learning.lambda, learning.nonnegative)?.has_own();
+    if !by_encoder {
+        return Ok(None);
+    }
+    run.learner().evaluate(&*data.test, |part| {
+        observer.evaluating(part);
+        !interrupt::interrupted()
+    })
 }
 
 /// Whether signals are those that the model is made for; if not, what would make them so.

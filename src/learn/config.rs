@@ -382,7 +382,7 @@ pub struct UnrolledUpdateConfig {
 
 /// The optimizer's defaults but for the learning rate: what is moved are atoms of unit norm, whose samples are tenths or hundredths.
 fn unrolled_optimization() -> OptimizationConfig {
-    OptimizationConfig { learning_rate: 2e-2, ..OptimizationConfig::default() }
+    OptimizationConfig { learning_rate: 2e-2, epsilon: 1e-5, ..OptimizationConfig::default() }
 }
 
 impl Default for UnrolledUpdateConfig {

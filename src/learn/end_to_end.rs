@@ -392,10 +392,10 @@ fn optimizer(config: &OptimizationConfig) -> ModuleOptimizer {
                 .init()
         }
         Optimizer::Adam => {
-            AdamConfig::new().with_epsilon(1e-8).with_weight_decay(decay).with_grad_clipping(clipping).init()
+            AdamConfig::new().with_epsilon(config.epsilon).with_weight_decay(decay).with_grad_clipping(clipping).init()
         }
         Optimizer::AdamW => AdamWConfig::new()
-            .with_epsilon(1e-8)
+            .with_epsilon(config.epsilon)
             .with_weight_decay(config.weight_decay)
             .with_grad_clipping(clipping)
             .init(),

@@ -44,6 +44,9 @@ pub struct OptimizationConfig {
     pub final_rate: f64,
     /// Momentum of `sgd`, in [0, 1). Default 0.9.
     pub momentum: f64,
+    /// What `adam` and `adam-w` add to the root of the mean square of a gradient before they divide by it, above 0: gradients far smaller
+    /// are followed by steps as small, and not by noise. Default 1e-8.
+    pub epsilon: f32,
     /// Weight decay, at least 0: added to gradients, by `adam-w` taken off weights. Default 0.
     pub weight_decay: f32,
     /// Euclidean norm > 0 that the gradient of every parameter is clipped to. Default: none.
@@ -60,6 +63,7 @@ impl Default for OptimizationConfig {
             schedule: LearningRateSchedule::default(),
             final_rate: 0.01,
             momentum: 0.9,
+            epsilon: 1e-8,
             weight_decay: 0.0,
             clip_norm: None,
             patience: None,
@@ -81,6 +85,9 @@ impl OptimizationConfig {
         }
         if !(0.0..1.0).contains(&self.momentum) {
             return Err(Error::parameter("momentum", self.momentum, "a number in [0, 1)"));
+        }
+        if !(self.epsilon.is_finite() && self.epsilon > 0.0) {
+            return Err(Error::parameter("epsilon", self.epsilon, "a finite number > 0"));
         }
         if !(self.weight_decay.is_finite() && self.weight_decay >= 0.0) {
             return Err(Error::parameter("weight_decay", self.weight_decay, "a finite number ≥ 0"));

@@ -8,8 +8,9 @@
 //! **What is stepped along.** The optimizer moves the effective filters E_i of D^(1) … D^(L), not the sparse W_i: cutting the small entries
 //! of a dense step in W_i takes an atom away from where the gradient sent it, and an entry that is zero never becomes large enough to
 //! stay. Between two times that they are made sparse again the E_i are free; then every atom is coded anew over the layer below, from its
-//! present code, by the pursuit that the online rule uses. The gradient of E_i, i < L, is that of the filters of D^(L) that
-//! W_{i+1} … W_L make of them. Where D^(L) is no convolution, or the pursuit steps in every layer, the W_i themselves are stepped
+//! present code, by the pursuit that the online rule uses. What the optimizer moves has unit norm: steps of optimizers such as Adam
+//! are as long whatever the gradient's length, and would make noise of the atoms of middle layers that are short. The
+//! gradient of E_i, i < L, is that of the filters of D^(L) that W_{i+1} … W_L make of them. Where D^(L) is no convolution, or the pursuit steps in every layer, the W_i themselves are stepped
 //! along, and cut.
 //!
 //! **Where gradients come from** ([`GradientMode`]). With `envelope` the codes are those of a pursuit run to its gap, and are held fixed: by
@@ -47,7 +48,7 @@ use burn::tensor::{Tensor, TensorData};
 pub struct UnrolledTraining {
     /// The auto-encoder.
     pub autoencoder: SparseAutoencoder,
-    /// The effective filters E_1 … E_L that the optimizer moves; none where it moves the filters themselves.
+    /// The effective filters E_1 … E_L that the optimizer moves, of unit norm; none where it moves the filters themselves.
     wanted: Vec<Param<Tensor<4>>>,
     /// Entries of the fullest atom of every layer at the start of the run, `[layers]`.
     given: RunningState<Tensor<1>>,
@@ -87,7 +88,7 @@ impl UnrolledTraining {
         if network.rules.geometry.as_one_layer().is_some() && !unrolled.pursuit.is_multi_layer() {
             let cascade = network.cascade();
             let device = network.autoencoder.device();
-            let effective = (0..cascade.depth()).map(|layer| cascade.effective(layer).to_tensor(&device));
+            let effective = (0..cascade.depth()).map(|layer| of_unit_norm(cascade.effective(layer)).to_tensor(&device));
             network.wanted = effective.map(Param::from_tensor).collect();
         }
         Ok(network)
@@ -127,12 +128,13 @@ impl UnrolledTraining {
     fn atoms_moved(&self) -> Tensor<4> {
         let (strides, filters) = (self.strides(), self.autoencoder.filters());
         let deepest = self.wanted.len() - 1;
-        let mut atoms = self.wanted[deepest].val();
+        let present = |layer: usize| leaf(norms(effective_filters(&filters[..=layer], &strides[..=layer])));
+        let mut atoms = self.wanted[deepest].val() * present(deepest);
         let mut stride = [1, 1];
         for (layer, wanted) in self.wanted.iter().enumerate().take(deepest) {
             stride = [stride[0] * strides[layer][0], stride[1] * strides[layer][1]];
             let above = filters[layer + 1..].iter().cloned().map(leaf);
-            let chain: Vec<Tensor<4>> = [wanted.val()].into_iter().chain(above).collect();
+            let chain: Vec<Tensor<4>> = [wanted.val() * present(layer)].into_iter().chain(above).collect();
             let chain_strides: Vec<[usize; 2]> =
                 [stride].into_iter().chain(strides[layer + 1..].iter().copied()).collect();
             let made = effective_filters(&chain, &chain_strides);
@@ -143,7 +145,7 @@ impl UnrolledTraining {
         match self.rules.learning.atom_norm {
             AtomNorm::Effective => atoms / lengths,
             // Those that the filters of unit norm gave them.
-            AtomNorm::Layer => atoms / lengths * leaf(norms(effective_filters(&filters, &strides))),
+            AtomNorm::Layer => atoms / lengths * present(deepest),
         }
     }
 
@@ -219,7 +221,7 @@ impl UnrolledTraining {
         let Self { autoencoder, wanted, given, rules } = self;
         let wanted = wanted.into_iter().enumerate().map(|(layer, wanted)| {
             wanted.map(|old| {
-                let new = cascade.effective(layer).to_tensor(&old.device());
+                let new = of_unit_norm(cascade.effective(layer)).to_tensor(&old.device());
                 if old.is_require_grad() { new.require_grad() } else { new }
             })
         });
@@ -327,6 +329,15 @@ fn lifted(operator: &Operator, like: &Tensor<4>) -> Result<Operator> {
     Operator::from_filters(filters.collect(), operator.strides().to_vec(), geometry, Application::Auto)
 }
 
+/// Atoms with unit norms, but for those that are zero.
+fn of_unit_norm(atoms: &HostFilters) -> HostFilters {
+    let mut unit = atoms.clone();
+    for (atom, norm) in atoms.norms().into_iter().enumerate().filter(|(_, norm)| *norm > 0.0) {
+        unit.atom_mut(atom).iter_mut().for_each(|value| *value /= norm);
+    }
+    unit
+}
+
 /// Gives atoms the norms of others, where neither is zero.
 fn restore_norms(atoms: &mut HostFilters, others: &HostFilters) {
     let norms: Vec<(f32, f32)> = atoms.norms().into_iter().zip(others.norms()).collect();
@@ -393,12 +404,13 @@ impl Trainable for UnrolledTraining {
         let deepest = cascade.depth() - 1;
         self.update().seed(units, &targets, &mut cascade);
         let atoms = cascade.atoms().clone();
+        let unit = of_unit_norm(&atoms);
         let filters = cascade.into_filters();
         let mut network = self;
         if let Some(wanted) = network.wanted.pop() {
             let wanted = wanted.map(|old| {
                 let mut new = HostFilters::from_tensor(leaf(old.clone()));
-                units.iter().for_each(|&unit| new.atom_mut(unit).copy_from_slice(atoms.atom(unit)));
+                units.iter().for_each(|&atom| new.atom_mut(atom).copy_from_slice(unit.atom(atom)));
                 let new = new.to_tensor(&old.device());
                 if old.is_require_grad() { new.require_grad() } else { new }
             });
@@ -528,14 +540,15 @@ mod tests {
                     (0..=layer).for_each(|i| stride = [stride[0] * strides[i][0], stride[1] * strides[i][1]]);
                     let dims = network.wanted[layer].val().dims();
                     let moved = direction.iter().map(|value| h * value).collect::<Vec<f32>>();
-                    let moved = Tensor::<4>::from_data(TensorData::new(moved, dims), &device());
+                    let present = |layer: usize| norms(effective_filters(&filters[..=layer], &strides[..=layer]));
+                    let moved = Tensor::<4>::from_data(TensorData::new(moved, dims), &device()) * present(layer);
                     let chain: Vec<_> = [moved].into_iter().chain(filters[layer + 1..].iter().cloned()).collect();
                     let chain_strides: Vec<_> =
                         [stride].into_iter().chain(strides[layer + 1..].iter().copied()).collect();
                     let change = effective_filters(&chain, &chain_strides);
                     let mut network = network;
                     let atoms = network.wanted.pop().unwrap();
-                    network.wanted.push(atoms.map(|atoms| atoms + change));
+                    network.wanted.push(atoms.map(|atoms| atoms + change / present(deepest)));
                     assert_eq!(network.wanted.len(), deepest + 1);
                     let batch = batch(&network, &device());
                     let losses = to_host(network.training(&batch).unwrap().loss);
@@ -608,7 +621,8 @@ mod tests {
             for (layer, most) in learning.nonzeros(geometry).into_iter().enumerate() {
                 let found = fullest(cascade.filters(layer));
                 assert!(found <= most, "D_{}: {found} of {most}", layer + 1);
-                assert_eq!(to_host(leaf(due.wanted[layer].val())), cascade.effective(layer).values());
+                let unit = of_unit_norm(cascade.effective(layer));
+                assert_eq!(to_host(leaf(due.wanted[layer].val())), unit.values());
             }
             assert!(cascade.atoms().norms().iter().all(|norm| (norm - 1.0).abs() < 1e-5 || *norm == 0.0));
         }

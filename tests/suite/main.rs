@@ -13,6 +13,8 @@ mod data_cli;
 mod end_to_end;
 mod gradient;
 mod learning;
+#[cfg(feature = "train")]
+mod losses_devices;
 mod maps_windows;
 mod model_file;
 #[cfg(feature = "autodiff")]
