@@ -10,6 +10,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mlcsc::autoencoder::{EncoderWeights, Trainable, TrainingBatch};
+use mlcsc::baselines::one_layer;
 use mlcsc::classify::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
 use mlcsc::data::{self, DataConfig};
 use mlcsc::learn::config::{GradientMode, UnrolledUpdateConfig, UpdateRule};
@@ -52,16 +53,23 @@ fn step(bencher: Bencher, name: &str) {
     });
 }
 
+/// The preset `mnist`, then one layer of as many atoms as large as the digits.
 #[divan::bench(
     args = [
-        ("envelope", 20), ("envelope", 80), ("implicit", 20), ("implicit", 80), ("unrolled", 20), ("unrolled", 80), ("truncated", 20)
+        ("mnist", "envelope", 20), ("mnist", "envelope", 80), ("mnist", "implicit", 20), ("mnist", "implicit", 80),
+        ("mnist", "truncated", 20), ("mnist", "unrolled", 20), ("mnist", "unrolled", 80),
+        ("one layer", "envelope", 20), ("one layer", "implicit", 20), ("one layer", "unrolled", 20),
     ],
-    sample_count = 10,
+    sample_count = 20,
 )]
-fn end_to_end(bencher: Bencher, (gradient, iterations): (&str, usize)) {
+fn end_to_end(bencher: Bencher, (geometry, gradient, iterations): (&str, &str, usize)) {
     let device = mlcsc::device::named(None).expect("a device");
     let way = GradientMode::ALL.into_iter().find(|(_, name)| *name == gradient).expect("a way of gradients").0;
     let mut config = TrainConfig::preset(Preset::named("mnist").expect("a preset"));
+    if geometry == "one layer" {
+        config.model = one_layer(config.model.signal, 1024).expect("a geometry");
+    }
+    config.learning.initialization.steps = 10;
     config.data = DataConfig { count: Some(2000), ..DataConfig::default() };
     config.learning.update = UpdateRule::Unrolled;
     config.learning.unrolled = UnrolledUpdateConfig {

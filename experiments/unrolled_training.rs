@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Trains the preset on its signals (the drawn digits unless `--data` says otherwise) by the online rule and end to end by every mode of
-//! gradients, from nothing and from the online rule's model, with several seeds; then encoders of 1 to 20 iterations on the online rule's
+//! gradients, from nothing and from the online rule's model, the most important ones with several seeds; then encoders of 1 to 20 iterations on the online rule's
 //! dictionaries, as they are and learned, beside as many iterations of FISTA; then rivals with as many hidden units, which keep as
 //! many values as the model's encoder has non-zeros and are trained for the same time. Runs in `--run` that are finished are not done again. Writes
 //! `results.json`, pictures and a table (`README.md`) into `--out`.
@@ -379,7 +379,12 @@ fn main() -> Result<()> {
                 }),
             ),
         ];
-        for (name, from, config) in all_ways.into_iter().take(if args.brief { 2 } else { usize::MAX }) {
+        let tried = match (args.brief, seed) {
+            (true, _) => 1,
+            (false, 0) => usize::MAX,
+            (false, _) => 3,
+        };
+        for (name, from, config) in all_ways.into_iter().take(tried) {
             all.push((name.into(), bench.train(name, &config, from)?));
         }
         for (name, trained) in all {

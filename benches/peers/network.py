@@ -76,7 +76,7 @@ class Network(torch.nn.Module):
 class Unrolled(torch.nn.Module):
     """½‖y − Dγ‖² + λ‖γ‖₁ of the codes γ ≥ 0 of some iterations of FISTA."""
 
-    SHAPES = [(32, 1, 7, 7), (128, 32, 5, 5), (1024, 128, 7, 7)]
+    SHAPES, STRIDES, LEFT = [(32, 1, 7, 7), (128, 32, 5, 5), (1024, 128, 7, 7)], [2, 1, 1], [1, 0, 0]
 
     def __init__(self, cascade, iterations=20, penalty=0.3):
         super().__init__()
@@ -98,14 +98,15 @@ class Unrolled(torch.nn.Module):
         if not self.cascade:
             return codes @ self.filters[0]
         for layer in (2, 1, 0):
-            codes = F.conv_transpose2d(codes, self.filters[layer], stride=STRIDES[layer])
+            codes = F.conv_transpose2d(
+                codes, self.filters[layer], stride=self.STRIDES[layer], output_padding=self.LEFT[layer])
         return codes
 
     def analyze(self, signals):
         if not self.cascade:
             return signals @ self.filters[0].T
         for layer in range(3):
-            signals = F.conv2d(signals, self.filters[layer], stride=STRIDES[layer])
+            signals = F.conv2d(signals, self.filters[layer], stride=self.STRIDES[layer])
         return signals
 
     def forward(self, signals):

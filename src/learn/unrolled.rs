@@ -129,7 +129,16 @@ impl UnrolledTraining {
         let (strides, filters) = (self.strides(), self.autoencoder.filters());
         let deepest = self.wanted.len() - 1;
         let present = |layer: usize| leaf(norms(effective_filters(&filters[..=layer], &strides[..=layer])));
-        let mut atoms = self.wanted[deepest].val() * present(deepest);
+        let lengths = match self.rules.learning.atom_norm {
+            AtomNorm::Effective => None,
+            // Those that the filters of unit norm give them.
+            AtomNorm::Layer => Some(present(deepest)),
+        };
+        let with_lengths = |atoms: Tensor<4>| match &lengths {
+            Some(lengths) => atoms * lengths.clone(),
+            None => atoms,
+        };
+        let mut atoms = with_lengths(self.wanted[deepest].val());
         let mut stride = [1, 1];
         for (layer, wanted) in self.wanted.iter().enumerate().take(deepest) {
             stride = [stride[0] * strides[layer][0], stride[1] * strides[layer][1]];
@@ -141,12 +150,7 @@ impl UnrolledTraining {
             // Nothing but a way for gradients.
             atoms = atoms + (made.clone() - leaf(made));
         }
-        let lengths = norms(atoms.clone());
-        match self.rules.learning.atom_norm {
-            AtomNorm::Effective => atoms / lengths,
-            // Those that the filters of unit norm gave them.
-            AtomNorm::Layer => atoms / lengths * present(deepest),
-        }
+        with_lengths(atoms.clone() / norms(atoms))
     }
 
     /// Codes of the pursuit, run to its gap, of signals that are normalised already; without gradients.
@@ -164,12 +168,13 @@ impl UnrolledTraining {
     fn by_exact_codes(&self, signals: Tensor<4>) -> Result<Outcome> {
         let (signals, undo) = self.autoencoder.config().model.normalization.apply(signals);
         let unrolled = &self.rules.learning.unrolled;
-        let still = self.valid().operator()?;
+        let operator = if unrolled.dictionaries { self.operator()? } else { self.valid().operator()? };
+        let still = constant(&operator)?;
         let mut outcome = None;
         if unrolled.dictionaries {
             let lambda = self.autoencoder.config().lambda;
             let codes = self.exact(&still, signals.clone().without_autodiff(), lambda)?;
-            let ready = self.autoencoder.prepare_with(self.operator()?)?;
+            let ready = self.autoencoder.prepare_with(operator)?;
             let codes = if signals.is_autodiff() { Tensor::from_inner(codes) } else { codes };
             let codes = match unrolled.gradient {
                 GradientMode::Implicit => implicit::follow(ready.operator(), signals.clone(), codes)?,
@@ -319,6 +324,13 @@ impl Autoencoder for UnrolledTraining {
     fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
         self.autoencoder.reconstruct(signals)
     }
+}
+
+/// The operator without gradients.
+fn constant(operator: &Operator) -> Result<Operator> {
+    let filters = operator.filters().iter().map(|filters| filters.clone().without_autodiff());
+    let geometry = operator.geometry().clone();
+    Operator::from_filters(filters.collect(), operator.strides().to_vec(), geometry, Application::Auto)
 }
 
 /// An operator with its filters as constants, where `like` has gradients.
