@@ -148,7 +148,7 @@ fn trained(
         },
         device: device.clone(),
         resume: last_checkpoint(&folder),
-        folder,
+        folder: Some(folder.clone()),
         measure_start: false,
         reseeding: None,
         losses: Vec::new(),
@@ -161,7 +161,7 @@ fn trained(
     if training.resume == Some(args.epochs) {
         // Stopped between the last epoch and the table: its error is not known any more.
         let what = format!("all {} epochs are done; remove the folder to measure again", args.epochs);
-        return Err(Error::parameter("--runs", training.folder.display(), what));
+        return Err(Error::parameter("--runs", folder.display(), what));
     }
     let (network, _) = training.run(network, &mut errors)?;
     files::create_folder(&args.out)?;

@@ -41,7 +41,7 @@
 //! - [`theory`]: when answers are guaranteed; [`trial`]: promises beside what pursuits make of them.
 //! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read.
 //!
-//! [`device`] chooses where it is computed, [`cli`] is the command-line program on top, and every mistake that comes from
+//! [`device`] chooses where it is computed, `cli`, behind the feature of that name, is the command-line program on top, and every mistake that comes from
 //! outside is an [`Error`] that says what was expected and what came.
 //!
 //! # Example
@@ -107,7 +107,9 @@
 pub mod autoencoder;
 pub mod baselines;
 pub mod classify;
+#[cfg(feature = "cli")]
 pub mod cli;
+pub mod coder;
 pub mod data;
 pub mod device;
 pub mod error;
@@ -115,12 +117,14 @@ pub mod export;
 pub mod files;
 pub mod learn;
 pub mod model;
+pub mod prelude;
 pub mod pursuit;
 mod random;
 mod text;
 pub mod theory;
 pub mod trial;
 
+pub use coder::{Coder, CoderConfig, Codes};
 pub use error::{Error, Result};
 
 /// The README's code is a test.

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod diagnostics;
 mod file;
+mod layer;
 pub mod pursuit;
 pub mod training;
 pub mod unrolled;
@@ -15,6 +16,7 @@ pub mod unrolled;
 pub use config::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 pub use diagnostics::{Diagnostics, DiagnosticsSums};
 pub use file::has_encoder;
+pub use layer::{UnrolledEncoder, UnrolledEncoderConfig};
 pub use pursuit::PursuitAutoencoder;
 pub use training::{Outcome, Trainable, TrainingBatch};
 pub use unrolled::{Prepared, SparseAutoencoder};

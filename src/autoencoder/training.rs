@@ -110,3 +110,51 @@ pub(crate) fn used(codes: Tensor<4>) -> Tensor<1> {
     let largest = codes.abs().max_dim(0).reshape([channels as i32, -1]).max_dim(1);
     largest.squeeze_dim::<1>(1).greater_scalar(0.0).float()
 }
+
+/// With burn's own learner: batches of signals `[n, channels, height, width]`, the loss ½‖y − D^(L)γ‖² + λ‖γ‖₁ of the encoder's codes, and
+/// effective atoms that have unit norm after every step, since longer ones would cost less penalty. For training that also keeps
+/// D_2 … D_L sparse, see [`crate::learn`].
+#[cfg(feature = "train")]
+mod by_burn {
+    use crate::autoencoder::SparseAutoencoder;
+    use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+    use burn::optim::{GradientsParams, ModuleOptimizer};
+    use burn::tensor::Tensor;
+    use burn::train::{InferenceStep, RegressionOutput, TrainOutput, TrainStep};
+
+    fn output(network: &SparseAutoencoder, signals: Tensor<4>) -> RegressionOutput {
+        let [_, channels, height, width] = signals.dims();
+        let shape = crate::model::geometry::SignalShape::new(channels, height, width);
+        let coded = network.prepare(shape).and_then(|ready| ready.coded_with_objective(signals.clone()));
+        let (coded, loss) = coded.unwrap_or_else(|error| panic!("{error}"));
+        RegressionOutput::new(loss.mean(), coded.reconstruction.flatten(1, 3), signals.flatten(1, 3))
+    }
+
+    impl TrainStep for SparseAutoencoder {
+        type Input = Tensor<4>;
+        type Output = RegressionOutput;
+
+        fn step(&self, signals: Tensor<4>) -> TrainOutput<RegressionOutput> {
+            let output = output(self, signals);
+            TrainOutput::new(self, output.loss.backward(), output)
+        }
+
+        fn optimize(
+            self,
+            optimizer: &mut ModuleOptimizer,
+            rate: ModuleLearningRate,
+            gradients: GradientsParams,
+        ) -> Self {
+            optimizer.step(rate, self, gradients).with_unit_atoms()
+        }
+    }
+
+    impl InferenceStep for SparseAutoencoder {
+        type Input = Tensor<4>;
+        type Output = RegressionOutput;
+
+        fn step(&self, signals: Tensor<4>) -> RegressionOutput {
+            output(self, signals)
+        }
+    }
+}

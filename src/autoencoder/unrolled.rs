@@ -243,6 +243,19 @@ impl SparseAutoencoder {
         self
     }
 
+    /// The same with filters of the deepest layer divided by the norms of the effective atoms that they make.
+    #[must_use]
+    pub fn with_unit_atoms(self) -> Self {
+        let filters: Vec<Tensor<4>> = self.filters().into_iter().map(leaf).collect();
+        let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
+        let atoms = effective_filters(&filters, &strides);
+        let deepest = filters.len() - 1;
+        self.with_filters(|layer, _| match layer == deepest {
+            true => unit_norm(filters[layer].clone(), atoms.clone()),
+            false => filters[layer].clone(),
+        })
+    }
+
     /// The device that holds the filters.
     pub fn device(&self) -> Device {
         self.layers[0].filters.val().device()

@@ -3,18 +3,25 @@
 use super::idx::Folder;
 use super::pictures::Collection;
 use crate::error::{Error, Result};
+#[cfg(feature = "download")]
 use crate::files;
 use crate::model::geometry::SignalShape;
+#[cfg(feature = "download")]
 use indicatif::{ProgressBar, ProgressStyle};
+#[cfg(feature = "download")]
 use std::io::Read;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "download")]
 use std::time::Duration;
+#[cfg(feature = "download")]
 use ureq::Agent;
 
 /// Where a copy of the four files is kept, gzipped.
+#[cfg(feature = "download")]
 const ADDRESS: &str = "https://storage.googleapis.com/cvdf-datasets/mnist";
 
 /// More than any of the files has.
+#[cfg(feature = "download")]
 const MAX_BYTES: u64 = 1 << 26;
 
 /// One half of the data set.
@@ -37,13 +44,25 @@ impl Part {
 
 /// Opens MNIST in the cache folder; what is missing is downloaded first.
 pub(super) fn open() -> Result<Collection> {
+    open_in(cache_folder(), by_network())
+}
+
+/// What gets a file of MNIST's.
+#[cfg(feature = "download")]
+fn by_network() -> impl Fn(&Path) -> Result<(), String> {
     let agent = Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(30)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_recv_body(Some(Duration::from_secs(600)))
         .build()
         .new_agent();
-    open_in(cache_folder(), |file| download(&agent, ADDRESS, file))
+    move |file| download(&agent, ADDRESS, file)
+}
+
+/// What gets a file of MNIST's.
+#[cfg(not(feature = "download"))]
+fn by_network() -> impl Fn(&Path) -> Result<(), String> {
+    |_| Err("built without the feature download".into())
 }
 
 fn open_in(folder: Option<PathBuf>, download: impl Fn(&Path) -> Result<(), String>) -> Result<Collection> {
@@ -102,6 +121,7 @@ fn cache_folder() -> Option<PathBuf> {
 }
 
 /// Gets the file of that name from an address; there is a whole file afterwards, or none.
+#[cfg(feature = "download")]
 fn download(agent: &Agent, address: &str, file: &Path) -> Result<(), String> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let url = format!("{address}/{name}");
@@ -122,7 +142,7 @@ fn download(agent: &Agent, address: &str, file: &Path) -> Result<(), String> {
     files::write_bytes(file, &bytes).map_err(|error| error.to_string())
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "download"))]
 mod tests {
     use super::*;
     use crate::data::idx::tests::{gzip, idx};

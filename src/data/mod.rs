@@ -3,6 +3,7 @@
 //! Everything that can be read is a [`Source`]: a number of signals of one shape, read by index into a caller's
 //! buffer, so that nothing but raw bytes is ever held for the whole set.
 
+mod burn;
 pub mod deskew;
 pub mod digits;
 mod fingerprint;
@@ -10,12 +11,15 @@ mod idx;
 mod images;
 mod integrity;
 mod jpeg;
+mod memory;
 mod mnist;
 pub mod npy;
 mod pictures;
 pub mod quality;
 
+pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
+pub use memory::{InMemory, first};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};
@@ -143,48 +147,6 @@ pub enum Split {
     Test,
     /// Both, the training signals first (for a single file: in the file's order).
     All,
-}
-
-/// The first signals of a source.
-struct First {
-    source: Arc<dyn Source>,
-    count: usize,
-}
-
-impl Source for First {
-    fn len(&self) -> usize {
-        self.count
-    }
-
-    fn shape(&self) -> SignalShape {
-        self.source.shape()
-    }
-
-    fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
-        assert!(indices.iter().all(|&index| index < self.count), "signals below {}", self.count);
-        self.source.read(indices, out)
-    }
-
-    fn labels(&self) -> Option<&[u8]> {
-        self.source.labels().map(|labels| &labels[..self.count])
-    }
-
-    fn file(&self, index: usize) -> Option<&Path> {
-        self.source.file(index)
-    }
-
-    fn skipped(&self) -> Option<&str> {
-        self.source.skipped()
-    }
-
-    fn describe(&self) -> String {
-        format!("the first {} of {}", self.count, self.source.describe())
-    }
-}
-
-/// The first `count` signals of a source, or all where it has fewer.
-pub fn first(source: Arc<dyn Source>, count: usize) -> Arc<dyn Source> {
-    if count >= source.len() { source } else { Arc::new(First { source, count }) }
 }
 
 /// Signals to learn from and signals held out, of one shape.

@@ -86,7 +86,7 @@ impl Collection {
         if count == 1 {
             return Parts { train: vec![0], test: vec![0], all: vec![0] };
         }
-        let test = self.test.clone().unwrap_or_else(|| held_out(count, config));
+        let test = self.test.clone().unwrap_or_else(|| held_out(count, config.held_out, config.seed));
         let train = complement(count, &test);
         let all = if self.test.is_some() { [&train[..], &test].concat() } else { (0..count).collect() };
         Parts { train, test, all }
@@ -172,10 +172,10 @@ fn held_out_count(count: usize, fraction: f32) -> usize {
 }
 
 /// A random subset of the indices, sorted: every subset of that size is equally likely.
-fn held_out(count: usize, config: &DataConfig) -> Vec<usize> {
-    let mut random = ChaCha8Rng::seed_from_u64(config.seed);
+pub(super) fn held_out(count: usize, part: f32, seed: u64) -> Vec<usize> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(SPLIT_STREAM);
-    let mut wanted = held_out_count(count, config.held_out) as u64;
+    let mut wanted = held_out_count(count, part) as u64;
     let mut chosen = Vec::with_capacity(wanted as usize);
     for index in 0..count {
         if random.random_range(0..(count - index) as u64) < wanted {
@@ -187,7 +187,7 @@ fn held_out(count: usize, config: &DataConfig) -> Vec<usize> {
 }
 
 /// The indices below `count` that are not among the sorted `excluded`.
-fn complement(count: usize, excluded: &[usize]) -> Vec<usize> {
+pub(super) fn complement(count: usize, excluded: &[usize]) -> Vec<usize> {
     let mut excluded = excluded.iter().peekable();
     (0..count).filter(|index| excluded.next_if_eq(&index).is_none()).collect()
 }

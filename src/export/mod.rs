@@ -4,6 +4,7 @@ pub mod arrays;
 pub mod codes;
 pub mod model;
 pub mod mosaic;
+#[cfg(feature = "plot")]
 pub mod plot;
 
 pub use codes::{CodesReader, CodesWriter};

@@ -5,9 +5,9 @@ use super::statistics::Statistics;
 use crate::autoencoder::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::model::ModelConfig;
 use crate::model::geometry::{Geometry, MAX_TENSOR_LEN};
 use crate::model::preset::Preset;
+use crate::model::{CodingDefaults, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,16 @@ pub struct TrainConfig {
 }
 
 impl TrainConfig {
+    /// A geometry with the defaults of learning.
+    pub fn new(model: ModelConfig) -> Self {
+        Self { model, data: DataConfig::default(), learning: LearningConfig::default() }
+    }
+
+    /// What the file of a model that was learned this way says of coding.
+    pub fn coding(&self) -> CodingDefaults {
+        CodingDefaults { lambda: Some(self.learning.lambda.at(1.0)), nonnegative: self.learning.nonnegative }
+    }
+
     /// A preset's geometry with the settings that suit it.
     pub fn preset(preset: Preset) -> Self {
         let learning = match preset {
@@ -191,6 +201,11 @@ impl UpdateRule {
             let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
             Error::parameter("method", format!("{name:?}"), format!("one of {}", names.join(", ")))
         })
+    }
+
+    /// The rule's name.
+    pub fn name(self) -> &'static str {
+        Self::ALL[self as usize].1
     }
 }
 

@@ -89,8 +89,8 @@ pub trait Watcher<A> {
 /// A training to be run.
 #[derive(Clone)]
 pub struct EndToEnd {
-    /// Folder of the run.
-    pub folder: PathBuf,
+    /// Folder of the run, whose checkpoints it can be resumed from; `None`: no file is written.
+    pub folder: Option<PathBuf>,
     /// Signals to learn from.
     pub train: Arc<dyn Source>,
     /// Held-out signals.
@@ -213,7 +213,7 @@ impl EndToEnd {
         clock: &Clock,
         sender: Sender<Message<A>>,
     ) -> Result<(A, Ending)> {
-        let folder = self.folder.join(CHECKPOINTS);
+        let folder = self.folder.as_ref().map(|folder| folder.join(CHECKPOINTS));
         let unwritten = Unwritten::default();
         let files = |name| Files { folder: folder.clone(), name, unwritten: unwritten.clone() };
         let device = self.device.clone().autodiff();
@@ -241,8 +241,10 @@ impl EndToEnd {
             reseeding: self.reseeding,
             steps_per_epoch: self.steps_per_epoch(),
         };
+        // burn-train's own files, all of which are replaced below, would be there.
+        let directory = self.folder.clone().unwrap_or_default();
         let mut training = SupervisedTraining::new(
-            &self.folder,
+            &directory,
             loader(&self.train, true, device),
             loader(&self.test, false, self.device.clone()),
         )
@@ -261,14 +263,15 @@ impl EndToEnd {
             training = training.renderer(Box::new(Silent));
         }
         if let Some(epoch) = self.resume {
-            check_checkpoint(&folder, epoch)?;
-            check_readable(&folder, epoch, learner.model())?;
+            let folder = folder.as_ref().ok_or_else(|| Error::missing("folder of the run", "one to resume it from"))?;
+            check_checkpoint(folder, epoch)?;
+            check_readable(folder, epoch, learner.model())?;
             training = training.checkpoint(epoch);
         }
         let result = training.launch(learner);
         if let Some(error) = result.error {
             let unwritten = unwritten.lock().unwrap_or_else(PoisonError::into_inner).take();
-            return Err(unwritten.unwrap_or_else(|| Error::format(&self.folder, error.to_string())));
+            return Err(unwritten.unwrap_or_else(|| Error::format(&directory, error.to_string())));
         }
         let ending = *ending.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((result.model.network, ending))
@@ -336,7 +339,8 @@ fn file_of(folder: &Path, name: &str, epoch: usize) -> PathBuf {
 
 /// One of the three files of a checkpoint.
 struct Files {
-    folder: PathBuf,
+    /// Where they are; `None`: nothing is written.
+    folder: Option<PathBuf>,
     name: &'static str,
     /// Why one could not be written, which burn-train passes on as a text inside others.
     unwritten: Unwritten,
@@ -346,7 +350,8 @@ type Unwritten = Arc<Mutex<Option<Error>>>;
 
 impl<R: Checkpoint> Checkpointer<R> for Files {
     fn save(&self, epoch: usize, record: R) -> std::result::Result<(), CheckpointerError> {
-        let path = file_of(&self.folder, self.name, epoch);
+        let Some(folder) = &self.folder else { return Ok(()) };
+        let path = file_of(folder, self.name, epoch);
         let bytes = record.checkpoint_into_bytes().map_err(CheckpointerError::Record)?;
         crate::files::write_bytes(&path, &bytes).map_err(|error| {
             let told = CheckpointerError::Unknown(error.to_string());
@@ -356,14 +361,16 @@ impl<R: Checkpoint> Checkpointer<R> for Files {
     }
 
     fn delete(&self, epoch: usize) -> std::result::Result<(), CheckpointerError> {
-        match std::fs::remove_file(file_of(&self.folder, self.name, epoch)) {
+        let Some(folder) = &self.folder else { return Ok(()) };
+        match std::fs::remove_file(file_of(folder, self.name, epoch)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CheckpointerError::IOError(error)),
             _ => Ok(()),
         }
     }
 
     fn restore(&self, epoch: usize) -> std::result::Result<R, CheckpointerError> {
-        R::load(file_of(&self.folder, self.name, epoch))
+        let folder = self.folder.as_ref().ok_or(CheckpointerError::Unknown("no folder".into()))?;
+        R::load(file_of(folder, self.name, epoch))
     }
 }
 

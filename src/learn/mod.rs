@@ -6,6 +6,7 @@ mod checkpoint;
 pub mod config;
 #[cfg(feature = "train")]
 pub mod end_to_end;
+mod fit;
 pub mod gradient;
 pub mod initialize;
 pub mod learner;

@@ -399,7 +399,7 @@ impl RivalRun {
         let path = self.folder.join(METRICS);
         let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::write(&path))?;
         let training = EndToEnd {
-            folder: self.folder.clone(),
+            folder: Some(self.folder.clone()),
             train: data.train.clone(),
             test: data.test.clone(),
             epochs: self.config.epochs,

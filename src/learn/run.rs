@@ -598,7 +598,7 @@ impl Run {
         }
         let (config, device) = (learner.config().clone(), learner.device.clone());
         let training = EndToEnd {
-            folder: self.folder.clone(),
+            folder: Some(self.folder.clone()),
             train: data.train.clone(),
             test: data.test.clone(),
             epochs: config.learning.epochs,

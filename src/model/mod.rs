@@ -26,13 +26,15 @@ pub mod windows;
 
 pub use config::ModelConfig;
 pub use dictionary::Dictionary;
+pub use file::CodingDefaults;
 pub use operator::{Application, Operator};
 
 use crate::error::{Error, Result};
 use crate::text::counted;
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
 use geometry::{LayerGeometry, SignalShape};
+use rand_distr::{Distribution, StandardNormal};
 
 /// An ML-CSC model: the dictionaries D_1 … D_L.
 #[derive(Module, Debug)]
@@ -52,6 +54,32 @@ impl ModelConfig {
         let geometry = self.geometry()?;
         let layers = geometry.layers().iter().map(|layer| Dictionary::zeros(layer, device)).collect();
         Ok(Mlcsc { layers, config: self.clone() })
+    }
+
+    /// A model with random filters, the same for the same seed: normal values, filters of unit norm, and effective atoms of unit norm.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::geometry`].
+    pub fn init_random(&self, seed: u64, device: &Device) -> Result<Mlcsc> {
+        let geometry = self.geometry()?;
+        let mut generator = sample::generator(seed);
+        let mut filters: Vec<Tensor<4>> = geometry
+            .layers()
+            .iter()
+            .map(|layer| {
+                let dims = layer.filter_dims();
+                let values: Vec<f32> =
+                    (0..dims.iter().product()).map(|_| StandardNormal.sample(&mut generator)).collect();
+                let filters: Tensor<4> = Tensor::from_data(TensorData::new(values, dims), device);
+                unit_norm(filters.clone(), filters)
+            })
+            .collect();
+        let strides: Vec<[usize; 2]> = self.layers.iter().map(|layer| layer.stride.0).collect();
+        let atoms = effective_filters(&filters, &strides);
+        if let Some(deepest) = filters.pop() {
+            filters.push(unit_norm(deepest, atoms));
+        }
+        Mlcsc::from_filters(self.clone(), filters)
     }
 }
 

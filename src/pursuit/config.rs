@@ -47,6 +47,11 @@ pub enum PursuitConfig {
 }
 
 impl PursuitConfig {
+    /// Whether the pursuit has a penalty, λ.
+    pub fn has_penalty(&self) -> bool {
+        !matches!(self, Self::OrthogonalMatchingPursuit(_) | Self::GreedyProjection(_))
+    }
+
     /// The pursuit, ready to run.
     ///
     /// # Errors

@@ -236,7 +236,7 @@ mod training {
         let folder = tempfile::tempdir().unwrap();
         let layers = vec![LayerShape::new(8, 6, 2), LayerShape::new(16, 6, 2), LayerShape::new(64, 4, 1)];
         let training = |pursuit: NetworkPursuit| EndToEnd {
-            folder: folder.path().join(pursuit.name()),
+            folder: Some(folder.path().join(pursuit.name())),
             train: data.train.clone(),
             test: data.test.clone(),
             epochs: 3,

@@ -1,0 +1,294 @@
+//! Signals in, representations out: normalise, pursue, and back.
+//!
+//! ```
+//! use burn::tensor::Tensor;
+//! use mlcsc::model::{CodingDefaults, preset::Preset};
+//! use mlcsc::{CoderConfig, device};
+//!
+//! # fn main() -> mlcsc::Result<()> {
+//! let device = device::named(None)?;
+//! let model = Preset::Small.model().init_random(0, &device)?; // or `Mlcsc::load`
+//! let coder = CoderConfig::new(&CodingDefaults::default()).init(&model)?;
+//! let codes = coder.encode(Tensor::ones([2, 1, 28, 28], &device))?;
+//! assert_eq!(codes.representations()[2].dims(), [2, 256, 1, 1]); // γ_3
+//! assert!(codes.reports()[0].relative_gap <= 1e-4);
+//! assert_eq!(coder.decode(&codes)?.dims(), [2, 1, 28, 28]);
+//! # Ok(())
+//! # }
+//! ```
+
+use crate::data::Source;
+use crate::error::{Error, Result};
+use crate::model::file::CodingDefaults;
+use crate::model::geometry::{Geometry, SignalShape};
+use crate::model::normalization::Undo;
+use crate::model::{Application, Mlcsc, Operator};
+use crate::pursuit::{
+    Algorithm, BasisPursuitConfig, Lambda, Observer, Pursued, Pursuit, PursuitConfig, Recipe, SignalReport,
+};
+use burn::tensor::{Tensor, TensorData};
+
+/// λ as a fraction of λ_max where nobody says anything.
+const DEFAULT_RELATIVE_LAMBDA: f32 = 0.1;
+
+/// Most signals that are coded at once unless asked for.
+const LARGEST_BATCH: usize = 512;
+
+/// Values that the largest representation of a batch has at most unless asked for: 64 MiB.
+const BATCH_VALUES: usize = 1 << 24;
+
+/// How a model codes signals.
+///
+/// | field | default | range |
+/// |---|---|---|
+/// | `recipe.config` | basis pursuit by the algorithm that suits, to a relative duality gap of 10⁻⁴ | see [`PursuitConfig`] |
+/// | `recipe.lambda` | the λ that the model was learned with, else 0.1 of each signal's λ_max | ≥ 0; fractions in [0, 1] |
+/// | `recipe.layer_weights` | none | one ≥ 0 for each layer |
+/// | `application` | chosen by the number of operations | what the geometry admits |
+/// | `batch_size` | as many signals as 64 MiB of codes hold, at most 512 | ≥ 1 |
+#[derive(Debug, Clone, PartialEq)]
+pub struct CoderConfig {
+    /// The pursuit and its penalties.
+    pub recipe: Recipe,
+    /// How D^(L) is applied.
+    pub application: Application,
+    /// Signals coded at once.
+    pub batch_size: Option<usize>,
+}
+
+impl CoderConfig {
+    /// Basis pursuit as the model was trained with.
+    pub fn new(defaults: &CodingDefaults) -> Self {
+        let basis = BasisPursuitConfig { nonnegative: defaults.nonnegative, ..BasisPursuitConfig::default() };
+        let config = PursuitConfig::BasisPursuit { algorithm: Algorithm::Auto, basis };
+        let recipe = Recipe { config, lambda: Some(default_lambda(defaults)), layer_weights: None };
+        Self { recipe, application: Application::Auto, batch_size: None }
+    }
+
+    /// With another λ.
+    #[must_use]
+    pub fn with_lambda(mut self, lambda: Lambda) -> Self {
+        self.recipe.lambda = Some(lambda);
+        self
+    }
+
+    /// With another pursuit; λ stays where the pursuit has one.
+    #[must_use]
+    pub fn with_pursuit(mut self, config: PursuitConfig) -> Self {
+        if !config.has_penalty() {
+            self.recipe.lambda = None;
+        }
+        self.recipe.config = config;
+        self
+    }
+
+    /// With so many signals at once.
+    #[must_use]
+    pub fn with_batch_size(mut self, batch_size: usize) -> Self {
+        self.batch_size = Some(batch_size);
+        self
+    }
+
+    /// Everything that does not depend on single signals, for signals of the model's own shape.
+    ///
+    /// # Errors
+    /// As [`Self::init_for`].
+    pub fn init(&self, model: &Mlcsc) -> Result<Coder> {
+        self.init_for(model, model.config().signal)
+    }
+
+    /// The same for signals of another shape.
+    ///
+    /// # Errors
+    /// A shape that the model cannot take; a pursuit or penalties that do not fit the model; no signals at once.
+    pub fn init_for(&self, model: &Mlcsc, signal: SignalShape) -> Result<Coder> {
+        if self.batch_size == Some(0) {
+            return Err(Error::parameter("batch_size", 0, "at least 1"));
+        }
+        let operator = model.operator(signal, self.application)?;
+        let pursuit = self.recipe.prepare(&operator)?;
+        let batch_size = self.batch_size.unwrap_or_else(|| default_batch(operator.geometry()));
+        Ok(Coder { model: model.clone(), operator, recipe: self.recipe.clone(), pursuit, batch_size })
+    }
+}
+
+/// λ of a model's codes where nobody says anything else.
+pub(crate) fn default_lambda(defaults: &CodingDefaults) -> Lambda {
+    defaults.lambda.map_or(Lambda::Relative(DEFAULT_RELATIVE_LAMBDA), Lambda::Absolute)
+}
+
+/// As many signals as fit into [`BATCH_VALUES`].
+pub(crate) fn default_batch(geometry: &Geometry) -> usize {
+    let largest = geometry.layers().iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
+    (BATCH_VALUES / largest).clamp(1, LARGEST_BATCH)
+}
+
+/// A model with a pursuit, ready to code signals of one shape.
+pub struct Coder {
+    model: Mlcsc,
+    operator: Operator,
+    recipe: Recipe,
+    pursuit: Box<dyn Pursuit>,
+    batch_size: usize,
+}
+
+/// One coded batch.
+pub struct Batch {
+    /// Number of its first signal.
+    pub start: usize,
+    /// The signals as they were read.
+    pub signals: Tensor<4>,
+    /// What was found.
+    pub pursued: Pursued,
+    /// Undoes the normalisation.
+    pub undo: Undo,
+}
+
+impl Coder {
+    /// The model.
+    pub fn model(&self) -> &Mlcsc {
+        &self.model
+    }
+
+    /// The operator that codes are found with.
+    pub fn operator(&self) -> &Operator {
+        &self.operator
+    }
+
+    /// The pursuit and its penalties.
+    pub fn recipe(&self) -> &Recipe {
+        &self.recipe
+    }
+
+    /// The algorithm's name.
+    pub fn algorithm(&self) -> &'static str {
+        self.pursuit.name()
+    }
+
+    /// Signals coded at once.
+    pub fn batch_size(&self) -> usize {
+        self.batch_size
+    }
+
+    /// Codes signals, in batches.
+    ///
+    /// # Shapes
+    /// - signals: `[n, channels, height, width]`, n ≥ 1.
+    ///
+    /// # Errors
+    /// Signals of another shape; not one λ a signal where each has its own.
+    pub fn encode(&self, signals: Tensor<4>) -> Result<Codes> {
+        let count = signals.dims()[0];
+        let mut batches = Vec::new();
+        for start in (0..count).step_by(self.batch_size) {
+            let size = self.batch_size.min(count - start);
+            batches.push(self.encode_batch(signals.clone().narrow(0, start, size), start, None)?);
+        }
+        Codes::joined(&self.operator, batches)
+    }
+
+    /// Codes a source's signals and calls `visit` with one batch after the other. The observer is told how far each has come, and can
+    /// end it.
+    ///
+    /// # Errors
+    /// Signals that cannot be read or of another shape; [`Error::Interrupted`] where the observer ended it; errors of `visit`.
+    pub fn encode_source(
+        &self,
+        source: &dyn Source,
+        observer: Option<&dyn Observer>,
+        mut visit: impl FnMut(Batch) -> Result<()>,
+    ) -> Result<()> {
+        let count = source.len();
+        for start in (0..count).step_by(self.batch_size) {
+            let indices: Vec<usize> = (start..(start + self.batch_size).min(count)).collect();
+            let mut values = vec![0.0; indices.len() * source.shape().len()];
+            source.read(&indices, &mut values)?;
+            let data = TensorData::new(values, source.shape().batched(indices.len()));
+            visit(self.encode_batch(Tensor::from_data(data, &self.operator.device()), start, observer)?)?;
+        }
+        Ok(())
+    }
+
+    /// Codes one batch, the first signal being that number of all: one λ a signal is counted from there.
+    ///
+    /// # Errors
+    /// As [`Self::encode`]; [`Error::Interrupted`] where the observer ended it.
+    pub fn encode_batch(&self, signals: Tensor<4>, start: usize, observer: Option<&dyn Observer>) -> Result<Batch> {
+        let (normalized, undo) = self.model.config().normalization.apply(signals.clone());
+        let mut problem = self.recipe.problem(&self.operator, normalized, start)?;
+        if let Some(observer) = observer {
+            problem = problem.with_observer(observer);
+        }
+        let pursued = self.pursuit.solve(&problem)?;
+        Ok(Batch { start, signals, pursued, undo })
+    }
+
+    /// Signals from their codes, with the normalisation undone.
+    ///
+    /// # Shapes
+    /// - out: `[n, channels, height, width]`.
+    ///
+    /// # Errors
+    /// Codes of another model.
+    pub fn decode(&self, codes: &Codes) -> Result<Tensor<4>> {
+        let [_, dims @ ..] = codes.deepest().dims();
+        let [_, wanted @ ..] = self.operator.code().batched(1);
+        if dims != wanted {
+            return Err(Error::shape("codes", self.operator.code(), format!("{dims:?}")));
+        }
+        let parts = codes.undos.iter().map(|(range, undo)| {
+            let part = codes.deepest().clone().narrow(0, range.start, range.len());
+            undo.undo(self.operator.synthesize(part))
+        });
+        Ok(Tensor::cat(parts.collect(), 0))
+    }
+}
+
+/// The representations of some signals.
+#[derive(Debug)]
+pub struct Codes {
+    representations: Vec<Tensor<4>>,
+    reports: Vec<SignalReport>,
+    /// What undoes the normalisation, batch by batch.
+    undos: Vec<(std::ops::Range<usize>, Undo)>,
+}
+
+impl Codes {
+    fn joined(operator: &Operator, batches: Vec<Batch>) -> Result<Self> {
+        if batches.is_empty() {
+            return Err(Error::shape("signals to code", "at least one", 0));
+        }
+        let mut layers: Vec<Vec<Tensor<4>>> = vec![Vec::new(); operator.geometry().depth()];
+        let (mut reports, mut undos) = (Vec::new(), Vec::new());
+        for Batch { pursued, undo, start, .. } in batches {
+            for (layer, representation) in layers.iter_mut().zip(pursued.representations(operator)) {
+                layer.push(representation);
+            }
+            undos.push((start..start + pursued.reports.len(), undo));
+            reports.extend(pursued.reports);
+        }
+        let representations = layers.into_iter().map(|layer| Tensor::cat(layer, 0)).collect();
+        Ok(Self { representations, reports, undos })
+    }
+
+    /// γ_1 … γ_L.
+    ///
+    /// # Shapes
+    /// - out: γ_i as `[n, m_i, h_i, w_i]`.
+    pub fn representations(&self) -> &[Tensor<4>] {
+        &self.representations
+    }
+
+    /// γ_L.
+    ///
+    /// # Shapes
+    /// - out: `[n, m_L, h_L, w_L]`.
+    pub fn deepest(&self) -> &Tensor<4> {
+        self.representations.last().expect("a model has at least one layer")
+    }
+
+    /// What the pursuit says of every signal: λ, objective, duality gap, non-zeros, why it ended.
+    pub fn reports(&self) -> &[SignalReport] {
+        &self.reports
+    }
+}
