@@ -10,13 +10,14 @@
 //! many values as the model's encoder has non-zeros and are trained for the same time. Runs in `--run` that are finished are not done again. Writes
 //! `results.json`, pictures and a table (`README.md`) into `--out`.
 //!
-//! `--atoms N` trains one layer of N atoms as large as the signals instead of the preset's layers, as for patches of photographs:
+//! `--atoms N` trains one layer of N atoms as large as the signals, less their means, instead of the preset's layers, as for patches of photographs:
 //! `--data FOLDER --patch 16 --patches 60000 --atoms 512 --lambda 0.1`.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use mlcsc::autoencoder::{Autoencoder, EncoderWeights, SparseAutoencoder, SparseAutoencoderConfig};
 use mlcsc::baselines::{KSparseConfig, PenalizedAutoencoderConfig, RivalConfig, TopKConfig, one_layer};
+use mlcsc::coder::{Batch, Coder, CoderConfig};
 use mlcsc::data::{self, Dataset, Source};
 use mlcsc::error::{Error, Result};
 use mlcsc::export::mosaic;
@@ -25,10 +26,12 @@ use mlcsc::files;
 use mlcsc::learn::config::{GradientMode, Schedule, UpdateRule};
 use mlcsc::learn::rivals::{RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::{Learner, Observer, Record, Run, TrainConfig};
-use mlcsc::model::Mlcsc;
 use mlcsc::model::geometry::Pair;
+use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
+use mlcsc::model::{CodingDefaults, Mlcsc};
 use mlcsc::pursuit::threshold::hard_threshold_rows;
+use mlcsc::pursuit::{OrthogonalMatchingPursuitConfig, PursuitConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::fmt::Write;
@@ -250,31 +253,68 @@ impl RivalObserver for Silent {
     }
 }
 
+/// Sums from which the fraction of variance unexplained follows.
+struct Variance {
+    count: usize,
+    residual: f64,
+    sums: Vec<f64>,
+    squares: f64,
+    nonzeros: usize,
+}
+
+impl Variance {
+    fn new(len: usize) -> Self {
+        Self { count: 0, residual: 0.0, sums: vec![0.0; len], squares: 0.0, nonzeros: 0 }
+    }
+
+    fn add(&mut self, signals: Tensor<4>, codes: Tensor<4>, made: Tensor<4>) {
+        self.count += signals.dims()[0];
+        self.nonzeros += codes.into_data().iter::<f32>().filter(|value| *value != 0.0).count();
+        let (signals, made, len) = (signals.into_data(), made.into_data(), self.sums.len());
+        for (index, (value, made)) in signals.iter::<f32>().zip(made.iter::<f32>()).enumerate() {
+            self.residual += f64::from(value - made).powi(2);
+            self.sums[index % len] += f64::from(value);
+            self.squares += f64::from(value).powi(2);
+        }
+    }
+
+    /// FVU and mean non-zeros.
+    fn finish(self) -> (f64, f64) {
+        let count = self.count as f64;
+        let variance = self.squares - self.sums.iter().map(|sum| sum * sum).sum::<f64>() / count;
+        (self.residual / variance, self.nonzeros as f64 / count)
+    }
+}
+
 /// FVU and mean non-zeros of a network's codes, of which at most the `keep` of largest magnitude are left.
 fn measured(network: &dyn Autoencoder, source: &dyn Source, keep: usize, device: &Device) -> Result<(f64, f64)> {
     let (ready, shape) = (network.ready()?, source.shape());
-    let (mut residual, mut nonzeros) = (0.0, 0.0);
-    let (mut sums, mut squares) = (vec![0.0f64; shape.len()], 0.0);
+    let mut variance = Variance::new(shape.len());
     for start in (0..source.len()).step_by(500) {
         let indices: Vec<usize> = (start..(start + 500).min(source.len())).collect();
         let mut values = vec![0.0; indices.len() * shape.len()];
         source.read(&indices, &mut values)?;
-        let signals = Tensor::from_data(TensorData::new(values.clone(), shape.batched(indices.len())), device);
-        let codes = ready.encode(signals)?;
+        let signals: Tensor<4> = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), device);
+        let codes = ready.encode(signals.clone())?;
         let dims = codes.dims();
         let mut kept: Vec<f32> = codes.into_data().iter::<f32>().collect();
         hard_threshold_rows(&mut kept, dims[1] * dims[2] * dims[3], keep);
-        nonzeros += kept.iter().filter(|value| **value != 0.0).count() as f64;
-        let made = ready.decode(Tensor::from_data(TensorData::new(kept, dims), device))?.into_data();
-        for (index, (value, made)) in values.iter().zip(made.iter::<f32>()).enumerate() {
-            residual += f64::from(value - made).powi(2);
-            sums[index % shape.len()] += f64::from(*value);
-            squares += f64::from(*value).powi(2);
-        }
+        let codes: Tensor<4> = Tensor::from_data(TensorData::new(kept, dims), device);
+        let made = ready.decode(codes.clone())?;
+        variance.add(signals, codes, made);
     }
-    let count = source.len() as f64;
-    let variance = squares - sums.iter().map(|sum| sum * sum).sum::<f64>() / count;
-    Ok((residual / variance, nonzeros / count))
+    Ok(variance.finish())
+}
+
+/// FVU and mean non-zeros of a coder's codes.
+fn greedily(coder: &Coder, source: &dyn Source) -> Result<(f64, f64)> {
+    let mut variance = Variance::new(source.shape().len());
+    coder.encode_source(source, None, |Batch { signals, pursued, undo, .. }| {
+        let made = undo.undo(coder.operator().synthesize(pursued.codes.clone()));
+        variance.add(signals, pursued.codes, made);
+        Ok(())
+    })?;
+    Ok(variance.finish())
 }
 
 /// Rivals of so many hidden units that keep `keep` values, each trained for about so many seconds; the penalised one keeps its largest.
@@ -339,6 +379,8 @@ fn main() -> Result<()> {
     let data = data::open(&base.data)?;
     if let Some(atoms) = args.atoms {
         base.model = one_layer(data.train.shape(), atoms)?;
+        // Where every signal is a mean and something around it, as patches of photographs are.
+        base.model.normalization = Normalization::Center;
     }
     let bench = Bench { args: &args, base, data: &data, device };
 
@@ -429,6 +471,8 @@ fn main() -> Result<()> {
     let units = encoder.code().len();
     let seconds = end_to_end.curve.last().map_or(0.0, |(seconds, _)| *seconds);
     let keep = (nonzeros.round() as usize).clamp(1, units);
+    // The mean of a signal is a value that is kept as well.
+    let means = usize::from(bench.base.model.normalization == Normalization::Center);
     let mut contenders =
         vec![Contender { name: "ML-CSC, its encoder".into(), epochs: args.epochs, seconds, fvu, nonzeros }];
     contenders.extend(end_to_end.fvu.map(|fvu| Contender {
@@ -438,7 +482,13 @@ fn main() -> Result<()> {
         fvu,
         nonzeros: end_to_end.nonzeros,
     }));
-    contenders.extend(rivals(&bench, units, keep, seconds)?);
+    let greedy = PursuitConfig::OrthogonalMatchingPursuit(OrthogonalMatchingPursuitConfig::new(keep));
+    let coder =
+        CoderConfig::new(&CodingDefaults::default()).with_pursuit(greedy).init(&bench.model("end to end", 0)?)?;
+    let (fvu, nonzeros) = greedily(&coder, &*data.test)?;
+    contenders.push(Contender { name: "ML-CSC, OMP".into(), epochs: args.epochs, seconds, fvu, nonzeros });
+    contenders.iter_mut().for_each(|contender| contender.nonzeros += means as f64);
+    contenders.extend(rivals(&bench, units, keep + means, seconds)?);
 
     let curves = |ways: &[(String, Vec<Trained>)]| -> Vec<Curve> {
         let curve = |(name, runs): &(String, Vec<Trained>)| Curve { name: name.clone(), points: runs[0].curve.clone() };
@@ -468,7 +518,9 @@ fn main() -> Result<()> {
     flag("lambda", args.lambda.map(|lambda| lambda.to_string()));
     flag("brief", args.brief.then(String::new));
     let layers = match args.atoms {
-        Some(atoms) => format!("One layer of {atoms} atoms as large as the signals"),
+        Some(atoms) => format!(
+            "One layer of {atoms} atoms as large as the signals, less their means, each of which counts as a non-zero"
+        ),
         None => format!("Preset `{}`", args.preset),
     };
     // Writing into a string cannot fail.

@@ -102,13 +102,17 @@ impl CoderConfig {
     /// # Errors
     /// A shape that the model cannot take; a pursuit or penalties that do not fit the model; no signals at once.
     pub fn init_for(&self, model: &Mlcsc, signal: SignalShape) -> Result<Coder> {
+        self.clone().init_on(model.clone(), model.operator(signal, self.application)?)
+    }
+
+    /// The same with an operator of the model's.
+    pub(crate) fn init_on(self, model: Mlcsc, operator: Operator) -> Result<Coder> {
         if self.batch_size == Some(0) {
             return Err(Error::parameter("batch_size", 0, "at least 1"));
         }
-        let operator = model.operator(signal, self.application)?;
         let pursuit = self.recipe.prepare(&operator)?;
         let batch_size = self.batch_size.unwrap_or_else(|| default_batch(operator.geometry()));
-        Ok(Coder { model: model.clone(), operator, recipe: self.recipe.clone(), pursuit, batch_size })
+        Ok(Coder { model, operator, recipe: self.recipe, pursuit, batch_size })
     }
 }
 

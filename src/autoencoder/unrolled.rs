@@ -205,6 +205,28 @@ impl SparseAutoencoder {
         self
     }
 
+    /// The same with what `change` gives, on a device, added to the analyses that stand in place of D^(L) in every iteration, if there are any.
+    ///
+    /// # Shapes
+    /// - what `change` gives: as the filters of D^(L), `[m_L, channels, height, width]`.
+    #[cfg(feature = "train")]
+    #[must_use]
+    pub(crate) fn with_analyses_moved(mut self, change: impl Fn(&Device) -> Tensor<4>) -> Self {
+        if self.config.weights == EncoderWeights::PerIteration {
+            let change = change(&self.device());
+            let moved = self.encoder.analysis.into_iter().map(|mut analysis| {
+                analysis.filters = analysis.filters.map(|old| {
+                    let tracked = old.is_require_grad();
+                    let new = leaf(leaf(old) + change.clone());
+                    if tracked { new.require_grad() } else { new }
+                });
+                analysis
+            });
+            self.encoder.analysis = moved.collect();
+        }
+        self
+    }
+
     /// The same with some atoms of the deepest layer replaced by those of `filters`, in the dictionary and in what the encoder has of its
     /// own, and by what they paint, `painted`, where that is of the effective dictionary.
     ///

@@ -4,17 +4,18 @@ use super::data::Signals;
 use super::interrupt;
 use super::output::{Summary, counted, number, numbers};
 use super::progress::Progress;
+pub use crate::coder::Batch;
+pub(super) use crate::coder::default_batch;
+use crate::coder::{CoderConfig, default_lambda};
 use crate::data::{npy, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::file::CodingDefaults;
-use crate::model::geometry::{Geometry, SignalShape};
-use crate::model::normalization::Undo;
+use crate::model::geometry::SignalShape;
 use crate::model::{Application, Mlcsc, Operator};
 use crate::pursuit::comparison::Parameters;
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{
-    Algorithm, BasisPursuitConfig, Convergence, Lambda, Pursued, Pursuit, PursuitName, Recipe, SignalReport,
-    StopReason, Threshold,
+    Algorithm, BasisPursuitConfig, Convergence, Lambda, PursuitName, Recipe, SignalReport, StopReason, Threshold,
 };
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
@@ -22,15 +23,6 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-
-/// λ as a fraction of λ_max where neither flags nor the model say anything.
-const DEFAULT_RELATIVE_LAMBDA: f32 = 0.1;
-
-/// Most signals that are coded at once unless a flag says so.
-const LARGEST_BATCH: usize = 512;
-
-/// Values that the largest representation of a batch has at most unless a flag says so: 64 MiB.
-const BATCH_VALUES: usize = 1 << 24;
 
 /// How an interruption leaves things.
 const UNFINISHED: &str = "not all signals were coded";
@@ -161,12 +153,11 @@ impl LambdaArgs {
     /// # Errors
     /// A λ file that cannot be read, with another number of values than signals, or with values that are no λ.
     pub fn resolve(&self, defaults: &CodingDefaults, signals: usize) -> Result<(Lambda, bool)> {
-        let lambda = match (self.lambda, self.lambda_relative, &self.lambda_file, defaults.lambda) {
+        let lambda = match (self.lambda, self.lambda_relative, &self.lambda_file) {
             (Some(value), ..) => Lambda::Absolute(value),
-            (_, Some(fraction), ..) => Lambda::Relative(fraction),
-            (_, _, Some(path), _) => Lambda::PerSignal(read_lambda(path, signals)?),
-            (.., Some(value)) => Lambda::Absolute(value),
-            _ => Lambda::Relative(DEFAULT_RELATIVE_LAMBDA),
+            (_, Some(fraction), _) => Lambda::Relative(fraction),
+            (.., Some(path)) => Lambda::PerSignal(read_lambda(path, signals)?),
+            _ => default_lambda(defaults),
         };
         Ok((lambda, !self.signed && (self.nonnegative || defaults.nonnegative)))
     }
@@ -429,26 +420,11 @@ impl Settings {
     }
 }
 
-/// A model ready to code signals of one shape.
+/// A model ready to code signals of one shape, as flags ask for it.
 pub struct Coder {
-    model: Mlcsc,
-    operator: Operator,
-    recipe: Recipe,
-    pursuit: Box<dyn Pursuit>,
+    coder: crate::coder::Coder,
     settings: Settings,
     setup_seconds: f64,
-}
-
-/// One coded batch.
-pub struct Batch {
-    /// Number of its first signal.
-    pub start: usize,
-    /// The signals as they were read.
-    pub signals: Tensor<4>,
-    /// What was found.
-    pub pursued: Pursued,
-    /// Undoes the normalisation.
-    pub undo: Undo,
 }
 
 /// What is known after coding.
@@ -602,16 +578,18 @@ impl Coder {
     /// layers and codes.
     pub fn new(model: Mlcsc, signal: SignalShape, source: &str, settings: Settings) -> Result<Self> {
         let start = Instant::now();
-        let operator = operator(&model, signal, source, settings.args.solver.application)?;
+        let solver = &settings.args.solver;
+        let operator = operator(&model, signal, source, solver.application)?;
         let recipe = settings.recipe(&operator);
-        let pursuit = name_flags(recipe.prepare(&operator))?;
+        let config = CoderConfig { recipe, application: solver.application, batch_size: solver.batch_size };
+        let coder = name_flags(config.init_on(model, operator))?;
         let setup_seconds = start.elapsed().as_secs_f64();
-        Ok(Self { model, operator, recipe, pursuit, settings, setup_seconds })
+        Ok(Self { coder, settings, setup_seconds })
     }
 
     /// The operator that codes are found with.
     pub fn operator(&self) -> &Operator {
-        &self.operator
+        self.coder.operator()
     }
 
     /// Codes all signals and calls `visit` with one batch after the other. Ctrl-C ends it at once.
@@ -632,12 +610,10 @@ impl Coder {
         coded: &mut Coded,
         mut visit: impl FnMut(Batch) -> Result<()>,
     ) -> Result<()> {
-        let count = signals.len();
+        let (count, batch_size) = (signals.len(), self.coder.batch_size());
         coded.setup_seconds += self.setup_seconds;
-        coded.ways.push((self.pursuit.name(), self.operator.application()));
-        let batch_size =
-            self.settings.args.solver.batch_size.unwrap_or_else(|| default_batch(self.operator.geometry()));
-        let device = self.operator.device();
+        coded.ways.push((self.coder.algorithm(), self.operator().application()));
+        let device = self.operator().device();
         interrupt::watch();
         for start in (0..count).step_by(batch_size) {
             interrupt::check(UNFINISHED)?;
@@ -645,12 +621,10 @@ impl Coder {
             let values = signals.read(start, size)?;
             let clock = Instant::now();
             let read = Tensor::from_data(TensorData::new(values, signals.shape().batched(size)), &device);
-            let (normalized, undo) = self.model.config().normalization.apply(read.clone());
-            let problem = self.recipe.problem(&self.operator, normalized, start)?.with_observer(progress);
-            let pursued = interrupt::named(self.pursuit.solve(&problem), UNFINISHED)?;
+            let batch = interrupt::named(self.coder.encode_batch(read, start, Some(progress)), UNFINISHED)?;
             coded.seconds += clock.elapsed().as_secs_f64();
-            coded.reports.extend_from_slice(&pursued.reports);
-            visit(Batch { start, signals: read, pursued, undo })?;
+            coded.reports.extend_from_slice(&batch.pursued.reports);
+            visit(batch)?;
             progress.advance(size as u64);
         }
         // An interruption that comes now is too late to matter: everything is coded.
@@ -669,25 +643,25 @@ impl Coder {
 
     /// What the codes of a file were computed with.
     pub fn describe(&self, source: &str) -> Value {
-        let lambda = match &self.recipe.lambda {
+        let lambda = match &self.coder.recipe().lambda {
             Some(Lambda::PerSignal(_)) => json!("per-signal"),
             lambda => json!(lambda),
         };
         let basis = self.basis();
         json!({
             "format_version": 1,
-            "model": self.model.config(),
+            "model": self.coder.model().config(),
             "signals": source,
             "pursuit": {
                 "name": self.settings.args.pursuit.name,
-                "parameters": self.recipe.config,
-                "layer_weights": self.recipe.layer_weights,
-                "algorithm": self.pursuit.name(),
-                "application": self.operator.application(),
+                "parameters": self.coder.recipe().config,
+                "layer_weights": self.coder.recipe().layer_weights,
+                "algorithm": self.coder.algorithm(),
+                "application": self.operator().application(),
                 "lambda": lambda,
                 "gap": basis.gap,
                 "max_iterations": basis.max_iterations,
-                "nonnegative": self.settings.keeps_nonnegative(&self.recipe),
+                "nonnegative": self.settings.keeps_nonnegative(self.coder.recipe()),
             },
         })
     }
@@ -712,11 +686,11 @@ impl Coder {
             "not_converged": not_converged_json(&Convergence::of(reports), &self.basis()),
             "handed_over": handed_over(reports).into_iter().map(|(to, count)| (to, json!(count))).collect::<Value>(),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
-            "nonnegative": self.settings.keeps_nonnegative(&self.recipe),
+            "nonnegative": self.settings.keeps_nonnegative(self.coder.recipe()),
             "pursuit": self.settings.args.pursuit.name,
-            "layer_weights": self.recipe.layer_weights,
-            "algorithm": self.pursuit.name(),
-            "application": self.operator.application(),
+            "layer_weights": self.coder.recipe().layer_weights,
+            "algorithm": self.coder.algorithm(),
+            "application": self.operator().application(),
             "device": device,
         })
     }
@@ -734,7 +708,7 @@ impl Coder {
         for (to, count) in handed_over(reports) {
             summary.row("handed over", format!("{} that stalled, to {to}", counted(count, "signal")));
         }
-        if let Some(lambda) = &self.recipe.lambda {
+        if let Some(lambda) = &self.coder.recipe().lambda {
             let mean_lambda = number(mean(reports, |report| report.lambda.into()));
             let lambda = match lambda {
                 Lambda::Absolute(value) => number((*value).into()),
@@ -743,11 +717,11 @@ impl Coder {
                 }
                 Lambda::PerSignal(_) => format!("per signal, mean {mean_lambda}"),
             };
-            let weights = match self.recipe.layer_weights.as_deref() {
+            let weights = match self.coder.recipe().layer_weights.as_deref() {
                 Some(weights) => format!(" times {} from the first layer to the deepest", list(weights)),
                 None => String::new(),
             };
-            let sign = if self.settings.keeps_nonnegative(&self.recipe) { ", γ ≥ 0" } else { "" };
+            let sign = if self.settings.keeps_nonnegative(self.coder.recipe()) { ", γ ≥ 0" } else { "" };
             summary.row("λ", format!("{lambda}{weights}{sign}"));
         }
         summary.row(
@@ -779,7 +753,7 @@ impl Coder {
                 format!(
                     "mean {}{}",
                     number(mean(reports, |report| report.nonzeros as f64)),
-                    if of_one_shape { format!(" of {}", self.operator.code().len()) } else { String::new() }
+                    if of_one_shape { format!(" of {}", self.operator().code().len()) } else { String::new() }
                 ),
             )
             .row("iterations", format!("mean {}", number(mean(reports, |report| report.iterations as f64))))
@@ -815,12 +789,6 @@ pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: A
         }
         other => other,
     })
-}
-
-/// Signals at once so that no representation of theirs outgrows 64 MiB.
-pub fn default_batch(geometry: &Geometry) -> usize {
-    let largest = geometry.layers().iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
-    (BATCH_VALUES / largest).clamp(1, LARGEST_BATCH)
 }
 
 fn mean(reports: &[SignalReport], value: fn(&SignalReport) -> f64) -> f64 {

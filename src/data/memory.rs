@@ -3,7 +3,7 @@
 use super::{Dataset, MAX_TENSOR_LEN, Source, pictures};
 use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor, TensorData};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,6 +59,14 @@ impl InMemory {
         let [_, channels, height, width] = signals.dims();
         let values: Vec<f32> = signals.into_data().iter::<f32>().collect();
         Self::new(SignalShape::new(channels, height, width), values)
+    }
+
+    /// The signals as a tensor.
+    ///
+    /// # Shapes
+    /// - out: `[n, channels, height, width]`.
+    pub fn tensor(&self, device: &Device) -> Tensor<4> {
+        Tensor::from_data(TensorData::new(self.values.clone(), self.shape.batched(self.len())), device)
     }
 
     /// With a class label for every signal.

@@ -19,6 +19,9 @@
 //! iterations, and gradients go back through all or the last of them. In the first two what the encoder has of its own follows the objective
 //! of its own codes, with the dictionaries as constants, so that an encoder that is not there yet never harms them.
 //!
+//! An encoder whose analyses were learned for dictionaries that have moved since is worse than the pursuit cut short; so every analysis
+//! moves by what the atoms move by, and what is learned is how it differs from them.
+//!
 //! Gradients go through the division by the atoms' norms: without that the part that makes atoms longer, which costs less
 //! penalty, would be most of it, and what is left once lengths are restored would not go downhill.
 //!
@@ -222,8 +225,12 @@ impl UnrolledTraining {
         self.with_cascade(cascade)
     }
 
+    /// With other dictionaries. Analyses that the encoder has learned move along with the atoms: what is learned of them is how they differ.
     fn with_cascade(self, cascade: Cascade) -> Self {
+        let before = self.cascade().atoms().clone();
         let Self { autoencoder, wanted, given, rules } = self;
+        let autoencoder =
+            autoencoder.with_analyses_moved(|device| cascade.atoms().to_tensor(device) - before.to_tensor(device));
         let wanted = wanted.into_iter().enumerate().map(|(layer, wanted)| {
             wanted.map(|old| {
                 let new = of_unit_norm(cascade.effective(layer)).to_tensor(&old.device());
