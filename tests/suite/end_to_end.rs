@@ -231,11 +231,14 @@ fn methods_follow_on_each_other() {
         run.train(&data, &|| false, &mut &stop).unwrap();
         let objective = |folder: &Path| epochs(folder)[2]["test"]["objective"].as_f64().unwrap();
         println!("{name}: {} then {}", objective(&before), objective(&after));
-        assert!(objective(&after).is_finite() && after.join("model.safetensors").is_file());
-        // What was learned is not lost: codes of the pursuit, which the online update measures, do not become worse.
-        if name == "other" {
-            SparseAutoencoder::load(&after.join("model.safetensors"), &device()).unwrap();
-        }
+        let exact = |folder: &Path| -> f64 {
+            let (model, _) = Mlcsc::load(&folder.join("model.safetensors"), &device()).unwrap();
+            let learner = Learner::from_model(&online, &model, &*data.train, &device()).unwrap();
+            learner.evaluate(&*data.test, |_| true).unwrap().unwrap().objective
+        };
+        // What was learned is not lost: exact codes are 20% better after the online rule, 0.4% after training end to end.
+        let [first, then] = [&before, &after].map(|folder| exact(folder));
+        assert!(then <= 1.005 * first, "{name}: exact codes {first} then {then}");
     }
     let mut other = online.clone();
     other.model.layers[0].atoms = 7;

@@ -68,7 +68,7 @@ fn loss(network: &PursuitNetwork, device: &Device) -> Tensor<1> {
 #[test]
 fn every_network_is_differentiable() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let (plain_device, tracked_device) = (device.device.clone(), device.device.clone().autodiff());
@@ -78,7 +78,7 @@ fn every_network_is_differentiable() {
             let at = values(&plain);
             for (index, slope) in slopes(&tracked, &gradients).iter().enumerate() {
                 let norm = slope.iter().map(|value| value * value).sum::<f32>().sqrt();
-                assert!(norm > 1e-3, "{name}: no gradient for parameter {index}");
+                assert!(norm > 0.01, "{name}: gradient of length {norm} for parameter {index}");
                 let found = f64::from(norm);
                 let moved = |h: f32| {
                     let mut values = at.clone();
@@ -87,7 +87,7 @@ fn every_network_is_differentiable() {
                 };
                 // One that crosses no kink of a rectifier has to agree.
                 let differences = [4e-3f32, 2e-3, 1e-3].map(|h| (moved(h) - moved(-h)) / (2.0 * f64::from(h)));
-                let agrees = |difference: &f64| (found - difference).abs() <= 0.01 * difference.abs() + 1e-3;
+                let agrees = |difference: &f64| (found - difference).abs() <= 0.005 * difference.abs() + 2e-4;
                 assert!(differences.iter().any(agrees), "{name} parameter {index}: {found} {differences:?}");
             }
         }

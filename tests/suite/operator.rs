@@ -193,7 +193,7 @@ fn the_norm_bound_is_never_below_the_norm() {
 #[test]
 fn the_norm_bound_of_large_signals_is_never_below_the_norm() {
     on_random_models(24, 13, |case, device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let mut case = case.clone();
@@ -274,7 +274,7 @@ fn what_the_strides_do_not_reach_stays_zero() {
 #[test]
 fn the_ways_agree_on_a_model_of_real_size() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let preset = Preset::Small.model();

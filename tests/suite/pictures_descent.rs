@@ -159,7 +159,7 @@ fn of_texture(side: usize, device: &TestDevice) -> (Operator, Tensor<4>) {
 #[test]
 fn work_per_sample_does_not_grow_with_the_picture() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let rounds = |side: usize| {
@@ -178,7 +178,7 @@ fn work_per_sample_does_not_grow_with_the_picture() {
 #[test]
 fn large_pictures_do_not_depend_on_threads() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let run = |threads: usize| {

@@ -21,7 +21,7 @@ fn case() -> Case {
 #[test]
 fn unrolled_pursuits_are_differentiable() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let case = case();
@@ -95,7 +95,7 @@ fn unrolled_pursuits_are_differentiable() {
 #[test]
 fn minimisers_are_differentiable_without_their_iterations() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let case = case();
@@ -188,7 +188,7 @@ fn minimisers_are_differentiable_without_their_iterations() {
 #[test]
 fn truncation_cuts_the_way_back_alone() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         let case = case();

@@ -35,7 +35,7 @@ fn wide_cases() -> Vec<Case> {
 #[test]
 fn agrees_with_fista_on_many_strips() {
     on_every_device(|device| {
-        if device.small {
+        if device.skips() {
             return;
         }
         for case in wide_cases() {

@@ -40,6 +40,16 @@ pub struct TestDevice {
     pub small: bool,
 }
 
+impl TestDevice {
+    /// Whether a test of large shapes is left out here; says so.
+    pub fn skips(&self) -> bool {
+        if self.small {
+            eprintln!("skipped on {}: too slow there", self.name);
+        }
+        self.small
+    }
+}
+
 /// The devices to test: those named in the environment that are compiled in.
 ///
 /// # Panics
