@@ -7,10 +7,10 @@ use burn::tensor::{Tensor, TensorData};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mlcsc::data::{self, DataConfig};
-use mlcsc::learn::{Learner, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, TrainConfig};
 use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::preset::Preset;
-use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
+use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, ProximalGradientConfig,
     Pursuit, Unrolled,
@@ -46,7 +46,7 @@ fn operator(atoms: usize) -> Operator {
     let config = ModelConfig::new(shape, vec![LayerShape::new(atoms, 28, 1)]);
     let filters = Tensor::from_data(TensorData::new(digits(atoms, true, 1), [atoms, 1, 28, 28]), &device);
     let model = Mlcsc::from_filters(config, vec![filters]).expect("filters of that shape");
-    let operator = model.operator(shape, Application::Gram).expect("a Gram matrix");
+    let operator = model.operator(shape, OperatorForm::Gram).expect("a Gram matrix");
     operator.gram();
     operator.squared_norm_bound();
     operator
@@ -101,7 +101,7 @@ fn learning_step(bencher: Bencher) {
     config.learning.batch_size = SIGNALS;
     config.learning.initialization.steps = 4;
     let digits = data::open(&config.data).expect("drawn digits");
-    let learner = Learner::start(&config, &*digits.train, &device, |_, _| {}).expect("a learner");
+    let learner = DictionaryLearner::start(&config, &*digits.train, &device, |_, _| {}).expect("a learner");
     bencher.counter(ItemsCount::new(SIGNALS)).with_inputs(|| learner.clone()).bench_local_values(|mut learner| {
         black_box(learner.step(&*digits.train).expect("signals that can be read"));
     });

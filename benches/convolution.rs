@@ -8,7 +8,7 @@ use divan::{Bencher, black_box};
 use mlcsc::model::convolution::{Convolution, filter_gradient_into};
 use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape};
 use mlcsc::model::sparse::HostFilters;
-use mlcsc::model::{Application, Dictionary, Mlcsc, ModelConfig};
+use mlcsc::model::{Dictionary, Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem};
 
 fn main() {
@@ -120,7 +120,7 @@ fn coding(bencher: Bencher, [count, side, atoms]: [usize; 3], algorithm: Algorit
     let (image, layer) = (SignalShape::new(1, side, side), LayerShape::new(atoms, 8, 1));
     let filters = filters(&Geometry::new(image, std::slice::from_ref(&layer)).expect("a layer").layers()[0]);
     let model = Mlcsc::from_filters(ModelConfig::new(image, vec![layer]), vec![filters.to_tensor(&device)]);
-    let operator = model.and_then(|model| model.operator(image, Application::Auto)).expect("a model");
+    let operator = model.and_then(|model| model.operator(image, OperatorForm::Auto)).expect("a model");
     let basis = BasisPursuitConfig { gap: 1e-3, ..Default::default() };
     let pursuit = algorithm.init(&basis, &operator).expect("settings");
     // Smooth, as photographs are: sums of what is above and to the left.

@@ -11,7 +11,7 @@ fn main() -> Result<()> {
     let layers = vec![LayerShape::new(4, 4, 2), LayerShape::new(8, 3, 1)];
     // Of low coherence, so that there is something to prove.
     let model = DesignConfig::new(ModelConfig::new(signal, layers), vec![2]).init(&device)?;
-    let operator = model.operator(signal, Application::Auto)?;
+    let operator = model.operator(signal, OperatorForm::Auto)?;
     let code = Tensor::zeros(operator.code().batched(1), &device).slice_fill([0..1, 1..2, 2..3, 2..3], 1.0);
     let signals = operator.synthesize(code);
 

@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let mut code = vec![0.0f32; 2 * 35];
     (code[4], code[35 + 20]) = (1.0, 0.5); // each atom once
     let planted = Tensor::from_data(TensorData::new(code, [1, 2, 1, 35]), &device);
-    let signals = model.operator(signal, Application::Auto)?.synthesize(planted);
+    let signals = model.operator(signal, OperatorForm::Auto)?.synthesize(planted);
     let coder = CoderConfig::new(&CodingDefaults::default()).with_lambda(Lambda::Relative(0.01)).init(&model)?;
     let codes = coder.encode(signals)?;
     let found: Vec<f32> = codes.deepest().to_data().iter().collect();

@@ -15,10 +15,10 @@ use mlcsc::files;
 use mlcsc::model::design::DesignConfig;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::sample::{SampleConfig, add_noise, generator};
-use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::theory::certificate::median;
 use mlcsc::theory::{ModelProfile, Noise, Support, Theorem};
-use mlcsc::trial::{self, Known};
+use mlcsc::trial::{self, TrialSignal};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ fn main() -> Result<()> {
     for (number, (name, model)) in models.iter().enumerate() {
         let signal = model.config().signal;
         let profile = ModelProfile::new(model, signal)?;
-        let operator = model.operator(signal, Application::Auto)?;
+        let operator = model.operator(signal, OperatorForm::Auto)?;
         let mut own: Vec<Tally> =
             theorems.iter().map(|_| Tally { ratios: vec![Vec::new(); model.depth()], ..Tally::default() }).collect();
         for (round, (&level, &nonzeros)) in
@@ -88,7 +88,7 @@ fn main() -> Result<()> {
             let length = level * (energy / args.signals as f32).sqrt();
             let noisy = add_noise(samples.signals.clone(), length, &mut rng);
             let told = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-            let known = Known::of(&profile, &noisy, &samples.representations, told)?;
+            let known = TrialSignal::of(&profile, &noisy, &samples.representations, told)?;
             for (theorem, tally) in theorems.iter().zip(&mut own) {
                 let trials = trial::run(theorem, &profile, &operator, &known)?;
                 trials.iter().zip(&known).for_each(|(trial, known)| tally.add(trial, known));
@@ -159,7 +159,7 @@ fn models(device: &Device) -> Result<Vec<(&'static str, Mlcsc)>> {
 }
 
 impl Tally {
-    fn add(&mut self, trial: &trial::Trial, known: &Known) {
+    fn add(&mut self, trial: &trial::Trial, known: &TrialSignal) {
         self.asked += 1;
         if !trial.promise.holds() {
             return;

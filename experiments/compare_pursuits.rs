@@ -13,7 +13,7 @@ use mlcsc::data::{self, DataConfig};
 use mlcsc::error::Result;
 use mlcsc::export::plot;
 use mlcsc::files;
-use mlcsc::model::{Application, Mlcsc};
+use mlcsc::model::{Mlcsc, OperatorForm};
 use mlcsc::pursuit::comparison::{Comparison, Loaded, Row};
 use mlcsc::pursuit::{BasisPursuitConfig, Lambda, PursuitName};
 use serde_json::{Value, json};
@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let (model, _) = Mlcsc::load(&args.model, &device)?;
     let digits = data::open(&DataConfig { source: args.data.clone(), ..DataConfig::default() })?;
     let source = if digits.has_test_set { &digits.test } else { &digits.train };
-    let operator = model.operator(source.shape(), Application::Auto)?;
+    let operator = model.operator(source.shape(), OperatorForm::Auto)?;
     let count = args.limit.clamp(1, source.len());
     let mut values = vec![0.0; count * source.shape().len()];
     source.read(&(0..count).collect::<Vec<_>>(), &mut values)?;
@@ -89,7 +89,7 @@ fn main() -> Result<()> {
     }
 
     let part = if digits.has_test_set { ", test" } else { "" };
-    // The data's own name: where it lies on this machine is nobody's business.
+    // The data's own name: where it lies on this machine does not belong here.
     let name =
         Path::new(&args.data).file_name().map_or_else(|| args.data.clone(), |name| name.to_string_lossy().into());
     let described = format!("{name}{part}");

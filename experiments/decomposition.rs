@@ -5,7 +5,7 @@
 //! ```
 //!
 //! One test digit of every class is coded by non-negative basis pursuit over D^(L); γ_{i−1} = D_i γ_i are the codes of the shallower
-//! layers. A picture for every layer i shows, line by line, a digit, what its codes paint, and the ten terms of D^(i)γ_i = Σ_j γ_{i,j}
+//! layers. A picture for every layer i shows, line by line, a digit, what its codes synthesise, and the ten terms of D^(i)γ_i = Σ_j γ_{i,j}
 //! d_j of largest norm in their places; a table has the non-zeros of all layers (J. Sulam et al., IEEE TSP 2018, figure 5).
 
 use burn::tensor::{Tensor, TensorData};
@@ -14,7 +14,7 @@ use mlcsc::data::{self, DataConfig};
 use mlcsc::error::{Error, Result};
 use mlcsc::export::mosaic;
 use mlcsc::files;
-use mlcsc::model::{Application, Mlcsc};
+use mlcsc::model::{Mlcsc, OperatorForm};
 use mlcsc::pursuit::{BasisPursuitConfig, Lambda};
 use serde_json::{Value, json};
 use std::fmt::Write;
@@ -59,19 +59,19 @@ fn main() -> Result<()> {
     let signals: Tensor<4> = Tensor::from_data(TensorData::new(pixels, shape.batched(chosen.len())), &device);
     let (signals, _) = model.config().normalization.apply(signals);
 
-    let operator = model.operator(shape, Application::Auto)?;
+    let operator = model.operator(shape, OperatorForm::Auto)?;
     let basis = BasisPursuitConfig { nonnegative: true, ..BasisPursuitConfig::default() }.init_for(&operator)?;
     let pursued = basis.pursue(&operator, signals.clone(), &Lambda::Absolute(lambda))?;
-    let painted = operator.synthesize(pursued.codes.clone());
+    let synthesized = operator.synthesize(pursued.codes.clone());
     let all = operator.propagate(pursued.codes.clone());
     let depth = model.depth();
-    let errors = rows_of((signals.clone() - painted.clone()).square());
+    let errors = rows_of((signals.clone() - synthesized.clone()).square());
     let energies = rows_of(signals.clone().square());
     files::create_folder(&args.out)?;
     let mut nonzeros = vec![vec![0; depth]; chosen.len()];
     for layer in 1..=depth {
         let codes = if layer == depth { pursued.codes.clone() } else { all[layer - 1].clone() };
-        let atoms = model.truncated(layer, shape)?.operator(shape, Application::Auto)?;
+        let atoms = model.truncated(layer, shape)?.operator(shape, OperatorForm::Auto)?;
         let [_, channels, height, width] = codes.dims();
         let len = channels * height * width;
         let codes: Vec<f32> = codes.into_data().iter::<f32>().collect();
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
             let places: Vec<usize> = (0..len).filter(|&place| code[place] != 0.0).collect();
             nonzeros[digit][layer - 1] = places.len();
             let one = |tensor: &Tensor<4>| tensor.clone().narrow(0, digit, 1);
-            tiles.extend([one(&signals), one(&painted)]);
+            tiles.extend([one(&signals), one(&synthesized)]);
             tiles.push(largest_terms(&atoms, code, &places));
         }
         mosaic::save(&mosaic::table(Tensor::cat(tiles, 0), TERMS + 2), &args.out.join(format!("layer_{layer}.png")))?;
@@ -127,7 +127,7 @@ fn page(lambda: f32, depth: usize, digits: &[Value]) -> String {
         "# Digits in the atoms of every layer\n\n\
          `cargo run --release --example decomposition -- --data FOLDER --model M.safetensors`\n\n\
          The first test digit of every class, coded by non-negative basis pursuit (λ = {lambda}). Every line of a picture: the digit, \
-         what its codes paint, and the {TERMS} largest terms γ_(i,j) d_j of D^(i)γ_i, each in its place and scaled by itself.\n\n\
+         what its codes synthesise, and the {TERMS} largest terms γ_(i,j) d_j of D^(i)γ_i, each in its place and scaled by itself.\n\n\
          | digit | {} | ‖y − x‖² / ‖y‖² |\n|---|{}---|\n",
         layers.join(" | "),
         "---|".repeat(depth)

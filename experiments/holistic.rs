@@ -17,7 +17,7 @@ use mlcsc::export::plot::{self, Axis, Curve, Line, Panel};
 use mlcsc::files;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::generator;
-use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
+use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     BasisPursuitConfig, ConvexProjectionConfig, HolisticPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig,
     Problem, Pursuit,
@@ -231,7 +231,7 @@ impl Dictionaries {
             let values: Vec<f32> = columns.iter().flatten().map(|&value| value as f32).collect();
             Tensor::<4>::from_data(TensorData::new(values, [columns.len(), columns[0].len(), 1, 1]), device)
         });
-        Mlcsc::from_filters(config, filters.to_vec())?.operator(SignalShape::new(SIGNAL, 1, 1), Application::Matrix)
+        Mlcsc::from_filters(config, filters.to_vec())?.operator(SignalShape::new(SIGNAL, 1, 1), OperatorForm::Matrix)
     }
 }
 

@@ -17,7 +17,7 @@ use mlcsc::files;
 use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::metrics::{Phases, Summary};
 use mlcsc::learn::run::{holds_run, read_config};
-use mlcsc::learn::{Learner, Observer, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, Observer, Record, Run, TrainConfig};
 use mlcsc::model::preset::Preset;
 use serde_json::json;
 use std::fmt::Write;
@@ -56,7 +56,7 @@ struct Lines;
 impl Observer for Lines {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, _: &Learner) -> Result<()> {
+    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
         match record {
             Record::Step { step, batch, .. } if step % 50 == 0 => {
                 println!("step {step}: objective {:.3}, {:.0} signals/s", batch.objective, batch.signals_per_second);
@@ -125,7 +125,7 @@ fn main() -> Result<()> {
     let model = run.learner().model()?;
     let mut evaluation = config.clone();
     evaluation.learning.gap = GAP;
-    let fine = Learner::from_model(&evaluation, &model, &*data.train, &device)?;
+    let fine = DictionaryLearner::from_model(&evaluation, &model, &*data.train, &device)?;
     let Some(test) = fine.evaluate(&*data.test, |_| true)? else { return Ok(()) };
     let dictionaries = run.learner().dictionaries(true);
     let epochs = epochs_of(&args.run)?;
@@ -138,7 +138,7 @@ fn main() -> Result<()> {
         mosaic::save(&picture, &args.out.join(format!("effective_{depth}.png")))?;
     }
     let rule = config.learning.update;
-    // The data's own name: where it lies on this machine is nobody's business.
+    // The data's own name: where it lies on this machine does not belong here.
     if let Some(name) = Path::new(&config.data.source).file_name() {
         config.data.source = name.to_string_lossy().into_owned();
     }

@@ -14,7 +14,7 @@ use mlcsc::files;
 use mlcsc::model::design::DesignConfig;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::{SampleConfig, generator, relative_noise};
-use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
+use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, OrthogonalMatchingPursuitConfig,
     Problem, Pursuit, Threshold,
@@ -80,7 +80,7 @@ fn main() -> Result<()> {
         }
     };
     let profile = ModelProfile::new(&model, model.config().signal)?;
-    let operator = model.operator(model.config().signal, Application::Auto)?;
+    let operator = model.operator(model.config().signal, OperatorForm::Auto)?;
     let places = operator.code().len();
     let mut rows = Vec::new();
     for nonzeros in NONZEROS.into_iter().filter(|&nonzeros| nonzeros <= places) {

@@ -18,7 +18,7 @@ use mlcsc::error::Result;
 use mlcsc::export::plot::{self, Curve};
 use mlcsc::files;
 use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
-use mlcsc::model::{Application, Mlcsc};
+use mlcsc::model::{Mlcsc, OperatorForm};
 use mlcsc::pursuit::threshold::hard_threshold_rows;
 use mlcsc::pursuit::{BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursuit};
 use serde_json::{Value, json};
@@ -137,7 +137,7 @@ fn main() -> Result<()> {
     let mut curves: Vec<(String, Vec<Point>)> = Vec::new();
 
     let (model, _) = Mlcsc::load(&args.model, &device)?;
-    let operator = model.operator(digits.test.shape(), Application::Auto)?;
+    let operator = model.operator(digits.test.shape(), OperatorForm::Auto)?;
     let of = |pursuit: &dyn Pursuit, lambda: f32| -> Result<Point> {
         let codes = pursuit.pursue(&operator, signals.clone(), &Lambda::Absolute(lambda))?.codes;
         Ok(point(&signals, &codes, operator.synthesize(codes.clone())))

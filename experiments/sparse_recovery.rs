@@ -16,13 +16,13 @@ use mlcsc::files;
 use mlcsc::model::design::DesignConfig;
 use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::{SampleConfig, generator, relative_noise};
-use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
+use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, BasisPursuitConfig, HolisticPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding,
     MultiLayerProximalGradientConfig, Problem, Pursued, Pursuit, Threshold,
 };
 use mlcsc::theory::{Errors, ModelProfile, Noise, Theorem};
-use mlcsc::trial::{self, Known};
+use mlcsc::trial::{self, TrialSignal};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -96,7 +96,7 @@ fn main() -> Result<()> {
     };
     let signal = model.config().signal;
     let profile = ModelProfile::new(&model, signal)?;
-    let operator = model.operator(signal, Application::Auto)?;
+    let operator = model.operator(signal, OperatorForm::Auto)?;
     let sampler = SampleConfig { amplitudes: AMPLITUDES, ..SampleConfig::new(args.nonzeros) }.init(&operator)?;
     let mut rows: Vec<Vec<Row>> = Vec::new();
     for level in LEVELS {
@@ -105,7 +105,7 @@ fn main() -> Result<()> {
         let samples = sampler.sample(args.signals, &mut rng)?;
         let noisy = samples.signals.clone() + relative_noise(&samples.signals, level, &mut rng);
         let told = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-        let known = Known::of(&profile, &noisy, &samples.representations, told)?;
+        let known = TrialSignal::of(&profile, &noisy, &samples.representations, told)?;
         let of_level: Vec<Row> = PURSUITS
             .iter()
             .map(|(name, theorem)| row(name, theorem.as_ref(), &profile, &operator, &known, &noisy))
@@ -145,7 +145,7 @@ fn row(
     theorem: Option<&Theorem>,
     profile: &ModelProfile,
     operator: &Operator,
-    known: &[Known],
+    known: &[TrialSignal],
     noisy: &Tensor<4>,
 ) -> Result<Row> {
     let trials = match theorem {
@@ -190,7 +190,7 @@ fn otherwise(
     name: &str,
     profile: &ModelProfile,
     operator: &Operator,
-    known: &[Known],
+    known: &[TrialSignal],
     noisy: &Tensor<4>,
 ) -> Result<Vec<Vec<Vec<f32>>>> {
     let depth = profile.depth();

@@ -283,10 +283,10 @@ fn page(results: &[Found]) -> String {
     }
     let _ = writeln!(page, "\nAfter every epoch:\n\n{curves}");
     page.push_str("The first layer's filters:\n\n");
-    let mut painted: Vec<&str> = Vec::new();
+    let mut synthesized: Vec<&str> = Vec::new();
     for Found { network, .. } in results {
-        if !painted.contains(&network.as_str()) {
-            painted.push(network);
+        if !synthesized.contains(&network.as_str()) {
+            synthesized.push(network);
             let _ = writeln!(page, "![{network}]({network}.png)");
         }
     }

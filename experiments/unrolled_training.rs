@@ -25,7 +25,7 @@ use mlcsc::export::plot::{self, Curve};
 use mlcsc::files;
 use mlcsc::learn::config::{GradientMode, Schedule, UpdateRule};
 use mlcsc::learn::rivals::{RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
-use mlcsc::learn::{Learner, Observer, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, Observer, Record, Run, TrainConfig};
 use mlcsc::model::geometry::Pair;
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
@@ -111,7 +111,7 @@ struct Clocked<'a> {
 impl Observer for &mut Clocked<'_> {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {
+    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
         if let Record::Epoch { epoch, test, .. } = record {
             let begun = Instant::now();
             let seconds = (begun - self.started - self.measuring).as_secs_f64();
@@ -199,7 +199,7 @@ impl Bench<'_> {
         let mut fine = config.clone();
         fine.learning.gap = GAP;
         fine.learning.update = UpdateRule::Pursuit;
-        let fine = Learner::from_model(&fine, &run.learner().model()?, &*self.data.train, &self.device)?;
+        let fine = DictionaryLearner::from_model(&fine, &run.learner().model()?, &*self.data.train, &self.device)?;
         // With the last λ, which the presets do not change.
         let Some(test) = fine.evaluate(&*self.data.test, |_| true)? else {
             return Err(Error::Interrupted("held-out signals were not coded".into()));

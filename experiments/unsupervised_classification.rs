@@ -25,11 +25,11 @@ use mlcsc::files;
 use mlcsc::learn::config::{LearningConfig, Schedule, TrainConfig};
 use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::{holds_run, read_config};
-use mlcsc::learn::{Learner, Observer, Outcome, Record, Run};
+use mlcsc::learn::{DictionaryLearner, Observer, Outcome, Record, Run};
 use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
-use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, PursuitConfig, Recipe};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -297,7 +297,7 @@ struct Lines;
 impl Observer for Lines {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {
+    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
         match record {
             Record::Step { step, batch, .. } if step % 100 == 0 => {
                 let (all, rate) = (learner.steps(), batch.signals_per_second);
@@ -395,7 +395,7 @@ fn alone<'a>(
         lambda: Some(Lambda::Absolute(lambda)),
         layer_weights: None,
     };
-    let operator = model.operator(shape, Application::Auto)?;
+    let operator = model.operator(shape, OperatorForm::Auto)?;
     Ok(Box::new(SignalEncoder::new(model, operator, recipe, row.layers.clone(), true)?))
 }
 

@@ -22,13 +22,13 @@ use crate::error::{Error, Result};
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::normalization::Undo;
-use crate::model::{Application, Mlcsc, Operator};
+use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Observer, Pursued, Pursuit, PursuitConfig, Recipe, SignalReport,
 };
 use burn::tensor::{Tensor, TensorData};
 
-/// λ as a fraction of λ_max where nobody says anything.
+/// λ as a fraction of λ_max where no other is given.
 const DEFAULT_RELATIVE_LAMBDA: f32 = 0.1;
 
 /// Most signals that are coded at once unless asked for.
@@ -51,7 +51,7 @@ pub struct CoderConfig {
     /// The pursuit and its penalties.
     pub recipe: Recipe,
     /// How D^(L) is applied.
-    pub application: Application,
+    pub application: OperatorForm,
     /// Signals coded at once.
     pub batch_size: Option<usize>,
 }
@@ -62,7 +62,7 @@ impl CoderConfig {
         let basis = BasisPursuitConfig { nonnegative: defaults.nonnegative, ..BasisPursuitConfig::default() };
         let config = PursuitConfig::BasisPursuit { algorithm: Algorithm::Auto, basis };
         let recipe = Recipe { config, lambda: Some(default_lambda(defaults)), layer_weights: None };
-        Self { recipe, application: Application::Auto, batch_size: None }
+        Self { recipe, application: OperatorForm::Auto, batch_size: None }
     }
 
     /// With another λ.
@@ -116,7 +116,7 @@ impl CoderConfig {
     }
 }
 
-/// λ of a model's codes where nobody says anything else.
+/// λ of a model's codes where no other is given.
 pub(crate) fn default_lambda(defaults: &CodingDefaults) -> Lambda {
     defaults.lambda.map_or(Lambda::Relative(DEFAULT_RELATIVE_LAMBDA), Lambda::Absolute)
 }

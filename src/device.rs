@@ -35,7 +35,7 @@ pub fn chosen(name: Option<&str>) -> Option<String> {
 /// The device of that name; of the name in `BURN_DEVICE` if there is none; else the first compiled in.
 ///
 /// # Errors
-/// A name that is none, or whose backend was not compiled in; a backend whose driver or hardware this machine lacks; no backend
+/// An unknown name, or whose backend was not compiled in; a backend whose driver or hardware this machine lacks; no backend
 /// at all.
 pub fn named(name: Option<&str>) -> Result<Device> {
     let Some(name) = &chosen(name) else {

@@ -20,7 +20,7 @@ pub fn report_size_limits() {
 const PREFIX: &str = ".mlcsc-";
 const SUFFIX: &str = ".part";
 
-/// Removes the temporary files that a program left in a folder when it was killed. Nobody else may be writing there.
+/// Removes the temporary files that a program left in a folder when it was killed. No other program may be writing there.
 pub fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();

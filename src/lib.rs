@@ -50,8 +50,8 @@
 //!
 //! ```
 //! use burn::tensor::{Tensor, TensorData};
-//! use mlcsc::learn::{Learner, TrainConfig};
-//! use mlcsc::model::{Application, preset::Preset};
+//! use mlcsc::learn::{DictionaryLearner, TrainConfig};
+//! use mlcsc::model::{OperatorForm, preset::Preset};
 //! use mlcsc::pursuit::{BasisPursuitConfig, Lambda};
 //! use mlcsc::{data, device};
 //!
@@ -62,12 +62,12 @@
 //! # config.learning.epochs = 1;
 //! # config.learning.initialization.steps = 2;
 //! let digits = data::open(&config.data)?;
-//! let mut learner = Learner::start(&config, &*digits.train, &device, |_, _| {})?;
+//! let mut learner = DictionaryLearner::start(&config, &*digits.train, &device, |_, _| {})?;
 //! for _ in 0..learner.steps() {
 //!     learner.step(&*digits.train)?;
 //! }
 //!
-//! let operator = learner.model()?.operator(digits.test.shape(), Application::Auto)?;
+//! let operator = learner.model()?.operator(digits.test.shape(), OperatorForm::Auto)?;
 //! let mut pixels = vec![0.0; operator.signal().len()];
 //! digits.test.read(&[0], &mut pixels)?;
 //! let digit = Tensor::from_data(TensorData::new(pixels, operator.signal().batched(1)), &device);

@@ -12,7 +12,7 @@ pub use crate::learn::{LearningConfig, TrainConfig};
 pub use crate::model::geometry::{LayerShape, Pair, SignalShape};
 pub use crate::model::normalization::Normalization;
 pub use crate::model::preset::Preset;
-pub use crate::model::{Application, CodingDefaults, Mlcsc, ModelConfig, Operator};
+pub use crate::model::{CodingDefaults, Mlcsc, ModelConfig, Operator, OperatorForm};
 pub use crate::pursuit::{
     BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, PursuitConfig, SignalReport,
 };

@@ -23,7 +23,7 @@ pub fn counted(count: usize, noun: &str) -> String {
     format!("{} {noun}{ending}", grouped(count as u64))
 }
 
-/// The first bytes of a file that is none of the expected: as text in quotes, where it is one, else in hexadecimal.
+/// The first bytes of an unexpected file: as text in quotes, where it is one, else in hexadecimal.
 pub fn beginning(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(8)];
     let printable = |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\n' | b'\r');

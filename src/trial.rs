@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::model::geometry::{LayerGeometry, LayerShape, Pair};
 use crate::model::sparse::to_host;
-use crate::model::{Application, Mlcsc, ModelConfig, Operator};
+use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, Observer,
     OrthogonalMatchingPursuitConfig, Problem, Pursuit, SignalReport, Threshold,
@@ -21,7 +21,7 @@ const ITERATIONS: usize = 2000;
 
 /// One signal of which everything is known.
 #[derive(Debug, Clone)]
-pub struct Known {
+pub struct TrialSignal {
     /// y = x + v.
     pub noisy: Vec<f32>,
     /// γ_1 … γ_L of x.
@@ -64,7 +64,7 @@ impl fmt::Display for Unmeasured {
     }
 }
 
-impl Known {
+impl TrialSignal {
     /// Signals with noise, from their tensors; `noise` is told the noise of every signal, y − D^(L)γ_L, and says what the theorems may
     /// know of it.
     ///
@@ -107,7 +107,12 @@ impl Known {
 ///
 /// # Errors
 /// What the pursuits refuse.
-pub fn run(theorem: &Theorem, profile: &ModelProfile, operator: &Operator, signals: &[Known]) -> Result<Vec<Trial>> {
+pub fn run(
+    theorem: &Theorem,
+    profile: &ModelProfile,
+    operator: &Operator,
+    signals: &[TrialSignal],
+) -> Result<Vec<Trial>> {
     watched(theorem, profile, operator, signals, None)
 }
 
@@ -119,7 +124,7 @@ pub fn run_watched(
     theorem: &Theorem,
     profile: &ModelProfile,
     operator: &Operator,
-    signals: &[Known],
+    signals: &[TrialSignal],
     observer: &dyn Observer,
 ) -> Result<Vec<Trial>> {
     watched(theorem, profile, operator, signals, Some(observer))
@@ -129,7 +134,7 @@ fn watched(
     theorem: &Theorem,
     profile: &ModelProfile,
     operator: &Operator,
-    signals: &[Known],
+    signals: &[TrialSignal],
     observer: Option<&dyn Observer>,
 ) -> Result<Vec<Trial>> {
     let promises: Vec<Promise> =
@@ -214,7 +219,7 @@ struct Estimates {
 impl Estimates {
     fn new(rows: Vec<usize>, layers: Vec<Tensor<4>>, reports: &[SignalReport]) -> Self {
         let mut missed = missed(reports);
-        // Where nothing was to be found nobody has reported.
+        // Where nothing was to be found there is no report.
         missed.resize(rows.len(), None);
         Self { missed, rows, layers: layers.into_iter().map(split).collect() }
     }
@@ -236,7 +241,7 @@ fn estimates(
     theorem: &Theorem,
     profile: &ModelProfile,
     operator: &Operator,
-    signals: &[Known],
+    signals: &[TrialSignal],
     (open, promises): (&[usize], &[Promise]),
     observer: Option<&dyn Observer>,
 ) -> Result<Vec<Estimates>> {
@@ -366,7 +371,7 @@ fn normalised_basis_pursuit(
     let shape = LayerShape::new(places.len(), Pair([signal.height, signal.width]), 1);
     let filters = columns.reshape([places.len(), signal.channels, signal.height, signal.width]);
     let model = Mlcsc::from_filters(ModelConfig::new(signal, vec![shape]), vec![filters])?;
-    let operator = model.operator(signal, Application::Auto)?;
+    let operator = model.operator(signal, OperatorForm::Auto)?;
     let problem = Problem::new(&operator, signals)?.with_lambda(lambda)?.watched_by(observer);
     let found = Algorithm::Auto.init_for(basis, &problem)?.solve(&problem)?;
     Ok((layer.code_shaped(operator.flat(found.codes) / lengths.unsqueeze_dim(0)), found.reports))
@@ -377,7 +382,7 @@ fn allows(
     theorem: &Theorem,
     profile: &ModelProfile,
     operator: &Operator,
-    known: &Known,
+    known: &TrialSignal,
     estimates: &[Vec<f32>],
     promise: &Promise,
 ) -> Result<bool> {
@@ -437,7 +442,7 @@ fn grouped<K: Ord>(rows: &[usize], key: impl Fn(&usize) -> K) -> BTreeMap<K, Vec
     groups
 }
 
-fn stacked(operator: &Operator, signals: &[Known], rows: &[usize]) -> Tensor<4> {
+fn stacked(operator: &Operator, signals: &[TrialSignal], rows: &[usize]) -> Tensor<4> {
     let values: Vec<f32> = rows.iter().flat_map(|&row| signals[row].noisy.iter().copied()).collect();
     Tensor::<1>::from_floats(values.as_slice(), &operator.device()).reshape(operator.signal().batched(rows.len()))
 }
@@ -465,7 +470,7 @@ mod tests {
         let filters = Tensor::random([3, 2, 4, 4], Distribution::Normal(0.0, 1.0), &device);
         let model = Mlcsc::from_filters(config, vec![filters]).unwrap();
         let profile = ModelProfile::new(&model, signal).unwrap();
-        let operator = model.operator(signal, Application::Matrix).unwrap();
+        let operator = model.operator(signal, OperatorForm::Matrix).unwrap();
         let (own, lengths, lambda) = (&profile.own[0], profile.own[0].lengths(), 1.5);
         let (least, most) =
             lengths.iter().fold((f32::MAX, 0.0f32), |(least, most), &norm| (least.min(norm), most.max(norm)));

@@ -63,12 +63,12 @@ class Network(torch.nn.Module):
                 following = 0.5 * (1 + math.sqrt(1 + 4 * momentum * momentum))
                 point = codes + (momentum - 1) / following * (codes - before)
                 momentum = following
-            painted = [point]
+            synthesized = [point]
             for layer in (2, 1):
-                painted.insert(0, self.synthesize(layer, painted[0]))
+                synthesized.insert(0, self.synthesize(layer, synthesized[0]))
             below = signals
             for layer in range(3):
-                below = self.step(layer, below, painted[layer])
+                below = self.step(layer, below, synthesized[layer])
             before, codes = codes, below
         return self.head(codes.flatten(1))
 

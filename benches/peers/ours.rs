@@ -19,12 +19,12 @@ use mlcsc::error::{Error, Result};
 use mlcsc::export::arrays::write_npy;
 use mlcsc::export::plot::{self, Curve};
 use mlcsc::learn::config::Schedule;
-use mlcsc::learn::{Learner, LearningConfig, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, LearningConfig, TrainConfig};
 use mlcsc::model::file::CodingDefaults;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
-use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
+use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig, Problem,
     ProximalGradientConfig, Pursuit, Unrolled,
@@ -289,7 +289,7 @@ impl Contender {
             let shape = filters.dims();
             write_npy(&folder.join(format!("W_{}.npy", index + 1)), &shape, &host(filters))?;
         }
-        let operator = model.operator(model.config().signal, Application::Auto)?;
+        let operator = model.operator(model.config().signal, OperatorForm::Auto)?;
         let atoms = operator.atoms();
         write_npy(&folder.join("atoms.npy"), &atoms.dims(), &host(atoms))?;
         Ok(json!({
@@ -304,7 +304,7 @@ impl Contender {
 
     fn learn(&self, config: &TrainConfig) -> Result<Mlcsc> {
         let data = data::open(&config.data)?;
-        let mut learner = Learner::start(config, &*data.train, &self.device, |_, _| {})?;
+        let mut learner = DictionaryLearner::start(config, &*data.train, &self.device, |_, _| {})?;
         for _ in 0..learner.steps() {
             learner.step(&*data.train)?;
         }
@@ -332,7 +332,7 @@ impl Contender {
                 let signals = self.signals(&signals)?;
                 let operator = self.operator(&dictionary, &signals)?;
                 // All that depends on the dictionary alone.
-                if operator.application() == Application::Gram {
+                if operator.application() == OperatorForm::Gram {
                     operator.gram();
                 }
                 let batch = batch.unwrap_or(signals.dims()[0]).max(1);
@@ -342,7 +342,7 @@ impl Contender {
             Task::OrthogonalMatchingPursuit { dictionary, signals, nonzeros } => {
                 let signals = self.signals(&signals)?;
                 let operator = self.operator(&dictionary, &signals)?;
-                if operator.application() == Application::Gram {
+                if operator.application() == OperatorForm::Gram {
                     operator.gram();
                 }
                 let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init()?;
@@ -353,7 +353,7 @@ impl Contender {
                 let data = DataConfig { source: signals.display().to_string(), held_out: 0.0, ..DataConfig::default() };
                 let config = TrainConfig { model: model.config().clone(), data, learning: LearningConfig::default() };
                 let source = data::open(&config.data)?.all;
-                let learner = Learner::from_model(&config, &model, &*source, &self.device)?;
+                let learner = DictionaryLearner::from_model(&config, &model, &*source, &self.device)?;
                 Box::new(Learning { learner, source })
             }
             Task::Unrolled { dictionary, signals, lambda, iterations, gradient } => {
@@ -370,7 +370,7 @@ impl Contender {
                     .collect();
                 let model = Mlcsc::from_filters(model.config().clone(), filters)?;
                 let signals = Tensor::from_data(TensorData::new(signals.values, signals.shape), &device);
-                let operator = model.operator(model.config().signal, Application::Auto)?;
+                let operator = model.operator(model.config().signal, OperatorForm::Auto)?;
                 Box::new(Network { model, operator, signals, lambda, iterations, gradient, found: Vec::new() })
             }
             Task::MatrixProduct { size } => {
@@ -406,7 +406,7 @@ impl Contender {
     fn operator(&self, path: &Path, signals: &Tensor<4>) -> Result<Operator> {
         let [_, channels, height, width] = signals.dims();
         let signal = SignalShape::new(channels, height, width);
-        self.model(path, Some(signal))?.operator(signal, Application::Auto)
+        self.model(path, Some(signal))?.operator(signal, OperatorForm::Auto)
     }
 }
 
@@ -487,7 +487,7 @@ impl Timed for Greedy {
 
 /// Steps of the default update.
 struct Learning {
-    learner: Learner,
+    learner: DictionaryLearner,
     source: Arc<dyn data::Source>,
 }
 
@@ -513,7 +513,7 @@ impl Timed for Learning {
     /// The effective atoms.
     fn write(&self, path: &Path) -> Result<()> {
         let model = self.learner.model()?;
-        let atoms = model.operator(model.config().signal, Application::Auto)?.atoms();
+        let atoms = model.operator(model.config().signal, OperatorForm::Auto)?.atoms();
         write_npy(path, &atoms.dims(), &host(atoms))
     }
 }
@@ -538,7 +538,7 @@ impl Timed for Network {
         let pursuit = config.init()?;
         let started = Instant::now();
         self.found = if self.gradient {
-            let operator = self.model.operator(self.model.config().signal, Application::Auto)?;
+            let operator = self.model.operator(self.model.config().signal, OperatorForm::Auto)?;
             let problem = Problem::new(&operator, self.signals.clone())?.with_lambda(Lambda::Absolute(self.lambda))?;
             with_gradients(pursuit.unrolled(&problem, self.iterations)?, &self.model)?
         } else {

@@ -84,9 +84,9 @@ impl DiagnosticsSums {
     /// If shapes are not those of the auto-encoder.
     pub fn add(&mut self, signals: &Tensor<4>, coded: &Coded) {
         self.quality.add(signals, &coded.reconstruction);
-        let (signals, painted) = (to_host(signals.clone()), to_host(coded.reconstruction.clone()));
-        for (signal, painted) in signals.iter().zip(&painted) {
-            self.inner += f64::from(*signal) * f64::from(*painted);
+        let (signals, synthesized) = (to_host(signals.clone()), to_host(coded.reconstruction.clone()));
+        for (signal, synthesized) in signals.iter().zip(&synthesized) {
+            self.inner += f64::from(*signal) * f64::from(*synthesized);
             self.energy += f64::from(*signal) * f64::from(*signal);
         }
         let codes = to_host(coded.codes.clone());

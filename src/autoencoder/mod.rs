@@ -31,7 +31,7 @@ use burn::tensor::Tensor;
 pub struct Coded {
     /// The codes, `[n, units, height, width]`.
     pub codes: Tensor<4>,
-    /// The signals painted from them, in the scale of the signals.
+    /// The signals synthesized from them, in the scale of the signals.
     pub reconstruction: Tensor<4>,
 }
 
@@ -68,7 +68,7 @@ pub trait Autoencoder {
         Ok(vec![self.encode(signals)?])
     }
 
-    /// Signals painted from codes.
+    /// Signals synthesized from codes.
     ///
     /// # Shapes
     /// - codes: `[n, units, height, width]` as [`Self::code`]; out: `[n, channels, height, width]` as [`Self::signal`].

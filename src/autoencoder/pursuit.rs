@@ -4,7 +4,7 @@ use super::{Autoencoder, Coded, check_batch};
 use crate::error::Result;
 use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
-use crate::model::{Application, Mlcsc, Operator};
+use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Pursuit};
 use burn::tensor::Tensor;
@@ -26,7 +26,7 @@ impl PursuitAutoencoder {
     /// Settings out of range.
     pub fn new(model: &Mlcsc, basis: &BasisPursuitConfig, lambda: Lambda) -> Result<Self> {
         lambda.check()?;
-        let operator = model.operator(model.config().signal, Application::Auto)?;
+        let operator = model.operator(model.config().signal, OperatorForm::Auto)?;
         let pursuit = basis.init_for(&operator)?;
         let (normalization, convergence) = (model.config().normalization, Tally::default());
         Ok(Self { operator, pursuit, lambda, normalization, convergence })

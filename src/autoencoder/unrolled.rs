@@ -56,7 +56,7 @@ use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::normalization::Undo;
 #[cfg(feature = "train")]
 use crate::model::sparse::HostFilters;
-use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf, unit_norm};
+use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf, unit_norm};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
@@ -228,13 +228,13 @@ impl SparseAutoencoder {
     }
 
     /// The same with some atoms of the deepest layer replaced by those of `filters`, in the dictionary and in what the encoder has of its
-    /// own, and by what they paint, `painted`, where that is of the effective dictionary.
+    /// own, and by what they synthesize, `synthesized`, where that is of the effective dictionary.
     ///
     /// # Shapes
-    /// - filters: W_L as `[m_L, m_{L−1}, kernel height, kernel width]`; painted: those of D^(L). Only these atoms are taken.
+    /// - filters: W_L as `[m_L, m_{L−1}, kernel height, kernel width]`; synthesized: those of D^(L). Only these atoms are taken.
     #[cfg(feature = "train")]
     #[must_use]
-    pub(crate) fn with_atoms(mut self, atoms: &[usize], filters: &HostFilters, painted: &HostFilters) -> Self {
+    pub(crate) fn with_atoms(mut self, atoms: &[usize], filters: &HostFilters, synthesized: &HostFilters) -> Self {
         let replaced = |mut dictionary: Dictionary, filters: &HostFilters| {
             dictionary.filters = dictionary.filters.map(|old| {
                 let (tracked, device) = (old.is_require_grad(), old.device());
@@ -253,7 +253,7 @@ impl SparseAutoencoder {
         let mut layered = vec![&mut self.layers, synthesis];
         match self.config.weights {
             EncoderWeights::PerIteration => {
-                *analysis = analysis.drain(..).map(|dictionary| replaced(dictionary, painted)).collect();
+                *analysis = analysis.drain(..).map(|dictionary| replaced(dictionary, synthesized)).collect();
             }
             _ => layered.push(analysis),
         }
@@ -313,7 +313,7 @@ impl SparseAutoencoder {
     pub(crate) fn prepare_from(&self, filters: Vec<Tensor<4>>, signal: SignalShape) -> Result<Prepared> {
         let geometry = self.config.model.geometry_on(signal)?;
         let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
-        self.prepare_with(Operator::from_filters(filters, strides, geometry, Application::Auto)?)
+        self.prepare_with(Operator::from_filters(filters, strides, geometry, OperatorForm::Auto)?)
     }
 
     /// [`Self::prepare`] with another decoder, and pursuit where the encoder is tied.
@@ -323,7 +323,7 @@ impl SparseAutoencoder {
         let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
         let free = |layers: &[Dictionary]| {
             let operator =
-                || Operator::from_filters(filters(layers), strides.clone(), geometry.clone(), Application::Auto);
+                || Operator::from_filters(filters(layers), strides.clone(), geometry.clone(), OperatorForm::Auto);
             (!layers.is_empty()).then(operator).transpose()
         };
         let exponential = |parameter: &Param<Tensor<2>>| parameter.val().exp();
@@ -332,7 +332,7 @@ impl SparseAutoencoder {
             (EncoderWeights::PerIteration, Some(one)) => {
                 let stride = one.layers()[0].stride;
                 let operator = |layer: &Dictionary| {
-                    Operator::from_filters(vec![layer.filters.val()], vec![stride], one.clone(), Application::Auto)
+                    Operator::from_filters(vec![layer.filters.val()], vec![stride], one.clone(), OperatorForm::Auto)
                 };
                 (None, own.iter().map(operator).collect::<Result<_>>()?)
             }
@@ -352,7 +352,7 @@ impl SparseAutoencoder {
         })
     }
 
-    /// Signals as the auto-encoder paints them: encoded, decoded, brought back to their own scale.
+    /// Signals as the auto-encoder reconstructs them: encoded, decoded, brought back to their own scale.
     ///
     /// # Shapes
     /// - signals and out: `[n, channels, height, width]`.
@@ -470,14 +470,14 @@ impl Prepared {
     pub fn objective(&self, signals: Tensor<4>, codes: Tensor<4>) -> Result<Tensor<1>> {
         check_batch("signals", self.decoder.signal(), &signals)?;
         check_batch("codes", self.decoder.code(), &codes)?;
-        let painted = self.decoder.synthesize(codes.clone());
-        Ok(self.objective_with(signals, codes, painted))
+        let synthesized = self.decoder.synthesize(codes.clone());
+        Ok(self.objective_with(signals, codes, synthesized))
     }
 
     /// [`Self::objective`] where D^(L)γ_L is at hand.
-    fn objective_with(&self, signals: Tensor<4>, codes: Tensor<4>, painted: Tensor<4>) -> Tensor<1> {
+    fn objective_with(&self, signals: Tensor<4>, codes: Tensor<4>, synthesized: Tensor<4>) -> Tensor<1> {
         let sum = |values: Tensor<4>| values.flatten::<2>(1, 3).sum_dim(1).squeeze_dim::<1>(1);
-        let error = sum((signals - painted).square()) * 0.5;
+        let error = sum((signals - synthesized).square()) * 0.5;
         let mut objective = error + sum(codes.clone().abs()) * self.config.lambda;
         if self.config.shallower_lambda.iter().any(|&lambda| lambda > 0.0) {
             let shallower = self.decoder.propagate(codes);
@@ -499,19 +499,19 @@ impl Prepared {
         check_batch("signals", self.signal(), &signals)?;
         let (signals, undo) = self.config.model.normalization.apply(signals);
         let codes = self.pursue(signals.clone())?;
-        Ok(self.painted_with_objective(signals, &undo, codes))
+        Ok(self.synthesized_with_objective(signals, &undo, codes))
     }
 
-    /// Codes, whoever found them, with what they paint of signals that are normalised already and with the objective of every signal, `[n]`.
-    pub(crate) fn painted_with_objective(
+    /// Codes, whoever found them, with what they synthesise of signals that are normalised already and with the objective of every signal, `[n]`.
+    pub(crate) fn synthesized_with_objective(
         &self,
         signals: Tensor<4>,
         undo: &Undo,
         codes: Tensor<4>,
     ) -> (Coded, Tensor<1>) {
-        let painted = self.decoder.synthesize(codes.clone());
-        let objective = self.objective_with(signals, codes.clone(), painted.clone());
-        (Coded { codes, reconstruction: undo.undo(painted) }, objective)
+        let synthesized = self.decoder.synthesize(codes.clone());
+        let objective = self.objective_with(signals, codes.clone(), synthesized.clone());
+        (Coded { codes, reconstruction: undo.undo(synthesized) }, objective)
     }
 }
 

@@ -77,7 +77,7 @@ impl ConvolutionalWinnerTakeAllConfig {
         let side = self.decoder_kernel;
         Ok(ConvolutionalWinnerTakeAll {
             layers: layers.collect(),
-            // Small: while kernels are random, what they paint is an error, and the encoder would learn to paint nothing.
+            // Small: while kernels are random, what they reconstruct is an error, and the encoder would learn to reconstruct nothing.
             decoder: weights(
                 [units, signal.channels, side, side],
                 units * side * side,
@@ -162,7 +162,7 @@ impl ConvolutionalWinnerTakeAll {
         (spatial * kept.reshape([count * units, 1])).reshape([count, units, height, width])
     }
 
-    fn paint(&self, codes: Tensor<4>) -> Tensor<4> {
+    fn synthesize(&self, codes: Tensor<4>) -> Tensor<4> {
         let padding = self.config.decoder_kernel / 2;
         let options = ConvTransposeOptions::new([1, 1], [padding, padding], [0, 0], [1, 1], 1);
         conv_transpose2d(codes, self.decoder.val(), Some(self.decoder_bias.val()), options)
@@ -171,7 +171,7 @@ impl ConvolutionalWinnerTakeAll {
     fn constrained_outcome(&self, signals: Tensor<4>) -> Result<Outcome> {
         check_batch("signals", self.signal, &signals)?;
         let codes = self.winners(self.maps(signals.clone()));
-        let reconstruction = self.paint(codes.clone());
+        let reconstruction = self.synthesize(codes.clone());
         let error = (signals - reconstruction.clone()).square().flatten::<2>(1, 3);
         let loss = error.sum_dim(1).squeeze_dim::<1>(1) * 0.5;
         Ok(Outcome { loss, coded: Coded { codes, reconstruction } })
@@ -195,7 +195,7 @@ impl Autoencoder for ConvolutionalWinnerTakeAll {
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
         check_batch("codes", self.code(), &codes)?;
-        Ok(self.paint(codes))
+        Ok(self.synthesize(codes))
     }
 
     /// The decoder's kernels.

@@ -2,7 +2,7 @@
 //!
 //! A. Makhzani, B. Frey, "Winner-Take-All Autoencoders", NIPS 2015 (arXiv 1409.2752). Units are rectified; of the values that a unit
 //! takes over a batch, the largest few per cent are kept (*lifetime sparsity*), so that no unit can be dead. The decoder is linear and
-//! shares its weights with the encoder: with weights of its own it paints better, but digits are told worse from the codes. Features for
+//! shares its weights with the encoder: with weights of its own it reconstructs better, but digits are told worse from the codes. Features for
 //! a classifier are the rectified values, without any constraint.
 //!
 //! Several layers are *stacked*: each is such an auto-encoder of the features of the layer below. The training is divided evenly among
@@ -131,7 +131,7 @@ impl WinnerTakeAll {
 
     /// Signals from what the first `layers` layers have as codes, which are rectified in between.
     fn down(&self, codes: Tensor<2>, layers: usize) -> Tensor<2> {
-        let below = |layer: usize, above: Tensor<2>| self.layers[layer].paint(above);
+        let below = |layer: usize, above: Tensor<2>| self.layers[layer].synthesize(above);
         match layers {
             0 => codes,
             _ => (0..layers - 1).rev().fold(below(layers - 1, codes), |above, layer| below(layer, relu(above))),
@@ -142,17 +142,17 @@ impl WinnerTakeAll {
     fn constrained_outcome(&self, signals: Tensor<4>, index: usize) -> Result<Outcome> {
         let signals = rows("signals", self.signal, signals)?;
         let count = count_of(self.config.layers[index].lifetime, signals.dims()[0]);
-        // What does not learn now is computed without gradients: those would be kept for a way back that nobody goes.
+        // What does not learn now is computed without gradients: no graph is recorded.
         let still = self.clone().no_grad();
         let layer = &self.layers[index];
         let below = still.up(signals, index);
         let codes = keep_largest(relu(layer.encode(below.clone())), count, 0);
-        let painted = layer.paint(codes.clone());
-        let loss = half_squared_error(below, painted.clone());
-        // To look at: codes of the last layer, though it may not have learned yet, and what the winners paint.
+        let synthesized = layer.synthesize(codes.clone());
+        let loss = half_squared_error(below, synthesized.clone());
+        // To look at: codes of the last layer, though it may not have learned yet, and what the winners synthesise.
         let reconstruction = match index {
-            0 => painted,
-            _ => still.down(relu(painted.detach()), index),
+            0 => synthesized,
+            _ => still.down(relu(synthesized.detach()), index),
         };
         let codes = match &still.layers[index + 1..] {
             [] => codes,
@@ -188,7 +188,7 @@ impl Autoencoder for WinnerTakeAll {
         Ok(shaped(self.down(rows("codes", self.code(), codes)?, self.layers.len()), self.signal))
     }
 
-    /// What units of the last layer paint where nothing in between is cut off.
+    /// What units of the last layer synthesise where nothing in between is cut off.
     fn atoms(&self) -> Tensor<4> {
         let weight = |layer: usize| self.layers[layer].weight.val().transpose();
         let last = self.layers.len() - 1;
@@ -250,7 +250,7 @@ impl Trainable for WinnerTakeAll {
         let own = first..first + self.config.layers[index].units;
         let units: Vec<usize> = units.iter().filter(|unit| own.contains(unit)).map(|unit| unit - first).collect();
         let (below, codes) = still.winners(batch, index)?;
-        let seeds = seeds(below.clone() - still.layers[index].paint(codes), units.len(), batch);
+        let seeds = seeds(below.clone() - still.layers[index].synthesize(codes), units.len(), batch);
         let layer = self.layers[index].clone();
         let inputs = (below, still.layers[index].decoder_bias.val());
         let (weight, bias) = reseeded_encoder((layer.weight, layer.bias), true, (&units, &seeds), 1.0, inputs);

@@ -115,16 +115,16 @@ impl KSparse {
         keep_largest(values, k, 1)
     }
 
-    fn paint(&self, codes: Tensor<2>) -> Tensor<2> {
+    fn synthesize(&self, codes: Tensor<2>) -> Tensor<2> {
         codes.matmul(self.weight.val()) + self.decoder_bias.val().unsqueeze()
     }
 
     fn with_k(&self, signals: Tensor<4>, k: usize) -> Result<Outcome> {
         let signals = rows("signals", self.signal, signals)?;
         let codes = self.code_rows(signals.clone(), k);
-        let painted = self.paint(codes.clone());
-        let loss = half_squared_error(signals, painted.clone());
-        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+        let synthesized = self.synthesize(codes.clone());
+        let loss = half_squared_error(signals, synthesized.clone());
+        Ok(outcome(loss, codes, synthesized, self.code(), self.signal))
     }
 }
 
@@ -144,7 +144,7 @@ impl Autoencoder for KSparse {
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(shaped(self.paint(rows("codes", self.code(), codes)?), self.signal))
+        Ok(shaped(self.synthesize(rows("codes", self.code(), codes)?), self.signal))
     }
 
     fn atoms(&self) -> Tensor<4> {

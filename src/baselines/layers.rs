@@ -66,8 +66,8 @@ impl TiedLayer {
         inputs.matmul(self.weight.val()) + self.bias.val().unsqueeze()
     }
 
-    /// γ·Wᵀ + b': what codes paint.
-    pub(super) fn paint(&self, codes: Tensor<2>) -> Tensor<2> {
+    /// γ·Wᵀ + b': what codes synthesise.
+    pub(super) fn synthesize(&self, codes: Tensor<2>) -> Tensor<2> {
         codes.matmul(self.weight.val().transpose()) + self.decoder_bias.val().unsqueeze()
     }
 }
@@ -155,8 +155,8 @@ fn kth_largest(values: Tensor<2>, count: usize, dimension: usize) -> Tensor<2> {
 }
 
 /// ½‖y − x‖² of every row, `[n]`.
-pub(super) fn half_squared_error(signals: Tensor<2>, painted: Tensor<2>) -> Tensor<1> {
-    sum_rows((signals - painted).square()) * 0.5
+pub(super) fn half_squared_error(signals: Tensor<2>, synthesized: Tensor<2>) -> Tensor<1> {
+    sum_rows((signals - synthesized).square()) * 0.5
 }
 
 /// Sum of every row, `[n]`.
@@ -168,11 +168,11 @@ pub(super) fn sum_rows(values: Tensor<2>) -> Tensor<1> {
 pub(super) fn outcome(
     loss: Tensor<1>,
     codes: Tensor<2>,
-    painted: Tensor<2>,
+    synthesized: Tensor<2>,
     code: SignalShape,
     signal: SignalShape,
 ) -> Outcome {
-    Outcome { loss, coded: Coded { codes: shaped(codes, code), reconstruction: shaped(painted, signal) } }
+    Outcome { loss, coded: Coded { codes: shaped(codes, code), reconstruction: shaped(synthesized, signal) } }
 }
 
 /// A parameter divided by the norms of its rows; gradients go on as before.

@@ -75,7 +75,7 @@ impl RivalConfig {
     /// The rival of that name with its defaults.
     ///
     /// # Errors
-    /// A name that is none.
+    /// An unknown name.
     pub fn named(name: &str) -> Result<Self> {
         Ok(match name {
             "sae" => Self::Sae(PenalizedAutoencoderConfig::default()),

@@ -147,8 +147,8 @@ impl Autoencoder for PrincipalComponents {
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
-        let painted = rows("codes", self.code(), codes)?.matmul(self.components.val());
-        Ok(shaped(painted + self.mean.val().unsqueeze(), self.signal))
+        let synthesized = rows("codes", self.code(), codes)?.matmul(self.components.val());
+        Ok(shaped(synthesized + self.mean.val().unsqueeze(), self.signal))
     }
 
     fn atoms(&self) -> Tensor<4> {

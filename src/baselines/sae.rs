@@ -145,7 +145,7 @@ impl Trainable for PenalizedAutoencoder {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let codes = self.code_rows(signals.clone());
-        let painted = match self.config.penalty {
+        let synthesized = match self.config.penalty {
             Penalty::L1 => {
                 // Not as a layer of its own: the gradient goes through the norms.
                 let bias = self.decoder.bias.as_ref().map(|bias| bias.val());
@@ -153,7 +153,7 @@ impl Trainable for PenalizedAutoencoder {
             }
             Penalty::Kl => self.decoder.forward(codes.clone()),
         };
-        let error = half_squared_error(signals, painted.clone());
+        let error = half_squared_error(signals, synthesized.clone());
         let PenalizedAutoencoderConfig { weight, target, penalty, .. } = self.config;
         let loss = match penalty {
             Penalty::L1 => error + sum_rows(codes.clone()) * weight,
@@ -166,7 +166,7 @@ impl Trainable for PenalizedAutoencoder {
                 error + divergence.sum() * weight
             }
         };
-        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+        Ok(outcome(loss, codes, synthesized, self.code(), self.signal))
     }
 
     /// Rectified units can die; sigmoids are never zero.

@@ -2,7 +2,7 @@
 //!
 //! P. Vincent et al., "Stacked Denoising Autoencoders: Learning Useful Representations in a Deep Network with a Local Denoising
 //! Criterion", JMLR 11, 2010. Masking noise sets a part of a layer's input to zero; encoder and decoder share their weights; the loss is
-//! the cross-entropy between the clean input and what is painted from the corrupted one. The training is divided evenly among the
+//! the cross-entropy between the clean input and what is synthesized from the corrupted one. The training is divided evenly among the
 //! layers, from the first to the last; while one learns, those below it stay as they are. Codes are those of the last layer.
 //!
 //! Signals are taken for values in [0, 1]; what lies outside is cut off in the loss.
@@ -82,7 +82,7 @@ impl StackedDenoising {
 
     /// Signals from codes of the first `layers` layers.
     fn down(&self, codes: Tensor<2>, layers: usize) -> Tensor<2> {
-        self.layers[..layers].iter().rev().fold(codes, |above, layer| sigmoid(layer.paint(above)))
+        self.layers[..layers].iter().rev().fold(codes, |above, layer| sigmoid(layer.synthesize(above)))
     }
 
     /// Zeros and ones that let the part of the inputs through that noise leaves.
@@ -97,18 +97,18 @@ impl StackedDenoising {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let index = turn(progress, self.layers.len());
         let layer = &self.layers[index];
-        // What does not learn now is computed without gradients: those would be kept for a way back that nobody goes.
+        // What does not learn now is computed without gradients: no graph is recorded.
         let still = self.clone().no_grad();
         let clean = still.up(signals, index);
         let corrupted = match noisy {
             true => clean.clone() * self.mask(clean.dims(), batch),
             false => clean.clone(),
         };
-        let painted = layer.paint(sigmoid(layer.encode(corrupted)));
+        let synthesized = layer.synthesize(sigmoid(layer.encode(corrupted)));
         let target = clean.clone().clamp(0.0, 1.0);
         // −t·ln σ(p) − (1 − t)·ln(1 − σ(p)), with 1 − σ(p) = σ(−p).
-        let present = log_sigmoid(painted.clone()) * target.clone();
-        let absent = log_sigmoid(painted.clone().neg()) * (target.neg() + 1.0);
+        let present = log_sigmoid(synthesized.clone()) * target.clone();
+        let absent = log_sigmoid(synthesized.clone().neg()) * (target.neg() + 1.0);
         let loss = sum_rows(present + absent).neg();
         // To look at: all layers, those that have not learned yet included, without noise and gradients.
         let codes = still.layers[index..].iter().fold(clean, |below, layer| sigmoid(layer.encode(below)));
@@ -142,7 +142,7 @@ impl Autoencoder for StackedDenoising {
         Ok(shaped(self.down(rows("codes", self.code(), codes)?, self.layers.len()), self.signal))
     }
 
-    /// The weights of the first layer's units, which are the ones that paint into signals.
+    /// The weights of the first layer's units, which are the ones that act on signals.
     fn atoms(&self) -> Tensor<4> {
         shaped(self.layers[0].weight.val().transpose(), self.signal)
     }

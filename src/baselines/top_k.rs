@@ -2,7 +2,7 @@
 //!
 //! L. Gao et al., "Scaling and Evaluating Sparse Autoencoders", 2024 (arXiv 2406.04093): z = TopK(W_e(y − b)), rectified,
 //! x = W_d z + b, decoder rows of unit norm, the encoder at first the decoder's transpose. Units that no signal has used for a number of
-//! steps are dead; the auxiliary loss (AuxK) lets the k_aux largest of them paint what is left over, e = y − x, so that they find
+//! steps are dead; the auxiliary loss (AuxK) lets the k_aux largest of them reconstruct what is left over, e = y − x, so that they find
 //! something to do: ½‖e‖² + α·½‖e − W_d z_aux‖².
 
 use super::layers::{
@@ -28,7 +28,7 @@ pub struct TopKConfig {
     pub units: usize,
     /// Values kept, from 1 to `units`. Default 25.
     pub k: usize,
-    /// Dead units that paint what is left over, at least 1; all of them where there are fewer. Default 512, as its authors have it.
+    /// Dead units that reconstruct what is left over, at least 1; all of them where there are fewer. Default 512, as its authors have it.
     pub auxiliary_k: usize,
     /// Weight α ≥ 0 of the auxiliary loss. Default 1/32.
     pub auxiliary_weight: f32,
@@ -123,7 +123,7 @@ impl TopK {
         relu(centred.matmul(self.encoder.val()) + self.encoder_bias.val().unsqueeze())
     }
 
-    fn paint(&self, codes: Tensor<2>) -> Tensor<2> {
+    fn synthesize(&self, codes: Tensor<2>) -> Tensor<2> {
         codes.matmul(self.decoder.val()) + self.bias.val().unsqueeze()
     }
 
@@ -148,7 +148,7 @@ impl Autoencoder for TopK {
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(shaped(self.paint(rows("codes", self.code(), codes)?), self.signal))
+        Ok(shaped(self.synthesize(rows("codes", self.code(), codes)?), self.signal))
     }
 
     fn atoms(&self) -> Tensor<4> {
@@ -166,27 +166,27 @@ impl Trainable for TopK {
         let activities = self.activities(signals.clone());
         let codes = keep_largest(activities.clone(), self.config.k, 1);
         let decoder = normalized_rows(self.decoder.val());
-        let painted = codes.clone().matmul(decoder.clone()) + self.bias.val().unsqueeze();
-        let mut loss = half_squared_error(signals.clone(), painted.clone());
+        let synthesized = codes.clone().matmul(decoder.clone()) + self.bias.val().unsqueeze();
+        let mut loss = half_squared_error(signals.clone(), synthesized.clone());
         if self.config.auxiliary_weight > 0.0 {
             let revived = keep_largest(activities * self.dead(), self.config.auxiliary_k, 1);
             // What is left over is a target, not something to be changed.
-            let left_over = leaf(signals - painted.clone());
+            let left_over = leaf(signals - synthesized.clone());
             let auxiliary = half_squared_error(left_over, revived.matmul(decoder));
             loss = loss + auxiliary * self.config.auxiliary_weight;
         }
         let used = leaf(codes.clone()).abs().max_dim(0).squeeze_dim::<1>(0).greater_scalar(0.0);
         self.idle.update(leaf(self.idle.value_sync() + 1.0).mask_fill(used, 0.0));
-        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+        Ok(outcome(loss, codes, synthesized, self.code(), self.signal))
     }
 
     /// Without the auxiliary loss.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
         let codes = keep_largest(self.activities(signals.clone()), self.config.k, 1);
-        let painted = self.paint(codes.clone());
-        let loss = half_squared_error(signals, painted.clone());
-        Ok(outcome(loss, codes, painted, self.code(), self.signal))
+        let synthesized = self.synthesize(codes.clone());
+        let loss = half_squared_error(signals, synthesized.clone());
+        Ok(outcome(loss, codes, synthesized, self.code(), self.signal))
     }
 
     fn mortal_units(&self) -> usize {

@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::model::geometry::SignalShape;
 use crate::model::normalization::Normalization;
 use crate::model::sparse::to_host;
-use crate::model::{Application, Mlcsc, Operator};
+use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Observer, Problem, Pursuit, Recipe};
 use crate::text::counted;
@@ -127,7 +127,7 @@ impl SignalEncoder {
     /// Of the layers i in 1..=L that are named; `nonnegative` says whether the pursuit keeps γ_L so.
     ///
     /// # Errors
-    /// A layer that is none; as [`Recipe::prepare`].
+    /// No such layer; as [`Recipe::prepare`].
     pub fn new(
         model: &Mlcsc,
         operator: Operator,
@@ -181,7 +181,7 @@ impl<'a> NetworkEncoder<'a> {
     /// Of the layers of a network that are named, from 1, on that device; of the last one where none is.
     ///
     /// # Errors
-    /// A layer that is none; as [`Autoencoder::ready`].
+    /// No such layer; as [`Autoencoder::ready`].
     pub fn new(network: &'a dyn Autoencoder, layers: Option<&[usize]>, device: &Device) -> Result<Self> {
         let network = network.ready()?;
         let depth = network.layers().len();
@@ -227,7 +227,7 @@ impl WindowConfig {
     /// The encoder for signals of that shape.
     ///
     /// # Errors
-    /// A layer that is none; not one λ for each layer; numbers out of range; windows larger than the signals.
+    /// No such layer; not one λ for each layer; numbers out of range; windows larger than the signals.
     pub fn init(&self, model: &Mlcsc, signal: SignalShape) -> Result<WindowEncoder> {
         check_layers(&self.layers, model.depth())?;
         self.lambda.check()?;
@@ -264,7 +264,7 @@ impl WindowConfig {
                 })
             };
             let positions = [positions(signal.height, window.height)?, positions(signal.width, window.width)?];
-            let operator = unit.operator(window, Application::Auto)?;
+            let operator = unit.operator(window, OperatorForm::Auto)?;
             let pursuit = self.basis.init_for(&operator)?;
             let atoms = operator.code().channels;
             let map = SignalShape::new(atoms, positions[0], positions[1]);
@@ -456,7 +456,7 @@ mod tests {
         {
             let size = 2 * layer + 1;
             let unit = model.with_unit_atoms(layer).unwrap();
-            let operator = unit.operator(SignalShape::new(1, size, size), Application::Auto).unwrap();
+            let operator = unit.operator(SignalShape::new(1, size, size), OperatorForm::Auto).unwrap();
             for energy in operator.atom_energies(None).into_data().iter::<f32>() {
                 assert!((energy - 1.0).abs() < 1e-5, "{energy}");
             }

@@ -4,7 +4,7 @@
 //! training vectors. Test vectors are looked at once, at the very end.
 
 use super::features::{Features, Scaling, Standardization};
-use super::linear::{LinearClassifier, LinearConfig};
+use super::linear::{LinearClassifier, LinearClassifierConfig};
 use crate::error::{Error, Result};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationConfig {
     /// Loss, iterations, tolerance; its penalty is not used.
-    pub classifier: LinearConfig,
+    pub classifier: LinearClassifierConfig,
     /// Penalties to choose from, finite and > 0. They are tried from the largest on, until two in a row tell less apart on the
     /// held-out part than the best before them. Default: 1 to 1e-6 in half powers of ten.
     pub penalties: Vec<f64>,
@@ -29,7 +29,7 @@ pub struct EvaluationConfig {
 impl Default for EvaluationConfig {
     fn default() -> Self {
         let penalties = (0..13).map(|half| 10f64.powf(-0.5 * f64::from(half))).collect();
-        Self { classifier: LinearConfig::default(), penalties, held_out: 1.0 / 6.0, seed: 0 }
+        Self { classifier: LinearClassifierConfig::default(), penalties, held_out: 1.0 / 6.0, seed: 0 }
     }
 }
 
@@ -221,7 +221,7 @@ impl Labelled {
         let mut start: Option<LinearClassifier> = None;
         let mut worse = 0;
         for penalty in penalties {
-            let linear = LinearConfig { penalty, ..config.classifier.clone() };
+            let linear = LinearClassifierConfig { penalty, ..config.classifier.clone() };
             let found = linear.fit(&self.train, &self.train_classes, &seen, self.classes(), start.as_ref())?;
             let error = self.error_of(&found, &held)?;
             let candidate = Candidate { penalty, error, iterations: found.iterations };
@@ -245,7 +245,7 @@ impl Labelled {
         let Some((_, penalty, found)) = best else {
             return Err(Error::parameter("penalties", "nothing", "at least one"));
         };
-        let linear = LinearConfig { penalty, ..config.classifier.clone() };
+        let linear = LinearClassifierConfig { penalty, ..config.classifier.clone() };
         let classifier = linear.fit(&self.train, &self.train_classes, &rows, self.classes(), Some(&found))?;
         let all_test: Vec<usize> = (0..self.test.rows()).collect();
         let predictions = classifier.predict(&self.test, &all_test)?;
@@ -288,7 +288,7 @@ impl EvaluationConfig {
     /// Checks the ranges.
     ///
     /// # Errors
-    /// As [`LinearConfig::check`]; no penalty or one that is not positive; a part outside (0, 1).
+    /// As [`LinearClassifierConfig::check`]; no penalty or one that is not positive; a part outside (0, 1).
     pub fn check(&self) -> Result<()> {
         self.classifier.check()?;
         if self.penalties.is_empty() {

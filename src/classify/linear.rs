@@ -66,7 +66,7 @@ impl Loss {
 /// Parameters of a fit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct LinearConfig {
+pub struct LinearClassifierConfig {
     /// The loss. Default: squared hinge.
     pub loss: Loss,
     /// α ≥ 0, the weight of ½‖W‖² beside the mean loss. Default 1e-3.
@@ -78,13 +78,13 @@ pub struct LinearConfig {
     pub tolerance: f64,
 }
 
-impl Default for LinearConfig {
+impl Default for LinearClassifierConfig {
     fn default() -> Self {
         Self { loss: Loss::default(), penalty: 1e-3, max_iterations: 300, tolerance: 1e-3 }
     }
 }
 
-impl LinearConfig {
+impl LinearClassifierConfig {
     /// Checks the ranges.
     ///
     /// # Errors
@@ -331,7 +331,7 @@ mod tests {
         let (features, labels) = drawn(40, 7, 1.0);
         let rows: Vec<usize> = (0..40).filter(|row| row % 3 != 0).collect();
         for (loss, _) in Loss::ALL {
-            let config = LinearConfig { loss, ..LinearConfig::default() };
+            let config = LinearClassifierConfig { loss, ..LinearClassifierConfig::default() };
             let mut random = ChaCha8Rng::seed_from_u64(6);
             let point: Vec<f64> = (0..24).map(|_| random.random_range(-0.5..0.5)).collect();
             let value = |point: &[f64], gradient: &mut [f64]| {
@@ -361,9 +361,9 @@ mod tests {
         let (features, labels) = drawn(300, 12, 1.5);
         let rows: Vec<usize> = (0..300).collect();
         for (loss, _) in Loss::ALL {
-            let config = LinearConfig { loss, penalty: 0.05, max_iterations: 2000, tolerance: 1e-6 };
+            let config = LinearClassifierConfig { loss, penalty: 0.05, max_iterations: 2000, tolerance: 1e-6 };
             let cold = config.fit(&features, &labels, &rows, 3, None).unwrap();
-            let other = LinearConfig { penalty: 1e-4, ..config.clone() };
+            let other = LinearClassifierConfig { penalty: 1e-4, ..config.clone() };
             let other = other.fit(&features, &labels, &rows, 3, None).unwrap();
             let warm = config.fit(&features, &labels, &rows, 3, Some(&other)).unwrap();
             assert!(cold.converged && warm.converged);
@@ -380,7 +380,7 @@ mod tests {
         let rows: Vec<usize> = (0..100).collect();
         let others: Vec<usize> = (100..200).collect();
         for (loss, _) in Loss::ALL {
-            let config = LinearConfig { loss, ..LinearConfig::default() };
+            let config = LinearClassifierConfig { loss, ..LinearClassifierConfig::default() };
             let classifier = config.fit(&features, &labels, &rows, 3, None).unwrap();
             assert_eq!(classifier.predict(&features, &others).unwrap(), labels[100..]);
         }
@@ -393,7 +393,7 @@ mod tests {
         let rows: Vec<usize> = (0..3000).collect();
         let fit = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            pool.install(|| LinearConfig::default().fit(&features, &labels, &rows, 3, None).unwrap().weights)
+            pool.install(|| LinearClassifierConfig::default().fit(&features, &labels, &rows, 3, None).unwrap().weights)
         };
         assert_eq!(fit(1), fit(3));
     }
@@ -402,11 +402,11 @@ mod tests {
     fn mistakes_are_errors() {
         let (features, labels) = drawn(10, 4, 1.0);
         let rows: Vec<usize> = (0..10).collect();
-        let fit = |config: LinearConfig, labels: &[u8], rows: &[usize], classes| {
+        let fit = |config: LinearClassifierConfig, labels: &[u8], rows: &[usize], classes| {
             config.fit(&features, labels, rows, classes, None).err().map(|error| error.to_string())
         };
-        let default = LinearConfig::default;
-        let penalty = LinearConfig { penalty: f64::NAN, ..default() };
+        let default = LinearClassifierConfig::default;
+        let penalty = LinearClassifierConfig { penalty: f64::NAN, ..default() };
         assert!(fit(penalty, &labels, &rows, 3).is_some_and(|error| error.starts_with("penalty = NaN")));
         assert!(fit(default(), &labels[..3], &rows, 3).is_some_and(|error| error.starts_with("labels: expected 10")));
         assert!(fit(default(), &labels, &[], 3).is_some_and(|error| error.contains("at least one")));

@@ -1,7 +1,7 @@
 //! What codes say about classes: features without labels, and a linear classifier on top of them.
 //!
 //! An [`Encoder`] turns signals into codes; [`PoolingConfig`] makes of them feature vectors of one length ([`extract`]); a
-//! [`LinearConfig`] fits a classifier to them, and [`Labelled`] judges features by the error that is left on test signals, with the
+//! [`LinearClassifierConfig`] fits a classifier to them, and [`Labelled`] judges features by the error that is left on test signals, with the
 //! penalty chosen on a part of the training signals. [`PursuitNetwork`] is what labels make of the same layers when they train them
 //! from end to end.
 
@@ -17,5 +17,5 @@ pub use encoder::{
 };
 pub use evaluation::{Candidate, Confusion, Evaluation, EvaluationConfig, Labelled};
 pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Scaling, Standardization, check_power};
-pub use linear::{LinearClassifier, LinearConfig, Loss};
+pub use linear::{LinearClassifier, LinearClassifierConfig, Loss};
 pub use network::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};

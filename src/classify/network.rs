@@ -17,7 +17,7 @@
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch, check_batch};
 use crate::error::{Error, Result};
 use crate::model::geometry::{Geometry, LayerGeometry, LayerShape, MAX_TENSOR_LEN, SignalShape, checked_len};
-use crate::model::{Application, Dictionary, ModelConfig, Operator, effective_filters};
+use crate::model::{Dictionary, ModelConfig, Operator, OperatorForm, effective_filters};
 use crate::random::{Purpose, stream, uniform};
 use burn::config::Config;
 use burn::module::{Module, Param};
@@ -127,7 +127,7 @@ impl PursuitNetworkConfig {
         };
         let depth = geometry.depth() as u64;
         let filters = geometry.layers().iter().zip(0..).map(|(layer, number)| random(layer.filter_dims(), number));
-        let operator = Operator::from_filters(filters.collect(), strides, geometry.clone(), Application::Cascade)?;
+        let operator = Operator::from_filters(filters.collect(), strides, geometry.clone(), OperatorForm::Cascade)?;
         let dictionaries = || -> Vec<Dictionary> {
             let layers = operator.layers().iter().zip(&self.model.layers);
             let contraction = |(layer, shape): (&Operator, &LayerShape)| {
@@ -157,7 +157,7 @@ impl PursuitNetworkConfig {
 
 /// A linear classifier on the codes of an unrolled pursuit.
 ///
-/// As an [`Autoencoder`] it codes signals by γ_L and paints them by D_1 … D_L, which nothing in its training asks to be alike.
+/// As an [`Autoencoder`] it codes signals by γ_L and reconstructs them by D_1 … D_L, which nothing in its training asks to be alike.
 #[derive(Module, Debug)]
 pub struct PursuitNetwork {
     /// The dictionaries D_1 … D_L.
@@ -244,13 +244,13 @@ impl PursuitNetwork {
                 momentum = next;
             }
             // γ̃_L … γ̃_0.
-            let mut painted = vec![point];
+            let mut synthesized = vec![point];
             for (dictionary, layer) in self.layers.iter().zip(layers).rev() {
-                painted.push(dictionary.synthesize(painted[painted.len() - 1].clone(), layer));
+                synthesized.push(dictionary.synthesize(synthesized[synthesized.len() - 1].clone(), layer));
             }
-            painted.reverse();
+            synthesized.reverse();
             let next = layers.iter().enumerate().fold(signals.clone(), |below, (index, layer)| {
-                self.step(index, Some(painted[index + 1].clone()), below - painted[index].clone(), layer)
+                self.step(index, Some(synthesized[index + 1].clone()), below - synthesized[index].clone(), layer)
             });
             before = std::mem::replace(&mut codes, next);
         }

@@ -12,7 +12,7 @@ use crate::theory::certificate::{Certificate, Uniqueness, median};
 use crate::theory::{
     Bound, ColumnPair, DictionaryProfile, LayerLevels, Levels, ModelProfile, Noise, Promise, Theorem, Unmet,
 };
-use crate::trial::{self, Known, Trial};
+use crate::trial::{self, Trial, TrialSignal};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -119,9 +119,9 @@ impl CertifyArgs {
             let mut drawn: Vec<Option<Drawn>> = levels.iter().map(|_| None).collect();
             if let Some(length) = self.noise.filter(|noise| *noise > 0.0) {
                 let noisy = add_noise(operator.synthesize(batch.pursued.codes.clone()), length, &mut rng);
-                let of_length = Known::of(&profile, &noisy, &representations, |_| Noise::of_length(noise))?;
+                let of_length = TrialSignal::of(&profile, &noisy, &representations, |_| Noise::of_length(noise))?;
                 let measured = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-                let of_patches = Known::of(&profile, &noisy, &representations, measured)?;
+                let of_patches = TrialSignal::of(&profile, &noisy, &representations, measured)?;
                 drawn = of_patches
                     .iter()
                     .map(|known| Some(Drawn { noise: known.noise, of_length: Vec::new(), of_patches: Vec::new() }))

@@ -7,9 +7,9 @@ use super::output::{self, Summary, counted, number, table};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt};
 use crate::classify::{
-    Candidate, Confusion, DeskewingEncoder, Encoder, Evaluation, EvaluationConfig, Features, Labelled, LinearConfig,
-    Loss, NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder, WindowConfig,
-    check_power, extract,
+    Candidate, Confusion, DeskewingEncoder, Encoder, Evaluation, EvaluationConfig, Features, Labelled,
+    LinearClassifierConfig, Loss, NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder,
+    WindowConfig, check_power, extract,
 };
 use crate::data::{Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
@@ -122,7 +122,7 @@ impl ClassifyArgs {
     fn evaluation(&self) -> EvaluationConfig {
         let default = EvaluationConfig::default();
         EvaluationConfig {
-            classifier: LinearConfig { loss: self.classifier, ..default.classifier },
+            classifier: LinearClassifierConfig { loss: self.classifier, ..default.classifier },
             penalties: self.penalties.clone().unwrap_or(default.penalties),
             seed: self.seed,
             ..default

@@ -11,7 +11,7 @@ use crate::data::{npy, wanted_shape};
 use crate::error::{Error, Result};
 use crate::model::file::CodingDefaults;
 use crate::model::geometry::SignalShape;
-use crate::model::{Application, Mlcsc, Operator};
+use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::comparison::Parameters;
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{
@@ -101,7 +101,7 @@ pub struct LambdaArgs {
 pub struct SolverArgs {
     /// How D^(L) is applied: auto, cascade, filters, matrix or gram
     #[arg(long, value_name = "NAME", default_value = "auto")]
-    pub application: Application,
+    pub application: OperatorForm,
     /// Relative duality gap at which a signal is finished, in (0, 1). Default: 1e-4
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
     pub gap: Option<f32>,
@@ -257,7 +257,7 @@ impl CodingArgs {
             let expected = format!("one number with {}", pursuit.called());
             return Err(Error::parameter("--nonzeros", list(nonzeros.unwrap_or_default()), expected));
         }
-        if self.descends() && !matches!(solver.application, Application::Auto | Application::Gram) {
+        if self.descends() && !matches!(solver.application, OperatorForm::Auto | OperatorForm::Gram) {
             let expected = "auto or gram with coordinate-descent";
             return Err(Error::parameter("--application", solver.application, expected));
         }
@@ -437,7 +437,7 @@ pub struct Coded {
     /// Seconds for what does not depend on single signals.
     pub setup_seconds: f64,
     /// Algorithm and application for each shape of signals.
-    ways: Vec<(&'static str, Application)>,
+    ways: Vec<(&'static str, OperatorForm)>,
 }
 
 /// Signals of one shape or several, with how they are coded: each shape has an operator of its own.
@@ -774,7 +774,7 @@ impl Coder {
 ///
 /// # Errors
 /// Signals that the model cannot take, named by their source; an application that their shape does not admit.
-pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: Application) -> Result<Operator> {
+pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: OperatorForm) -> Result<Operator> {
     let channels = model.config().signal.channels;
     if signal.channels != channels {
         let expected = wanted_shape(format!("{}, as the model's", counted(channels, "channel")), channels, signal);

@@ -145,7 +145,7 @@ fn open(path: &Path, device: &Device) -> Result<Box<dyn Autoencoder>> {
     }
     let (model, coding) = Mlcsc::load(path, device)?;
     let basis = BasisPursuitConfig { nonnegative: coding.nonnegative, ..BasisPursuitConfig::default() };
-    // Where nobody has said with which λ it was learned, a tenth of λ_max.
+    // Where the λ of learning is not known, a tenth of λ_max.
     let lambda = coding.lambda.map_or(Lambda::Relative(0.1), Lambda::Absolute);
     Ok(Box::new(PursuitAutoencoder::new(&model, &basis, lambda)?))
 }

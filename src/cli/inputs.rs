@@ -46,7 +46,7 @@ impl Inputs {
         self
     }
 
-    /// What is not there is not written over; that it is missing, somebody else says.
+    /// What is not there is not written over; that it is missing is reported elsewhere.
     fn add(&mut self, flag: &'static str, path: &Path) {
         if let Some(identity) = files::identity(path) {
             self.0.entry(identity).or_insert_with(|| (flag, path.into()));

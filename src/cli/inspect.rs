@@ -6,7 +6,7 @@ use super::output::{self, Summary, grouped, number};
 use crate::error::Result;
 use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::operator::Costs;
-use crate::model::{Application, Mlcsc};
+use crate::model::{Mlcsc, OperatorForm};
 use crate::theory::{DictionaryProfile, ModelProfile, welch_bound};
 use burn::tensor::Tensor;
 use clap::Args;
@@ -39,7 +39,7 @@ struct Filters {
     sparsity: f64,
     min_norm: f32,
     max_norm: f32,
-    /// Mutual coherence of its columns, those that padding crops included; `None` where padding makes it too dear to compute.
+    /// Mutual coherence of its columns, those that padding crops included; `None` where padding makes it too large to compute.
     coherence: Option<f64>,
     /// The least that its geometry permits.
     welch_bound: f64,
@@ -67,7 +67,7 @@ impl InspectArgs {
         let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
         let config = model.config();
         let signal = self.input_shape.unwrap_or(config.signal);
-        let operator = coding::operator(&model, signal, "--input-shape", Application::Auto)?;
+        let operator = coding::operator(&model, signal, "--input-shape", OperatorForm::Auto)?;
         let geometry = operator.geometry();
         let layers = geometry.layers();
         let filters = model.filters();
@@ -148,12 +148,12 @@ impl InspectArgs {
                 pair(filters.kernel),
                 pair(filters.stride),
                 if norms[0] == norms[1] { norms[0].clone() } else { norms.join(" to ") },
-                filters.coherence.map_or("too dear".into(), number),
+                filters.coherence.map_or("not computed: too large".into(), number),
                 number(filters.welch_bound),
             ]);
         }
         let mut ways = vec![cells(&["way", "multiplications"])];
-        for way in [Application::Cascade, Application::Filters, Application::Matrix, Application::Gram] {
+        for way in [OperatorForm::Cascade, OperatorForm::Filters, OperatorForm::Matrix, OperatorForm::Gram] {
             let count = costs.of(way).map_or("not possible".into(), grouped);
             let chosen = if way == operator.application() { "← auto" } else { "" };
             ways.push(vec![way.to_string(), count, chosen.into()]);

@@ -76,7 +76,7 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 
-/// Ctrl-C ends a pursuit of which nobody is told how far it is.
+/// Ctrl-C ends a pursuit whose progress is not shown.
 #[derive(Debug)]
 pub struct Unseen;
 

@@ -27,7 +27,7 @@ pub fn print_json(document: &serde_json::Value) -> Result<()> {
     print(&format!("{document:#}"))
 }
 
-/// Prints a line to stderr; there is nobody to tell if that fails.
+/// Prints a line to stderr; a failure of that is ignored.
 pub fn complain(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
 }
@@ -113,7 +113,7 @@ pub fn kept(kept: &Kept, epochs: usize, start: Option<f64>) -> String {
     }
 }
 
-/// Endings of files. A folder that is called so, nobody wants.
+/// Endings of files. No folder is to be called so.
 const FILES: [&str; 30] = [
     "png",
     "jpg",

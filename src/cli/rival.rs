@@ -23,7 +23,7 @@ pub enum Chosen<'a> {
 
 /// What the flags say.
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "nothing is trained"))]
-pub struct Wishes<'a> {
+pub struct RivalRequest<'a> {
     pub chosen: Chosen<'a>,
     pub units: Option<usize>,
     pub epochs: Option<usize>,
@@ -35,7 +35,7 @@ pub struct Wishes<'a> {
 
 /// Where results go, and what is said of them.
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "nothing is trained"))]
-pub struct Screen<'a> {
+pub struct RivalOutput<'a> {
     pub device: &'a Device,
     pub name: String,
     pub json: bool,
@@ -50,7 +50,7 @@ mod trained {
     use super::super::output::{self, Summary, number, or_dash};
     use super::super::progress::Progress;
     use super::super::{configuration, interrupt, usage_of_flag};
-    use super::{Chosen, Screen, Wishes};
+    use super::{Chosen, RivalOutput, RivalRequest};
     use crate::autoencoder::diagnostics::diagnose;
     use crate::autoencoder::{Autoencoder, Diagnostics};
     use crate::baselines::{PrincipalComponentsConfig, RivalConfig};
@@ -80,20 +80,20 @@ mod trained {
     }
 
     /// Prints the configuration that the flags make.
-    pub fn print_config(wishes: &Wishes, screen: &Screen) -> Result<()> {
+    pub fn print_config(wishes: &RivalRequest, screen: &RivalOutput) -> Result<()> {
         let config = complete(wishes)?;
         config.check().map_err(&screen.named)?;
         configuration::print(&config)
     }
 
     /// Prints what such a configuration may hold.
-    pub fn print_schema(wishes: &Wishes) -> Result<()> {
+    pub fn print_schema(wishes: &RivalRequest) -> Result<()> {
         complete(wishes)?;
         output::print_json(&configuration::schema_of::<RivalTrainConfig>())
     }
 
     /// The configuration of a rival by name or of a file, with what the flags say put over it; its ranges are still to be checked.
-    fn complete(wishes: &Wishes) -> Result<RivalTrainConfig> {
+    fn complete(wishes: &RivalRequest) -> Result<RivalTrainConfig> {
         let mut config = match wishes.chosen {
             Chosen::Named("pca") => {
                 return Err(Error::parameter("--model", "pca", "a rival with a configuration; it has --units alone"));
@@ -120,7 +120,7 @@ mod trained {
     }
 
     /// A new run.
-    pub fn train(folder: &Path, wishes: &Wishes, dashboard: bool, screen: &Screen) -> Result<()> {
+    pub fn train(folder: &Path, wishes: &RivalRequest, dashboard: bool, screen: &RivalOutput) -> Result<()> {
         if let Chosen::Named("pca") = wishes.chosen {
             return principal_components(folder, wishes, screen);
         }
@@ -138,7 +138,7 @@ mod trained {
         epochs: Option<usize>,
         source: Option<&str>,
         dashboard: bool,
-        screen: &Screen,
+        screen: &RivalOutput,
     ) -> Result<()> {
         let path = config_path(folder)?;
         let mut config = rivals::parse_config(&path, &files::read_whole(&path)?)?;
@@ -156,7 +156,7 @@ mod trained {
         config: &RivalTrainConfig,
         (run, dashboard): (RivalRun, bool),
         data: &Dataset,
-        screen: &Screen,
+        screen: &RivalOutput,
     ) -> Result<()> {
         let mut run = run.with_dashboard(dashboard);
         // Lines would tear a dashboard.
@@ -229,7 +229,7 @@ mod trained {
     }
 
     /// Fits principal components, which takes no steps.
-    fn principal_components(folder: &Path, wishes: &Wishes, screen: &Screen) -> Result<()> {
+    fn principal_components(folder: &Path, wishes: &RivalRequest, screen: &RivalOutput) -> Result<()> {
         if let Some(epochs) = wishes.epochs {
             return Err(Error::parameter("--epochs", epochs, "none with --model pca"));
         }
@@ -345,7 +345,7 @@ mod trained {
 
 #[cfg(not(feature = "train"))]
 mod untrained {
-    use super::{Chosen, Screen, Wishes};
+    use super::{Chosen, RivalOutput, RivalRequest};
     use crate::error::{Error, Result};
     use std::path::Path;
 
@@ -359,7 +359,7 @@ mod untrained {
         false
     }
 
-    fn refused(wishes: &Wishes) -> Error {
+    fn refused(wishes: &RivalRequest) -> Error {
         let name = match wishes.chosen {
             Chosen::Named(name) => name.to_owned(),
             Chosen::Configured(path, _) => path.display().to_string(),
@@ -368,22 +368,22 @@ mod untrained {
     }
 
     /// Refused.
-    pub fn train(_: &Path, wishes: &Wishes, _: bool, _: &Screen) -> Result<()> {
+    pub fn train(_: &Path, wishes: &RivalRequest, _: bool, _: &RivalOutput) -> Result<()> {
         Err(refused(wishes))
     }
 
     /// Refused.
-    pub fn print_config(wishes: &Wishes, _: &Screen) -> Result<()> {
+    pub fn print_config(wishes: &RivalRequest, _: &RivalOutput) -> Result<()> {
         Err(refused(wishes))
     }
 
     /// Refused.
-    pub fn print_schema(wishes: &Wishes) -> Result<()> {
+    pub fn print_schema(wishes: &RivalRequest) -> Result<()> {
         Err(refused(wishes))
     }
 
     /// Refused.
-    pub fn resume(folder: &Path, _: Option<usize>, _: Option<&str>, _: bool, _: &Screen) -> Result<()> {
+    pub fn resume(folder: &Path, _: Option<usize>, _: Option<&str>, _: bool, _: &RivalOutput) -> Result<()> {
         Err(Error::parameter("--resume", folder.display(), "a program built with the feature train"))
     }
 }

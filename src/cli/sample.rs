@@ -12,7 +12,7 @@ use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
 use crate::model::normalization::Undo;
 use crate::model::sample::{SampleConfig, Samples, add_noise, generator, sparsity_conditions};
 use crate::model::sparse::{HostFilters, nonzeros, to_host};
-use crate::model::{Application, Mlcsc, Operator};
+use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::{SignalReport, StopReason};
 use burn::tensor::Tensor;
 use clap::Args;
@@ -89,7 +89,7 @@ impl SampleArgs {
         self.check()?;
         let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
         let signal = self.input_shape.unwrap_or(model.config().signal);
-        let operator = coding::operator(&model, signal, "--input-shape", Application::Cascade)?;
+        let operator = coding::operator(&model, signal, "--input-shape", OperatorForm::Cascade)?;
         let layers = operator.geometry().layers();
         let largest = layers.iter().map(|layer| layer.code.len().max(layer.signal.len())).max().unwrap_or(1);
         if checked_len(&[self.count, largest]).is_none() {

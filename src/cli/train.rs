@@ -16,7 +16,7 @@ use crate::files;
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::metrics;
 use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
-use crate::learn::{Learner, Observer, Outcome, Record, Run};
+use crate::learn::{DictionaryLearner, Observer, Outcome, Record, Run};
 use crate::model::geometry::{Pair, SignalShape};
 use crate::model::preset::Preset;
 use crate::model::{Mlcsc, ModelConfig};
@@ -308,7 +308,7 @@ impl TrainArgs {
         if let Some((flag, Some(value))) = refused.into_iter().find(|(_, value)| value.is_some()) {
             return Err(Error::parameter(flag, value, "none where one of the model's rivals is trained"));
         }
-        let wishes = super::rival::Wishes {
+        let wishes = super::rival::RivalRequest {
             chosen,
             units: self.units,
             epochs: self.epochs,
@@ -342,9 +342,14 @@ impl TrainArgs {
     }
 
     /// Where a rival's results go, `file` being the configuration's.
-    fn screen<'a>(&'a self, device: &'a Device, started: Instant, file: Option<&'a Path>) -> super::rival::Screen<'a> {
+    fn screen<'a>(
+        &'a self,
+        device: &'a Device,
+        started: Instant,
+        file: Option<&'a Path>,
+    ) -> super::rival::RivalOutput<'a> {
         let named = Box::new(move |error| self.named(error, file));
-        super::rival::Screen { device, name: self.device.name(), json: self.json, started, named }
+        super::rival::RivalOutput { device, name: self.device.name(), json: self.json, started, named }
     }
 
     /// Preset or file, with what the flags say put over it.
@@ -664,7 +669,7 @@ impl Observer for Screen {
         progress.message(text);
     }
 
-    fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {
+    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
             Record::Start { test, .. } => progress.line(&format!(

@@ -118,7 +118,7 @@ fn read(path: &Path, rank: usize) -> Result<(Vec<usize>, Bytes)> {
         return Err(too_short(path, rank, len));
     }
     // SAFETY: a map is undefined behaviour only if the file is changed while it is read, which no reader of a file that
-    // somebody else owns can rule out; the bytes are used as numbers alone, never as lengths or pointers.
+    // another process owns can rule out; the bytes are used as numbers alone, never as lengths or pointers.
     let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
     let (extents, expected) = parse_header(path, rank, &map)?;
     if map.len() as u128 != expected {

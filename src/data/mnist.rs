@@ -128,7 +128,7 @@ fn download(agent: &Agent, address: &str, file: &Path) -> Result<(), String> {
     let failed = |error: &dyn std::fmt::Display| format!("{url}: {error}");
     let mut response = agent.get(&url).call().map_err(|error| failed(&error))?;
     let body = response.body_mut();
-    // Nothing where nobody looks.
+    // Not shown without a terminal.
     let bar =
         body.content_length().map_or_else(ProgressBar::no_length, ProgressBar::new).with_message(name.to_string());
     if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {bytes}/{total_bytes} {eta}") {

@@ -156,7 +156,7 @@ impl File {
             ));
         }
         // SAFETY: a map is undefined behaviour only if the file is changed while it is read, which no reader of a
-        // file that somebody else owns can rule out; after this function the bytes are used as numbers alone.
+        // file that another process owns can rule out; after this function the bytes are used as numbers alone.
         let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
         let (offset, header) = split_header(&map).map_err(|reason| Error::format(path, reason))?;
         let Header { element, fortran_order, extents } =

@@ -200,7 +200,7 @@ impl CodesWriter {
     /// For representations γ_1 … γ_L, L being `depth`. [`Self::begin`] says of what.
     ///
     /// # Errors
-    /// An extension that is none of the formats'; a folder that cannot be written into.
+    /// An unknown extension; a folder that cannot be written into.
     pub fn create(path: &Path, depth: usize) -> Result<Self> {
         let format = CodesFormat::of(path, "out")?;
         files::check_writable(path)?;

@@ -35,7 +35,7 @@ const LINE: Rgb<u8> = Rgb([255; 3]);
 /// A mosaic of filters, each scaled by its own largest magnitude with mid-grey for 0.
 ///
 /// Filters over three channels are shown in colour, those over any other number with their channels side by side. With
-/// `order` the filters of these indices are shown, in that order; indices that are none are passed over.
+/// `order` the filters of these indices are shown, in that order; unknown indices are passed over.
 ///
 /// # Shapes
 /// - filters: `[atoms, channels, height, width]`.

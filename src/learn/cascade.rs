@@ -77,7 +77,7 @@ impl Cascade {
         self.refresh(layer);
     }
 
-    /// Replaces some atoms of the deepest layer, given one after the other, and gives them unit norm. One that paints nothing is
+    /// Replaces some atoms of the deepest layer, given one after the other, and gives them unit norm. One that makes nothing is
     /// left as it was.
     pub fn set_atoms(&mut self, atoms: &[usize], filters: &[f32], atom_norm: AtomNorm) {
         let candidates = self.candidates(atoms, filters, atom_norm);
@@ -89,16 +89,16 @@ impl Cascade {
         let layer = self.depth() - 1;
         let len = self.filters[layer].atom_len();
         let mut filters = filters.to_vec();
-        let painted = self.paint(&filters);
+        let synthesized = self.synthesize(&filters);
         let effective_len = self.effective[layer].atom_len();
-        for (values, painted) in filters.chunks_exact_mut(len).zip(painted.chunks_exact(effective_len)) {
+        for (values, synthesized) in filters.chunks_exact_mut(len).zip(synthesized.chunks_exact(effective_len)) {
             let norm = match atom_norm {
-                AtomNorm::Effective => norm(painted),
+                AtomNorm::Effective => norm(synthesized),
                 AtomNorm::Layer => norm(values),
             };
             values.iter_mut().for_each(|value| *value = if norm > 0.0 { *value / norm } else { 0.0 });
         }
-        let mut effective = self.paint(&filters);
+        let mut effective = self.synthesize(&filters);
         let new = atoms.iter().zip(filters.chunks_exact_mut(len)).zip(effective.chunks_exact_mut(effective_len));
         for ((&atom, values), effective) in new {
             if effective.iter().all(|value| *value == 0.0) {
@@ -122,7 +122,7 @@ impl Cascade {
     }
 
     /// What filters of the deepest layer are as effective atoms.
-    fn paint(&self, filters: &[f32]) -> Vec<f32> {
+    fn synthesize(&self, filters: &[f32]) -> Vec<f32> {
         match self.depth() - 1 {
             0 => filters.to_vec(),
             layer => SparseDictionary::new(&self.effective[layer - 1], &self.codes_below(layer)).synthesize(filters),
@@ -208,7 +208,7 @@ mod tests {
     use super::super::surrogate::SurrogateUpdate;
     use super::super::testing::{assert_close, bits, cascade, configs, device, filters, in_pools, sparse, wide};
     use super::*;
-    use crate::model::Application;
+    use crate::model::OperatorForm;
     use burn::tensor::{Tensor, TensorData};
 
     const NORMS: [AtomNorm; 2] = [AtomNorm::Effective, AtomNorm::Layer];
@@ -289,7 +289,7 @@ mod tests {
             // So that no layer's numbers drown in another's.
             cascade.normalize(AtomNorm::Effective);
             let model = cascade.model(&device()).unwrap();
-            let operator = model.operator(cascade.config().signal, Application::Auto).unwrap();
+            let operator = model.operator(cascade.config().signal, OperatorForm::Auto).unwrap();
             let geometry = operator.geometry().effective_layer().unwrap();
             let signals = sparse(71, COUNT * geometry.signal.len(), 1.0);
             let codes = sparse(72, COUNT * geometry.code.len(), 0.3);

@@ -2,7 +2,7 @@
 
 use super::cascade::Cascade;
 use super::config::TrainConfig;
-use super::learner::Learner;
+use super::learner::DictionaryLearner;
 use super::metrics::BatchSums;
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
@@ -41,7 +41,12 @@ struct Metadata {
 ///
 /// # Errors
 /// A path that cannot be written, a full disk; an earlier checkpoint stays as it was.
-pub(super) fn save(path: &Path, learner: &Learner, data: &Fingerprint, epoch: Option<&BatchSums>) -> Result<()> {
+pub(super) fn save(
+    path: &Path,
+    learner: &DictionaryLearner,
+    data: &Fingerprint,
+    epoch: Option<&BatchSums>,
+) -> Result<()> {
     let metadata = Metadata {
         format_version: FORMAT_VERSION,
         step: learner.step,
@@ -93,7 +98,7 @@ pub(super) fn save(path: &Path, learner: &Learner, data: &Fingerprint, epoch: Op
 ///
 /// # Errors
 /// A file that cannot be read, is no checkpoint, or belongs to another configuration; other signals than the run's.
-pub(super) fn load(path: &Path, learner: &mut Learner, data: &Fingerprint) -> Result<Option<BatchSums>> {
+pub(super) fn load(path: &Path, learner: &mut DictionaryLearner, data: &Fingerprint) -> Result<Option<BatchSums>> {
     let bytes = files::read_whole(path)?;
     let broken = |reason: String| Error::format(path, format!("expected an mlcsc checkpoint, found {reason}"));
     let (_, header) =

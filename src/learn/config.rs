@@ -195,7 +195,7 @@ impl UpdateRule {
     /// The rule of that name.
     ///
     /// # Errors
-    /// A name that is none.
+    /// An unknown name.
     pub fn named(name: &str) -> Result<Self> {
         Self::ALL.iter().find(|(_, known)| *known == name).map(|(rule, _)| *rule).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();

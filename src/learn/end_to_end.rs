@@ -49,7 +49,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Somebody who follows a training, and can end it.
+/// Callbacks of a training, which can end it.
 pub trait Watcher<A> {
     /// The training begins, or goes on, with this network.
     ///
@@ -147,7 +147,7 @@ pub enum Ending {
     Finished,
     /// The held-out loss has not become less for as long as was asked for.
     Early,
-    /// The watcher, or somebody at the dashboard, ended it.
+    /// The watcher, or a user at the dashboard, ended it.
     Interrupted,
 }
 
@@ -193,7 +193,7 @@ impl EndToEnd {
                 self.launch(learner, &clock, sender)
             });
             let heard = listen(&receiver, watcher);
-            // Nobody listens any more: the loop ends at its next message.
+            // The receiver is gone: the loop ends at its next message.
             drop(receiver);
             (heard, training.join())
         });
@@ -831,7 +831,7 @@ impl DataLoader<TrainingBatch> for Batches {
         Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
-    /// All of it: a run has one device, so that nobody asks for parts.
+    /// All of it: a run has one device, so that no parts are asked for.
     fn slice(&self, _: usize, _: usize) -> Arc<dyn DataLoader<TrainingBatch>> {
         Arc::new(self.clone())
     }

@@ -1,7 +1,7 @@
 //! Learning in memory: signals in, a model out, no files.
 
 use super::config::{TrainConfig, UpdateRule};
-use super::learner::Learner;
+use super::learner::DictionaryLearner;
 #[cfg(feature = "train")]
 use crate::autoencoder::SparseAutoencoder;
 #[cfg(feature = "train")]
@@ -51,7 +51,7 @@ impl TrainConfig {
             #[cfg(not(feature = "train"))]
             return Err(Error::parameter("update", "unrolled", "pursuit or gradient without the feature train"));
         }
-        let mut learner = Learner::start(self, &*signals, device, |_, _| ())?;
+        let mut learner = DictionaryLearner::start(self, &*signals, device, |_, _| ())?;
         while learner.steps_done() < learner.steps() {
             learner.step(&*signals)?;
             if !progress(learner.progress()) {
@@ -89,7 +89,7 @@ impl TrainConfig {
         use super::unrolled::UnrolledTraining;
         let learning = &self.learning;
         let data = Dataset::divided(signals, HELD_OUT, learning.seed)?;
-        let learner = Learner::start(self, &*data.train, device, |_, _| ())?;
+        let learner = DictionaryLearner::start(self, &*data.train, device, |_, _| ())?;
         let network = UnrolledTraining::new(self, &learner.model()?, 0.0, learner.steps_per_epoch())?;
         let training = EndToEnd {
             folder: None,

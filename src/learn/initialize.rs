@@ -16,7 +16,7 @@ use super::surrogate::{SurrogateUpdate, windows};
 use crate::data::Source;
 use crate::error::Result;
 use crate::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape, reach_within};
-use crate::model::operator::Application;
+use crate::model::operator::OperatorForm;
 use crate::model::sparse::{HostFilters, norm, to_host};
 use crate::model::{ModelConfig, Operator};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda};
@@ -192,7 +192,7 @@ fn replace(
 
 /// The operator of a cascade on the signals that it is configured for, without computing anything twice.
 pub(super) fn operator(cascade: &Cascade, device: &Device) -> Result<Operator> {
-    let operator = cascade.model(device)?.operator(cascade.config().signal, Application::Auto)?;
+    let operator = cascade.model(device)?.operator(cascade.config().signal, OperatorForm::Auto)?;
     Ok(operator.with_effective_filters(cascade.atoms().to_tensor(device)))
 }
 

@@ -22,7 +22,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// Dictionaries under training, with everything that the next step depends on.
 #[derive(Debug, Clone)]
-pub struct Learner {
+pub struct DictionaryLearner {
     pub(super) config: TrainConfig,
     pub(super) geometry: Geometry,
     pub(super) cascade: Cascade,
@@ -55,7 +55,7 @@ const LEAST_AT_ONCE: usize = 16;
 const ALIGN_EVERY: usize = 10;
 const ALIGN_UNTIL: f32 = 0.6;
 
-impl Learner {
+impl DictionaryLearner {
     /// Starts a run: dictionaries initialised from the training signals.
     ///
     /// # Errors

@@ -24,5 +24,5 @@ mod testing;
 pub mod unrolled;
 
 pub use config::{LearningConfig, TrainConfig};
-pub use learner::Learner;
+pub use learner::DictionaryLearner;
 pub use run::{Observer, Outcome, Record, Run};

@@ -174,7 +174,7 @@ impl RivalRecord {
     }
 }
 
-/// Somebody who watches a rival's run.
+/// Callbacks of a rival's run.
 pub trait RivalObserver {
     /// A step or an epoch is done.
     ///
@@ -204,7 +204,7 @@ pub(crate) fn is_rival_config(text: &[u8]) -> bool {
 /// A rival's configuration from a JSON file.
 ///
 /// # Errors
-/// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
+/// A file that cannot be read; malformed JSON; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
     let config = parse_config(path, &files::read_whole(path)?)?;
     config.check().map_err(|error| Error::format(path, error.to_string()))?;

@@ -17,7 +17,7 @@ use super::config::{LearningConfig, TrainConfig};
 use super::end_to_end::{self, EndToEnd, Reseeding, TrainingBatch, Watcher};
 #[cfg(feature = "train")]
 use super::initialize::operator as operator_of;
-use super::learner::{self, Learner};
+use super::learner::{self, DictionaryLearner};
 use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
 #[cfg(feature = "train")]
 use super::metrics::{Phases, Stopwatch};
@@ -142,14 +142,14 @@ pub struct HeldOut<'a> {
     pub diagnostics: Option<&'a Diagnostics>,
 }
 
-/// Somebody who watches a run.
+/// Callbacks of a run.
 pub trait Observer {
     /// The initialisation of a layer (from 1) has come this far.
     fn initializing(&mut self, layer: usize, part: f32);
     /// Coding of the next step's batch has come this far.
     fn coding(&mut self, _part: f32) {}
     /// A step or an epoch is done.
-    fn record(&mut self, record: &Record, learner: &Learner) -> Result<()>;
+    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()>;
     /// Coding of the held-out signals has come this far.
     fn evaluating(&mut self, part: f32);
 }
@@ -167,7 +167,7 @@ pub enum Outcome {
 #[derive(Debug)]
 pub struct Run {
     folder: PathBuf,
-    learner: Learner,
+    learner: DictionaryLearner,
     /// What tells its signals from others.
     data: Fingerprint,
     /// Sums over the present epoch's steps; at an epoch's end they stay until its record is written.
@@ -227,7 +227,7 @@ pub(crate) fn config_path(folder: &Path) -> Result<PathBuf> {
 /// A configuration from a JSON file.
 ///
 /// # Errors
-/// A file that cannot be read; JSON that is none; a field that is missing, unknown, of another type or out of range.
+/// A file that cannot be read; malformed JSON; a field that is missing, unknown, of another type or out of range.
 pub fn read_config_file(path: &Path) -> Result<TrainConfig> {
     let config = parse_config(path, &files::read_whole(path)?, None)?;
     config.check().map_err(|error| Error::format(path, error.to_string()))?;
@@ -354,8 +354,10 @@ impl Run {
         // First of all, so that a folder that cannot be written is found out before any work.
         write_config(folder, config)?;
         let learner = match from {
-            Some(model) => Learner::from_model(config, model, &*data.train, device)?,
-            None => Learner::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?,
+            Some(model) => DictionaryLearner::from_model(config, model, &*data.train, device)?,
+            None => DictionaryLearner::start(config, &*data.train, device, |layer, part| {
+                observer.initializing(layer, part)
+            })?,
         };
         let run = Self::with_learner(folder, learner, fingerprint, None);
         run.save_checkpoint()?;
@@ -375,7 +377,7 @@ impl Run {
             return Err(Error::format(folder, format!("no run to resume here: {CHECKPOINT} is missing")));
         }
         check(config, data)?;
-        let mut learner = Learner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
+        let mut learner = DictionaryLearner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
         let fingerprint = Fingerprint::of(data)?;
         let epoch = checkpoint::load(&path, &mut learner, &fingerprint)?;
         #[cfg(feature = "train")]
@@ -401,7 +403,7 @@ impl Run {
         Ok(run)
     }
 
-    fn with_learner(folder: &Path, learner: Learner, data: Fingerprint, epoch: Option<BatchSums>) -> Self {
+    fn with_learner(folder: &Path, learner: DictionaryLearner, data: Fingerprint, epoch: Option<BatchSums>) -> Self {
         Self {
             folder: folder.into(),
             learner,
@@ -446,7 +448,7 @@ impl Run {
     }
 
     /// The learner.
-    pub fn learner(&self) -> &Learner {
+    pub fn learner(&self) -> &DictionaryLearner {
         &self.learner
     }
 

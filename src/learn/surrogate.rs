@@ -348,7 +348,7 @@ impl DictionaryBelow {
         let count = targets.len() / self.geometry.signal.len();
         let mut codes = vec![0.0; count * self.geometry.code.len()];
         for _ in 0..EXCHANGES_FROM_NOTHING {
-            let painted = crate::model::dictionary::synthesize(
+            let synthesized = crate::model::dictionary::synthesize(
                 Tensor::from_data(
                     TensorData::new(codes.clone(), self.geometry.code.batched(count)),
                     &self.filters.device(),
@@ -356,8 +356,11 @@ impl DictionaryBelow {
                 self.filters.clone(),
                 &self.geometry,
             );
-            let residuals: Vec<f32> =
-                to_host(painted).into_iter().zip(targets).map(|(painted, target)| target - painted).collect();
+            let residuals: Vec<f32> = to_host(synthesized)
+                .into_iter()
+                .zip(targets)
+                .map(|(synthesized, target)| target - synthesized)
+                .collect();
             self.exchange(&residuals, &mut codes, nonzeros, nonzeros.div_ceil(2));
         }
         codes
@@ -575,7 +578,7 @@ mod tests {
         }
     }
 
-    /// What D^(L−1) can paint with few non-zeros is found.
+    /// What D^(L−1) can synthesise with few non-zeros is found.
     #[test]
     fn seeds_are_codes_of_their_targets() {
         for config in configs() {

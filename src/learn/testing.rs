@@ -95,8 +95,13 @@ pub(super) fn data_term(geometry: &LayerGeometry, filters: &[f64], signals: &[f3
     let pairs = signals.chunks_exact(geometry.signal.len()).zip(codes.chunks_exact(geometry.code.len()));
     let count = pairs.len() as f64;
     let terms = pairs.map(|(signal, code)| {
-        let painted = synthesis(geometry, filters, &wide(code));
-        painted.iter().zip(signal).map(|(painted, &value)| (painted - f64::from(value)).powi(2)).sum::<f64>() / 2.0
+        let synthesized = synthesis(geometry, filters, &wide(code));
+        synthesized
+            .iter()
+            .zip(signal)
+            .map(|(synthesized, &value)| (synthesized - f64::from(value)).powi(2))
+            .sum::<f64>()
+            / 2.0
     });
     terms.sum::<f64>() / count
 }

@@ -39,7 +39,7 @@ use crate::autoencoder::{Autoencoder, Coded, EncoderWeights, Outcome, SparseAuto
 use crate::error::Result;
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
-use crate::model::{Application, Dictionary, Mlcsc, Operator, effective_filters, leaf};
+use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf};
 use crate::pursuit::threshold::hard_threshold_rows;
 use crate::pursuit::{Algorithm, Lambda, implicit};
 use crate::random::{Purpose, stream};
@@ -114,11 +114,11 @@ impl UnrolledTraining {
         match self.rules.geometry.as_one_layer() {
             Some(geometry) if !self.wanted.is_empty() => {
                 let stride = geometry.layers()[0].stride;
-                Operator::from_filters(vec![self.atoms_moved()], vec![stride], geometry, Application::Auto)
+                Operator::from_filters(vec![self.atoms_moved()], vec![stride], geometry, OperatorForm::Auto)
             }
             _ => {
                 let strides = self.strides();
-                Operator::from_filters(self.normalized(), strides, self.rules.geometry.clone(), Application::Auto)
+                Operator::from_filters(self.normalized(), strides, self.rules.geometry.clone(), OperatorForm::Auto)
             }
         }
     }
@@ -183,12 +183,12 @@ impl UnrolledTraining {
                 GradientMode::Implicit => implicit::follow(ready.operator(), signals.clone(), codes)?,
                 _ => codes,
             };
-            outcome = Some(ready.painted_with_objective(signals.clone(), &undo, codes));
+            outcome = Some(ready.synthesized_with_objective(signals.clone(), &undo, codes));
         }
         if self.autoencoder.config().has_own() {
             let encoder = self.autoencoder.prepare_with(lifted(&still, &signals)?)?;
             let codes = encoder.pursue(signals.clone())?;
-            let (own, loss) = encoder.painted_with_objective(signals, &undo, codes);
+            let (own, loss) = encoder.synthesized_with_objective(signals, &undo, codes);
             outcome = Some(match outcome {
                 Some((coded, objective)) => (coded, objective + loss),
                 None => (own, loss),
@@ -337,7 +337,7 @@ impl Autoencoder for UnrolledTraining {
 fn constant(operator: &Operator) -> Result<Operator> {
     let filters = operator.filters().iter().map(|filters| filters.clone().without_autodiff());
     let geometry = operator.geometry().clone();
-    Operator::from_filters(filters.collect(), operator.strides().to_vec(), geometry, Application::Auto)
+    Operator::from_filters(filters.collect(), operator.strides().to_vec(), geometry, OperatorForm::Auto)
 }
 
 /// An operator with its filters as constants, where `like` has gradients.
@@ -345,7 +345,7 @@ fn lifted(operator: &Operator, like: &Tensor<4>) -> Result<Operator> {
     let geometry = operator.geometry().clone();
     let filters = operator.filters().iter().cloned();
     let filters = filters.map(|filters| if like.is_autodiff() { Tensor::from_inner(filters) } else { filters });
-    Operator::from_filters(filters.collect(), operator.strides().to_vec(), geometry, Application::Auto)
+    Operator::from_filters(filters.collect(), operator.strides().to_vec(), geometry, OperatorForm::Auto)
 }
 
 /// Atoms with unit norms, but for those that are zero.
@@ -390,7 +390,7 @@ impl Trainable for UnrolledTraining {
             true => {
                 let (signals, undo) = last.config().model.normalization.apply(batch.signals.clone());
                 let codes = self.exact(ready.operator(), signals.clone(), last.config().lambda)?;
-                ready.painted_with_objective(signals, &undo, codes)
+                ready.synthesized_with_objective(signals, &undo, codes)
             }
             false => ready.coded_with_objective(batch.signals.clone())?,
         };

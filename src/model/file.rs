@@ -33,7 +33,7 @@ struct Metadata {
     model: ModelConfig,
     #[serde(default)]
     coding: CodingDefaults,
-    /// What an auto-encoder adds to the dictionaries; nobody else's business.
+    /// What an auto-encoder adds to the dictionaries; not read here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     encoder: Option<serde_json::Value>,
 }

@@ -252,7 +252,7 @@ impl LayerGeometry {
         [index / (height * width), index / width % height, index % width]
     }
 
-    /// Atom of a value of the code, and the upper left corner of what it paints, as row and column of the padded signal.
+    /// Atom of a value of the code, and the upper left corner of what it synthesises, as row and column of the padded signal.
     #[inline(always)]
     pub fn corner(&self, index: usize) -> [usize; 3] {
         let [atom, row, column] = self.place(index);

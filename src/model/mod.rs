@@ -27,7 +27,7 @@ pub mod windows;
 pub use config::ModelConfig;
 pub use dictionary::Dictionary;
 pub use file::CodingDefaults;
-pub use operator::{Application, Operator};
+pub use operator::{Operator, OperatorForm};
 
 use crate::error::{Error, Result};
 use crate::text::counted;
@@ -139,7 +139,7 @@ impl Mlcsc {
         self.layers.iter().map(|layer| layer.filters.val()).collect()
     }
 
-    /// The filters of the effective dictionary D^(i), with `depth` = i in 1..=L: what one coefficient of γ_i paints into the
+    /// The filters of the effective dictionary D^(i), with `depth` = i in 1..=L: what one coefficient of γ_i synthesises in the
     /// signal, borders aside.
     ///
     /// They are the filters of D_i sent through D_{i−1} … D_1 as if each were a code.
@@ -192,7 +192,7 @@ impl Mlcsc {
     ///
     /// # Errors
     /// Signals that the model cannot take; a way of application that this geometry does not admit.
-    pub fn operator(&self, signal: SignalShape, application: Application) -> Result<Operator> {
+    pub fn operator(&self, signal: SignalShape, application: OperatorForm) -> Result<Operator> {
         Operator::new(self, self.config.geometry_on(signal)?, application)
     }
 }
@@ -205,12 +205,12 @@ pub(crate) fn leaf<const D: usize>(values: Tensor<D>) -> Tensor<D> {
     }
 }
 
-/// Filters divided by the norms of the atoms that they paint; those that paint nothing stay as they are.
+/// Filters divided by the norms of the atoms that they make; those that make nothing stay as they are.
 ///
 /// # Shapes
-/// - filters: `[m, channels, kernel height, kernel width]`; painted: `[m, …]`, for filters of the first layer themselves.
-pub(crate) fn unit_norm(filters: Tensor<4>, painted: Tensor<4>) -> Tensor<4> {
-    let norms = painted.square().sum_dims(&[1, 2, 3]).sqrt();
+/// - filters: `[m, channels, kernel height, kernel width]`; synthesized: `[m, …]`, for filters of the first layer themselves.
+pub(crate) fn unit_norm(filters: Tensor<4>, synthesized: Tensor<4>) -> Tensor<4> {
+    let norms = synthesized.square().sum_dims(&[1, 2, 3]).sqrt();
     let nothing = norms.clone().equal_scalar(0.0);
     filters / norms.mask_fill(nothing, 1.0)
 }

@@ -101,8 +101,8 @@ fn on_support<B: DictionaryOps>(
     for _ in 0..STEPS {
         let there = B::float_reshape(direction.clone(), shape.clone());
         let made = B::dictionary_synthesis(there, filters.clone(), layer.clone());
-        let painted = B::float_reshape(made.clone(), Shape::new([shape[0], layer.signal.len()]));
-        let curvature = energy(&painted);
+        let synthesized = B::float_reshape(made.clone(), Shape::new([shape[0], layer.signal.len()]));
+        let curvature = energy(&synthesized);
         let effect = flat(B::float_mul(B::dictionary_analysis(made, filters.clone(), layer.clone()), support.clone()));
         let length = ratio(left.clone(), curvature);
         solution = B::float_add(solution, B::float_mul(direction.clone(), length.clone()));

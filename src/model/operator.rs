@@ -17,7 +17,7 @@ use std::sync::OnceLock;
 /// A way to apply D^(L).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Application {
+pub enum OperatorForm {
     /// Whichever costs least on the geometry at hand; see [`Costs`].
     #[default]
     Auto,
@@ -31,7 +31,7 @@ pub enum Application {
     Gram,
 }
 
-impl Application {
+impl OperatorForm {
     /// Every way, with the name that flags and files use.
     pub const ALL: [(Self, &'static str); 5] = [
         (Self::Auto, "auto"),
@@ -42,14 +42,14 @@ impl Application {
     ];
 }
 
-impl fmt::Display for Application {
+impl fmt::Display for OperatorForm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (_, name) = Self::ALL.iter().find(|(way, _)| way == self).expect("every way has a name");
         f.pad(name)
     }
 }
 
-impl std::str::FromStr for Application {
+impl std::str::FromStr for OperatorForm {
     type Err = String;
 
     fn from_str(text: &str) -> std::result::Result<Self, String> {
@@ -65,7 +65,7 @@ impl std::str::FromStr for Application {
 /// On two cores the convolutions reach a third to a half of what matrix products do; `cargo bench --bench convolution` measures.
 const CONVOLUTION_PENALTY: u64 = 3;
 
-/// Largest dense matrix that [`Application::Auto`] builds (2²⁶ values: 256 MiB).
+/// Largest dense matrix that [`OperatorForm::Auto`] builds (2²⁶ values: 256 MiB).
 const MAX_AUTO_MATRIX: usize = 1 << 26;
 
 /// Multiplications of one pursuit iteration (one synthesis and one analysis) for one signal, for every way that the geometry
@@ -99,34 +99,34 @@ impl Costs {
     }
 
     /// Multiplications of one way; `None` where it is not possible.
-    pub fn of(&self, application: Application) -> Option<u64> {
+    pub fn of(&self, application: OperatorForm) -> Option<u64> {
         match application {
-            Application::Auto => None,
-            Application::Cascade => Some(self.cascade),
-            Application::Filters => self.filters,
-            Application::Matrix => self.matrix,
-            Application::Gram => self.gram,
+            OperatorForm::Auto => None,
+            OperatorForm::Cascade => Some(self.cascade),
+            OperatorForm::Filters => self.filters,
+            OperatorForm::Matrix => self.matrix,
+            OperatorForm::Gram => self.gram,
         }
     }
 }
 
 /// The cheapest way on a geometry: fewest multiplications, those inside convolutions weighted by what they cost more, dense
 /// matrices only up to 2²⁶ values.
-pub fn cheapest(geometry: &Geometry) -> Application {
+pub fn cheapest(geometry: &Geometry) -> OperatorForm {
     let costs = Costs::new(geometry);
     let convolution =
         |layer: &LayerGeometry| 2 * layer.multiplications() * if layer.is_matrix() { 1 } else { CONVOLUTION_PENALTY };
     let (code, signal) = (geometry.code().len(), geometry.signal().len());
     let fits = |rows: usize, columns: usize| rows.saturating_mul(columns) <= MAX_AUTO_MATRIX;
     let candidates = [
-        (Application::Gram, costs.gram.filter(|_| fits(code, code) && fits(code, signal))),
-        (Application::Matrix, costs.matrix.filter(|_| fits(code, signal))),
-        (Application::Filters, geometry.effective_layer().as_ref().map(convolution)),
-        (Application::Cascade, Some(geometry.layers().iter().map(convolution).sum())),
+        (OperatorForm::Gram, costs.gram.filter(|_| fits(code, code) && fits(code, signal))),
+        (OperatorForm::Matrix, costs.matrix.filter(|_| fits(code, signal))),
+        (OperatorForm::Filters, geometry.effective_layer().as_ref().map(convolution)),
+        (OperatorForm::Cascade, Some(geometry.layers().iter().map(convolution).sum())),
     ];
     let cheapest =
         candidates.into_iter().filter_map(|(way, cost)| cost.map(|cost| (way, cost))).min_by_key(|&(_, cost)| cost);
-    cheapest.map_or(Application::Cascade, |(way, _)| way)
+    cheapest.map_or(OperatorForm::Cascade, |(way, _)| way)
 }
 
 /// D^(L) of a model on signals of one shape.
@@ -136,7 +136,7 @@ pub fn cheapest(geometry: &Geometry) -> Application {
 #[derive(Debug)]
 pub struct Operator {
     geometry: Geometry,
-    application: Application,
+    application: OperatorForm,
     filters: Vec<Tensor<4>>,
     strides: Vec<[usize; 2]>,
     effective: OnceLock<Tensor<4>>,
@@ -163,7 +163,7 @@ struct DenseMatrix {
 }
 
 impl Operator {
-    pub(super) fn new(model: &Mlcsc, geometry: Geometry, application: Application) -> Result<Self> {
+    pub(super) fn new(model: &Mlcsc, geometry: Geometry, application: OperatorForm) -> Result<Self> {
         Self::from_filters(model.filters(), model.strides(), geometry, application)
     }
 
@@ -172,12 +172,12 @@ impl Operator {
         filters: Vec<Tensor<4>>,
         strides: Vec<[usize; 2]>,
         geometry: Geometry,
-        application: Application,
+        application: OperatorForm,
     ) -> Result<Self> {
-        let application = if application == Application::Auto { cheapest(&geometry) } else { application };
+        let application = if application == OperatorForm::Auto { cheapest(&geometry) } else { application };
         if Costs::new(&geometry).of(application).is_none() {
             let expected = match application {
-                Application::Filters => "a way that allows padding in a layer after the first (cascade, matrix, gram)",
+                OperatorForm::Filters => "a way that allows padding in a layer after the first (cascade, matrix, gram)",
                 _ => "a way that needs no dense matrix of more than 2^30 values (cascade, filters)",
             };
             return Err(Error::parameter("application", application, expected));
@@ -189,7 +189,7 @@ impl Operator {
         filters: Vec<Tensor<4>>,
         strides: Vec<[usize; 2]>,
         geometry: Geometry,
-        application: Application,
+        application: OperatorForm,
     ) -> Self {
         Self {
             geometry,
@@ -213,8 +213,8 @@ impl Operator {
         &self.geometry
     }
 
-    /// The way in which D^(L) is applied; never [`Application::Auto`].
-    pub fn application(&self) -> Application {
+    /// The way in which D^(L) is applied; never [`OperatorForm::Auto`].
+    pub fn application(&self) -> OperatorForm {
         self.application
     }
 
@@ -328,7 +328,7 @@ impl Operator {
         if places.is_empty() {
             return Tensor::zeros([0, self.signal().len()], &device);
         }
-        if matches!(self.application, Application::Matrix | Application::Gram) {
+        if matches!(self.application, OperatorForm::Matrix | OperatorForm::Gram) {
             let places: Vec<i32> = places.iter().map(|&place| place as i32).collect();
             return self.atoms().select(0, Tensor::<1, Int>::from_data(places.as_slice(), &device));
         }
@@ -337,7 +337,7 @@ impl Operator {
             let filters = self.host_filters.get_or_init(|| to_host(self.effective_filters()));
             let mut columns = vec![0.0f32; places.len() * layer.signal.len()];
             for (column, &place) in columns.chunks_exact_mut(layer.signal.len()).zip(places) {
-                paint(filters, &layer, place, column);
+                synthesize(filters, &layer, place, column);
             }
             return Tensor::from_data(TensorData::new(columns, [places.len(), layer.signal.len()]), &device);
         }
@@ -360,7 +360,7 @@ impl Operator {
     pub fn atom_energies(&self, mask: Option<Tensor<2>>) -> Tensor<2> {
         let mask = mask.unwrap_or_else(|| Tensor::ones([1, self.signal().len()], &self.device()));
         match (self.application, self.geometry.effective_layer()) {
-            (Application::Matrix | Application::Gram, _) => product(mask, self.atoms().square().transpose()),
+            (OperatorForm::Matrix | OperatorForm::Gram, _) => product(mask, self.atoms().square().transpose()),
             (_, Some(layer)) => {
                 let squares = self.effective_filters().square();
                 self.flat(dictionary::analyze(self.signal_shaped(mask), squares, &layer))
@@ -387,7 +387,7 @@ impl Operator {
     /// - codes: `[n, code values]`; out: `[n, signal values]`.
     pub fn synthesize_rows(&self, codes: Tensor<2>) -> Tensor<2> {
         match self.application {
-            Application::Matrix | Application::Gram => product(codes, self.dense().atoms.clone()),
+            OperatorForm::Matrix | OperatorForm::Gram => product(codes, self.dense().atoms.clone()),
             _ => self.flat(self.synthesize(self.code_shaped(codes))),
         }
     }
@@ -398,7 +398,7 @@ impl Operator {
     /// - signals: `[n, signal values]`; out: `[n, code values]`.
     pub fn analyze_rows(&self, signals: Tensor<2>) -> Tensor<2> {
         match self.application {
-            Application::Matrix | Application::Gram => product(signals, self.dense().transposed.clone()),
+            OperatorForm::Matrix | OperatorForm::Gram => product(signals, self.dense().transposed.clone()),
             _ => self.flat(self.analyze(self.signal_shaped(signals))),
         }
     }
@@ -410,7 +410,7 @@ impl Operator {
     pub fn gram_rows(&self, codes: Tensor<2>) -> Tensor<2> {
         match self.application {
             // The Gram matrix is symmetric: no transposed copy is needed.
-            Application::Gram => product(codes, self.gram()),
+            OperatorForm::Gram => product(codes, self.gram()),
             _ => self.analyze_rows(self.synthesize_rows(codes)),
         }
     }
@@ -421,8 +421,10 @@ impl Operator {
     /// - codes: `[n, m_L, h_L, w_L]`; out: `[n, channels, height, width]`.
     pub fn synthesize(&self, codes: Tensor<4>) -> Tensor<4> {
         match (self.application, self.geometry.effective_layer()) {
-            (Application::Matrix | Application::Gram, _) => self.signal_shaped(self.synthesize_rows(self.flat(codes))),
-            (Application::Filters, Some(layer)) => dictionary::synthesize(codes, self.effective_filters(), &layer),
+            (OperatorForm::Matrix | OperatorForm::Gram, _) => {
+                self.signal_shaped(self.synthesize_rows(self.flat(codes)))
+            }
+            (OperatorForm::Filters, Some(layer)) => dictionary::synthesize(codes, self.effective_filters(), &layer),
             _ => self.through_layers(codes),
         }
     }
@@ -433,8 +435,8 @@ impl Operator {
     /// - signals: `[n, channels, height, width]`; out: `[n, m_L, h_L, w_L]`.
     pub fn analyze(&self, signals: Tensor<4>) -> Tensor<4> {
         match (self.application, self.geometry.effective_layer()) {
-            (Application::Matrix | Application::Gram, _) => self.code_shaped(self.analyze_rows(self.flat(signals))),
-            (Application::Filters, Some(layer)) => dictionary::analyze(signals, self.effective_filters(), &layer),
+            (OperatorForm::Matrix | OperatorForm::Gram, _) => self.code_shaped(self.analyze_rows(self.flat(signals))),
+            (OperatorForm::Filters, Some(layer)) => dictionary::analyze(signals, self.effective_filters(), &layer),
             _ => self
                 .filters
                 .iter()
@@ -536,7 +538,7 @@ impl Operator {
 }
 
 /// Writes the atom of code value `place` into a signal of zeros.
-fn paint(filters: &[f32], layer: &LayerGeometry, place: usize, signal: &mut [f32]) {
+fn synthesize(filters: &[f32], layer: &LayerGeometry, place: usize, signal: &mut [f32]) {
     let SignalShape { channels, height, width } = layer.signal;
     let [rows, columns] = layer.kernel;
     let positions = layer.code.height * layer.code.width;

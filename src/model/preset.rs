@@ -43,7 +43,7 @@ impl Preset {
     /// The preset of that name.
     ///
     /// # Errors
-    /// A name that is none.
+    /// An unknown name.
     pub fn named(name: &str) -> Result<Self> {
         Self::ALL.iter().find(|(_, known)| *known == name).map(|(preset, _)| *preset).ok_or_else(|| {
             let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();

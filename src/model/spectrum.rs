@@ -14,7 +14,7 @@
 
 use super::Operator;
 use super::geometry::MAX_TENSOR_LEN;
-use super::operator::Application;
+use super::operator::OperatorForm;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 use std::f64::consts::PI;
@@ -44,7 +44,7 @@ const MAX_SMALL_MATRIX: usize = 1 << 20;
 /// a factor of 28 for 24 atoms as large as the signal), so that there the matrix is used whatever the way of application. With padding inside the cascade the product of the layers' bounds is used, which may be looser.
 pub fn squared_norm_bound(operator: &Operator) -> f64 {
     let (code, signal) = (operator.code(), operator.signal());
-    if matches!(operator.application(), Application::Matrix | Application::Gram)
+    if matches!(operator.application(), OperatorForm::Matrix | OperatorForm::Gram)
         || code.len().saturating_mul(signal.len())
             <= if code.is_single_position() { MAX_TENSOR_LEN } else { MAX_SMALL_MATRIX }
     {
@@ -67,7 +67,7 @@ fn of_matrix(operator: &Operator) -> f64 {
     let atoms = operator.atoms().detach();
     let [code, signal] = atoms.dims();
     let gram = match (operator.application(), code <= signal) {
-        (Application::Gram, true) => operator.gram().detach(),
+        (OperatorForm::Gram, true) => operator.gram().detach(),
         (_, true) => atoms.clone().matmul(atoms.transpose()),
         (_, false) => atoms.clone().transpose().matmul(atoms),
     };

@@ -7,7 +7,7 @@ use crate::model::correlation::{CorrelationTable, inner_products};
 use crate::model::geometry::{LayerGeometry, SignalShape};
 use crate::model::simd::{subtract_rows, vectorised};
 use crate::model::sparse::HostFilters;
-use crate::model::{Application, Operator};
+use crate::model::{Operator, OperatorForm};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -38,7 +38,7 @@ pub(super) struct Columns<'a> {
 }
 
 enum Form<'a> {
-    /// Atoms (row j: effective atom j) and Gram matrix in full; the operator's own where there are neither weights nor masks, for to copy
+    /// Atoms (row j: effective atom j) and Gram matrix in full; the operator's own where there are neither weights nor masks, because copying
     /// them takes longer than to code a signal.
     Dense { atoms: Cow<'a, [f32]>, gram: Cow<'a, [f32]> },
     /// A convolution that crops nothing: filters and what they have in common at every shift.
@@ -75,8 +75,8 @@ pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
     let len = operator.code().len();
     match (operator.application(), shift_invariant(operator).filter(|_| plain)) {
         (_, Some(layer)) => len <= MAX_CODE && inner_products(&layer) <= MAX_INNER_PRODUCTS,
-        (Application::Gram, _) => len.saturating_mul(len) <= MAX_INNER_PRODUCTS,
-        (Application::Matrix, _) => len <= MAX_DENSE_CODE,
+        (OperatorForm::Gram, _) => len.saturating_mul(len) <= MAX_INNER_PRODUCTS,
+        (OperatorForm::Matrix, _) => len <= MAX_DENSE_CODE,
         _ => false,
     }
 }
@@ -95,7 +95,7 @@ pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
     // Products that round a signal's correlations in the same way whatever the batch.
     let (block, tile) = match operator.application() {
         // A GPU chooses its kernel by the shape: there every product has one shape.
-        Application::Matrix | Application::Gram => (BLOCK, if on_host { TILE } else { BLOCK }),
+        OperatorForm::Matrix | OperatorForm::Gram => (BLOCK, if on_host { TILE } else { BLOCK }),
         _ => (1, 1),
     };
     let mut correlations = vec![0.0; count * code_len];
@@ -437,7 +437,7 @@ mod tests {
             let filters = Tensor::random([atoms, 1, side, side], Distribution::Normal(0.0, 1.0), &device);
             let config = ModelConfig::new(signal, vec![LayerShape::new(atoms, side, 1)]);
             let operator = Mlcsc::from_filters(config, vec![filters]).unwrap();
-            let operator = operator.operator(signal, Application::Gram).unwrap();
+            let operator = operator.operator(signal, OperatorForm::Gram).unwrap();
             let (count, len) = (150, signal.len());
             let signals = Tensor::<2>::random([count, len], Distribution::Normal(0.0, 1.0), &device);
             let together = correlate(&operator, signals.clone());

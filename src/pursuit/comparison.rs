@@ -126,7 +126,7 @@ pub trait Batches {
     /// An interruption.
     fn advance(&self, count: usize) -> Result<()>;
 
-    /// Who is told how far a batch has come, and may end it. Default: nobody.
+    /// Callbacks that are told how far a batch has come, and may end it. Default: none.
     fn observer(&self) -> Option<&dyn Observer> {
         None
     }

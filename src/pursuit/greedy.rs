@@ -105,7 +105,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
                 reports.extend(of_part);
                 continue;
             }
-            let mut growth = Growth::new(&part)?;
+            let mut growth = GreedySelection::new(&part)?;
             let stops = growth.grow_to(self.config.nonzeros, level)?;
             let of_part = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop));
             reports.extend(of_part.collect::<Vec<_>>());
@@ -130,7 +130,7 @@ impl OrthogonalMatchingPursuit {
             return Ok(None);
         }
         let (positions, beyond) = (parts.positions(), parts.energies_beyond(problem));
-        let mut growth = Growth::new(&parts.problem)?;
+        let mut growth = GreedySelection::new(&parts.problem)?;
         let stops = growth.grow_together(positions, &beyond, self.config.nonzeros, level)?;
         let of_windows: Vec<SignalReport> =
             (0..parts.problem.count()).into_par_iter().map(|row| growth.report(row, stops[row / positions])).collect();
@@ -173,9 +173,9 @@ const TINY_RESIDUAL: f64 = 1e-6;
 const NEGLIGIBLE_SCORE: f32 = 1e-6;
 
 /// A batch of signals that are approximated by ever more atoms.
-pub(super) struct Growth<'a> {
+pub(super) struct GreedySelection<'a> {
     operator: &'a Operator,
-    means: Means<'a>,
+    means: Correlations<'a>,
     /// One signal after the other, missing samples being zero.
     signals: Vec<f32>,
     /// 1/‖atom‖, or 0 for atoms that are zero: for all signals alike, or, where there is a mask, for each.
@@ -185,7 +185,7 @@ pub(super) struct Growth<'a> {
 }
 
 /// How correlations with residuals and among atoms are found.
-enum Means<'a> {
+enum Correlations<'a> {
     /// From the atoms' inner products, signal by signal.
     InnerProducts {
         columns: Box<Columns<'a>>,
@@ -215,21 +215,21 @@ pub(super) struct Approximation {
     picked: Vec<Vec<(u32, f32)>>,
 }
 
-impl<'a> Growth<'a> {
+impl<'a> GreedySelection<'a> {
     /// # Errors
     /// As [`Columns::new`].
     pub(super) fn new(problem: &Problem<'a>) -> Result<Self> {
         let operator = problem.operator();
         let signals = to_host(problem.signals());
-        let (means, energies): (Means<'a>, Vec<f32>) =
+        let (means, energies): (Correlations<'a>, Vec<f32>) =
             if !problem.has_separate_masks() && columns::suits(operator, problem.is_plain()) {
                 let correlations = columns::correlate(operator, problem.signals());
                 let columns = Box::new(Columns::new(operator, problem.shared_mask(), None)?);
                 let energies = columns.energies().collect();
-                (Means::InnerProducts { columns, correlations }, energies)
+                (Correlations::InnerProducts { columns, correlations }, energies)
             } else {
                 let energies = to_host(operator.atom_energies(problem.mask()));
-                (Means::Analysis { mask: problem.mask().map(to_host) }, energies)
+                (Correlations::Analysis { mask: problem.mask().map(to_host) }, energies)
             };
         let inverse = |energy: f32| if energy > 0.0 { energy.sqrt().recip() } else { 0.0 };
         let inverse_norms = energies.into_iter().map(inverse).collect();
@@ -247,7 +247,7 @@ impl<'a> Growth<'a> {
             true => Some(StopReason::Residual),
             false => (state.support.len() >= nonzeros).then_some(StopReason::Nonzeros),
         };
-        if let Means::InnerProducts { columns, correlations } = &self.means {
+        if let Correlations::InnerProducts { columns, correlations } = &self.means {
             // Signal by signal, so that what one needs stays in the cache.
             let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
             let work = &self.work;
@@ -311,7 +311,7 @@ impl<'a> Growth<'a> {
         nonzeros: usize,
         level: f64,
     ) -> Result<Vec<StopReason>> {
-        let Means::InnerProducts { columns, correlations } = &self.means else {
+        let Correlations::InnerProducts { columns, correlations } = &self.means else {
             unreachable!("windows grow together where inner products are at hand");
         };
         let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
@@ -344,7 +344,7 @@ impl<'a> Growth<'a> {
         let (norms, signals) = (&self.inverse_norms, &self.signals);
         let mut chosen: Vec<&mut Approximation> = select(&mut self.approximations, rows);
         match &self.means {
-            Means::InnerProducts { columns, correlations } => {
+            Correlations::InnerProducts { columns, correlations } => {
                 let left = chosen.par_iter_mut().zip(rows).map_init(Vec::new, |scratch, (state, &row)| {
                     let correlations = &correlations[row * code_len..][..code_len];
                     let signal = &signals[row * signal_len..][..signal_len];
@@ -353,7 +353,7 @@ impl<'a> Growth<'a> {
                 let left: Vec<bool> = left.collect();
                 Ok(rows.iter().zip(left).filter(|(_, left)| !left).map(|(&row, _)| row).collect())
             }
-            Means::Analysis { mask } => {
+            Correlations::Analysis { mask } => {
                 let residuals: Vec<f32> = chosen.iter().flat_map(|state| state.residual.iter().copied()).collect();
                 let residuals =
                     Tensor::from_data(TensorData::new(residuals, [rows.len(), signal_len]), &self.operator.device());
@@ -390,14 +390,14 @@ impl<'a> Growth<'a> {
     pub(super) fn report(&self, row: usize, stop: StopReason) -> SignalReport {
         let state = &self.approximations[row];
         let residual_energy = match &self.means {
-            Means::InnerProducts { columns, .. } => {
+            Correlations::InnerProducts { columns, .. } => {
                 let signal = &self.signals[row * columns.signal_len()..][..columns.signal_len()];
                 vectorised(
                     #[inline(always)]
                     || energy(&state.residual_by(columns, signal)),
                 )
             }
-            Means::Analysis { .. } => state.residual_energy,
+            Correlations::Analysis { .. } => state.residual_energy,
         };
         let data_term = (0.5 * residual_energy) as f32;
         SignalReport {
@@ -510,7 +510,7 @@ fn select<'a, T>(items: &'a mut [T], rows: &[usize]) -> Vec<&'a mut T> {
 }
 
 impl Approximation {
-    fn new(signal: &[f32], means: &Means) -> Self {
+    fn new(signal: &[f32], means: &Correlations) -> Self {
         let energy = energy(signal);
         Self {
             energy,
@@ -522,8 +522,8 @@ impl Approximation {
             factor: Vec::new(),
             projected: Vec::new(),
             residual: match means {
-                Means::InnerProducts { .. } => Vec::new(),
-                Means::Analysis { .. } => signal.to_vec(),
+                Correlations::InnerProducts { .. } => Vec::new(),
+                Correlations::Analysis { .. } => signal.to_vec(),
             },
             picked: Vec::new(),
         }

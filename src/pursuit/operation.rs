@@ -1,7 +1,7 @@
 //! What an unrolled pursuit does between two products with the dictionary, as operations of their own on burn's backends.
 //!
 //! Written as tensor operations, the step, the threshold and the momentum pass over memory a dozen times, each time into new
-//! memory. On Flex each of them is one pass, into the memory of an operand that nobody needs any more. Every other backend
+//! memory. On Flex each of them is one pass, into the memory of an operand that is not needed any more. Every other backend
 //! composes them of its own operations. Their derivatives are those of the composition: zero where a code is zero.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
@@ -178,7 +178,7 @@ mod flex {
         tensor.to_contiguous()
     }
 
-    /// Changes a tensor row by row (of `columns` values), in its own memory where nobody else holds it. `change` is told the first
+    /// Changes a tensor row by row (of `columns` values), in its own memory where that is not shared. `change` is told the first
     /// value's place.
     fn by_rows(tensor: FlexTensor, columns: usize, change: impl Fn(usize, &mut [f32]) + Sync) -> FlexTensor {
         let dims = tensor.layout().shape().clone();
@@ -354,7 +354,7 @@ mod tests {
             let factors = matrix(rows, 1);
             let expected = point.clone() + (point.clone() - explained.clone()) * factors.clone();
             equal(extrapolation(point.clone(), explained.clone(), factors.clone()), expected.clone());
-            // Operands that are views, and one that is nobody else's.
+            // Operands that are views, and one that is not shared.
             let view = Tensor::cat(vec![explained.clone(), explained.clone()], 0).slice([rows..2 * rows, 0..columns]);
             equal(extrapolation(point, view, factors), expected);
         }

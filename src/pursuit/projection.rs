@@ -6,7 +6,7 @@
 //! exceeded; [`ConvexProjection`] takes basis pursuit's γ_L.
 
 use super::greedy::{
-    Growth, check_nonzeros, check_residual, codes_of, least_squares, refuse_penalties, support_columns,
+    GreedySelection, check_nonzeros, check_residual, codes_of, least_squares, refuse_penalties, support_columns,
 };
 use super::layered::data_terms;
 use super::{
@@ -186,7 +186,7 @@ impl GreedyProjection {
             }
             None => operator.code().len().min(operator.signal().len()),
         };
-        let mut growth = Growth::new(problem)?;
+        let mut growth = GreedySelection::new(problem)?;
         let mut found: Vec<Admissible> = (0..problem.count())
             .map(|row| Admissible {
                 support: Vec::new(),

@@ -14,7 +14,7 @@ use super::{
     masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
-use crate::model::{Application, Operator, leaf};
+use crate::model::{Operator, OperatorForm, leaf};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
@@ -225,7 +225,7 @@ impl ProximalGradient {
         }
         let mut explained = match (&state.mask, analysis) {
             _ if iteration == 0 && state.from_zero => state.point.zeros_like(),
-            (None, None) if operator.application() == Application::Gram => operator.gram_rows(state.point.clone()),
+            (None, None) if operator.application() == OperatorForm::Gram => operator.gram_rows(state.point.clone()),
             (mask, analysis) => {
                 let made = masked(operator.synthesize_rows(state.point.clone()), mask);
                 work.check()?;

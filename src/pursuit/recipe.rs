@@ -2,7 +2,7 @@
 
 use super::{Algorithm, Lambda, Problem, Pursued, Pursuit, PursuitConfig, by_name};
 use crate::error::{Error, Result};
-use crate::model::{Application, Operator};
+use crate::model::{Operator, OperatorForm};
 use burn::tensor::Tensor;
 use serde::{Serialize, Serializer};
 use std::fmt;
@@ -148,7 +148,7 @@ impl Recipe {
         if let Some(algorithm) = algorithm {
             let resolved = algorithm.resolved(operator);
             let operator = operator.window().unwrap_or(operator);
-            if operator.application() == Application::Gram {
+            if operator.application() == OperatorForm::Gram {
                 operator.gram();
             }
             if matches!(resolved, Algorithm::Ista | Algorithm::Fista) {

@@ -237,7 +237,7 @@ impl Columns {
         let error = accumulated(len + 2);
         let products = Products { parts: &parts, len, same };
         // A sum of products is off by no more than its share of the columns' lengths.
-        // A column that may be zero is nobody's copy: nothing is known of its direction.
+        // A column that may be zero is no copy: nothing is known of its direction.
         let is_copy = |row: usize, column: usize| first.columns[row].least > 0.0 && second.columns[column].least > 0.0;
         let coherence =
             |row: usize, column: usize, inner| first.columns[row].coherence(&second.columns[column], inner, error);

@@ -7,7 +7,7 @@ use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::{Device, Tensor};
 use common::{devices, host, metrics, on_every_device, tensor};
 use mlcsc::autoencoder::diagnostics::diagnose;
-use mlcsc::autoencoder::{Autoencoder, EncoderWeights, SparseAutoencoder, Trainable, TrainingBatch, UnrolledPursuit};
+use mlcsc::autoencoder::{Autoencoder, EncoderWeights, Trainable, TrainingBatch, UnrolledPursuit};
 use mlcsc::baselines::{
     ConvolutionalWinnerTakeAllConfig, KSparseConfig, PrincipalComponentsConfig, Rival, RivalConfig,
     StackedDenoisingConfig, TiedLayer, TopKConfig, WinnerTakeAllConfig, WinnerTakeAllLayerConfig,
@@ -18,7 +18,7 @@ use mlcsc::learn::config::{InitializationConfig, Schedule, UnrolledUpdateConfig,
 use mlcsc::learn::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
 use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
-use mlcsc::learn::{Learner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use mlcsc::{Error, Result};
@@ -88,7 +88,7 @@ impl Stop {
 impl Observer for &Stop {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, learner: &Learner) -> Result<()> {
+    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
         if let Record::Step { step, .. } = record {
             assert_eq!(*step, learner.steps_done());
             self.count();
@@ -190,9 +190,9 @@ fn dictionaries_keep_to_the_rules_while_the_loss_falls() {
         let atoms = values.chunks_exact(values.len() / atoms);
         atoms.map(|atom| atom.iter().map(|value| value * value).sum::<f32>().sqrt()).collect()
     };
-    let painted = host(model.effective_filters(3));
-    let norms = [norms(&filters[0], 6), norms(&filters[1], 8), norms(&painted, 24)].concat();
-    // So short an initialisation leaves an atom or two at zero, and what paints nothing has no gradient.
+    let synthesized = host(model.effective_filters(3));
+    let norms = [norms(&filters[0], 6), norms(&filters[1], 8), norms(&synthesized, 24)].concat();
+    // So short an initialisation leaves an atom or two at zero, and what synthesises nothing has no gradient.
     assert!(norms.iter().all(|norm| (norm - 1.0).abs() < 1e-4 || *norm == 0.0), "{norms:?}");
     assert!(norms.iter().filter(|norm| **norm == 0.0).count() <= 2, "{norms:?}");
     for (filters, atoms, most) in [(&filters[1], 8, 27), (&filters[2], 24, 57)] {
@@ -233,7 +233,7 @@ fn methods_follow_on_each_other() {
         println!("{name}: {} then {}", objective(&before), objective(&after));
         let exact = |folder: &Path| -> f64 {
             let (model, _) = Mlcsc::load(&folder.join("model.safetensors"), &device()).unwrap();
-            let learner = Learner::from_model(&online, &model, &*data.train, &device()).unwrap();
+            let learner = DictionaryLearner::from_model(&online, &model, &*data.train, &device()).unwrap();
             learner.evaluate(&*data.test, |_| true).unwrap().unwrap().objective
         };
         // What was learned is not lost: exact codes are 20% better after the online rule, 0.4% after training end to end.
@@ -341,8 +341,8 @@ fn every_rival_learns_and_resumes() {
         let codes = [&network, &again].map(|rival| host(rival.encode(signals.clone()).unwrap()));
         assert_eq!(codes[0], codes[1]);
         assert_eq!(network.encode(signals.clone()).unwrap().dims(), network.code().batched(2));
-        let painted = network.decode(network.encode(signals).unwrap()).unwrap();
-        assert_eq!(painted.dims(), [2, 1, 12, 12]);
+        let synthesized = network.decode(network.encode(signals).unwrap()).unwrap();
+        assert_eq!(synthesized.dims(), [2, 1, 12, 12]);
         assert!(network.encode(Tensor::zeros([1, 1, 11, 12], &device())).is_err());
         assert!(network.decode(Tensor::zeros([1, 1, 11, 12], &device())).is_err());
         assert!(Mlcsc::load(&whole.join("model.safetensors"), &device()).is_err());
@@ -477,11 +477,11 @@ fn winning_layers_take_turns() {
     let [stacked, expected] = [network.training(&batch(&device, 50)), alone.training(&inputs)].map(Result::unwrap);
     assert_eq!(host(stacked.loss), host(expected.loss));
     assert_eq!(host(stacked.coded.codes), host(expected.coded.codes));
-    // What it paints goes through the layer below, rectified.
-    let painted = relu(expected.coded.reconstruction.flatten(1, 3));
+    // What it synthesises goes through the layer below, rectified.
+    let synthesized = relu(expected.coded.reconstruction.flatten(1, 3));
     let first = &network.layers[0];
-    let painted = painted.matmul(first.weight.val().transpose()) + first.decoder_bias.val().unsqueeze();
-    assert_eq!(host(stacked.coded.reconstruction), host(painted));
+    let synthesized = synthesized.matmul(first.weight.val().transpose()) + first.decoder_bias.val().unsqueeze();
+    assert_eq!(host(stacked.coded.reconstruction), host(synthesized));
     let codes = network.encode(signals.clone()).unwrap();
     assert_eq!(host(codes.clone()), host(alone.encode(inputs.signals).unwrap()));
     let each = network.representations(signals.clone()).unwrap();

@@ -8,7 +8,7 @@ use mlcsc::data::{self, DataConfig, Dataset, Source};
 use mlcsc::export::arrays::write_npy;
 use mlcsc::learn::config::{AtomNorm, GradientUpdateConfig, PursuitUpdateConfig, Schedule, UpdateRule};
 use mlcsc::learn::run::{read_config, read_config_file};
-use mlcsc::learn::{Learner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use mlcsc::{Error, Result};
@@ -58,7 +58,7 @@ impl Observer for &Watcher {
         assert!(layer >= 1 && (0.0..=1.0).contains(&part));
     }
 
-    fn record(&mut self, record: &Record, _: &Learner) -> Result<()> {
+    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
         self.records.borrow_mut().push(record.clone());
         let steps = self.records.borrow().iter().filter(|record| matches!(record, Record::Step { .. })).count();
         if self.steps == Some(steps) {
@@ -107,8 +107,8 @@ fn bits(model: &Mlcsc) -> Vec<Vec<u32>> {
 }
 
 /// A learner at the end of its run.
-fn learned(config: &TrainConfig, data: &Dataset) -> Learner {
-    let mut learner = Learner::start(config, &*data.train, &device(), |_, _| ()).unwrap();
+fn learned(config: &TrainConfig, data: &Dataset) -> DictionaryLearner {
+    let mut learner = DictionaryLearner::start(config, &*data.train, &device(), |_, _| ()).unwrap();
     (0..learner.steps()).for_each(|_| drop(learner.step(&*data.train).unwrap()));
     learner
 }
@@ -116,7 +116,7 @@ fn learned(config: &TrainConfig, data: &Dataset) -> Learner {
 /// The filters after some steps.
 fn learn(config: &TrainConfig, steps: usize) -> Vec<Vec<u32>> {
     let data = open(config);
-    let mut learner = Learner::start(config, &*data.train, &device(), |_, _| ()).unwrap();
+    let mut learner = DictionaryLearner::start(config, &*data.train, &device(), |_, _| ()).unwrap();
     (0..steps).for_each(|_| drop(learner.step(&*data.train).unwrap()));
     bits(&learner.model().unwrap())
 }
@@ -280,9 +280,10 @@ fn a_planted_cascade_is_matched() {
         config.learning.reseed_every = 20;
         config.learning.reseed_until = 0.7;
         let data = open(&config);
-        let objective = |learner: &Learner| learner.evaluate(&*data.test, |_| true).unwrap().unwrap().objective;
+        let objective =
+            |learner: &DictionaryLearner| learner.evaluate(&*data.test, |_| true).unwrap().unwrap().objective;
         let model = case.model(&device());
-        let planted = objective(&Learner::from_model(&config, &model, &*data.train, &device()).unwrap());
+        let planted = objective(&DictionaryLearner::from_model(&config, &model, &*data.train, &device()).unwrap());
         config.learning.zeros = Some(vec![zeros]);
         for (layer, atoms) in config.model.layers.iter_mut().zip(atoms_learned) {
             layer.atoms = atoms;
@@ -307,7 +308,7 @@ fn held_out_signals_are_explained_better_and_better() {
         config.learning.epochs = 8;
         config.learning.atom_norm = atom_norm;
         let data = open(&config);
-        let mut learner = Learner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
+        let mut learner = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
         let before = learner.evaluate(&*data.test, |_| true).unwrap().unwrap();
         (0..learner.steps()).for_each(|_| drop(learner.step(&*data.train).unwrap()));
         let after = learner.evaluate(&*data.test, |_| true).unwrap().unwrap();
@@ -341,8 +342,8 @@ fn zeros_are_reached_and_kept() {
             config.learning.zeros = Some(vec![0.8, 0.9]);
             config.learning.zeros_over = zeros_over;
             let data = open(&config);
-            let mut learner = Learner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
-            let check = |learner: &Learner| {
+            let mut learner = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
+            let check = |learner: &DictionaryLearner| {
                 let zeros = zeros(&learner.model().unwrap());
                 let said = learner.dictionaries(false).zeros;
                 for (index, wanted) in [0.8, 0.9].into_iter().enumerate() {
@@ -382,10 +383,10 @@ fn dead_atoms_are_replaced() {
         }
         config.learning.reseed_every = 3;
         let data = open(&config);
-        let model = Learner::start(&config, &*data.train, &device(), |_, _| ()).unwrap().model().unwrap();
+        let model = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| ()).unwrap().model().unwrap();
         let model = without_atoms(&model, 12);
-        let mut learner = Learner::from_model(&config, &model, &*data.train, &device()).unwrap();
-        let dead = |learner: &Learner| learner.evaluate(&*data.train, |_| true).unwrap().unwrap().dead_atoms;
+        let mut learner = DictionaryLearner::from_model(&config, &model, &*data.train, &device()).unwrap();
+        let dead = |learner: &DictionaryLearner| learner.evaluate(&*data.train, |_| true).unwrap().unwrap().dead_atoms;
         let before = dead(&learner);
         assert!(before >= 12, "{before}");
         (0..2).for_each(|_| drop(learner.step(&*data.train).unwrap()));
@@ -395,7 +396,7 @@ fn dead_atoms_are_replaced() {
         assert!(after <= 2, "{update:?}, depth {depth}: {after} of 24 are dead");
         // Not after the part of the run in which they are replaced.
         config.learning.reseed_until = 0.0;
-        let mut learner = Learner::from_model(&config, &model, &*data.train, &device()).unwrap();
+        let mut learner = DictionaryLearner::from_model(&config, &model, &*data.train, &device()).unwrap();
         (0..5).for_each(|_| drop(learner.step(&*data.train).unwrap()));
         assert!((0..12).all(|atom| learner.dead_atoms().contains(&atom)));
     }
@@ -436,8 +437,9 @@ fn other_geometries_learn_too() {
                 continue;
             }
             let data = open(&config);
-            let mut learner = Learner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
-            let objective = |learner: &Learner| learner.evaluate(&*data.test, |_| true).unwrap().unwrap().objective;
+            let mut learner = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
+            let objective =
+                |learner: &DictionaryLearner| learner.evaluate(&*data.test, |_| true).unwrap().unwrap().objective;
             let before = objective(&learner);
             (0..learner.steps()).for_each(|_| drop(learner.step(&*data.train).unwrap()));
             let after = objective(&learner);
@@ -730,7 +732,7 @@ fn batches_beyond_the_data() {
     config.learning.batch_size = usize::MAX;
     config.learning.initialization.steps = 1;
     let data = open(&config);
-    let mut learner = Learner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
+    let mut learner = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
     assert_eq!((learner.steps_per_epoch(), learner.step(&*data.train).unwrap().summary().signals), (1, 216));
     assert_eq!(learner.evaluate(&*data.test, |_| true).unwrap().unwrap().signals, 24);
 }

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use mlcsc::autoencoder::EncoderWeights;
 use mlcsc::data;
 use mlcsc::learn::config::{GradientMode, UnrolledUpdateConfig, UpdateRule};
-use mlcsc::learn::{Learner, Observer, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, Observer, Record, Run, TrainConfig};
 use mlcsc::model::Mlcsc;
 use mlcsc::{Result, device};
 
@@ -16,7 +16,7 @@ struct Silent;
 impl Observer for Silent {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, _: &Record, _: &Learner) -> Result<()> {
+    fn record(&mut self, _: &Record, _: &DictionaryLearner) -> Result<()> {
         Ok(())
     }
 

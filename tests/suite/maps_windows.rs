@@ -10,9 +10,9 @@ use mlcsc::Result;
 use mlcsc::data::{DataConfig, Dataset, Source};
 use mlcsc::export::arrays::write_npy;
 use mlcsc::learn::config::{Schedule, UpdateRule};
-use mlcsc::learn::{Learner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::geometry::{LayerGeometry, LayerShape, Pair, SignalShape};
-use mlcsc::model::{Application, ModelConfig, Operator};
+use mlcsc::model::{ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, CoordinateDescent, Lambda, LayeredBasisPursuitConfig,
     MultiLayerProximalGradientConfig, MultiLayerSplittingConfig, OrthogonalMatchingPursuitConfig, Problem,
@@ -37,7 +37,7 @@ fn cases() -> Vec<Case> {
 }
 
 fn operator(case: &Case, device: &Device) -> Operator {
-    case.model(device).operator(case.config.signal, Application::Auto).unwrap()
+    case.model(device).operator(case.config.signal, OperatorForm::Auto).unwrap()
 }
 
 /// The windows of signals, by plain loops: position by position, then channel, row, column.
@@ -163,7 +163,7 @@ fn coding_agrees_with_vectors() {
             let values = case.signals(count);
             let vectors = alone(&case, &layer);
             let model = vectors.model(device);
-            let vector_operator = model.operator(vectors.config.signal, Application::Auto).unwrap();
+            let vector_operator = model.operator(vectors.config.signal, OperatorForm::Auto).unwrap();
             let cut = cut(&layer, &values);
             let dims = vectors.config.signal.batched(count * positions);
             let config = BasisPursuitConfig { gap: 1e-5, ..Default::default() };
@@ -408,7 +408,7 @@ fn learning_agrees_with_vectors() {
         let one_window = alone(&case, &layer);
         let learn = |case: &Case, source: &Memory| -> (Vec<Vec<f32>>, f64) {
             let config = settings(&case.config, UpdateRule::Pursuit, 12 * positions);
-            let mut learner = Learner::from_model(&config, &case.model(device), source, device).unwrap();
+            let mut learner = DictionaryLearner::from_model(&config, &case.model(device), source, device).unwrap();
             assert_eq!(learner.steps_per_epoch(), 1);
             let mut objective = 0.0;
             for _ in 0..learner.steps() {
@@ -437,7 +437,7 @@ fn batches_are_counted_in_windows() {
     let maps = planted(&case, 12, device);
     let steps = |update, batch_size| {
         let config = settings(&case.config, update, batch_size);
-        Learner::start(&config, &maps, device, |_, _| ()).unwrap().steps_per_epoch()
+        DictionaryLearner::start(&config, &maps, device, |_, _| ()).unwrap().steps_per_epoch()
     };
     // 35 positions.
     for (batch_size, expected) in [(1, 12), (35, 12), (69, 12), (70, 6), (256, 2), (420, 1), (10_000, 1)] {
@@ -465,7 +465,7 @@ impl Observer for Stop<'_> {
         self.stopped.set(self.seen > self.after);
     }
 
-    fn record(&mut self, _: &Record, _: &Learner) -> Result<()> {
+    fn record(&mut self, _: &Record, _: &DictionaryLearner) -> Result<()> {
         Ok(())
     }
 
@@ -480,9 +480,10 @@ fn a_step_can_be_given_up() {
     let (train, test) = (Arc::new(planted(&case, 30, device)), Arc::new(planted(&case, 4, device)));
     let data = Dataset { train: train.clone(), test, all: train.clone(), has_test_set: true };
     let config = settings(&case.config, UpdateRule::Pursuit, 120);
-    let mut learner = Learner::start(&config, &*train, device, |_, _| ()).unwrap();
-    let filters =
-        |learner: &Learner| -> Vec<Vec<f32>> { learner.model().unwrap().filters().into_iter().map(host).collect() };
+    let mut learner = DictionaryLearner::start(&config, &*train, device, |_, _| ()).unwrap();
+    let filters = |learner: &DictionaryLearner| -> Vec<Vec<f32>> {
+        learner.model().unwrap().filters().into_iter().map(host).collect()
+    };
     let before = filters(&learner);
     assert!(learner.step_while(&*train, |_| false).unwrap().is_none());
     assert_eq!((learner.steps_done(), filters(&learner)), (0, before));

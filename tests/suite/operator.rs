@@ -6,7 +6,7 @@ use common::explicit::{Layer, squared_norm};
 use common::{Case, WAYS, assert_close, host, inner, norm, on_every_device, on_random_models, rng, tensor, wide};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::preset::Preset;
-use mlcsc::model::{Application, Operator};
+use mlcsc::model::{Operator, OperatorForm};
 
 /// Rounding of `f32` sums of a few hundred products in three layers, relative to the sum of the magnitudes: 2^-24 for each
 /// product and each partial sum, of which random signs cancel most.
@@ -16,16 +16,16 @@ const ROUNDING: f64 = 1e-6;
 const COUNT: usize = 2;
 
 /// A model in every way that its geometry admits.
-fn every_way(case: &Case, device: &burn::tensor::Device) -> Vec<(Application, Operator)> {
+fn every_way(case: &Case, device: &burn::tensor::Device) -> Vec<(OperatorForm, Operator)> {
     let model = case.model(device);
     let ways = WAYS.into_iter().filter_map(|way| match model.operator(case.config.signal, way) {
         Ok(operator) => {
             assert_eq!(operator.application(), way);
-            assert!(way != Application::Filters || !case.has_inner_padding());
+            assert!(way != OperatorForm::Filters || !case.has_inner_padding());
             Some((way, operator))
         }
         Err(error) => {
-            assert!(way == Application::Filters && case.has_inner_padding(), "{way}: {error}");
+            assert!(way == OperatorForm::Filters && case.has_inner_padding(), "{way}: {error}");
             assert!(error.to_string().contains("filters"), "{error}");
             None
         }
@@ -95,7 +95,7 @@ fn atoms_and_gram_are_the_explicit_matrix() {
     on_random_models(32, 2, |case, device| {
         let explicit = case.explicit();
         let (matrix, absolute) = (explicit.matrix(), explicit.absolute().matrix());
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Gram).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Gram).unwrap();
         let (expected, scale) = (matrix.columns.concat(), absolute.columns.concat());
         assert_close(&host(operator.atoms()), &expected, &scale, ROUNDING, "atoms");
         let gram = |matrix: &common::explicit::Matrix| -> Vec<f64> {
@@ -207,7 +207,7 @@ fn the_norm_bound_of_large_signals_is_never_below_the_norm() {
         assert!(code * case.config.signal.len() > 1 << 20);
         let norm = squared_norm(code, 30, |code| explicit.analyze(&explicit.synthesize(code)));
         for (way, operator) in every_way(&case, &device.device) {
-            if matches!(way, Application::Cascade | Application::Filters) {
+            if matches!(way, OperatorForm::Cascade | OperatorForm::Filters) {
                 let bound = operator.squared_norm_bound();
                 assert!(bound >= norm, "{way}: bound {bound} of {norm}");
             }
@@ -229,7 +229,7 @@ fn the_norm_bound_of_one_convolution_is_tight() {
             let case = Case::random(signal, vec![layer], index as u64);
             let layer = &case.explicit().layers[0];
             let norm = squared_norm(layer.code.iter().product(), 100, |code| layer.analyze(&layer.synthesize(code)));
-            let operator = case.model(&device.device).operator(signal, Application::Cascade).unwrap();
+            let operator = case.model(&device.device).operator(signal, OperatorForm::Cascade).unwrap();
             let bound = operator.squared_norm_bound();
             // 4% for the grid of frequencies, the rest for the borders of the signal and the power iteration.
             assert!(bound >= norm && bound <= 1.12 * norm, "kernel {kernel:?}: bound {bound} of {norm}");
@@ -292,8 +292,8 @@ fn the_ways_agree_on_a_model_of_real_size() {
             let found = host(operator.analyze(tensor(&signals, operator.signal().batched(1), &device.device)));
             assert_close(&found, &correlations, &correlation_scale, ROUNDING, &format!("{way}: Dᵀ x"));
         }
-        let auto = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
-        assert_ne!(auto.application(), Application::Auto);
+        let auto = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
+        assert_ne!(auto.application(), OperatorForm::Auto);
     });
 }
 
@@ -305,7 +305,7 @@ fn signals_of_other_sizes_are_taken_where_the_kernels_fit() {
         let model = case.model(&device.device);
         for signal in [SignalShape::new(2, 14, 5), SignalShape::new(2, 5, 3)] {
             case.config.signal = signal;
-            let operator = model.operator(signal, Application::Auto).unwrap();
+            let operator = model.operator(signal, OperatorForm::Auto).unwrap();
             let explicit = case.explicit();
             assert_eq!(operator.code().batched(1)[1..], explicit.code());
             let codes = case.codes(1);
@@ -314,7 +314,7 @@ fn signals_of_other_sizes_are_taken_where_the_kernels_fit() {
             assert_close(&made, &explicit.synthesize(&wide(&codes)), &scale, ROUNDING, "D γ");
         }
         for (signal, word) in [(SignalShape::new(1, 9, 8), "2 channels"), (SignalShape::new(2, 4, 8), "layer 2")] {
-            let message = model.operator(signal, Application::Auto).unwrap_err().to_string();
+            let message = model.operator(signal, OperatorForm::Auto).unwrap_err().to_string();
             assert!(message.contains(word) && !message.contains('\n'), "{message}");
         }
         assert!(model.truncated(0, case.config.signal).is_err());

@@ -8,7 +8,7 @@ use common::patience::Patience;
 use common::{Case, TestDevice, host, normals, on_every_device, rng, tensor, wide};
 use mlcsc::error::Error;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
-use mlcsc::model::{Application, Operator};
+use mlcsc::model::{Operator, OperatorForm};
 use mlcsc::pursuit::comparison::Parameters;
 use mlcsc::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, PursuitName, Recipe, StopReason, Threshold,
@@ -94,7 +94,7 @@ fn atoms_that_are_alike_do_not_keep_it_from_the_gap() {
                 continue;
             }
             let case = coherent(signal, kernel, stride, kinds, 31 + index as u64);
-            let operator = case.model(&device.device).operator(signal, Application::Cascade).unwrap();
+            let operator = case.model(&device.device).operator(signal, OperatorForm::Cascade).unwrap();
             let mut generator = rng(index as u64);
             let values = case.signals(1);
             let mask: Vec<f32> =
@@ -151,7 +151,7 @@ fn texture(shape: SignalShape, seed: u64) -> Vec<f32> {
 fn of_texture(side: usize, device: &TestDevice) -> (Operator, Tensor<4>) {
     let shape = SignalShape::new(1, side, side);
     let case = Case::random(shape, vec![LayerShape::new(6, 6, 1)], 17);
-    let operator = case.model(&device.device).operator(shape, Application::Cascade).unwrap();
+    let operator = case.model(&device.device).operator(shape, OperatorForm::Cascade).unwrap();
     (operator, tensor(&texture(shape, 5), shape.batched(1), &device.device))
 }
 
@@ -203,7 +203,7 @@ fn every_pursuit_can_be_ended() {
         let shape = SignalShape::new(1, 18, 18);
         let layers = vec![LayerShape::new(4, 5, 1), LayerShape::new(6, 4, 1)];
         let case = Case::random(shape, layers, 3);
-        let operator = case.model(&device.device).operator(shape, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(shape, OperatorForm::Auto).unwrap();
         let signals = tensor::<4>(&case.signals(2), shape.batched(2), &device.device);
         let none = PursuitName::LayeredThresholding;
         for (name, convex) in

@@ -7,7 +7,7 @@ use common::explicit::{Lasso, Matrix};
 use common::{Case, WAYS, host, norm, on_every_device, rng, tensor, wide};
 use mlcsc::Error;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
-use mlcsc::model::{Application, Mlcsc, ModelConfig, Operator};
+use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Lambda, ProximalGradientConfig, Pursued, Pursuit, SignalReport,
     StopReason,
@@ -38,7 +38,7 @@ fn config(gap: f32) -> BasisPursuitConfig {
     BasisPursuitConfig { gap, ..Default::default() }
 }
 
-fn operator(case: &Case, way: Application, device: &Device) -> Operator {
+fn operator(case: &Case, way: OperatorForm, device: &Device) -> Operator {
     case.model(device).operator(case.config.signal, way).unwrap()
 }
 
@@ -101,14 +101,14 @@ fn the_gap_bounds_what_is_left_and_objectives_agree() {
                     signal_rows.iter().map(|row| 0.1 * largest(&matrix, row, nonnegative) as f32).collect();
                 let optima: Vec<f64> =
                     signal_rows.iter().zip(&lambda).map(|(row, &lambda)| solve(row, f64::from(lambda))).collect();
-                for way in WAYS.into_iter().filter(|&way| way != Application::Filters || !case.has_inner_padding()) {
+                for way in WAYS.into_iter().filter(|&way| way != OperatorForm::Filters || !case.has_inner_padding()) {
                     let operator = operator(&case, way, &device.device);
                     for algorithm in ALGORITHMS {
                         if algorithm == Algorithm::ResidualDescent && case.has_inner_padding() {
                             continue;
                         }
                         for gap in [0.3, 1e-2, 1e-4, 1e-5] {
-                            if device.small && way != Application::Gram && gap < 1e-2 {
+                            if device.small && way != OperatorForm::Gram && gap < 1e-2 {
                                 continue;
                             }
                             let config = BasisPursuitConfig { nonnegative, ..config(gap) };
@@ -140,7 +140,7 @@ fn the_gap_bounds_what_is_left_and_objectives_agree() {
 fn momentum_without_restart_converges_too() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         let signals = case.signals(2);
         let (_, expected) =
             pursue(Algorithm::CoordinateDescent, &config(1e-5), &operator, &signals, &Lambda::Relative(0.1));
@@ -165,7 +165,7 @@ fn momentum_without_restart_converges_too() {
 fn ista_never_goes_uphill() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         let matrix = case.explicit().matrix();
         let signals = case.signals(3);
         let mut before: Vec<f64> =
@@ -197,7 +197,7 @@ fn ista_never_goes_uphill() {
 fn iterations_stop_where_they_are_told_to() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         let signals = case.signals(2);
         for algorithm in ALGORITHMS {
             for max_iterations in [1, 3, 13] {
@@ -219,7 +219,7 @@ fn codes_are_zero_from_the_largest_correlation_on() {
         let case = case();
         let matrix = case.explicit().matrix();
         let signals = case.signals(3);
-        for way in [Application::Cascade, Application::Gram] {
+        for way in [OperatorForm::Cascade, OperatorForm::Gram] {
             let operator = operator(&case, way, &device.device);
             for (algorithm, nonnegative) in ALGORITHMS.into_iter().flat_map(|a| [(a, false), (a, true)]) {
                 let config = BasisPursuitConfig { nonnegative, ..config(1e-4) };
@@ -252,7 +252,7 @@ fn relative_lambda_is_a_fraction_of_each_signals_largest_correlation() {
         let mut signals = case.signals(3);
         // Signals of very different scale have the same fraction, not the same λ.
         signals[..matrix.rows].iter_mut().for_each(|value| *value *= 1e3);
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         for (algorithm, nonnegative) in ALGORITHMS.into_iter().flat_map(|a| [(a, false), (a, true)]) {
             let config = BasisPursuitConfig { nonnegative, ..config(1e-4) };
             let (codes, reports) = pursue(algorithm, &config, &operator, &signals, &Lambda::Relative(0.25));
@@ -275,7 +275,7 @@ fn a_zero_signal_has_a_zero_code() {
         let mut signals = case.signals(3);
         let len = case.config.signal.len();
         signals[len..2 * len].fill(0.0);
-        for way in [Application::Cascade, Application::Gram] {
+        for way in [OperatorForm::Cascade, OperatorForm::Gram] {
             let operator = operator(&case, way, &device.device);
             for algorithm in ALGORITHMS {
                 for lambda in [Lambda::Relative(0.2), Lambda::Absolute(0.1)] {
@@ -306,7 +306,7 @@ fn without_a_penalty_codes_are_least_squares() {
         let case = Case::random(SignalShape::new(1, 7, 7), vec![LayerShape::new(3, 4, 3)], 6);
         let matrix = case.explicit().matrix();
         let signals = case.signals(2);
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         for (algorithm, nonnegative) in ALGORITHMS.into_iter().flat_map(|a| [(a, false), (a, true)]) {
             let config = BasisPursuitConfig { max_iterations: 2000, nonnegative, ..config(1e-6) };
             let (codes, reports) = pursue(algorithm, &config, &operator, &signals, &Lambda::Absolute(0.0));
@@ -326,7 +326,7 @@ fn without_a_penalty_codes_are_least_squares() {
 fn bad_settings_are_refused() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         let signals = case.signals(2);
         let nan = f32::NAN;
         for algorithm in ALGORITHMS {
@@ -378,7 +378,7 @@ fn a_signal_is_coded_alone_as_in_any_batch() {
         let gap = 1e-4;
         let lambda: Vec<f32> = (0..count).map(|index| 0.2 + 0.05 * index as f32).collect();
         for algorithm in ALGORITHMS {
-            let operator = operator(&case, Application::Gram, &device.device);
+            let operator = operator(&case, OperatorForm::Gram, &device.device);
             let all = Lambda::PerSignal(lambda.clone());
             let (together, reports) = pursue(algorithm, &config(gap), &operator, &signals, &all);
             for size in [1, 4] {
@@ -407,7 +407,7 @@ fn a_signal_is_coded_alone_as_in_any_batch() {
 #[test]
 fn an_empty_batch_has_no_codes() {
     on_every_device(|device| {
-        for way in [Application::Cascade, Application::Gram] {
+        for way in [OperatorForm::Cascade, OperatorForm::Gram] {
             let operator = operator(&case(), way, &device.device);
             for algorithm in ALGORITHMS {
                 for lambda in [Lambda::Absolute(0.1), Lambda::Relative(0.1), Lambda::PerSignal(Vec::new())] {
@@ -428,7 +428,7 @@ fn zero_atoms_get_no_coefficient_and_no_nan() {
             let mut case = case();
             case.filters[layer][zeros.clone()].fill(0.0);
             let signals = case.signals(2);
-            for way in [Application::Cascade, Application::Filters, Application::Gram] {
+            for way in [OperatorForm::Cascade, OperatorForm::Filters, OperatorForm::Gram] {
                 let operator = operator(&case, way, &device.device);
                 let silent = if zeros.len() == atom { operator.code().len() / 8 } else { operator.code().len() };
                 for algorithm in ALGORITHMS {
@@ -461,7 +461,7 @@ fn coordinate_descent_does_not_depend_on_threads() {
         let signals = case.signals(9);
         let run = |threads: usize| {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                let operator = operator(&case, Application::Gram, &device.device);
+                let operator = operator(&case, OperatorForm::Gram, &device.device);
                 pursue(Algorithm::CoordinateDescent, &config(1e-5), &operator, &signals, &Lambda::Relative(0.1))
             })
         };
@@ -477,19 +477,19 @@ fn the_algorithm_follows_the_operator() {
     on_every_device(|device| {
         let name = |operator: &Operator| BasisPursuitConfig::default().init_for(operator).unwrap().name();
         // Filters whose correlations all positions share need no Gram matrix, up to a size.
-        for way in [Application::Gram, Application::Cascade] {
+        for way in [OperatorForm::Gram, OperatorForm::Cascade] {
             assert_eq!(name(&operator(&case(), way, &device.device)), "coordinate-descent");
         }
         let filters = Tensor::ones([1, 1, 2, 2], &device.device);
         let config = ModelConfig::new(SignalShape::new(1, 300, 300), vec![LayerShape::new(1, 2, 1)]);
         let large = Mlcsc::from_filters(config.clone(), vec![filters]).unwrap();
-        assert_eq!(name(&large.operator(config.signal, Application::Cascade).unwrap()), "residual-descent");
+        assert_eq!(name(&large.operator(config.signal, OperatorForm::Cascade).unwrap()), "residual-descent");
         // Padding inside the cascade leaves neither.
         let filters = vec![Tensor::ones([1, 1, 2, 2], &device.device); 2];
         let layers = vec![LayerShape::new(1, 2, 1), LayerShape::new(1, 2, 1).with_padding(1)];
         let config = ModelConfig::new(SignalShape::new(1, 300, 300), layers);
         let padded = Mlcsc::from_filters(config.clone(), filters).unwrap();
-        let padded = padded.operator(config.signal, Application::Cascade).unwrap();
+        let padded = padded.operator(config.signal, OperatorForm::Cascade).unwrap();
         assert_eq!(name(&padded), "fista");
         let refused = Algorithm::ResidualDescent.init(&Default::default(), &padded).unwrap();
         let signals = Tensor::zeros([1, 1, 300, 300], &device.device);
@@ -517,7 +517,7 @@ fn planted_supports_are_recovered() {
         let noise = common::normals(&mut rng(5), matrix.rows);
         let signal: Vec<f32> =
             matrix.apply(&planted).iter().zip(noise).map(|(made, noise)| *made as f32 + 0.01 * noise).collect();
-        let operator = operator(&case, Application::Auto, &device.device);
+        let operator = operator(&case, OperatorForm::Auto, &device.device);
         for algorithm in ALGORITHMS {
             let (codes, _) = pursue(algorithm, &config(1e-5), &operator, &signal, &Lambda::Absolute(0.1));
             for (found, expected) in wide(&codes[0]).iter().zip(&planted) {

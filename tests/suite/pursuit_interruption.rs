@@ -7,13 +7,13 @@ use common::{Case, host, normals, on_every_device, rng, tensor};
 use mlcsc::classify::{Encoder, SignalEncoder, WindowConfig};
 use mlcsc::error::{Error, Result};
 use mlcsc::model::geometry::{LayerShape, SignalShape};
-use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Observer, OrthogonalMatchingPursuitConfig, Problem, Pursued, Pursuit,
     PursuitConfig, Recipe,
 };
 use mlcsc::theory::{ModelProfile, Noise, Theorem};
-use mlcsc::trial::{self, Known};
+use mlcsc::trial::{self, TrialSignal};
 
 /// Solves without end, and returns how often the observer was asked; ended after any part of that, nothing is returned.
 fn ended_anywhere(solve: impl Fn(&dyn Observer) -> Result<Pursued>, what: &str) -> usize {
@@ -35,7 +35,7 @@ fn a_greedy_pursuit_ends_between_the_atoms_of_a_signals_windows() {
     on_every_device(|device| {
         let shape = SignalShape::new(2, 12, 15);
         let case = Case::random(shape, vec![LayerShape::new(9, 3, 3)], 11);
-        let operator = case.model(&device.device).operator(shape, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(shape, OperatorForm::Auto).unwrap();
         let signals = tensor::<4>(&case.signals(2), shape.batched(2), &device.device);
         let nonzeros = 30;
         let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init().unwrap();
@@ -51,7 +51,7 @@ fn the_active_set_ends_between_moves() {
     on_every_device(|device| {
         let shape = SignalShape::new(1, 6, 6);
         let case = Case::random(shape, vec![LayerShape::new(60, 6, 1)], 12);
-        let operator = case.model(&device.device).operator(shape, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(shape, OperatorForm::Auto).unwrap();
         let signals = tensor::<4>(&case.signals(1), shape.batched(1), &device.device);
         // From nothing it takes atoms in move by move; a code of many non-zeros is taken over atom by atom.
         let start = tensor::<4>(&normals(&mut rng(5), 60), operator.code().batched(1), &device.device);
@@ -81,7 +81,7 @@ fn proximal_gradient_steps_end_between_the_halves_of_an_iteration() {
         let shape = SignalShape::new(1, 14, 13);
         let case = Case::random(shape, vec![LayerShape::new(4, 5, 1), LayerShape::new(5, 3, 1)], 13);
         let signals = tensor::<4>(&case.signals(1), shape.batched(1), &device.device);
-        for application in [Application::Cascade, Application::Filters] {
+        for application in [OperatorForm::Cascade, OperatorForm::Filters] {
             let operator = case.model(&device.device).operator(shape, application).unwrap();
             let iterations = 20;
             let config = BasisPursuitConfig { gap: 1e-7, max_iterations: iterations, nonnegative: false };
@@ -104,7 +104,7 @@ fn features_end_with_their_observer() {
         let basis = BasisPursuitConfig { gap: 1e-3, ..Default::default() };
         let config = PursuitConfig::BasisPursuit { algorithm: Algorithm::Auto, basis: basis.clone() };
         let recipe = Recipe { config, lambda: Some(Lambda::Relative(0.1)), layer_weights: None };
-        let operator = model.operator(shape, Application::Auto).unwrap();
+        let operator = model.operator(shape, OperatorForm::Auto).unwrap();
         let windows =
             WindowConfig { layers: vec![1], lambda: Lambda::Relative(0.1), padding: 0, strides: vec![2], basis };
         let encoders: [Box<dyn Encoder>; 2] = [
@@ -133,11 +133,11 @@ fn trials_end_with_their_observer() {
         let filters = tensor::<4>(&[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0], [2, 1, 2, 2], &device.device);
         let model = Mlcsc::from_filters(config, vec![filters]).unwrap();
         let profile = ModelProfile::new(&model, shape).unwrap();
-        let operator = model.operator(shape, Application::Matrix).unwrap();
+        let operator = model.operator(shape, OperatorForm::Matrix).unwrap();
         let codes = tensor::<4>(&[2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 0.0], [1, 2, 2, 2], &device.device);
         let noisy = operator.synthesize(codes.clone()) + 1e-3;
         let told = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-        let known = Known::of(&profile, &noisy, &[codes], told).unwrap();
+        let known = TrialSignal::of(&profile, &noisy, &[codes], told).unwrap();
         let mut ended = 0;
         for theorem in Theorem::all() {
             let run = |left| trial::run_watched(&theorem, &profile, &operator, &known, &Patience::new(left));

@@ -4,7 +4,7 @@ use crate::common;
 
 use burn::tensor::Device;
 use common::{Case, host, on_every_device, rng, tensor, wide};
-use mlcsc::model::Application;
+use mlcsc::model::OperatorForm;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Lambda, Learned, MultiLayerProximalGradientConfig, Problem,
@@ -31,7 +31,7 @@ fn unrolled_pursuits_are_differentiable() {
         for (pursuit, shallower) in [(&proximal as &dyn Unrolled, None), (&gradient, Some(Lambda::Absolute(0.02)))] {
             let run = |case: &Case, values: &[f32], device: &Device| {
                 let model = case.model(device);
-                let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+                let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
                 let signals = tensor(values, case.config.signal.batched(1), device);
                 let signals = if device.is_autodiff() { signals.require_grad() } else { signals };
                 let mut asked =
@@ -109,7 +109,7 @@ fn minimisers_are_differentiable_without_their_iterations() {
         for (case, values) in [(case, values), (padded.clone(), padded.signals(2))] {
             let shape = case.config.signal.batched(2);
             let exact = |case: &Case, values: &[f32]| {
-                let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+                let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
                 let basis = BasisPursuitConfig { gap: 1e-7, ..BasisPursuitConfig::default() };
                 let pursuit = Algorithm::ActiveSet.init(&basis, &operator).unwrap();
                 pursuit.pursue(&operator, tensor(values, shape, &device.device), &Lambda::Absolute(0.4)).unwrap().codes
@@ -122,7 +122,7 @@ fn minimisers_are_differentiable_without_their_iterations() {
             let tracked = device.device.clone().autodiff();
             let gradients = |name: &str| -> Vec<Vec<f32>> {
                 let model = case.model(&tracked);
-                let operator = model.operator(case.config.signal, Application::Auto).unwrap();
+                let operator = model.operator(case.config.signal, OperatorForm::Auto).unwrap();
                 let signals = tensor(&values, shape, &tracked).require_grad();
                 let codes = match name {
                     "implicit" => {
@@ -199,7 +199,7 @@ fn truncation_cuts_the_way_back_alone() {
             let run = |last: Option<usize>| {
                 let tracked = device.device.clone().autodiff();
                 let model = case.model(&tracked);
-                let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+                let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
                 let signals = tensor(&values, case.config.signal.batched(1), &tracked);
                 let problem = Problem::new(&operator, signals).unwrap().with_lambda(Lambda::Absolute(0.4)).unwrap();
                 let learned = Learned { gradients_through: last, ..Learned::default() };

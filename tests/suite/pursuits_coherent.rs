@@ -6,7 +6,7 @@ use crate::common;
 use common::explicit::{Lasso, Matrix};
 use common::{Case, host, inner, normals, on_every_device, rng, tensor, wide};
 use mlcsc::model::geometry::{LayerShape, SignalShape};
-use mlcsc::model::{Application, ModelConfig};
+use mlcsc::model::{ModelConfig, OperatorForm};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem, StopReason};
 use rand::RngExt;
 use std::f64::consts::PI;
@@ -119,7 +119,7 @@ fn every_signal_reaches_its_gap() {
         let mut handed_over = 0;
         for (index, (name, atoms)) in dictionaries().into_iter().enumerate() {
             let case = case(&atoms, index as u64);
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
             let signals = smooth(COUNT, 100 + index as u64);
             let stored: Vec<Vec<f64>> = case.filters[0]
                 .chunks_exact(SIDE * SIDE)
@@ -218,7 +218,7 @@ fn supports_may_be_as_large_as_the_signal() {
         let config = ModelConfig::new(signal, vec![LayerShape::new(atoms.len(), LARGE, 1)]);
         let filters: Vec<f32> = atoms.iter().flatten().map(|&value| value as f32).collect();
         let case = Case { config, filters: vec![filters], seed: 41 };
-        let operator = case.model(&device.device).operator(signal, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(signal, OperatorForm::Auto).unwrap();
         let stored = case.explicit().matrix();
         let signals = normals(&mut rng(42), 3 * LARGE * LARGE);
         let mut finishers = Vec::new();
@@ -259,7 +259,7 @@ fn the_objective_is_the_minimum() {
             dictionaries().into_iter().enumerate().take(9).filter(|(_, (_, atoms))| atoms.len() <= 100)
         {
             let case = case(&atoms, index as u64);
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
             let signals = smooth(1, 300 + index as u64);
             let matrix = case.explicit().matrix();
             for nonnegative in [false, true] {

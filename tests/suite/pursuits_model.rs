@@ -6,7 +6,7 @@ use common::reference::Reference;
 use common::{Case, host, norm, normals, on_every_device, rng, tensor, wide};
 use mlcsc::model::geometry::{Geometry, LayerShape, SignalShape};
 use mlcsc::model::stripe::{effective_radius, own_radius, stripe_norm};
-use mlcsc::model::{Application, Operator};
+use mlcsc::model::{Operator, OperatorForm};
 use mlcsc::pursuit::{
     BasisPursuitConfig, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig, Lambda,
     LayeredBasisPursuitConfig, LayeredThresholding, MultiLayerSplittingConfig, OrthogonalMatchingPursuitConfig,
@@ -77,7 +77,7 @@ fn projections_are_in_the_model() {
     on_every_device(|device| {
         for problem in Reference::all() {
             let case = problem.case();
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
             let signals = problem.array("signals");
             // A limit on the deepest layer, one that sometimes binds on the layer below, none on one that dense atoms fill.
             let layers = problem.meta.layers.iter().rev().enumerate();
@@ -146,7 +146,7 @@ fn a_residual_ends_greedy_pursuits() {
     on_every_device(|device| {
         let problem = Reference::load("stride_two");
         let case = problem.case();
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Cascade).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Cascade).unwrap();
         let asked = Problem::new(&operator, problem.array("signals").batch(&device.device)).unwrap();
         let level = 0.6 * norm(problem.array("signals").row(0)) as f32;
         let config = OrthogonalMatchingPursuitConfig { nonzeros: 50, residual: level };
@@ -173,7 +173,7 @@ fn representations_cannot_leave_the_model() {
     on_every_device(|device| {
         let problem = Reference::load("two_layer");
         let case = problem.case();
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
         let codes = problem.array("true_gamma_L").batch(&device.device);
         let shape = operator.code();
         let radius = own_radius(&operator.geometry().layers()[1]);
@@ -210,7 +210,7 @@ fn planted_codes_are_recovered_where_it_is_guaranteed() {
     on_every_device(|device| {
         for problem in Reference::all() {
             let case = problem.case();
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
             let (depth, shape) = (problem.meta.layers.len(), operator.code());
             let radius = effective_radius(operator.geometry(), depth);
             let positions = shape.height * shape.width;
@@ -285,7 +285,7 @@ fn incoherent() -> Case {
 fn layered_pursuits_recover_every_layer_where_it_is_guaranteed() {
     on_every_device(|device| {
         let case = incoherent();
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
         for (index, expected) in [0.25, 0.0].into_iter().enumerate() {
             let layer = &operator.geometry().layers()[index];
             let found = mutual_coherence(case.model(&device.device).filters()[index].clone(), layer);
@@ -320,7 +320,7 @@ fn layered_thresholding_equals_its_definition() {
     on_every_device(|device| {
         let problem = Reference::load("stride_two");
         let case = problem.case();
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
         let signals = problem.array("signals");
         let explicit = case.explicit();
         for threshold in [Threshold::Soft, Threshold::Hard, Threshold::NonNegative] {
@@ -379,7 +379,7 @@ fn holistic_pursuit_profits_from_zeros() {
             let length = norm(&wide(atom)) as f32;
             atom.iter_mut().for_each(|entry| *entry /= length);
         }
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
         let explicit = case.explicit();
         let (count, len) = (16, 24);
         let mut planted = vec![0.0f32; count * len];

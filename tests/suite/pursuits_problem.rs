@@ -7,7 +7,7 @@ use common::explicit::{Lasso, Matrix};
 use common::{Case, WAYS, assert_close, host, norm, on_every_device, on_random_models, rng, tensor, wide};
 use mlcsc::Error;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
-use mlcsc::model::{Application, Operator};
+use mlcsc::model::{Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,
     Lambda, LayeredBasisPursuitConfig, LayeredThresholding, MultiLayerProximalGradientConfig,
@@ -22,7 +22,7 @@ fn case() -> Case {
     Case::random(SignalShape::new(1, 11, 10), layers, 3)
 }
 
-fn operator(case: &Case, way: Application, device: &Device) -> Operator {
+fn operator(case: &Case, way: OperatorForm, device: &Device) -> Operator {
     case.model(device).operator(case.config.signal, way).unwrap()
 }
 
@@ -98,8 +98,8 @@ fn a_masked_problem_is_the_problem_without_those_rows() {
         let values = case.signals(count);
         let separate = random_mask(count * len, 1);
         let shared = random_mask(len, 2);
-        for way in [Application::Cascade, Application::Filters, Application::Gram] {
-            if device.small && way != Application::Gram {
+        for way in [OperatorForm::Cascade, OperatorForm::Filters, OperatorForm::Gram] {
+            if device.small && way != OperatorForm::Gram {
                 continue;
             }
             let operator = operator(&case, way, &device.device);
@@ -166,7 +166,7 @@ fn a_masked_problem_is_the_problem_without_those_rows() {
 fn masks_reach_multi_layer_and_layered_pursuits() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Auto, &device.device);
+        let operator = operator(&case, OperatorForm::Auto, &device.device);
         let mask = random_mask(110, 7);
         let values = case.signals(2);
         let zeroed: Vec<f32> = values.iter().zip(mask.iter().cycle()).map(|(value, mask)| value * mask).collect();
@@ -222,7 +222,7 @@ fn weighted_norms_are_norms_over_scaled_atoms() {
         let matrix = case.explicit().matrix();
         let values = case.signals(2);
         let weights: Vec<f32> = (0..8).map(|atom| 0.4 + 0.3 * atom as f32).collect();
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         let scaled = Matrix {
             rows: matrix.rows,
             columns: matrix
@@ -282,7 +282,7 @@ fn weighted_norms_are_norms_over_scaled_atoms() {
 fn a_solution_is_where_a_warm_start_ends() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         let asked = Problem::new(&operator, signals(&case, 3, &device.device))
             .unwrap()
             .with_lambda(Lambda::Relative(0.1))
@@ -310,7 +310,7 @@ fn a_solution_is_where_a_warm_start_ends() {
 fn unrolled_pursuits_make_the_same_iterates() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Auto, &device.device);
+        let operator = operator(&case, OperatorForm::Auto, &device.device);
         let mask = tensor(&random_mask(110, 3), case.config.signal.batched(1), &device.device);
         let asked = Problem::new(&operator, signals(&case, 3, &device.device))
             .unwrap()
@@ -360,7 +360,7 @@ fn unrolled_pursuits_make_the_same_iterates() {
 fn wrong_use_names_the_parameter_and_its_range() {
     on_every_device(|device| {
         let case = case();
-        let operator = operator(&case, Application::Gram, &device.device);
+        let operator = operator(&case, OperatorForm::Gram, &device.device);
         let asked = Problem::new(&operator, signals(&case, 2, &device.device)).unwrap();
         let with_lambda = asked.clone().with_lambda(Lambda::Absolute(0.1)).unwrap();
         let names = |error: Error, words: &[&str]| {
@@ -441,7 +441,7 @@ fn wrong_use_names_the_parameter_and_its_range() {
         let config = HolisticPursuitConfig { rounds: 0, ..HolisticPursuitConfig::new(vec![5]) };
         names(config.init().unwrap_err(), &["rounds", "at least 1"]);
         let single = Case::random(SignalShape::new(1, 5, 5), vec![LayerShape::new(3, 3, 1)], 1);
-        let single_operator = self::operator(&single, Application::Auto, &device.device);
+        let single_operator = self::operator(&single, OperatorForm::Auto, &device.device);
         let one_layer =
             Problem::new(&single_operator, ones([1, 1, 5, 5])).unwrap().with_lambda(Lambda::Absolute(0.1)).unwrap();
         let pursuit = HolisticPursuitConfig::new(vec![]).init().unwrap();
@@ -455,7 +455,7 @@ fn columns_are_those_of_the_matrix() {
     on_random_models(24, 17, |case, device| {
         let matrix = case.explicit().matrix();
         let mask = random_mask(2 * matrix.rows, case.seed);
-        for way in WAYS.into_iter().filter(|&way| way != Application::Filters || !case.has_inner_padding()) {
+        for way in WAYS.into_iter().filter(|&way| way != OperatorForm::Filters || !case.has_inner_padding()) {
             let operator = operator(case, way, &device.device);
             let places: Vec<usize> = (0..matrix.columns.len()).rev().step_by(2).collect();
             let found = host(operator.columns(&places));
@@ -488,7 +488,7 @@ fn reports_are_comparable() {
         let case = case();
         let explicit = case.explicit();
         let values = case.signals(2);
-        let operator = operator(&case, Application::Auto, &device.device);
+        let operator = operator(&case, OperatorForm::Auto, &device.device);
         let asked = Problem::new(&operator, signals(&case, 2, &device.device))
             .unwrap()
             .with_lambda(Lambda::Relative(0.2))
@@ -519,7 +519,7 @@ fn nothing_in_nothing_out() {
         let mut silent = case();
         silent.filters[0].fill(0.0);
         for (case, count) in [(case(), 0), (case(), 2), (silent, 2)] {
-            for way in [Application::Cascade, Application::Gram] {
+            for way in [OperatorForm::Cascade, OperatorForm::Gram] {
                 let operator = operator(&case, way, &device.device);
                 let values = if case.filters[0][0] == 0.0 { case.signals(count) } else { vec![0.0; 110 * count] };
                 let asked = Problem::new(&operator, tensor(&values, case.config.signal.batched(count), &device.device))

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use common::explicit::Lasso;
 use common::reference::Reference;
 use common::{WAYS, host, on_every_device, wide};
-use mlcsc::model::{Application, Operator};
+use mlcsc::model::{Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig,
     MultiLayerSplittingConfig, OrthogonalMatchingPursuitConfig, Problem, Pursuit, StopReason,
@@ -21,7 +21,7 @@ fn orthogonal_matching_pursuit_equals_the_reference() {
             let expected = problem.array("omp_gamma_L");
             let signals = problem.array("signals");
             for way in WAYS {
-                if device.small && way != Application::Gram {
+                if device.small && way != OperatorForm::Gram {
                     continue;
                 }
                 let operator = model.operator(case.config.signal, way).unwrap();
@@ -52,7 +52,7 @@ fn layered_basis_pursuit_equals_the_reference() {
             let case = problem.case();
             let depth = problem.meta.layers.len();
             let explicit = case.explicit();
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
             let mut lambda: Vec<Lambda> = (1..=depth)
                 .map(|layer| Lambda::PerSignal(problem.array(&format!("layered_bp_lambda_{layer}")).narrow()))
                 .collect();
@@ -132,7 +132,7 @@ fn exact_multi_layer_basis_pursuit_equals_the_reference() {
     on_every_device(|device| {
         for problem in Reference::all() {
             let case = problem.case();
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
             let asked = multi_layer(&problem, &operator, &device.device);
             let basis = BasisPursuitConfig { gap: 2e-5, max_iterations: 3000, ..Default::default() };
             let pursuit = MultiLayerSplittingConfig { basis, ..Default::default() }.init().unwrap();
@@ -161,7 +161,7 @@ fn fixed_points_of_multi_layer_gradients_approach_the_minimum() {
         for name in ["three_layer", "stride_two"] {
             let problem = Reference::load(name);
             let case = problem.case();
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
             let asked = multi_layer(&problem, &operator, &device.device);
             let optima = problem.array("mlbp_objective");
             let len = operator.code().len();

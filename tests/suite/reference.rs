@@ -5,7 +5,7 @@ use crate::common;
 use common::explicit::Lasso;
 use common::reference::Reference;
 use common::{WAYS, assert_close, host, norm, on_every_device, wide};
-use mlcsc::model::Application;
+use mlcsc::model::OperatorForm;
 use mlcsc::model::geometry::SignalShape;
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, StopReason};
 use mlcsc::theory::coherence::mutual_coherence;
@@ -81,7 +81,7 @@ fn basis_pursuit_finds_the_reference_solutions() {
                     let operator = model.operator(case.config.signal, way).unwrap();
                     for algorithm in ALGORITHMS {
                         // Thousands of plain steps through slow convolutions show nothing that the matrix doesn't.
-                        let slow = if device.small { way != Application::Gram } else { way == Application::Filters };
+                        let slow = if device.small { way != OperatorForm::Gram } else { way == OperatorForm::Filters };
                         if slow && algorithm == Algorithm::Ista {
                             continue;
                         }

@@ -6,7 +6,7 @@ use crate::common;
 use burn::tensor::Tensor;
 use common::explicit::Lasso;
 use common::{Case, host, on_every_device, on_random_models, rng, tensor, wide};
-use mlcsc::model::Application;
+use mlcsc::model::OperatorForm;
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, StopReason};
 use rand::RngExt;
@@ -39,7 +39,7 @@ fn agrees_with_fista_on_many_strips() {
             return;
         }
         for case in wide_cases() {
-            let operator = case.model(&device.device).operator(case.config.signal, Application::Cascade).unwrap();
+            let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Cascade).unwrap();
             let signals = tensor(&case.signals(2), case.config.signal.batched(2), &device.device);
             for nonnegative in [false, true] {
                 let problem = Problem::new(&operator, signals.clone())
@@ -84,7 +84,7 @@ fn random_models_reach_the_exact_minimum() {
             return;
         }
         let matrix = case.explicit().matrix();
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Auto).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
         let values = case.signals(2);
         let signals = tensor(&values, case.config.signal.batched(2), &device.device);
         let mut generator = rng(case.seed);
@@ -138,7 +138,7 @@ fn random_models_reach_the_exact_minimum() {
 fn agrees_with_the_table_of_inner_products() {
     on_every_device(|device| {
         let case = Case::random(SignalShape::new(1, 40, 47), vec![LayerShape::new(6, 6, 1)], 3);
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Cascade).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Cascade).unwrap();
         let signals = tensor(&case.signals(3), case.config.signal.batched(3), &device.device);
         let problem = Problem::new(&operator, signals).unwrap().with_lambda(Lambda::Relative(0.3)).unwrap();
         let found = solve(Algorithm::ResidualDescent, &config(1e-6, false), &problem);
@@ -163,7 +163,7 @@ fn what_it_computes_does_not_depend_on_threads_or_batch() {
         let run = |threads: usize, rows: std::ops::Range<usize>| {
             let len = case.config.signal.len();
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-                let operator = case.model(&device.device).operator(case.config.signal, Application::Cascade).unwrap();
+                let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Cascade).unwrap();
                 let signals: Tensor<4> = tensor(
                     &values[rows.start * len..rows.end * len],
                     case.config.signal.batched(rows.len()),
@@ -188,7 +188,7 @@ fn what_it_computes_does_not_depend_on_threads_or_batch() {
 fn starts_from_what_it_is_given() {
     on_every_device(|device| {
         let case = Case::random(SignalShape::new(1, 50, 50), vec![LayerShape::new(6, 5, 1)], 21);
-        let operator = case.model(&device.device).operator(case.config.signal, Application::Cascade).unwrap();
+        let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Cascade).unwrap();
         let signals = tensor(&case.signals(1), case.config.signal.batched(1), &device.device);
         let problem = |lambda: f32| {
             Problem::new(&operator, signals.clone()).unwrap().with_lambda(Lambda::Absolute(lambda)).unwrap()

@@ -15,7 +15,7 @@ use mlcsc::export::arrays::write_npy;
 use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
-use mlcsc::learn::{Learner, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::Mlcsc;
 use mlcsc::model::geometry::{Pair, SignalShape};
 use serde_json::Value;
@@ -47,7 +47,7 @@ impl Stop {
 impl Observer for &Stop {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, _: &Learner) -> Result<()> {
+    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
         self.steps.set(self.steps.get() + usize::from(matches!(record, Record::Step { .. })));
         Ok(())
     }

@@ -12,13 +12,13 @@ use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, Pair, SignalSh
 use mlcsc::model::sample::{SampleConfig, add_noise, generator, sparsity_conditions};
 use mlcsc::model::sparse::HostFilters;
 use mlcsc::model::stripe::{effective_radius, own_radius, patch_extent, stripe_norm};
-use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::theory::bounds::{covering_patches, thresholds};
 use mlcsc::theory::certificate::{Certificate, Uniqueness};
 use mlcsc::theory::{
     Coherence, DictionaryProfile, Levels, ModelProfile, Noise, Penalty, Theorem, mutual_coherence, welch_bound,
 };
-use mlcsc::trial::{self, Known};
+use mlcsc::trial::{self, TrialSignal};
 use rand::RngExt;
 
 /// Largest normalised inner product of distinct columns at every shift of up to `reach` positions, from the columns themselves.
@@ -194,7 +194,7 @@ fn stripe_norms_and_coherences_equal_the_reference() {
         for problem in Reference::all() {
             let case = problem.case();
             let model = case.model(&device.device);
-            let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+            let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
             let profile = ModelProfile::new(&model, case.config.signal).unwrap();
             let meta = &problem.meta;
             for (profiles, expected) in
@@ -280,7 +280,7 @@ fn profile_of(case: &Case, device: &burn::tensor::Device) -> (Mlcsc, ModelProfil
 }
 
 fn levels_of(case: &Case, model: &Mlcsc, profile: &ModelProfile, code: &[f32]) -> Levels {
-    let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+    let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
     let codes = tensor(code, operator.code().batched(1), &model.device());
     Levels::of(profile, &operator.propagate(codes)).unwrap().remove(0)
 }
@@ -445,7 +445,7 @@ fn representations_of_near_signals_are_near() {
         let mut checked = [0; 3];
         for seed in 0..2 {
             let (model, profile) = designed(&device.device, seed);
-            let operator = model.operator(model.config().signal, Application::Matrix).unwrap();
+            let operator = model.operator(model.config().signal, OperatorForm::Matrix).unwrap();
             let mut rng = generator(seed);
             let sampler = SampleConfig { amplitudes: [0.1, 1.0], ..SampleConfig::new(1 + seed as usize) }
                 .init(&operator)
@@ -498,7 +498,7 @@ fn no_promise_is_broken() {
         let profile = ModelProfile::new(&made, made.config().signal).unwrap();
         models.push((made, profile));
         for (model, profile) in &models {
-            let operator = model.operator(model.config().signal, Application::Matrix).unwrap();
+            let operator = model.operator(model.config().signal, OperatorForm::Matrix).unwrap();
             for (seed, nonzeros, relative) in [(1, 1, 0.02), (2, 1, 0.2), (3, 2, 0.02), (4, 3, 0.01)] {
                 let mut rng = generator(seed);
                 let sampler = SampleConfig::new(nonzeros).init(&operator).unwrap();
@@ -507,7 +507,7 @@ fn no_promise_is_broken() {
                 let noisy = add_noise(samples.signals.clone(), length, &mut rng);
                 let geometry = profile.geometry();
                 let told = |noise: &[f32]| Noise::measured(geometry, noise);
-                let known = Known::of(profile, &noisy, &samples.representations, told).unwrap();
+                let known = TrialSignal::of(profile, &noisy, &samples.representations, told).unwrap();
                 for theorem in Theorem::all() {
                     for trial in trial::run(&theorem, profile, &operator, &known).unwrap() {
                         let Ok(errors) = &trial.errors else { continue };
@@ -600,7 +600,7 @@ fn distance(columns: &[Vec<f64>], signal: &[f64]) -> f64 {
 fn certainty_travels_through_the_layers() {
     on_every_device(|device| {
         let (model, profile) = designed(&device.device, 5);
-        let operator = model.operator(model.config().signal, Application::Cascade).unwrap();
+        let operator = model.operator(model.config().signal, OperatorForm::Cascade).unwrap();
         let sampler = SampleConfig::new(2).init(&operator).unwrap();
         let samples = sampler.sample(20, &mut generator(1)).unwrap();
         let (mut granted, mut bounded) = (0, 0);
@@ -685,7 +685,7 @@ fn samples_are_in_the_model() {
                 (0..len).for_each(|index| filters[index] *= f32::from(random.random_bool(0.25)));
             }
             let model = case.model(&device.device);
-            let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+            let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
             let limits = vec![14, 6, 2];
             let config = SampleConfig { nonzeros: Some(3), ..SampleConfig::within(limits.clone()) };
             for config in [config, SampleConfig::within(limits.clone())] {
@@ -742,7 +742,7 @@ fn samplers_refuse_what_cannot_be() {
         let case =
             Case::random(SignalShape::new(1, 10, 10), vec![LayerShape::new(3, 3, 1), LayerShape::new(2, 3, 1)], 1);
         let model = case.model(&device.device);
-        let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+        let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
         let message = |config: SampleConfig| config.init(&operator).map(drop).unwrap_err().to_string();
         let refusal = message(SampleConfig::within(vec![5, 1]));
         assert!(refusal.contains("limit of layer 1") && refusal.contains("at least 27"), "{refusal}");
@@ -794,7 +794,7 @@ fn sparse_dictionaries_admit_every_sparse_code() {
                 }
             }
             assert_eq!(sparsity_conditions(&geometry, &filters, &limits)[0].atom_nonzeros, 2);
-            let operator = model.operator(config.signal, Application::Cascade).unwrap();
+            let operator = model.operator(config.signal, OperatorForm::Cascade).unwrap();
             let deepest = geometry.layers()[2].clone();
             let mut random = generator(seed);
             // Codes as full as the deepest limit allows, with no eye on the others.

@@ -87,8 +87,8 @@ fn drawn_signals_are_in_the_model() {
     assert!(text.starts_with("drew 4 signals of 1x24x24") && text.contains("codes.safetensors"), "{text}");
     assert!(bench.gamma("text/codes.safetensors", 2).iter().all(|value| *value >= 0.0));
     // The codes are read by the other commands.
-    bench.works("reconstruct --model model.safetensors --codes drawn/codes.safetensors --out painted.npy");
-    assert!(bench.npy("painted.npy").iter().zip(&clean).all(|(a, b)| (a - b).abs() < 1e-5));
+    bench.works("reconstruct --model model.safetensors --codes drawn/codes.safetensors --out synthesized.npy");
+    assert!(bench.npy("synthesized.npy").iter().zip(&clean).all(|(a, b)| (a - b).abs() < 1e-5));
 }
 
 #[test]

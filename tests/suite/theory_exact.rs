@@ -7,11 +7,11 @@ use common::explicit::{Explicit, Matrix};
 use common::theorems::{check_all_measured, check_promise};
 use common::{Case, inner, norm, on_every_device, rng, tensor, wide};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
-use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::theory::bounds::covering_patches;
 use mlcsc::theory::certificate::{Certificate, Uniqueness};
 use mlcsc::theory::{Levels, ModelProfile, Noise, Theorem};
-use mlcsc::trial::{self, Known};
+use mlcsc::trial::{self, TrialSignal};
 use rand::RngExt;
 
 /// A dictionary and a code over it, by plain loops.
@@ -318,20 +318,20 @@ fn profiled(case: &Case, device: &burn::tensor::Device) -> (Mlcsc, ModelProfile)
 }
 
 fn levels(case: &Case, model: &Mlcsc, profile: &ModelProfile, code: &[f32]) -> Levels {
-    let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+    let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
     let codes = tensor(code, operator.code().batched(1), &model.device());
     Levels::of(profile, &operator.propagate(codes)).unwrap().remove(0)
 }
 
 /// A signal of a code with noise, of which everything is known.
-fn known(case: &Case, model: &Mlcsc, profile: &ModelProfile, code: &[f32], noise: &[f64]) -> Vec<Known> {
-    let operator = model.operator(case.config.signal, Application::Cascade).unwrap();
+fn known(case: &Case, model: &Mlcsc, profile: &ModelProfile, code: &[f32], noise: &[f64]) -> Vec<TrialSignal> {
+    let operator = model.operator(case.config.signal, OperatorForm::Cascade).unwrap();
     let clean = case.explicit().synthesize(&wide(code));
     let noisy: Vec<f32> = clean.iter().zip(noise).map(|(clean, noise)| (clean + noise) as f32).collect();
     let noisy = tensor(&noisy, operator.signal().batched(1), &model.device());
     let codes = tensor(code, operator.code().batched(1), &model.device());
     let told = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-    Known::of(profile, &noisy, &operator.propagate(codes), told).unwrap()
+    TrialSignal::of(profile, &noisy, &operator.propagate(codes), told).unwrap()
 }
 
 /// Three layers in one dimension, whose numbers can be worked out by hand: c_2 = ⌈3/2⌉ = 2, and stripes that differ.
@@ -516,7 +516,7 @@ fn bounds_are_reached_where_noise_is_as_bad_as_it_can_be() {
         // μ = 0.2 between the first two, 0.28 of nothing else.
         let case = dense(&[&[1.0, 0.0, 0.0], &[0.2, 0.96f32.sqrt(), 0.0], &[0.0, 0.0, 1.0]]);
         let (model, profile) = profiled(&case, &device.device);
-        let operator = model.operator(case.config.signal, Application::Matrix).unwrap();
+        let operator = model.operator(case.config.signal, OperatorForm::Matrix).unwrap();
         let columns = case.explicit().matrix().columns;
         let difference: Vec<f64> = columns[0].iter().zip(&columns[1]).map(|(first, second)| first - second).collect();
         let scaled = |vector: &[f64], length: f64| -> Vec<f64> {
@@ -565,7 +565,7 @@ fn adversarial_noise_breaks_no_promise() {
             let case = overlapping(SignalShape::new(7, 8, 8), layers, &small, seed < 3, 20 + seed);
             let (model, profile) = profiled(&case, &device.device);
             assert!(covering_patches(profile.geometry(), 2) > 1);
-            let operator = model.operator(case.config.signal, Application::Matrix).unwrap();
+            let operator = model.operator(case.config.signal, OperatorForm::Matrix).unwrap();
             let columns = case.explicit().matrix().columns;
             let mut random = rng(seed);
             for _ in 0..8 {

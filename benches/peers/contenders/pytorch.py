@@ -259,9 +259,9 @@ class OnlineLearning:
 
 def synthesize(codes, filters, stride, size):
     """conv_transpose2d onto a signal of that size, whose last rows and columns no atom may reach."""
-    painted = functional.conv_transpose2d(codes, filters, stride=stride)
-    below, right = size[0] - painted.shape[-2], size[1] - painted.shape[-1]
-    return functional.pad(painted, (0, right, 0, below)) if below or right else painted
+    synthesized = functional.conv_transpose2d(codes, filters, stride=stride)
+    below, right = size[0] - synthesized.shape[-2], size[1] - synthesized.shape[-1]
+    return functional.pad(synthesized, (0, right, 0, below)) if below or right else synthesized
 
 
 def effective_filters(filters, strides, order):

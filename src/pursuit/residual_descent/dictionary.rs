@@ -317,7 +317,7 @@ impl Dictionary {
     /// Correlates the window of one of [`Self::looks`] with all atoms and says, tile by tile, what there is.
     ///
     /// - `lambda`, `sign`: what a correlation may be, and by what it is multiplied to see whether it counts with the other sign
-    /// - `inside`: places that are no violators any more; `None` where nobody asks for violators
+    /// - `inside`: places that are no violators any more; `None` where violators are not asked for
     pub fn look(
         &self,
         window: &[f32],

@@ -15,7 +15,7 @@ use mlcsc::device;
 use mlcsc::learn::config::{InitializationConfig, Schedule, UpdateRule};
 use mlcsc::learn::{LearningConfig, TrainConfig};
 use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
-use mlcsc::model::{Application, Mlcsc, ModelConfig};
+use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use rand::SeedableRng;
@@ -28,8 +28,9 @@ use std::path::Path;
 /// Names the devices to test, separated by commas. Default: flex.
 pub const DEVICES: &str = "MLCSC_TEST_DEVICES";
 
-/// The ways to apply D^(L), [`Application::Auto`] aside.
-pub const WAYS: [Application; 4] = [Application::Cascade, Application::Filters, Application::Matrix, Application::Gram];
+/// The ways to apply D^(L), [`OperatorForm::Auto`] aside.
+pub const WAYS: [OperatorForm; 4] =
+    [OperatorForm::Cascade, OperatorForm::Filters, OperatorForm::Matrix, OperatorForm::Gram];
 
 /// A device under test.
 pub struct TestDevice {
