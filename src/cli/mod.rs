@@ -19,6 +19,7 @@ pub mod interrupt;
 pub mod output;
 pub mod progress;
 mod reconstruct;
+mod report;
 mod rival;
 mod sample;
 mod train;
@@ -49,6 +50,7 @@ enum Command {
     Classify(classify::ClassifyArgs),
     Certify(certify::CertifyArgs),
     Diagnose(diagnose::DiagnoseArgs),
+    Report(report::ReportArgs),
     Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
@@ -65,6 +67,7 @@ impl Command {
             Self::Classify(args) => args.run(),
             Self::Certify(args) => args.run(),
             Self::Diagnose(args) => args.run(),
+            Self::Report(args) => args.run(),
             Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),

@@ -9,9 +9,10 @@ use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, usage_of_flag};
 use crate::baselines::one_layer;
-use crate::data::{DataConfig, Dataset, wanted_shape};
+use crate::data::{DataConfig, Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
+use crate::export::report::{self, REPORT};
 use crate::files;
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::metrics;
@@ -25,13 +26,14 @@ use burn::tensor::Device;
 use clap::Args;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Folder of the runs whose folder was not named.
 const RUNS: &str = "runs";
 
 /// What a run writes, besides pictures and what lies in a folder of checkpoints.
-const RUN_FILES: [&str; 4] = ["config.json", "metrics.jsonl", "checkpoint.safetensors", "model.safetensors"];
+const RUN_FILES: [&str; 5] = ["config.json", "metrics.jsonl", "checkpoint.safetensors", "model.safetensors", REPORT];
 
 /// Time between two lines about progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -109,6 +111,9 @@ pub struct TrainArgs {
     /// Print the JSON schema of such a configuration instead of training: every key, what it means, its default
     #[arg(long, conflicts_with_all = ["resume", "out", "json", "print_config"])]
     print_schema: bool,
+    /// Write no report.html, the page about the run, into its folder
+    #[arg(long)]
+    no_report: bool,
     /// Print the results as JSON
     #[arg(long)]
     json: bool,
@@ -175,6 +180,11 @@ impl TrainArgs {
         }
         interrupt::watch();
         let mut observer = Screen::new(config, data.train.describe());
+        observer.report = (!self.no_report).then(|| Page {
+            folder: folder.into(),
+            held_out: data.test.clone(),
+            device: self.device.name(),
+        });
         let run = if self.resume && !is_unstarted(folder) {
             Run::resume(folder, config, &data, device)
         } else {
@@ -209,8 +219,11 @@ impl TrainArgs {
         }
         let pictures = folder.join("pictures");
         let files = export_model(&run.learner().model()?, &pictures)?;
+        // Once more: what is kept may be an earlier state than the last epoch's.
+        let page = observer.report.take().and_then(|page| page.write(run.learner()));
         let seconds = started.elapsed().as_secs_f64();
-        self.report(&run, exact.as_ref(), &pictures, &files, data.all.skipped(), seconds)
+        let written = Written { pictures, files, page };
+        self.report(&run, exact.as_ref(), &written, data.all.skipped(), seconds)
     }
 
     /// Refuses a folder in which the run would write over what it reads, and one that is called like a file.
@@ -432,11 +445,11 @@ impl TrainArgs {
         &self,
         run: &Run,
         exact: Option<&metrics::Summary>,
-        pictures: &Path,
-        files: &[PathBuf],
+        written: &Written,
         skipped: Option<&str>,
         seconds: f64,
     ) -> Result<()> {
+        let Written { pictures, files, page } = written;
         let model = run.model_path();
         let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
         let (Some(Record::Epoch { epoch, train, .. }), Some((kept, held_out))) = found else {
@@ -462,6 +475,7 @@ impl TrainArgs {
                 "run": run.folder(),
                 "model": model,
                 "pictures": files.iter().filter(|file| file.extension().is_some_and(|end| end == "png")).collect::<Vec<_>>(),
+                "report": page,
                 "device": self.device.name(),
                 "seconds": seconds,
                 "epochs": epoch,
@@ -530,6 +544,9 @@ impl TrainArgs {
         summary
             .row("model", model.display())
             .row("pictures", format!("{} (filters_1.png, effective_*.png)", pictures.display()));
+        if let Some(page) = page {
+            summary.row("report", page.display());
+        }
         let names = ["learning.gap", "learning.max_iterations"];
         let held_out = exact.unwrap_or(test);
         let parts = [(&train.convergence, "training signal"), (&held_out.convergence, "held-out signal")];
@@ -603,8 +620,41 @@ fn latest_run() -> Result<PathBuf> {
     })
 }
 
+/// What a run leaves to look at.
+struct Written {
+    pictures: PathBuf,
+    files: Vec<PathBuf>,
+    page: Option<PathBuf>,
+}
+
+/// The page about the run, rewritten at every epoch's end.
+struct Page {
+    folder: PathBuf,
+    held_out: Arc<dyn Source>,
+    device: String,
+}
+
+impl Page {
+    /// The page's path. A page that cannot be written does not end a training: it is said.
+    fn write(&self, learner: &DictionaryLearner) -> Option<PathBuf> {
+        let path = self.folder.join(REPORT);
+        let coding = learner.config().coding();
+        let written = learner
+            .model()
+            .and_then(|model| report::write(&path, &self.folder, &model, &coding, Some(&*self.held_out), &self.device));
+        match written {
+            Ok(()) => Some(path),
+            Err(error) => {
+                output::complain(&format!("warning: no report: {error}"));
+                None
+            }
+        }
+    }
+}
+
 /// Progress on the terminal, or lines now and then.
 struct Screen {
+    report: Option<Page>,
     epochs: usize,
     source: String,
     progress: Option<Progress>,
@@ -617,6 +667,7 @@ struct Screen {
 impl Screen {
     fn new(config: &TrainConfig, source: String) -> Self {
         Self {
+            report: None,
             epochs: config.learning.epochs,
             source,
             progress: None,
@@ -670,6 +721,12 @@ impl Observer for Screen {
     }
 
     fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
+        if let (Record::Epoch { epoch, .. }, Some(page)) = (record, &self.report) {
+            // The last one follows the end of the run.
+            if *epoch < self.epochs {
+                page.write(learner);
+            }
+        }
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
             Record::Start { test, .. } => progress.line(&format!(

@@ -6,6 +6,8 @@ pub mod model;
 pub mod mosaic;
 #[cfg(feature = "plot")]
 pub mod plot;
+#[cfg(feature = "report")]
+pub mod report;
 
 pub use codes::{CodesReader, CodesWriter};
 pub use model::export_model;

@@ -188,7 +188,7 @@ pub struct Run {
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
 const CONFIG: &str = "config.json";
-const METRICS: &str = "metrics.jsonl";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the model's file in a run's folder, a rival's too.
 pub const MODEL: &str = "model.safetensors";
