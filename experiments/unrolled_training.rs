@@ -15,7 +15,7 @@
 
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
-use mlcsc::autoencoder::{Autoencoder, EncoderWeights, SparseAutoencoder, SparseAutoencoderConfig};
+use mlcsc::autoencoder::{Autoencoder, Coded, EncoderWeights, SparseAutoencoder, SparseAutoencoderConfig};
 use mlcsc::baselines::{KSparseConfig, PenalizedAutoencoderConfig, RivalConfig, TopKConfig, one_layer};
 use mlcsc::coder::{Batch, Coder, CoderConfig};
 use mlcsc::data::{self, Dataset, Source};
@@ -295,12 +295,16 @@ fn measured(network: &dyn Autoencoder, source: &dyn Source, keep: usize, device:
         let mut values = vec![0.0; indices.len() * shape.len()];
         source.read(&indices, &mut values)?;
         let signals: Tensor<4> = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), device);
-        let codes = ready.encode(signals.clone())?;
+        // As they are, with what undoes the normalisation, which codes alone do not have.
+        let Coded { mut codes, reconstruction: mut made } = ready.reconstruct(signals.clone())?;
         let dims = codes.dims();
-        let mut kept: Vec<f32> = codes.into_data().iter::<f32>().collect();
-        hard_threshold_rows(&mut kept, dims[1] * dims[2] * dims[3], keep);
-        let codes: Tensor<4> = Tensor::from_data(TensorData::new(kept, dims), device);
-        let made = ready.decode(codes.clone())?;
+        let len = dims[1] * dims[2] * dims[3];
+        if keep < len {
+            let mut kept: Vec<f32> = codes.into_data().iter::<f32>().collect();
+            hard_threshold_rows(&mut kept, len, keep);
+            codes = Tensor::from_data(TensorData::new(kept, dims), device);
+            made = ready.decode(codes.clone())?;
+        }
         variance.add(signals, codes, made);
     }
     Ok(variance.finish())
@@ -516,7 +520,9 @@ fn main() -> Result<()> {
     flag("patches", args.patches.map(|count| count.to_string()));
     flag("atoms", args.atoms.map(|atoms| atoms.to_string()));
     flag("lambda", args.lambda.map(|lambda| lambda.to_string()));
-    flag("brief", args.brief.then(String::new));
+    if args.brief {
+        command.push_str(" --brief");
+    }
     let layers = match args.atoms {
         Some(atoms) => format!(
             "One layer of {atoms} atoms as large as the signals, less their means, each of which counts as a non-zero"

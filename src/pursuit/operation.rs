@@ -46,7 +46,7 @@ pub(super) trait ProximalOps: Backend {
     }
 
     /// A gradient where codes are not zero, 0 elsewhere.
-    #[cfg_attr(not(feature = "autodiff"), expect(dead_code, reason = "a gradient"))]
+    #[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
     fn on_support(gradient: FloatTensor<Self>, codes: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_mul(gradient, Self::float_abs(Self::float_sign(codes)))
     }
