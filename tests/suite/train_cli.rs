@@ -161,8 +161,18 @@ fn a_run_from_beginning_to_end() {
     for word in ["run/model.safetensors", "run/pictures", "PSNR", "held-out", "2 epochs"] {
         assert!(text.contains(word), "{word} in {text}");
     }
-    let files = ["checkpoint.safetensors", "config.json", "metrics.jsonl", "model.safetensors", "pictures"];
+    let files =
+        ["checkpoint.safetensors", "config.json", "metrics.jsonl", "model.safetensors", "pictures", "report.html"];
     assert_eq!(bench.names("run"), files);
+    // The page about the run, as the run left it; also anew, and of two runs.
+    let page = |name: &str| fs::read_to_string(bench.path(name)).unwrap();
+    assert!(page("run/report.html").contains("2 of 2 epochs"));
+    bench.program.works("report run run --out both.html");
+    assert!(page("both.html").contains("Runs side by side"));
+    let message = bench.program.fails("report pictures", 2);
+    assert!(message.contains("RUN") && message.contains("folder of a run"), "{message}");
+    bench.works("--config small.json --no-report --out silent");
+    assert!(!bench.path("silent/report.html").exists());
     let pictures = bench.names("run/pictures");
     for file in ["filters_1.png", "effective_2.png", "effective_3.png", "W_1.npy"] {
         assert!(pictures.iter().any(|name| name == file), "{file} in {pictures:?}");
@@ -410,8 +420,15 @@ fn unrolled_runs_from_beginning_to_end() {
     for field in ["fvu", "nonzeros", "hoyer", "shrinkage"] {
         assert!(document["diagnostics"][field].as_f64().unwrap() > 0.0, "{field}");
     }
-    let files =
-        ["checkpoint", "checkpoint.safetensors", "config.json", "metrics.jsonl", "model.safetensors", "pictures"];
+    let files = [
+        "checkpoint",
+        "checkpoint.safetensors",
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "pictures",
+        "report.html",
+    ];
     assert_eq!(bench.names("run"), files);
     // The same flags in a file are the same run; what was learned goes on the other way.
     bench.works("--config run/config.json --out again");
