@@ -9,10 +9,10 @@ fn main() -> Result<()> {
     let device = device::named(None)?;
     let signal = SignalShape::new(1, 16, 16);
     let layers = vec![LayerShape::new(4, 4, 2), LayerShape::new(8, 3, 1)];
-    // Of low coherence, so that there is something to prove.
+    // Of low coherence, so that there is something to prove; atoms of D_2 have two non-zeros.
     let model = DesignConfig::new(ModelConfig::new(signal, layers), vec![2]).init(&device)?;
     let operator = model.operator(signal, OperatorForm::Auto)?;
-    let code = Tensor::zeros(operator.code().batched(1), &device).slice_fill([0..1, 1..2, 2..3, 2..3], 1.0);
+    let code = Tensor::zeros(operator.code().batched(1), &device).slice_fill([0..1, 1..2, 2..3, 2..3], 1.0); // one atom
     let signals = operator.synthesize(code);
 
     let greedy = PursuitConfig::OrthogonalMatchingPursuit(OrthogonalMatchingPursuitConfig::new(1));

@@ -1,4 +1,4 @@
-//! Codes a batch with a model's file: `cargo run --release --example encode -- MODEL.safetensors`.
+//! Codes a batch with a model's file, by default the one that `learn` writes: `cargo run --release --example encode -- MODEL.safetensors`.
 
 use burn::tensor::{Distribution, Tensor};
 use mlcsc::prelude::*;

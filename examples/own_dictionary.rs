@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let filters = [first, second].map(|filters| Tensor::from_data(filters, &device)).into();
     let model = Mlcsc::from_filters(ModelConfig::new(signal, layers), filters)?;
 
-    let mut code = vec![0.0f32; 2 * 35];
+    let mut code = vec![0.0f32; 2 * 35]; // positions: 40 samples less the kernels, 40 − 2 − 3
     (code[4], code[35 + 20]) = (1.0, 0.5); // each atom once
     let planted = Tensor::from_data(TensorData::new(code, [1, 2, 1, 35]), &device);
     let signals = model.operator(signal, OperatorForm::Auto)?.synthesize(planted);

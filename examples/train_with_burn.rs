@@ -24,5 +24,6 @@ fn main() -> Result<()> {
     );
     let training = training.metrics((LossMetric::new(),)).num_epochs(3).summary();
     let trained = training.launch(Learner::new(autoencoder, AdamConfig::new().init(), 1e-2)).model;
+    println!("{}", folder.join("model.safetensors").display());
     trained.save(&folder.join("model.safetensors"))
 }

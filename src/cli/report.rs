@@ -29,6 +29,14 @@ pub struct ReportArgs {
     device: DeviceArgs,
 }
 
+#[cfg(feature = "train")]
+use crate::learn::rivals::is_rival;
+
+#[cfg(not(feature = "train"))]
+fn is_rival(_: &std::path::Path) -> bool {
+    false
+}
+
 impl ReportArgs {
     pub(super) fn run(&self) -> Result<()> {
         for folder in &self.runs {
@@ -43,6 +51,12 @@ impl ReportArgs {
         }
         let mut missing = None;
         let path = match &self.runs[..] {
+            // Of a rival there are curves, and no atoms of layers.
+            [folder] if is_rival(folder) => {
+                let path = self.out.clone().unwrap_or_else(|| folder.join(REPORT));
+                report::compare(&self.runs, &path)?;
+                path
+            }
             [folder] => {
                 let path = self.out.clone().unwrap_or_else(|| folder.join(REPORT));
                 let device = self.device.open()?;

@@ -581,7 +581,10 @@ pub fn compare(folders: &[PathBuf], path: &Path) -> Result<()> {
         })
     });
     let context = json!({
-        "title": "Runs side by side – mlcsc",
+        "title": match &runs[..] {
+            [run] => format!("{} – mlcsc", run.name),
+            _ => "Runs side by side – mlcsc".into(),
+        },
         "lead": [],
         "warnings": [],
         "sheets": [],

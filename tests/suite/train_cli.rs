@@ -458,6 +458,9 @@ fn rivals_from_beginning_to_end() {
         assert!(document["test"]["fvu"].as_f64().unwrap() > 0.0);
         assert_eq!(bench.names(name), ["checkpoint", "config.json", "metrics.jsonl", "model.safetensors", "pictures"]);
         assert!(bench.path(&format!("{name}/pictures/atoms.png")).is_file());
+        // A page of a rival's has its curves.
+        bench.program.works(&format!("report {name} --out {name}.html"));
+        assert!(String::from_utf8(bench.read(&format!("{name}.html"))).unwrap().contains("held out, epoch 8:"));
         let again = format!("{name}-again");
         bench.works(&format!("--config {name}/config.json --out {again}"));
         let child = bench.spawn(&format!("--model {name} {data}"), &format!("{name}-parts"), 12);
