@@ -520,6 +520,10 @@ fn main() -> Result<()> {
     flag("patches", args.patches.map(|count| count.to_string()));
     flag("atoms", args.atoms.map(|atoms| atoms.to_string()));
     flag("lambda", args.lambda.map(|lambda| lambda.to_string()));
+    if args.iterations != [1, 3, 5, 10, 20] {
+        let iterations: Vec<String> = args.iterations.iter().map(ToString::to_string).collect();
+        let _ = write!(command, " --iterations {}", iterations.join(","));
+    }
     if args.brief {
         command.push_str(" --brief");
     }

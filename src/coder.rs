@@ -183,6 +183,7 @@ impl Coder {
     /// Signals of another shape; not one λ a signal where each has its own.
     pub fn encode(&self, signals: Tensor<4>) -> Result<Codes> {
         let count = signals.dims()[0];
+        self.check_count(count)?;
         let mut batches = Vec::new();
         for start in (0..count).step_by(self.batch_size) {
             let size = self.batch_size.min(count - start);
@@ -203,6 +204,7 @@ impl Coder {
         mut visit: impl FnMut(Batch) -> Result<()>,
     ) -> Result<()> {
         let count = source.len();
+        self.check_count(count)?;
         for start in (0..count).step_by(self.batch_size) {
             let indices: Vec<usize> = (start..(start + self.batch_size).min(count)).collect();
             let mut values = vec![0.0; indices.len() * source.shape().len()];
@@ -211,6 +213,16 @@ impl Coder {
             visit(self.encode_batch(Tensor::from_data(data, &self.operator.device()), start, observer)?)?;
         }
         Ok(())
+    }
+
+    /// Refuses a λ for every signal that are fewer or more than the signals.
+    fn check_count(&self, count: usize) -> Result<()> {
+        match &self.recipe.lambda {
+            Some(Lambda::PerSignal(values)) if values.len() != count => {
+                Err(Error::shape("lambda per signal", format!("{count}, one per signal"), values.len()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Codes one batch, the first signal being that number of all: one λ a signal is counted from there.
@@ -294,5 +306,44 @@ impl Codes {
     /// What the pursuit says of every signal: λ, objective, duality gap, non-zeros, why it ended.
     pub fn reports(&self) -> &[SignalReport] {
         &self.reports
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::geometry::LayerShape;
+    use crate::model::normalization::Normalization;
+    use crate::model::{ModelConfig, sparse::to_host};
+    use burn::tensor::Distribution;
+
+    /// In batches as at once, with the normalisation undone; one λ a signal is the λ of that signal.
+    #[test]
+    fn signals_are_coded_in_batches_and_come_back() {
+        let device = crate::device::named(None).unwrap();
+        let shape = SignalShape::new(1, 6, 6);
+        let config = ModelConfig {
+            normalization: Normalization::Contrast,
+            ..ModelConfig::new(shape, vec![LayerShape::new(80, 6, 1)])
+        };
+        let model = config.init_random(2, &device).unwrap();
+        let signals = Tensor::random(shape.batched(7), Distribution::Uniform(1.0, 3.0), &device);
+        let config = CoderConfig::new(&CodingDefaults::default()).with_lambda(Lambda::Relative(1e-3));
+        let codes = |config: &CoderConfig| config.init(&model).unwrap().encode(signals.clone()).unwrap();
+        let [whole, parts] = [config.clone(), config.clone().with_batch_size(3)].map(|config| codes(&config));
+        let coder = config.init(&model).unwrap();
+        let distance = |a: Tensor<4>, b: Tensor<4>| to_host((a - b).abs().max().reshape([1, 1, 1, 1]))[0];
+        assert!(distance(whole.deepest().clone(), parts.deepest().clone()) < 1e-3);
+        for codes in [&whole, &parts] {
+            assert_eq!(codes.reports().len(), 7);
+            assert!(distance(coder.decode(codes).unwrap(), signals.clone()) < 0.05);
+        }
+        let lambdas: Vec<f32> = (1..8).map(|signal| 0.01 * signal as f32).collect();
+        let each = codes(&config.clone().with_batch_size(3).with_lambda(Lambda::PerSignal(lambdas.clone())));
+        assert!(each.reports().iter().zip(&lambdas).all(|(report, lambda)| report.lambda == *lambda));
+        let more = config.clone().with_batch_size(3).with_lambda(Lambda::PerSignal(vec![0.1; 8])).init(&model).unwrap();
+        assert!(more.encode(signals.clone()).unwrap_err().to_string().contains("7, one per signal"));
+        assert!(config.with_batch_size(0).init(&model).is_err());
+        assert!(coder.encode(Tensor::ones([1, 1, 5, 6], &device)).is_err());
     }
 }

@@ -113,7 +113,7 @@ pub(crate) fn used(codes: Tensor<4>) -> Tensor<1> {
 
 /// With burn's own learner: batches of signals `[n, channels, height, width]`, the loss ½‖y − D^(L)γ‖² + λ‖γ‖₁ of the encoder's codes, and
 /// effective atoms that have unit norm after every step, since longer ones would cost less penalty. For training that also keeps
-/// D_2 … D_L sparse, see [`crate::learn`].
+/// D_2 … D_L sparse, see [`crate::learn`]. Signals of another shape panic, as in burn's modules.
 #[cfg(feature = "train")]
 mod by_burn {
     use crate::autoencoder::SparseAutoencoder;

@@ -56,7 +56,7 @@ use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::normalization::Undo;
 #[cfg(feature = "train")]
 use crate::model::sparse::HostFilters;
-use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf, unit_norm};
+use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf, unit_norm, with_unit_atoms};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
@@ -101,13 +101,9 @@ impl SparseAutoencoderConfig {
             let filters: Tensor<4> = Tensor::random(dims, Distribution::Normal(0.0, 1.0), device);
             unit_norm(filters.clone(), filters)
         };
-        let mut filters: Vec<Tensor<4>> = geometry.layers().iter().map(|layer| random(layer.filter_dims())).collect();
+        let filters = geometry.layers().iter().map(|layer| random(layer.filter_dims())).collect();
         let strides: Vec<[usize; 2]> = self.model.layers.iter().map(|layer| layer.stride.0).collect();
-        let atoms = effective_filters(&filters, &strides);
-        if let Some(deepest) = filters.pop() {
-            filters.push(unit_norm(deepest, atoms));
-        }
-        self.assemble(filters, &geometry, device)
+        self.assemble(with_unit_atoms(filters, &strides), &geometry, device)
     }
 
     /// With a model's dictionaries, on its device.
@@ -270,12 +266,8 @@ impl SparseAutoencoder {
     pub fn with_unit_atoms(self) -> Self {
         let filters: Vec<Tensor<4>> = self.filters().into_iter().map(leaf).collect();
         let strides: Vec<[usize; 2]> = self.layers.iter().map(Dictionary::stride).collect();
-        let atoms = effective_filters(&filters, &strides);
-        let deepest = filters.len() - 1;
-        self.with_filters(|layer, _| match layer == deepest {
-            true => unit_norm(filters[layer].clone(), atoms.clone()),
-            false => filters[layer].clone(),
-        })
+        let filters = with_unit_atoms(filters, &strides);
+        self.with_filters(|layer, _| filters[layer].clone())
     }
 
     /// The device that holds the filters.

@@ -41,7 +41,7 @@ const LINE_EVERY: Duration = Duration::from_secs(15);
 /// Learn a model's dictionaries from signals
 ///
 /// Without arguments: digits drawn by a generator, a small model. The run's folder holds config.json, metrics.jsonl, a checkpoint
-/// to resume from, model.safetensors and pictures of the filters.
+/// to resume from, model.safetensors, pictures of the filters and report.html, a page about all of it.
 #[derive(Debug, Args)]
 #[command(after_long_help = configuration::help())]
 pub struct TrainArgs {

@@ -1,8 +1,8 @@
 //! Signals that are in memory already, and parts of a source.
 
-use super::{Dataset, MAX_TENSOR_LEN, Source, pictures};
+use super::{Dataset, Source, pictures};
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::path::Path;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ impl InMemory {
     /// A number of values that is no multiple of a signal's; a shape without values; values that are not finite.
     pub fn new(shape: SignalShape, values: impl Into<Vec<f32>>) -> Result<Self> {
         let values = values.into();
-        if shape.is_empty() || shape.len() > MAX_TENSOR_LEN {
+        if checked_len(&[shape.channels, shape.height, shape.width]).is_none_or(|len| len == 0) {
             let expected = format!("from 1 to {MAX_TENSOR_LEN} values each");
             return Err(Error::shape("signals in memory", expected, shape));
         }
@@ -255,6 +255,7 @@ mod tests {
         for (error, part) in [
             (InMemory::new(shape, vec![0.0; 7]).unwrap_err(), "a multiple of 4"),
             (InMemory::new(SignalShape::new(1, 0, 2), Vec::new()).unwrap_err(), "from 1 to"),
+            (InMemory::new(SignalShape::new(usize::MAX, 3, 2), Vec::new()).unwrap_err(), "from 1 to"),
             (InMemory::new(shape, vec![0.0, 0.0, 0.0, 0.0, 0.0, f32::NAN, 0.0, 0.0]).unwrap_err(), "signal 1"),
             (five().with_labels(vec![1]).unwrap_err(), "5, one each"),
         ] {

@@ -91,12 +91,13 @@ impl Sheet {
             }
         }
         let mut png = Cursor::new(Vec::new());
-        let grey = image::DynamicImage::from(picture.clone());
-        let grey = if colours == 3 { grey } else { grey.to_luma8().into() };
-        grey.write_to(&mut png, ImageFormat::Png)
+        let (wide, tall) = picture.dimensions();
+        let picture = image::DynamicImage::from(picture);
+        let picture = if colours == 3 { picture } else { picture.to_luma8().into() };
+        picture
+            .write_to(&mut png, ImageFormat::Png)
             .map_err(|error| Error::format(Path::new(REPORT), error.to_string()))?;
         let zoom = (TILE / height.max(across)).max(1);
-        let (wide, tall) = picture.dimensions();
         Ok(Self {
             width: zoom * across,
             height: zoom * height,
@@ -332,13 +333,14 @@ impl Usage {
     }
 }
 
-/// Of every atom the largest correlation with another of its layer, both where they lie.
+/// Of every atom that is shown the largest correlation with another of its layer, both where they lie.
 fn coherences(atoms: &Tensor<4>) -> Vec<f32> {
     let [count, ..] = atoms.dims();
     let rows = atoms.clone().reshape([count as i32, -1]);
     let norms = rows.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
     let rows = rows / norms;
-    let products = to_host(rows.clone().matmul(rows.transpose()));
+    // Of those that are shown with all: never as many products as a large layer has pairs.
+    let products = to_host(rows.clone().narrow(0, 0, count.min(ATOMS)).matmul(rows.transpose()));
     let of = |(atom, row): (usize, &[f32])| {
         let others = row.iter().enumerate().filter(|(other, _)| *other != atom);
         others.fold(0.0f32, |largest, (_, value)| largest.max(value.abs()))
@@ -533,8 +535,21 @@ pub fn write(
     let wanted = run.config.pointer("/learning/epochs").and_then(Value::as_u64).unwrap_or(0);
     let source = run.config.pointer("/data/source").and_then(Value::as_str).unwrap_or("").to_owned();
     let method = run.config.pointer("/learning/update").and_then(Value::as_str).unwrap_or("").to_owned();
-    context["lead"] =
-        json!([format!("Learned from {source} by --method {method}: {epochs} of {wanted} epochs are done.")]);
+    let mut lead = vec![format!("Learned from {source} by --method {method}: {epochs} of {wanted} epochs are done.")];
+    let last = |name: &str, pointer: &str| run.last(pointer).map(|value| format!("{name} {}", shown(value)));
+    let values = [
+        last("objective", "/test/objective"),
+        last("PSNR in dB", "/test/psnr"),
+        last("fraction of variance unexplained", "/test/fvu"),
+    ];
+    let values: Vec<String> = values.into_iter().flatten().collect();
+    if !values.is_empty() {
+        lead.push(format!("Held-out signals after the last epoch: {}.", values.join(", ")));
+    }
+    if let Some(kept) = run.last("/kept/epoch") {
+        lead.push(format!("The state that is kept, and shown once the run is done, is that after epoch {kept}."));
+    }
+    context["lead"] = json!(lead);
     if let Some(dead) = run.last("/test/dead_atoms").filter(|dead| *dead > 0.0) {
         context["warnings"] = json!([format!("{dead} atoms of the deepest layer are used by no held-out signal.")]);
     }
@@ -664,6 +679,11 @@ mod tests {
         assert!(page.contains("other &lt;run&gt;") && !page.contains("<run>"));
         assert!(page.contains("one, held out, epoch 2: 9.000"));
         assert!(compare(&[folder.path().join("none")], &path).is_err());
+    }
+
+    #[test]
+    fn the_version_is_the_pinned_one() {
+        assert!(include_str!("../../Cargo.toml").contains(&format!("\"={BURN}\"")));
     }
 
     #[test]

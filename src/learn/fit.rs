@@ -106,7 +106,13 @@ impl TrainConfig {
             reseeding: Some(Reseeding { every: learning.reseed_every, until: learning.reseed_until }),
             dashboard: false,
         };
-        let mut best = Best { steps: learner.steps(), done: 0, progress, kept: None };
+        let mut best = Best {
+            steps: learner.steps(),
+            done: 0,
+            rate: learning.unrolled.optimization.learning_rate,
+            progress,
+            kept: None,
+        };
         let (_, ending) = training.run(network, &mut best)?;
         match (ending, best.kept) {
             (Ending::Interrupted, _) | (_, None) => {
@@ -122,6 +128,7 @@ impl TrainConfig {
 struct Best<F> {
     steps: usize,
     done: usize,
+    rate: f64,
     progress: F,
     kept: Option<(super::metrics::Kept, SparseAutoencoder)>,
 }
@@ -130,10 +137,10 @@ struct Best<F> {
 mod watching {
     use super::Best;
     use crate::autoencoder::{Outcome, Trainable, TrainingBatch};
-    use crate::error::{Error, Result};
+    use crate::error::Result;
     use crate::learn::end_to_end::Watcher;
     use crate::learn::metrics::Kept;
-    use crate::learn::unrolled::UnrolledTraining;
+    use crate::learn::unrolled::{UnrolledTraining, check_finite};
 
     impl<F: FnMut(f32) -> bool> Best<F> {
         fn keep(&mut self, epoch: usize, loss: f64, network: &UnrolledTraining) -> Result<()> {
@@ -158,9 +165,7 @@ mod watching {
         }
 
         fn step(&mut self, step: usize, _: &TrainingBatch, outcome: &Outcome, _: &UnrolledTraining) -> Result<bool> {
-            if !outcome.loss.to_data().iter::<f32>().all(f32::is_finite) {
-                return Err(Error::parameter("learning_rate", "the loss", "a rate so small that it stays finite"));
-            }
+            check_finite(outcome, self.rate)?;
             self.done = step;
             Ok((self.progress)(step as f32 / self.steps.max(1) as f32))
         }

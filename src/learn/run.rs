@@ -22,7 +22,7 @@ use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
 #[cfg(feature = "train")]
 use super::metrics::{Phases, Stopwatch};
 #[cfg(feature = "train")]
-use super::unrolled::UnrolledTraining;
+use super::unrolled::{UnrolledTraining, check_finite};
 use crate::autoencoder::Diagnostics;
 #[cfg(feature = "train")]
 use crate::autoencoder::{DiagnosticsSums, Trainable};
@@ -771,11 +771,7 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         let sums = self.sums(batch, outcome, &operator, lambda)?;
         let run = &mut *self.run;
         let learner = &mut run.learner;
-        if !outcome.loss.to_data().iter::<f32>().all(f32::is_finite) {
-            let rate = learner.config.learning.unrolled.optimization.learning_rate;
-            let expected = "one so small that the loss stays finite; try a tenth";
-            return Err(Error::parameter("learning_rate", rate, expected));
-        }
+        check_finite(outcome, learner.config.learning.unrolled.optimization.learning_rate)?;
         learner.cascade = network.cascade();
         self.still = None;
         learner.step = step;

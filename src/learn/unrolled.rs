@@ -36,7 +36,7 @@ use super::config::{AtomNorm, GradientMode, LearningConfig, TrainConfig};
 use super::learner::worst_windows;
 use super::surrogate::SurrogateUpdate;
 use crate::autoencoder::{Autoencoder, Coded, EncoderWeights, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::sparse::{HostFilters, to_host};
 use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf};
@@ -283,6 +283,14 @@ impl UnrolledTraining {
     pub(super) fn cascade(&self) -> Cascade {
         Cascade::new(self.autoencoder.config().model.clone(), filters(&self.autoencoder))
     }
+}
+
+/// Refuses a loss that is infinite or no number, which the learning rate has made.
+pub(super) fn check_finite(outcome: &Outcome, rate: f64) -> Result<()> {
+    if outcome.loss.to_data().iter::<f32>().all(f32::is_finite) {
+        return Ok(());
+    }
+    Err(Error::parameter("learning_rate", rate, "one so small that the loss stays finite; try a tenth"))
 }
 
 /// The norms of atoms, 1 for those that are zero: `[m, …]` to `[m, 1, 1, 1]`.

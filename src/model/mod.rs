@@ -63,7 +63,7 @@ impl ModelConfig {
     pub fn init_random(&self, seed: u64, device: &Device) -> Result<Mlcsc> {
         let geometry = self.geometry()?;
         let mut generator = sample::generator(seed);
-        let mut filters: Vec<Tensor<4>> = geometry
+        let filters: Vec<Tensor<4>> = geometry
             .layers()
             .iter()
             .map(|layer| {
@@ -75,11 +75,7 @@ impl ModelConfig {
             })
             .collect();
         let strides: Vec<[usize; 2]> = self.layers.iter().map(|layer| layer.stride.0).collect();
-        let atoms = effective_filters(&filters, &strides);
-        if let Some(deepest) = filters.pop() {
-            filters.push(unit_norm(deepest, atoms));
-        }
-        Mlcsc::from_filters(self.clone(), filters)
+        Mlcsc::from_filters(self.clone(), with_unit_atoms(filters, &strides))
     }
 }
 
@@ -213,6 +209,18 @@ pub(crate) fn unit_norm(filters: Tensor<4>, synthesized: Tensor<4>) -> Tensor<4>
     let norms = synthesized.square().sum_dims(&[1, 2, 3]).sqrt();
     let nothing = norms.clone().equal_scalar(0.0);
     filters / norms.mask_fill(nothing, 1.0)
+}
+
+/// Filters W_1 … W_L with those of the deepest layer divided by the norms of the effective atoms that they make.
+///
+/// # Shapes
+/// - filters and out: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`.
+pub(crate) fn with_unit_atoms(mut filters: Vec<Tensor<4>>, strides: &[[usize; 2]]) -> Vec<Tensor<4>> {
+    let atoms = effective_filters(&filters, strides);
+    if let Some(deepest) = filters.pop() {
+        filters.push(unit_norm(deepest, atoms));
+    }
+    filters
 }
 
 /// Geometry of layer i = `depth` when the filters of the layer above are its codes: nothing is cropped.
