@@ -7,8 +7,8 @@ use burn::tensor::{Tensor, TensorData};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use mlcsc::data::{self, DataConfig};
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::learn::{DictionaryLearner, TrainConfig};
-use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{

@@ -5,9 +5,9 @@
 use burn::tensor::{Tensor, TensorData};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
-use mlcsc::model::convolution::{Convolution, filter_gradient_into};
-use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape};
-use mlcsc::model::sparse::HostFilters;
+use mlcsc::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape};
+use mlcsc::kernels::convolution::{Convolution, filter_gradient_into};
+use mlcsc::kernels::sparse::HostFilters;
 use mlcsc::model::{Dictionary, Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem};
 

@@ -10,15 +10,15 @@
 use burn::tensor::Device;
 use clap::Parser;
 use mlcsc::error::Result;
-use mlcsc::export::plot::{self, Axis, Curve, Line, Panel};
+use mlcsc::evaluate::plot::{self, Axis, Curve, Line, Panel};
+use mlcsc::evaluate::trial::{self, TrialSignal};
 use mlcsc::files;
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::design::DesignConfig;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::sample::{SampleConfig, add_noise, generator};
 use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::theory::certificate::median;
 use mlcsc::theory::{ModelProfile, Noise, Support, Theorem};
-use mlcsc::trial::{self, TrialSignal};
 use serde_json::json;
 use std::fmt::Write;
 use std::path::PathBuf;

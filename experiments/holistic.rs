@@ -13,9 +13,9 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use mlcsc::error::Result;
-use mlcsc::export::plot::{self, Axis, Curve, Line, Panel};
+use mlcsc::evaluate::plot::{self, Axis, Curve, Line, Panel};
 use mlcsc::files;
-use mlcsc::model::geometry::{LayerShape, SignalShape};
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::generator;
 use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{

@@ -9,10 +9,10 @@
 use burn::tensor::Tensor;
 use clap::Parser;
 use mlcsc::error::Result;
-use mlcsc::export::plot::{self, Axis, Curve, Line, Panel};
+use mlcsc::evaluate::plot::{self, Axis, Curve, Line, Panel};
 use mlcsc::files;
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::design::DesignConfig;
-use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::{SampleConfig, generator, relative_noise};
 use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{

@@ -11,10 +11,11 @@
 use burn::tensor::Tensor;
 use clap::Parser;
 use mlcsc::error::Result;
-use mlcsc::export::plot::{self, Axis, Curve, Line, Panel};
+use mlcsc::evaluate::plot::{self, Axis, Curve, Line, Panel};
+use mlcsc::evaluate::trial::{self, TrialSignal};
 use mlcsc::files;
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::design::DesignConfig;
-use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::sample::{SampleConfig, generator, relative_noise};
 use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
@@ -22,7 +23,6 @@ use mlcsc::pursuit::{
     MultiLayerProximalGradientConfig, Problem, Pursued, Pursuit, Threshold,
 };
 use mlcsc::theory::{Errors, ModelProfile, Noise, Theorem};
-use mlcsc::trial::{self, TrialSignal};
 use serde_json::{Value, json};
 use std::fmt::Write;
 use std::path::PathBuf;

@@ -11,8 +11,8 @@
 
 use burn::tensor::Device;
 use clap::Parser;
+use mlcsc::autoencoder::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
 use mlcsc::autoencoder::{Outcome, TrainingBatch};
-use mlcsc::classify::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
 use mlcsc::data::{self, DataConfig, Dataset};
 use mlcsc::error::{Error, Result};
 use mlcsc::export::mosaic;

@@ -19,8 +19,8 @@
 
 use crate::data::Source;
 use crate::error::{Error, Result};
+use crate::geometry::{Geometry, SignalShape};
 use crate::model::file::CodingDefaults;
-use crate::model::geometry::{Geometry, SignalShape};
 use crate::model::normalization::Undo;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::{
@@ -312,9 +312,10 @@ impl Codes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::geometry::LayerShape;
+    use crate::geometry::LayerShape;
+    use crate::kernels::sparse::to_host;
+    use crate::model::ModelConfig;
     use crate::model::normalization::Normalization;
-    use crate::model::{ModelConfig, sparse::to_host};
     use burn::tensor::Distribution;
 
     /// In batches as at once, with the normalisation undone; one λ a signal is the λ of that signal.

@@ -28,18 +28,22 @@
 //!
 //! ```text
 //! data ──► pursuit (over model) ──► representations ──► autoencoder | learn | classify | theory | export
+//!              └── kernels: how it is computed, on shapes alone
 //! ```
 //!
-//! - [`data`]: where signals come from: files, folders of images, MNIST, digits drawn by a generator.
-//! - [`model`]: what the dictionaries are: shapes, the cascade, the effective dictionary and the ways to apply it.
+//! - [`geometry`]: shapes of signals, codes and layers.
+//! - [`data`]: where signals come from: arrays in memory, files, folders of images, MNIST, digits drawn by a generator.
+//! - [`model`]: what the dictionaries are: the cascade, the effective dictionary and the ways to apply it.
 //! - [`pursuit`]: how a signal becomes representations; each answer carries its duality gap, so that one knows how far it can
 //!   be trusted.
+//! - [`coder`]: the front door to both: normalise, pursue, undo, in batches.
 //! - [`autoencoder`]: the pursuit unrolled into the layers of a network, what all auto-encoders have in common, and what is measured
 //!   of them; [`baselines`]: the auto-encoders that the model is compared with.
 //! - [`learn`]: how the dictionaries are found, online or end to end, with checkpoints and exact resumption.
 //! - [`classify`]: what codes say about classes: pooled features and a linear classifier.
-//! - [`theory`]: when answers are guaranteed; [`trial`]: promises beside what pursuits make of them.
-//! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read.
+//! - [`theory`]: when answers are guaranteed.
+//! - [`evaluate`]: pursuits side by side, and beside what the theorems promise.
+//! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read, reports of runs.
 //!
 //! [`device`] chooses where it is computed, `cli`, behind the feature of that name, is the command-line program on top, and every mistake that comes from
 //! outside is an [`Error`] that says what was expected and what came.
@@ -113,8 +117,12 @@ pub mod coder;
 pub mod data;
 pub mod device;
 pub mod error;
+pub mod evaluate;
 pub mod export;
 pub mod files;
+pub mod geometry;
+#[doc(hidden)]
+pub mod kernels;
 pub mod learn;
 pub mod model;
 pub mod prelude;
@@ -122,7 +130,6 @@ pub mod pursuit;
 mod random;
 mod text;
 pub mod theory;
-pub mod trial;
 
 pub use coder::{Coder, CoderConfig, Codes};
 pub use error::{Error, Result};

@@ -16,12 +16,12 @@
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 use mlcsc::data::{self, DataConfig, Split, npy};
 use mlcsc::error::{Error, Result};
+use mlcsc::evaluate::plot::{self, Curve};
 use mlcsc::export::arrays::write_npy;
-use mlcsc::export::plot::{self, Curve};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::learn::config::Schedule;
 use mlcsc::learn::{DictionaryLearner, LearningConfig, TrainConfig};
 use mlcsc::model::file::CodingDefaults;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};

@@ -1,8 +1,8 @@
 //! Configuration of the unrolled auto-encoder.
 
 use crate::error::{Error, Result};
+use crate::geometry::Geometry;
 use crate::model::ModelConfig;
-use crate::model::geometry::Geometry;
 use crate::pursuit::{
     Acceleration, BasisPursuitConfig, MultiLayerProximalGradientConfig, ProximalGradientConfig, Unrolled,
 };

@@ -10,7 +10,7 @@ use super::{Autoencoder, Coded};
 use crate::data::Source;
 use crate::data::quality::Quality;
 use crate::error::{Error, Result};
-use crate::model::sparse::{norm, to_host};
+use crate::kernels::sparse::{norm, to_host};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -223,7 +223,7 @@ pub fn stability(first: Tensor<4>, second: Tensor<4>) -> Result<Stability> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::geometry::SignalShape;
+    use crate::geometry::SignalShape;
 
     /// Codes are the signals' values, thinned out; reconstructions are half the signals.
     struct Half;

@@ -3,7 +3,7 @@
 use super::unrolled::{Prepared, SparseAutoencoder};
 use super::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::error::Result;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::model::{Mlcsc, ModelConfig};
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};

@@ -9,6 +9,7 @@ pub mod config;
 pub mod diagnostics;
 mod file;
 mod layer;
+pub mod network;
 pub mod pursuit;
 pub mod training;
 pub mod unrolled;
@@ -17,12 +18,13 @@ pub use config::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 pub use diagnostics::{Diagnostics, DiagnosticsSums};
 pub use file::has_encoder;
 pub use layer::{UnrolledEncoder, UnrolledEncoderConfig};
+pub use network::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
 pub use pursuit::PursuitAutoencoder;
 pub use training::{Outcome, Trainable, TrainingBatch};
 pub use unrolled::{Prepared, SparseAutoencoder};
 
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::pursuit::Convergence;
 use burn::tensor::Tensor;
 

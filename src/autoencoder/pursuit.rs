@@ -2,7 +2,7 @@
 
 use super::{Autoencoder, Coded, check_batch};
 use crate::error::Result;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};

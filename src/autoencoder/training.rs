@@ -124,7 +124,7 @@ mod by_burn {
 
     fn output(network: &SparseAutoencoder, signals: Tensor<4>) -> RegressionOutput {
         let [_, channels, height, width] = signals.dims();
-        let shape = crate::model::geometry::SignalShape::new(channels, height, width);
+        let shape = crate::geometry::SignalShape::new(channels, height, width);
         let coded = network.prepare(shape).and_then(|ready| ready.coded_with_objective(signals.clone()));
         let (coded, loss) = coded.unwrap_or_else(|error| panic!("{error}"));
         RegressionOutput::new(loss.mean(), coded.reconstruction.flatten(1, 3), signals.flatten(1, 3))

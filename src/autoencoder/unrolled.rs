@@ -52,10 +52,10 @@
 use super::config::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use super::{Autoencoder, Coded, check_batch};
 use crate::error::{Error, Result};
-use crate::model::geometry::{Geometry, SignalShape};
-use crate::model::normalization::Undo;
+use crate::geometry::{Geometry, SignalShape};
 #[cfg(feature = "train")]
-use crate::model::sparse::HostFilters;
+use crate::kernels::sparse::HostFilters;
+use crate::model::normalization::Undo;
 use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf, unit_norm, with_unit_atoms};
 use crate::pursuit::{Lambda, Learned, Problem, Unrolled};
 use burn::module::{Module, Param};

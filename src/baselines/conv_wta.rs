@@ -8,9 +8,9 @@
 use super::layers::{check_part, check_units, count_of, edited, keep_largest, mean_norm, seeds, weights, zeros};
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch, check_batch};
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
+use crate::kernels::sparse::{norm, to_host};
 use crate::model::leaf;
-use crate::model::sparse::{norm, to_host};
 use burn::module::{Module, Param};
 use burn::tensor::activation::relu;
 use burn::tensor::module::{conv_transpose2d, conv2d};

@@ -16,7 +16,7 @@ use super::layers::{
 use crate::autoencoder::training::used;
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::Result;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::model::leaf;
 use burn::module::Module;
 use burn::tensor::activation::relu;

@@ -10,7 +10,7 @@ use super::layers::{
 };
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::model::leaf;
 use crate::text::counted;
 use burn::module::{Module, Param};

@@ -13,7 +13,7 @@ use super::layers::{
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::random::{Purpose, stream};
 use burn::module::Module;
 use burn::tensor::activation::{log_sigmoid, sigmoid};

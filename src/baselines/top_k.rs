@@ -11,7 +11,7 @@ use super::layers::{
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::model::leaf;
 use crate::text::counted;
 use burn::module::{Module, Param, RunningState};

@@ -13,9 +13,9 @@ use crate::autoencoder::Autoencoder;
 use crate::data::deskew::deskew;
 use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
+use crate::kernels::sparse::to_host;
 use crate::model::normalization::Normalization;
-use crate::model::sparse::to_host;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Observer, Problem, Pursuit, Recipe};
@@ -416,8 +416,8 @@ fn check_layers(layers: &[usize], depth: usize) -> Result<()> {
 mod tests {
     use super::*;
     use crate::device;
+    use crate::geometry::LayerShape;
     use crate::model::ModelConfig;
-    use crate::model::geometry::LayerShape;
     use burn::tensor::Distribution;
 
     fn model() -> Mlcsc {

@@ -5,7 +5,7 @@
 //! otherwise they cancel.
 
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::text::counted;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -13,7 +13,7 @@
 use super::features::Features;
 use super::lbfgs::{Stop, minimize};
 use crate::error::{Error, Result};
-use crate::model::simd::{inner_products, vectorised};
+use crate::kernels::simd::{inner_products, vectorised};
 use crate::text::counted;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

@@ -10,7 +10,6 @@ pub mod evaluation;
 pub mod features;
 mod lbfgs;
 pub mod linear;
-pub mod network;
 
 pub use encoder::{
     DeskewingEncoder, Encoder, Map, NetworkEncoder, SignalEncoder, WindowConfig, WindowEncoder, extract,
@@ -18,4 +17,3 @@ pub use encoder::{
 pub use evaluation::{Candidate, Confusion, Evaluation, EvaluationConfig, Labelled};
 pub use features::{Features, PoolingConfig, PoolingMethod, Rectification, Scaling, Standardization, check_power};
 pub use linear::{LinearClassifier, LinearClassifierConfig, Loss};
-pub use network::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};

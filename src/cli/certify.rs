@@ -5,14 +5,14 @@ use super::data::{InputArgs, Signals};
 use super::output::{counted, number, table};
 use super::{interrupt, output};
 use crate::error::{Error, Result};
+use crate::evaluate::trial::{self, Trial, TrialSignal};
+use crate::kernels::sparse::to_host;
 use crate::model::sample::{add_noise, generator};
-use crate::model::sparse::to_host;
 use crate::pursuit::{Convergence, PursuitName};
 use crate::theory::certificate::{Certificate, Uniqueness, median};
 use crate::theory::{
     Bound, ColumnPair, DictionaryProfile, LayerLevels, Levels, ModelProfile, Noise, Promise, Theorem, Unmet,
 };
-use crate::trial::{self, Trial, TrialSignal};
 use clap::Args;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

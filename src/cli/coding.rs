@@ -9,10 +9,10 @@ pub(super) use crate::coder::default_batch;
 use crate::coder::{CoderConfig, default_lambda};
 use crate::data::{npy, wanted_shape};
 use crate::error::{Error, Result};
+use crate::evaluate::comparison::Parameters;
+use crate::geometry::SignalShape;
 use crate::model::file::CodingDefaults;
-use crate::model::geometry::SignalShape;
 use crate::model::{Mlcsc, Operator, OperatorForm};
-use crate::pursuit::comparison::Parameters;
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Convergence, Lambda, PursuitName, Recipe, SignalReport, StopReason, Threshold,

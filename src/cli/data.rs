@@ -3,9 +3,9 @@
 use super::{DeviceArgs, output};
 use crate::data::{self, DataConfig, Dataset, Group, Source, Split};
 use crate::error::{Error, Result};
+use crate::geometry::{Pair, SignalShape};
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
-use crate::model::geometry::{Pair, SignalShape};
 use clap::{Args, ValueEnum};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::export::CodesWriter;
 use crate::export::codes::CodesFormat;
 use crate::files;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use clap::Args;
 use serde_json::Value;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@ use super::DeviceArgs;
 use super::coding;
 use super::output::{self, Summary, grouped, number};
 use crate::error::Result;
-use crate::model::geometry::{LayerGeometry, SignalShape};
+use crate::geometry::{LayerGeometry, SignalShape};
 use crate::model::operator::Costs;
 use crate::model::{Mlcsc, OperatorForm};
 use crate::theory::{DictionaryProfile, ModelProfile, welch_bound};

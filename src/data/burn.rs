@@ -1,7 +1,7 @@
 //! Signals as burn's data loaders take them.
 
 use super::Source;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use burn::data::dataloader::batcher::Batcher;
 use burn::data::dataset::{Dataset, DatasetError};
 use burn::tensor::{Device, Tensor, TensorData};

@@ -4,7 +4,7 @@
 //! vanishes: the shear of Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition",
 //! Proc. IEEE 86(11), 1998, section III-A. No label is asked.
 
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use rayon::prelude::*;
 
 /// Deskews signals in place, each by itself, all of its channels by one shear.

@@ -9,7 +9,7 @@
 
 use super::pictures::{Collection, Pictures, Window};
 use crate::error::Result;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;

@@ -6,7 +6,7 @@
 use super::pictures::{Collection, Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::text::{beginning, counted};
 use flate2::bufread::GzDecoder;
 use memmap2::Mmap;

@@ -7,7 +7,7 @@ use super::integrity;
 use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use crate::text::beginning;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};

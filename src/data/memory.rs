@@ -2,7 +2,7 @@
 
 use super::{Dataset, Source, pictures};
 use crate::error::{Error, Result};
-use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
+use crate::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
 use burn::tensor::{Device, Tensor, TensorData};
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 ///
 /// ```
 /// use mlcsc::data::{InMemory, Source};
-/// use mlcsc::model::geometry::SignalShape;
+/// use mlcsc::geometry::SignalShape;
 ///
 /// # fn main() -> mlcsc::Result<()> {
 /// let two = InMemory::new(SignalShape::new(1, 2, 2), vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0])?;

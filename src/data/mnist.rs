@@ -5,7 +5,7 @@ use super::pictures::Collection;
 use crate::error::{Error, Result};
 #[cfg(feature = "download")]
 use crate::files;
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 #[cfg(feature = "download")]
 use indicatif::{ProgressBar, ProgressStyle};
 #[cfg(feature = "download")]

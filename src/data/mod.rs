@@ -23,7 +23,7 @@ pub use memory::{InMemory, first};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};
-use crate::model::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
+use crate::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
 use crate::text::beginning;
 use pictures::Collection;
 use schemars::JsonSchema;

@@ -6,7 +6,7 @@
 use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
-use crate::model::geometry::{MAX_TENSOR_LEN, SignalShape};
+use crate::geometry::{MAX_TENSOR_LEN, SignalShape};
 use crate::text::beginning;
 use burn::tensor::f16;
 use memmap2::Mmap;
@@ -465,7 +465,7 @@ mod tests {
         write(&path, &[4, 2, 10, 10], npyz::Order::C, &values);
         let config = DataConfig {
             source: path.to_str().unwrap().into(),
-            patch: Some(crate::model::geometry::Pair([3, 5])),
+            patch: Some(crate::geometry::Pair([3, 5])),
             patches: Some(50),
             ..DataConfig::default()
         };

@@ -3,7 +3,7 @@
 
 use super::{DataConfig, Dataset, Group, Source, Split, first};
 use crate::error::{Error, Result};
-use crate::model::geometry::SignalShape;
+use crate::geometry::SignalShape;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -471,7 +471,7 @@ mod tests {
     fn patches_are_cut_at_places_of_the_right_pictures() {
         let sizes = vec![[5, 4], [3, 9], [6, 6], [3, 4]];
         let config = DataConfig {
-            patch: Some(crate::model::geometry::Pair([3, 4])),
+            patch: Some(crate::geometry::Pair([3, 4])),
             patches: Some(400),
             held_out: 0.25,
             ..DataConfig::default()
@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn patches_of_a_single_picture() {
-        let patch = Some(crate::model::geometry::Pair([2, 2]));
+        let patch = Some(crate::geometry::Pair([2, 2]));
         let config = DataConfig { patch, patches: Some(10), ..DataConfig::default() };
         let data = Collection::of(Ramps(vec![[4, 4]])).into_dataset(&config).unwrap();
         assert_eq!((data.train.len(), data.test.len(), data.all.len()), (9, 1, 10));

@@ -46,9 +46,9 @@
 use super::arrays::{self, Content, Element, NamedArray};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::geometry::{SignalShape, checked_len};
+use crate::geometry::{SignalShape, checked_len};
+use crate::kernels::sparse::to_host;
 use crate::model::normalization::{Normalization, Undo};
-use crate::model::sparse::to_host;
 use crate::pursuit::SignalReport;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, Metadata};

@@ -4,8 +4,6 @@ pub mod arrays;
 pub mod codes;
 pub mod model;
 pub mod mosaic;
-#[cfg(feature = "plot")]
-pub mod plot;
 #[cfg(feature = "report")]
 pub mod report;
 

@@ -4,8 +4,8 @@ use super::arrays::{self, NamedArray};
 use super::mosaic;
 use crate::error::Result;
 use crate::files;
+use crate::kernels::sparse::to_host;
 use crate::model::Mlcsc;
-use crate::model::sparse::to_host;
 use burn::tensor::Tensor;
 use std::path::{Path, PathBuf};
 
@@ -87,8 +87,8 @@ pub fn files_of(depth: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::{LayerShape, SignalShape};
     use crate::model::ModelConfig;
-    use crate::model::geometry::{LayerShape, SignalShape};
     use burn::tensor::Distribution;
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::sparse::to_host;
+use crate::kernels::sparse::to_host;
 use burn::tensor::Tensor;
 use image::{ImageFormat, Rgb, RgbImage};
 use serde::Serialize;

@@ -11,9 +11,9 @@
 
 use super::cascade::Cascade;
 use super::statistics::add_window;
-use crate::model::correlation::CorrelationTable;
-use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::nonzeros;
+use crate::geometry::LayerGeometry;
+use crate::kernels::correlation::CorrelationTable;
+use crate::kernels::sparse::nonzeros;
 use burn::tensor::Device;
 use rayon::prelude::*;
 
@@ -146,8 +146,8 @@ mod tests {
     use super::super::config::AtomNorm;
     use super::super::testing::{cascade, device, layer};
     use super::*;
+    use crate::geometry::{LayerShape, Pair, SignalShape};
     use crate::model::ModelConfig;
-    use crate::model::geometry::{LayerShape, Pair, SignalShape};
 
     /// A template is cut off by the kernel; residuals of codes that are right where it is say what is missing, and it comes back.
     #[test]

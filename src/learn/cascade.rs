@@ -2,9 +2,9 @@
 
 use super::config::AtomNorm;
 use crate::error::Result;
-use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::{HostFilters, SparseDictionary, gradient_by_nonzeros, norm};
-use crate::model::{Mlcsc, ModelConfig, filters_as_codes};
+use crate::geometry::LayerGeometry;
+use crate::kernels::sparse::{HostFilters, SparseDictionary, gradient_by_nonzeros, norm};
+use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm, filters_as_codes};
 use burn::tensor::Device;
 
 /// W_1 … W_L and the filters of D^(1) … D^(L), kept in agreement.
@@ -198,6 +198,15 @@ impl Cascade {
     pub fn model(&self, device: &Device) -> Result<Mlcsc> {
         let filters = self.filters.iter().map(|filters| filters.to_tensor(device)).collect();
         Mlcsc::from_filters(self.config.clone(), filters)
+    }
+
+    /// The operator on the signals that the model is configured for, without computing the effective atoms twice.
+    ///
+    /// # Errors
+    /// None for filters that came from a model.
+    pub(super) fn operator(&self, device: &Device) -> Result<Operator> {
+        let operator = self.model(device)?.operator(self.config.signal, OperatorForm::Auto)?;
+        Ok(operator.with_effective_filters(self.atoms().to_tensor(device)))
     }
 }
 

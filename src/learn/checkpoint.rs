@@ -7,7 +7,7 @@ use super::metrics::BatchSums;
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::sparse::HostFilters;
+use crate::kernels::sparse::HostFilters;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};

@@ -5,7 +5,7 @@ use super::statistics::Statistics;
 use crate::autoencoder::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::model::geometry::{Geometry, MAX_TENSOR_LEN};
+use crate::geometry::{Geometry, MAX_TENSOR_LEN};
 use crate::model::preset::Preset;
 use crate::model::{CodingDefaults, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;

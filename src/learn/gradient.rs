@@ -6,9 +6,9 @@
 //! were images, instead of over a batch of signals.
 
 use super::cascade::Cascade;
+use crate::geometry::LayerGeometry;
+use crate::kernels::sparse::HostFilters;
 use crate::model::dictionary::{analyze, filter_gradient, synthesize};
-use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::HostFilters;
 use crate::model::{Mlcsc, Operator};
 use burn::tensor::{Device, Tensor};
 

@@ -10,15 +10,14 @@
 use super::alignment::{self, Explained};
 use super::cascade::Cascade;
 use super::config::TrainConfig;
-use super::learner::worst_windows;
+use super::reseeding::Fresh;
 use super::statistics::Statistics;
 use super::surrogate::{SurrogateUpdate, windows};
 use crate::data::Source;
 use crate::error::Result;
-use crate::model::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape, reach_within};
-use crate::model::operator::OperatorForm;
-use crate::model::sparse::{HostFilters, norm, to_host};
-use crate::model::{ModelConfig, Operator};
+use crate::geometry::{Geometry, LayerGeometry, LayerShape, SignalShape, reach_within};
+use crate::kernels::sparse::{HostFilters, norm, to_host};
+use crate::model::ModelConfig;
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Lambda};
 use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -124,7 +123,7 @@ fn learn_stage(
     mut progress: impl FnMut(f32),
 ) -> Result<()> {
     let learning = &config.learning;
-    let operator = operator(cascade, sampler.device)?;
+    let operator = cascade.operator(sampler.device)?;
     let positions = operator.code().height * operator.code().width;
     // All atoms in every step where that is little work.
     let atoms_per_step = if positions > 1 { ATOMS_OF_WIDE } else { 1.0 };
@@ -140,7 +139,7 @@ fn learn_stage(
         let number = (cascade.depth() * steps + step) as u64;
         let mut generator = stream(learning.seed, Purpose::Patches, number);
         let signals = sampler.draw(windows_of, batch, &mut generator)?;
-        let operator = self::operator(cascade, sampler.device)?;
+        let operator = cascade.operator(sampler.device)?;
         let data = TensorData::new(signals.clone(), operator.signal().batched(batch));
         let tensor = Tensor::from_data(data, sampler.device);
         let lambda = Lambda::Relative(learning.initialization.lambda_relative);
@@ -175,25 +174,18 @@ fn replace(
     let energies = statistics.energies();
     let mean = energies.iter().sum::<f32>() / energies.len() as f32;
     let mut replaced: Vec<usize> = (0..energies.len()).filter(|&atom| energies[atom] < UNUSED * mean).collect();
-    let (mut atoms, mut targets) = (Vec::new(), Vec::new());
-    if statistics.overlap() {
+    let aligning = statistics.overlap();
+    if aligning {
         replaced.extend(alignment::twins(cascade, &energies, &windows_of, &update.device));
-        (atoms, targets) = alignment::moves(cascade, &windows_of, explained);
     }
     replaced.sort_unstable();
     replaced.dedup();
-    targets.extend(worst_windows(&windows_of, (signals, explained.residuals), replaced.len(), generator));
-    atoms.extend(replaced);
-    atoms.truncate(targets.len() / windows_of.atom_len());
-    statistics.forget(&atoms);
-    update.seed(&atoms, &targets, cascade);
+    Fresh::find(cascade, &windows_of, signals, explained, (&replaced, aligning), generator).seed(
+        update,
+        Some(statistics),
+        cascade,
+    );
     Ok(())
-}
-
-/// The operator of a cascade on the signals that it is configured for, without computing anything twice.
-pub(super) fn operator(cascade: &Cascade, device: &Device) -> Result<Operator> {
-    let operator = cascade.model(device)?.operator(cascade.config().signal, OperatorForm::Auto)?;
-    Ok(operator.with_effective_filters(cascade.atoms().to_tensor(device)))
 }
 
 /// Draws windows of training signals.

@@ -3,22 +3,22 @@
 use super::alignment::{self, Explained};
 use super::cascade::Cascade;
 use super::config::{TrainConfig, UpdateRule};
-use super::initialize::{initialize, operator};
+use super::initialize::initialize;
 use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
 use super::online::OnlineUpdate;
+use super::reseeding::Fresh;
 use super::statistics::Statistics;
-use super::surrogate::{SurrogateUpdate, windows};
+use super::surrogate::SurrogateUpdate;
 use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
-use crate::model::geometry::{Geometry, LayerGeometry};
-use crate::model::sparse::{HostFilters, norm, to_host};
-use crate::model::windows::Windows;
+use crate::geometry::Geometry;
+use crate::kernels::sparse::{HostFilters, to_host};
+use crate::kernels::windows::Windows;
 use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, Lambda, Pursued};
 use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
-use rand_chacha::ChaCha8Rng;
 
 /// Dictionaries under training, with everything that the next step depends on.
 #[derive(Debug, Clone)]
@@ -186,7 +186,7 @@ impl DictionaryLearner {
         let order = self.order(source.len(), epoch);
         let end = ((within + 1) * self.batch_size).min(order.len());
         let mut stopwatch = Stopwatch::start();
-        let operator = operator(&self.cascade, &self.device)?;
+        let operator = self.cascade.operator(&self.device)?;
         let indices = &order[within * self.batch_size..end];
         let Some((batch, mut sums)) = self.code(&operator, source, indices, progress)? else { return Ok(None) };
         let (mut preparing, counted) = (0.0, sums.seconds.total());
@@ -246,7 +246,7 @@ impl DictionaryLearner {
     /// # Errors
     /// Signals that cannot be read.
     pub fn evaluate(&self, source: &dyn Source, mut progress: impl FnMut(f32) -> bool) -> Result<Option<Summary>> {
-        let operator = operator(&self.cascade, &self.device)?;
+        let operator = self.cascade.operator(&self.device)?;
         let mut total: Option<BatchSums> = None;
         let batch = self.config.learning.batch_size;
         for start in (0..source.len()).step_by(batch) {
@@ -349,64 +349,17 @@ impl DictionaryLearner {
         }
         let windows_of = self.geometry.windows(self.geometry.depth());
         let residuals = to_host(batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()));
-        let (mut atoms, mut targets) = (Vec::new(), Vec::new());
-        if aligning {
-            let codes = to_host(batch.pursued.codes.clone());
-            let explained = Explained { codes: &codes, residuals: &residuals };
-            (atoms, targets) = alignment::moves(&self.cascade, &windows_of, explained);
-        }
-        if !dead.is_empty() {
-            let signals: Vec<f32> = to_host(batch.signals.clone());
-            let generator = stream(learning.seed, Purpose::Reseeding, self.step as u64);
-            targets.extend(worst_windows(&windows_of, (&signals, &residuals), dead.len(), generator));
-            atoms.extend(dead);
-            // There may be fewer windows than dead atoms.
-            atoms.truncate(targets.len() / windows_of.atom_len());
-        }
+        let (codes, signals) = (to_host(batch.pursued.codes.clone()), to_host(batch.signals.clone()));
+        let explained = Explained { codes: &codes, residuals: &residuals };
+        let generator = stream(learning.seed, Purpose::Reseeding, self.step as u64);
+        let fresh = Fresh::find(&self.cascade, &windows_of, &signals, explained, (dead, aligning), generator);
         let update = SurrogateUpdate::new(learning, learning.nonzeros(&self.geometry), &self.device);
-        atoms.iter().for_each(|&atom| self.idle[atom] = 0);
-        if let Some(statistics) = &mut self.statistics {
-            statistics.forget(&atoms);
-        }
+        fresh.atoms.iter().for_each(|&atom| self.idle[atom] = 0);
         if let Some(velocity) = self.velocity.last_mut() {
-            atoms.iter().for_each(|&atom| velocity.atom_mut(atom).fill(0.0));
+            fresh.atoms.iter().for_each(|&atom| velocity.atom_mut(atom).fill(0.0));
         }
-        update.seed(&atoms, &targets, &mut self.cascade);
+        fresh.seed(&update, self.statistics.as_mut(), &mut self.cascade);
     }
-}
-
-/// At most `count` windows that are represented badly, one after the other, for atoms to start again from: of every signal that at
-/// the place of its largest residual, or any where all windows are signals of their own.
-pub(super) fn worst_windows(
-    windows_of: &LayerGeometry,
-    (signals, residuals): (&[f32], &[f32]),
-    count: usize,
-    mut generator: ChaCha8Rng,
-) -> Vec<f32> {
-    let len = windows_of.signal.len();
-    let (rows, columns) = (windows_of.code.height, windows_of.code.width);
-    let energies = |signal: usize| {
-        let residual = &residuals[signal * len..][..len];
-        (0..rows * columns).map(move |place| {
-            let position = [place / columns, place % columns];
-            (norm(&windows(windows_of, [(residual, position)])), signal, position)
-        })
-    };
-    let all = 0..signals.len() / len;
-    // The worst first.
-    let mut places: Vec<(f32, usize, [usize; 2])> = match windows_of.is_disjoint() {
-        true => all.flat_map(energies).collect(),
-        false => all
-            .map(|signal| energies(signal).max_by(|a, b| a.0.total_cmp(&b.0)).unwrap_or((0.0, signal, [0, 0])))
-            .collect(),
-    };
-    places.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    // A choice among the worse half, so that two searches in a row do not seed the same.
-    let half = places.len().div_ceil(2);
-    places.truncate(half.max(count));
-    places.shuffle(&mut generator);
-    places.truncate(count);
-    windows(windows_of, places.iter().map(|&(_, signal, position)| (&signals[signal * len..][..len], position)))
 }
 
 /// Signals of a step: what the configuration says, of windows where those are signals of their own. Steps of unrolled training, which

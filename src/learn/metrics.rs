@@ -2,9 +2,9 @@
 
 use super::cascade::Cascade;
 use crate::data::quality::Quality;
-use crate::model::geometry::Geometry;
+use crate::geometry::Geometry;
+use crate::kernels::sparse::{SparseDictionary, to_host};
 use crate::model::normalization::Undo;
-use crate::model::sparse::{SparseDictionary, to_host};
 use crate::pursuit::{Convergence, Pursued};
 use crate::theory::coherence::mutual_coherence;
 use burn::tensor::{Device, Tensor};
@@ -312,8 +312,8 @@ impl Dictionaries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::{LayerShape, SignalShape};
     use crate::model::ModelConfig;
-    use crate::model::geometry::{LayerShape, SignalShape};
 
     /// Losses are read from a run's records as they were written. Parsers that round twice miss one in ten of these.
     #[test]

@@ -13,10 +13,12 @@ pub mod learner;
 pub mod metrics;
 pub mod online;
 pub mod optimization;
+mod reseeding;
 #[cfg(feature = "train")]
 pub mod rivals;
 pub mod run;
 pub mod statistics;
+mod subspace;
 pub mod surrogate;
 #[cfg(test)]
 mod testing;

@@ -13,10 +13,9 @@
 use super::cascade::Cascade;
 use super::config::AtomNorm;
 use super::gradient::filter_gradient_of;
-use super::initialize::operator;
 use crate::error::Result;
-use crate::model::sparse::{HostFilters, norm};
-use crate::pursuit::threshold::hard_threshold_rows;
+use crate::kernels::sparse::{HostFilters, norm};
+use crate::kernels::threshold::hard_threshold_rows;
 use burn::tensor::{Device, Tensor};
 
 /// The settings of one step, schedules resolved.
@@ -54,7 +53,7 @@ impl OnlineUpdate {
     ) -> Result<()> {
         for layer in (0..cascade.depth()).rev() {
             for _ in 0..self.repeats {
-                let operator = operator(cascade, device)?;
+                let operator = cascade.operator(device)?;
                 let residuals = operator.synthesize(codes.clone()) - signals.clone();
                 let gradient = filter_gradient_of(cascade, &operator, residuals, codes.clone(), layer)?;
                 let gradient = HostFilters::from_tensor(gradient);

@@ -16,7 +16,6 @@ use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
 use super::end_to_end::{self, EndToEnd, Reseeding, TrainingBatch, Watcher};
 #[cfg(feature = "train")]
-use super::initialize::operator as operator_of;
 use super::learner::{self, DictionaryLearner};
 use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
 #[cfg(feature = "train")]
@@ -795,7 +794,7 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         }
         let lambda = self.run.learner.config().learning.lambda.at(1.0);
         if self.still.is_none() {
-            self.still = Some(operator_of(&self.run.learner.cascade, &self.run.learner.device)?);
+            self.still = Some(self.run.learner.cascade.operator(&self.run.learner.device)?);
         }
         let Some(operator) = self.still.take() else { return Ok(true) };
         let sums = self.sums(batch, outcome, &operator, lambda)?;

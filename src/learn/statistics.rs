@@ -17,11 +17,11 @@
 //!
 //! Where positions share no sample there is one δ as well, and signals are added as the windows that they are ([`Windows`]).
 
-use crate::model::correlation::inner_products;
-use crate::model::geometry::{LayerGeometry, SignalShape};
-use crate::model::simd::vectorised;
-use crate::model::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
-use crate::model::windows::Windows;
+use crate::geometry::{LayerGeometry, SignalShape};
+use crate::kernels::correlation::inner_products;
+use crate::kernels::simd::vectorised;
+use crate::kernels::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
+use crate::kernels::windows::Windows;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -422,7 +422,7 @@ pub(super) fn add_window(sum: &mut [f32], signal: &[f32], geometry: &LayerGeomet
 mod tests {
     use super::super::testing::{assert_close, bits, data_term, device, filters, in_pools, layer, sparse, wide};
     use super::*;
-    use crate::model::geometry::{LayerShape, Pair};
+    use crate::geometry::{LayerShape, Pair};
 
     const COUNT: usize = 5;
 

@@ -15,11 +15,11 @@
 use super::cascade::Cascade;
 use super::config::{AtomNorm, LearningConfig};
 use super::statistics::{Statistics, add_window, inner};
-use crate::model::correlation::CorrelationTable;
+use crate::geometry::LayerGeometry;
+use crate::kernels::correlation::CorrelationTable;
+use crate::kernels::sparse::{HostFilters, norm, to_host};
+use crate::learn::subspace::SubspacePursuit;
 use crate::model::dictionary::analyze;
-use crate::model::geometry::LayerGeometry;
-use crate::model::sparse::{HostFilters, norm, to_host};
-use crate::pursuit::subspace::SubspacePursuit;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -426,7 +426,7 @@ pub(super) fn windows<'a>(
 mod tests {
     use super::super::testing::{cascade, configs, data_term, device, sparse, wide};
     use super::*;
-    use crate::pursuit::threshold::hard_threshold_rows;
+    use crate::kernels::threshold::hard_threshold_rows;
 
     /// A cascade with unit atoms, signals that a related cascade made, their codes, statistics, and the update.
     struct Problem {
@@ -460,7 +460,7 @@ mod tests {
         let values = filters.values().iter().zip(moved).map(|(value, moved)| value + moved).collect();
         other.set_filters(0, HostFilters::new(filters.dims(), values));
         other.normalize(atom_norm);
-        let signals = crate::model::sparse::SparseDictionary::new(other.atoms(), &effective).synthesize(&codes);
+        let signals = crate::kernels::sparse::SparseDictionary::new(other.atoms(), &effective).synthesize(&codes);
         let mut statistics = Statistics::new(&effective);
         statistics.add(&signals, &codes, cascade.atoms(), 1.0, &device());
         let update = SurrogateUpdate {
@@ -514,8 +514,8 @@ mod tests {
     /// diagonal of the curvature is then a small part of it.
     #[test]
     fn the_surrogate_never_rises() {
+        use crate::geometry::{LayerShape, Pair, SignalShape};
         use crate::model::ModelConfig;
-        use crate::model::geometry::{LayerShape, Pair, SignalShape};
         let one = |signal, layer| ModelConfig::new(signal, vec![layer]);
         let overlapping = [
             one(SignalShape::new(1, 12, 11), LayerShape::new(8, 5, 1)),
@@ -603,7 +603,7 @@ mod tests {
 
     #[test]
     fn windows_are_cut_where_they_are_told() {
-        use crate::model::geometry::{LayerShape, Pair};
+        use crate::geometry::{LayerShape, Pair};
         let geometry =
             super::super::testing::layer([1, 4, 5], LayerShape::new(1, Pair([2, 3]), 1).with_padding(Pair([1, 0])));
         let signal: Vec<f32> = (0..20).map(|value| value as f32).collect();

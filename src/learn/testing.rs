@@ -1,9 +1,9 @@
 //! What the unit tests of learning share: random filters, and the data term by plain loops in `f64`.
 
 use super::cascade::Cascade;
+use crate::geometry::{Geometry, LayerGeometry, LayerShape, Pair, SignalShape};
+use crate::kernels::sparse::HostFilters;
 use crate::model::ModelConfig;
-use crate::model::geometry::{Geometry, LayerGeometry, LayerShape, Pair, SignalShape};
-use crate::model::sparse::HostFilters;
 use burn::tensor::Device;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;

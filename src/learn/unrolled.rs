@@ -33,14 +33,14 @@
 
 use super::cascade::Cascade;
 use super::config::{AtomNorm, GradientMode, LearningConfig, TrainConfig};
-use super::learner::worst_windows;
+use super::reseeding::worst_windows;
 use super::surrogate::SurrogateUpdate;
 use crate::autoencoder::{Autoencoder, Coded, EncoderWeights, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
-use crate::model::geometry::{Geometry, SignalShape};
-use crate::model::sparse::{HostFilters, to_host};
+use crate::geometry::{Geometry, SignalShape};
+use crate::kernels::sparse::{HostFilters, to_host};
+use crate::kernels::threshold::hard_threshold_rows;
 use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf};
-use crate::pursuit::threshold::hard_threshold_rows;
 use crate::pursuit::{Algorithm, Lambda, implicit};
 use crate::random::{Purpose, stream};
 use burn::module::{Module, Param, ParamGroup, RunningState};
@@ -481,8 +481,8 @@ impl Trainable for UnrolledTraining {
 mod tests {
     use super::super::testing::{configs, device};
     use super::*;
+    use crate::kernels::sparse::norm;
     use crate::learn::config::{UnrolledUpdateConfig, UpdateRule};
-    use crate::model::sparse::norm;
     use crate::random::stream;
     use rand::RngExt;
 

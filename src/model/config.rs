@@ -1,8 +1,8 @@
 //! What a model is made of, as it stands in configuration files, model files and presets.
 
-use super::geometry::{Geometry, LayerShape, SignalShape};
 use super::normalization::Normalization;
 use crate::error::{Error, Result};
+use crate::geometry::{Geometry, LayerShape, SignalShape};
 use crate::text::counted;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -9,12 +9,12 @@
 //! The supports of sparse atoms are spread so that as few columns as possible share an entry: two atoms of z non-zeros that share one
 //! correlate by about 1/z, which no choice of amplitudes mends.
 
-use super::correlation::for_each_shift;
-use super::geometry::{Geometry, LayerGeometry, SignalShape, reach_within};
 use super::sample::generator;
-use super::sparse::HostFilters;
 use super::{Mlcsc, ModelConfig, dictionary, filters_as_codes};
 use crate::error::{Error, Result};
+use crate::geometry::{Geometry, LayerGeometry, SignalShape, reach_within};
+use crate::kernels::correlation::for_each_shift;
+use crate::kernels::sparse::HostFilters;
 use burn::tensor::{Device, Tensor};
 use rand::{Rng, RngExt};
 use rand_distr::{Distribution, StandardNormal};

@@ -1,7 +1,7 @@
 //! One convolutional dictionary D_i: synthesis, analysis, and the gradient with respect to its filters.
 
-use super::geometry::{LayerGeometry, LayerShape};
-use super::operation;
+use crate::geometry::{LayerGeometry, LayerShape};
+use crate::kernels::dictionary;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -82,7 +82,7 @@ pub(crate) fn synthesize(codes: Tensor<4>, filters: Tensor<4>, geometry: &LayerG
         let matrix = filters.reshape([atoms, channels * height * width]);
         return codes.reshape([count, atoms]).matmul(matrix).reshape(geometry.signal.batched(count));
     }
-    operation::synthesis(codes, filters, geometry)
+    dictionary::synthesis(codes, filters, geometry)
 }
 
 /// Dᵀ x for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::analyze`].
@@ -99,7 +99,7 @@ pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGe
             .matmul(matrix.transpose())
             .reshape(geometry.code.batched(count));
     }
-    operation::analysis(signals, filters, geometry)
+    dictionary::analysis(signals, filters, geometry)
 }
 
 /// Codes as a function of their correlations with the residual: the codes themselves, with the derivative of least squares on their
@@ -116,7 +116,7 @@ pub(crate) fn follow(
     if codes.dims()[0] == 0 {
         return codes;
     }
-    operation::follow(codes, correlations, filters, geometry)
+    dictionary::follow(codes, correlations, filters, geometry)
 }
 
 /// Gradient of Σ〈r, D γ〉 with respect to the filters of D: the correlation of residual and code.
@@ -136,5 +136,5 @@ pub(crate) fn filter_gradient(
         let residuals = residuals.reshape([count, geometry.signal.len()]);
         return codes.reshape([count, dims[0]]).transpose().matmul(residuals).reshape(dims);
     }
-    operation::gradient(residuals, codes, filters, geometry)
+    dictionary::gradient(residuals, codes, filters, geometry)
 }

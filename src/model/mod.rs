@@ -4,25 +4,15 @@
 //! *effective dictionary* D^(L) = D_1 D_2 … D_L (J. Sulam, V. Papyan, Y. Romano, M. Elad, "Multi-Layer Convolutional Sparse
 //! Modeling: Pursuit and Dictionary Learning", IEEE Trans. Signal Processing 66(15), 2018).
 
-#[cfg(feature = "flex")]
-mod batched;
 pub mod config;
-pub mod convolution;
-pub mod correlation;
 pub mod design;
 pub mod dictionary;
 pub mod file;
-pub mod geometry;
 pub mod normalization;
-mod operation;
 pub mod operator;
 pub mod preset;
 pub mod sample;
-pub(crate) mod simd;
-pub mod sparse;
-pub mod spectrum;
 pub mod stripe;
-pub mod windows;
 
 pub use config::ModelConfig;
 pub use dictionary::Dictionary;
@@ -30,10 +20,11 @@ pub use file::CodingDefaults;
 pub use operator::{Operator, OperatorForm};
 
 use crate::error::{Error, Result};
+use crate::geometry::{LayerGeometry, SignalShape};
 use crate::text::counted;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use geometry::{LayerGeometry, SignalShape};
+
 use rand_distr::{Distribution, StandardNormal};
 
 /// An ML-CSC model: the dictionaries D_1 … D_L.

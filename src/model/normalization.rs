@@ -1,7 +1,7 @@
 //! What is done to signals before they are coded, and undone in what comes out.
 
-use super::sparse::to_host;
 use crate::error::{Error, Result};
+use crate::kernels::sparse::to_host;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use schemars::JsonSchema;

@@ -1,9 +1,9 @@
 //! Named geometries.
 
 use super::config::ModelConfig;
-use super::geometry::{LayerShape, SignalShape};
 use super::normalization::Normalization;
 use crate::error::{Error, Result};
+use crate::geometry::{LayerShape, SignalShape};
 use serde::{Deserialize, Serialize};
 
 /// A named geometry.

@@ -8,11 +8,11 @@
 //! Supports are propagated as if no two entries ever cancelled. What is drawn therefore keeps its limits; what is not found may exist
 //! all the same, as a combination of atoms in which entries cancel.
 
-use super::geometry::{Geometry, SignalShape};
 use super::operator::Operator;
-use super::sparse::{HostFilters, SparseDictionary, nonzeros};
 use super::stripe::{own_radius, stripe_norm};
 use crate::error::{Error, Result};
+use crate::geometry::{Geometry, SignalShape};
+use crate::kernels::sparse::{HostFilters, SparseDictionary, nonzeros};
 use burn::tensor::{Tensor, TensorData};
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
@@ -398,7 +398,7 @@ pub fn add_noise(signals: Tensor<4>, length: f32, rng: &mut impl Rng) -> Tensor<
     let mut values = Vec::with_capacity(dims[0] * len);
     for _ in 0..dims[0] {
         let noise: Vec<f32> = (0..len).map(|_| StandardNormal.sample(rng)).collect();
-        let norm = super::sparse::norm(&noise).max(f32::MIN_POSITIVE);
+        let norm = crate::kernels::sparse::norm(&noise).max(f32::MIN_POSITIVE);
         values.extend(noise.into_iter().map(|value| value * length / norm));
     }
     let noise = Tensor::from_data(TensorData::new(values, dims), &signals.device());

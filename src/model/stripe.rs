@@ -12,8 +12,8 @@
 //! atom of D_1), over all channels, anywhere. The deepest representation is read by no dictionary; its patch is what one patch of
 //! γ_{L−1} sees of it.
 
-use super::geometry::{Geometry, LayerGeometry, SignalShape, reach};
-use super::sparse::to_host;
+use crate::geometry::{Geometry, LayerGeometry, SignalShape, reach};
+use crate::kernels::sparse::to_host;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn own_and_effective_stripes_differ() {
-        use crate::model::geometry::LayerShape;
+        use crate::geometry::LayerShape;
         let layers = [LayerShape::new(2, 7, 2), LayerShape::new(3, 5, 1)];
         let geometry = Geometry::new(SignalShape::new(1, 28, 28), &layers).unwrap();
         assert_eq!(own_radius(&geometry.layers()[0]), [3, 3]);

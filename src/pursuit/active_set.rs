@@ -11,10 +11,10 @@
 //! The Gram matrix of the support is that of the `f32` atoms, summed in `f64`, and its Cholesky factor is updated, not computed
 //! anew. The duality gap is computed from the residual in `f64`: it has no floor of rounding, however small λ is.
 
-use super::columns::{Columns, sum_of_lanes};
 use super::duality::Certificate;
 use super::{BasisPursuitConfig, SignalReport, StopReason};
-use crate::model::simd::vectorised;
+use crate::kernels::simd::vectorised;
+use crate::pursuit::columns::{Columns, sum_of_lanes};
 use std::cmp::Ordering;
 
 /// Non-zeros up to which a support is worth its Cholesky factor.

@@ -1,13 +1,13 @@
 //! Signals whose positions share no sample: every window of a signal is a signal of its own, with a dense dictionary.
 //!
-//! With D^(L) disjoint ([`Geometry::window`](crate::model::geometry::Geometry::window)) ½‖y − D^(L)γ‖² + Σ_i λ_i‖γ_i‖₁ is a sum of
+//! With D^(L) disjoint ([`Geometry::window`](crate::geometry::Geometry::window)) ½‖y − D^(L)γ‖² + Σ_i λ_i‖γ_i‖₁ is a sum of
 //! problems, one for each position, so that its minimisers, objectives and duality gaps are theirs, put together. A batch of
 //! vectors is what the algorithms are fastest at, and each vector is given as many iterations as it needs.
 
 use super::{BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, largest, to_host};
 use crate::error::Result;
-use crate::model::sparse::energy;
-use crate::model::windows::Windows;
+use crate::kernels::sparse::energy;
+use crate::kernels::windows::Windows;
 use burn::tensor::Tensor;
 
 /// The windows of a problem's signals as a problem of their own.

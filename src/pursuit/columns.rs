@@ -3,10 +3,10 @@
 use super::to_host;
 use crate::device;
 use crate::error::{Error, Result};
-use crate::model::correlation::{CorrelationTable, inner_products};
-use crate::model::geometry::{LayerGeometry, SignalShape};
-use crate::model::simd::{subtract_rows, vectorised};
-use crate::model::sparse::HostFilters;
+use crate::geometry::{LayerGeometry, SignalShape};
+use crate::kernels::correlation::{CorrelationTable, inner_products};
+use crate::kernels::simd::{subtract_rows, vectorised};
+use crate::kernels::sparse::HostFilters;
 use crate::model::{Operator, OperatorForm};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -424,7 +424,7 @@ pub(super) fn largest(correlations: &[f32], nonnegative: bool) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::geometry::LayerShape;
+    use crate::geometry::LayerShape;
     use crate::model::{Mlcsc, ModelConfig};
     use burn::tensor::Distribution;
 

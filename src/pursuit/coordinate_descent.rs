@@ -17,16 +17,16 @@
 //! number of threads or on the rest of the batch.
 
 use super::active_set;
-use super::columns::{self, Columns, LANES, correlate, largest, signals_at_once};
 use super::duality::Certificate;
-use super::greedy::solve_normal_equations;
 use super::handover::hand_over;
 use super::observer::{Work, interrupted};
-use super::threshold::soft_threshold_value;
 use super::{Algorithm, BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::Result;
-use crate::model::simd::vectorised;
-use crate::model::sparse::energy;
+use crate::kernels::linear_algebra::solve_normal_equations;
+use crate::kernels::simd::vectorised;
+use crate::kernels::sparse::energy;
+use crate::kernels::threshold::soft_threshold_value;
+use crate::pursuit::columns::{self, Columns, LANES, correlate, largest, signals_at_once};
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 

@@ -6,7 +6,7 @@
 //! among the codes with A_i\[Λ_i\] γ_L = 0: its support by basis pursuit under these equations (the splitting of
 //! [`super::multi_layer`]), its values by least squares on that support within the null space of the equations.
 
-use super::greedy::{codes_of, dot, least_squares, support_columns};
+use super::greedy::{codes_of, least_squares, support_columns};
 use super::layered::data_terms;
 use super::multi_layer::with_zeros;
 use super::observer::Work;
@@ -14,6 +14,7 @@ use super::{
     BasisPursuitConfig, MultiLayerSplittingConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host,
 };
 use crate::error::{Error, Result};
+use crate::kernels::linear_algebra::dot;
 use crate::model::Operator;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;

@@ -9,12 +9,12 @@
 //! largest correlation of that layer, ‖D_iᵀ γ̂_{i−1}‖_∞. Weights of every layer's atoms and a mask of the signal are heeded.
 
 use super::observer::Share;
-use super::threshold::{hard_threshold, soft_threshold};
 use super::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, by_name,
     largest, masked, to_host, weighted,
 };
 use crate::error::{Error, Result};
+use crate::kernels::threshold::{hard_threshold, soft_threshold};
 use crate::model::Operator;
 use crate::pursuit::{Acceleration, Learned, ProximalGradientConfig};
 use burn::tensor::Tensor;

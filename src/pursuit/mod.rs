@@ -6,7 +6,6 @@
 mod active_set;
 mod by_windows;
 mod columns;
-pub mod comparison;
 pub mod config;
 pub mod convergence;
 pub mod coordinate_descent;
@@ -18,14 +17,11 @@ pub mod implicit;
 pub mod layered;
 pub mod multi_layer;
 pub mod observer;
-mod operation;
 pub mod problem;
 pub mod projection;
 pub mod proximal_gradient;
 pub mod recipe;
 pub mod residual_descent;
-pub mod subspace;
-pub mod threshold;
 
 pub use config::PursuitConfig;
 pub use convergence::Convergence;
@@ -46,9 +42,9 @@ pub use recipe::{PursuitName, Recipe};
 pub use residual_descent::ResidualDescent;
 
 use crate::error::{Error, Result};
+use crate::geometry::SignalShape;
+pub(crate) use crate::kernels::sparse::to_host;
 use crate::model::Operator;
-use crate::model::geometry::SignalShape;
-pub(crate) use crate::model::sparse::to_host;
 use crate::text::counted;
 use burn::tensor::{Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};

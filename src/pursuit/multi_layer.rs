@@ -23,13 +23,13 @@
 use super::duality::Certificate;
 use super::observer::Closing;
 use super::proximal_gradient::extrapolate;
-use super::threshold::soft_threshold;
 use super::{
     Acceleration, BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled,
     by_windows, in_order, largest, masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
-use crate::model::geometry::LayerGeometry;
+use crate::geometry::LayerGeometry;
+use crate::kernels::threshold::soft_threshold;
 use crate::model::{Operator, leaf};
 use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};

@@ -8,12 +8,12 @@
 
 use super::duality::Certificate;
 use super::observer::{Closing, Work};
-use super::operation::{extrapolation, proximal_step};
 use super::{
     BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
     masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
+use crate::kernels::proximal::{extrapolation, proximal_step};
 use crate::model::{Operator, OperatorForm, leaf};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};

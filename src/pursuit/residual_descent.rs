@@ -5,7 +5,7 @@
 //! one is adding an atom to it, whatever the number of atoms. The code is cut into small blocks, and work is done block by block,
 //! on a working set of coefficients each:
 //!
-//! 1. Dᵀ(y − Dγ) on the block ([`Convolution`](crate::model::convolution::Convolution)) says which coefficients violate optimality.
+//! 1. Dᵀ(y − Dγ) on the block ([`Convolution`](crate::kernels::convolution::Convolution)) says which coefficients violate optimality.
 //!    The strongest of every small cell join the set: neighbours of a violator mostly violate for the same reason.
 //! 2. Coordinate descent passes over the set, forth and back (J. Friedman, T. Hastie, R. Tibshirani, "Regularization paths for
 //!    generalized linear models via coordinate descent", J. Stat. Software 33(1), 2010).
@@ -30,13 +30,13 @@ mod picture;
 use self::dictionary::Dictionary;
 use self::member::WorkingSet;
 use self::picture::{Newcomers, Picture, Progress, look_everywhere};
-use super::columns;
 use super::handover::hand_over;
 use super::observer::{Closing, Work, interrupted};
 use super::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
+use crate::kernels::sparse::{HostFilters, nonzeros};
 use crate::model::Operator;
-use crate::model::sparse::{HostFilters, nonzeros};
+use crate::pursuit::columns;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 

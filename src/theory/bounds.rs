@@ -29,7 +29,7 @@
 use super::levels::Levels;
 use super::profile::{DictionaryProfile, ModelProfile};
 use super::rounding::{MANY, down, surely_below, up};
-use crate::model::geometry::Geometry;
+use crate::geometry::Geometry;
 use crate::model::stripe::{patch_extent, patch_norm};
 use serde::Serialize;
 use std::fmt;

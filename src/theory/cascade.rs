@@ -6,9 +6,9 @@
 
 use super::rounding::{ExactSum, accumulated};
 use crate::error::{Error, Result};
+use crate::geometry::{Geometry, LayerGeometry, SignalShape};
+use crate::kernels::sparse::{nonzeros, to_host};
 use crate::model::Mlcsc;
-use crate::model::geometry::{Geometry, LayerGeometry, SignalShape};
-use crate::model::sparse::{nonzeros, to_host};
 use std::collections::HashMap;
 use std::sync::Arc;
 

@@ -3,9 +3,9 @@
 use super::cascade::Cascade;
 use super::columns::{AtShift, ColumnPair, Columns, MAX_COPIES};
 use crate::error::Result;
+use crate::geometry::{LayerGeometry, SignalShape, reach};
+use crate::kernels::sparse::to_host;
 use crate::model::Mlcsc;
-use crate::model::geometry::{LayerGeometry, SignalShape, reach};
-use crate::model::sparse::to_host;
 use crate::model::stripe::nonzeros_by_position;
 use burn::tensor::Tensor;
 
@@ -162,7 +162,7 @@ impl Coherence {
 ///
 /// The largest of these over square blocks of positions is taken, and, where all shifts up to r occur, the limit of large ones,
 /// (m/e − 1)/(m(2r+1)² − 1) with e = c·min(s, k)² samples a position: Welch's own bound √((m−1)/(m(2k−1)−1)) for one channel in
-/// one dimension at stride 1. For effective dictionaries pass [`crate::model::geometry::Geometry::windows`].
+/// one dimension at stride 1. For effective dictionaries pass [`crate::geometry::Geometry::windows`].
 pub fn welch_bound(geometry: &LayerGeometry) -> f64 {
     let LayerGeometry { signal, code, kernel, stride, padding, .. } = geometry;
     let positions = [code.height, code.width];

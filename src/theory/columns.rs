@@ -6,7 +6,7 @@
 use super::cascade::Cascade;
 use super::rounding::{accumulated, up};
 use crate::error::{Error, Result};
-use crate::model::geometry::{LayerGeometry, SignalShape, reach_within};
+use crate::geometry::{LayerGeometry, SignalShape, reach_within};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 use serde::Serialize;

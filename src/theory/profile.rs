@@ -5,7 +5,7 @@ use super::coherence::{Coherence, welch_bound};
 use super::columns::Columns;
 use super::rounding::{accumulated, down, up};
 use crate::error::Result;
-use crate::model::geometry::{Geometry, LayerGeometry, SignalShape};
+use crate::geometry::{Geometry, LayerGeometry, SignalShape};
 use crate::model::stripe::effective_radius;
 use crate::model::{Mlcsc, ModelConfig};
 

@@ -9,8 +9,8 @@ use mlcsc::Error;
 use mlcsc::autoencoder::{
     Autoencoder, EncoderWeights, Prepared, SparseAutoencoder, SparseAutoencoderConfig, UnrolledPursuit,
 };
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::ModelConfig;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::{Mlcsc, OperatorForm};
 use mlcsc::pursuit::multi_layer::MultiLayerProximalGradientConfig;

@@ -3,7 +3,7 @@
 use crate::common;
 
 use common::{Case, inner, norm, on_random_models, tensor};
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::theory::coherence::mutual_coherence;
 
 #[test]

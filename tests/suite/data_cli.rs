@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use common::program::Program;
 use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use mlcsc::device;
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::file::CodingDefaults;
-use mlcsc::model::geometry::{LayerShape, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use std::fs;
 

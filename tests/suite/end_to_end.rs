@@ -14,12 +14,12 @@ use mlcsc::baselines::{
 };
 use mlcsc::data::{self, DataConfig, Dataset};
 use mlcsc::export::arrays::write_npy;
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::learn::config::{InitializationConfig, Schedule, UnrolledUpdateConfig, UpdateRule};
 use mlcsc::learn::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
 use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
 use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use mlcsc::{Error, Result};
 use serde_json::Value;

@@ -9,9 +9,9 @@ use common::{Case, devices, host, on_every_device, rng, tensor};
 use mlcsc::Result;
 use mlcsc::data::{DataConfig, Dataset, Source};
 use mlcsc::export::arrays::write_npy;
+use mlcsc::geometry::{LayerGeometry, LayerShape, Pair, SignalShape};
 use mlcsc::learn::config::{Schedule, UpdateRule};
 use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
-use mlcsc::model::geometry::{LayerGeometry, LayerShape, Pair, SignalShape};
 use mlcsc::model::{ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, CoordinateDescent, Lambda, LayeredBasisPursuitConfig,

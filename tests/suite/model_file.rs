@@ -4,9 +4,9 @@ use crate::common;
 
 use common::{Case, host, on_every_device};
 use mlcsc::Error;
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::Mlcsc;
 use mlcsc::model::file::CodingDefaults;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::normalization::Normalization;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use crate::common;
 
 use common::explicit::{Layer, squared_norm};
 use common::{Case, WAYS, assert_close, host, inner, norm, on_every_device, on_random_models, rng, tensor, wide};
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{Operator, OperatorForm};
 

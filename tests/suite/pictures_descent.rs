@@ -7,9 +7,9 @@ use burn::tensor::Tensor;
 use common::patience::Patience;
 use common::{Case, TestDevice, host, normals, on_every_device, rng, tensor, wide};
 use mlcsc::error::Error;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
+use mlcsc::evaluate::comparison::Parameters;
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Operator, OperatorForm};
-use mlcsc::pursuit::comparison::Parameters;
 use mlcsc::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, PursuitName, Recipe, StopReason, Threshold,
 };

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use common::explicit::{Lasso, Matrix};
 use common::{Case, WAYS, host, norm, on_every_device, rng, tensor, wide};
 use mlcsc::Error;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Lambda, ProximalGradientConfig, Pursued, Pursuit, SignalReport,

@@ -6,14 +6,14 @@ use common::patience::Patience;
 use common::{Case, host, normals, on_every_device, rng, tensor};
 use mlcsc::classify::{Encoder, SignalEncoder, WindowConfig};
 use mlcsc::error::{Error, Result};
-use mlcsc::model::geometry::{LayerShape, SignalShape};
+use mlcsc::evaluate::trial::{self, TrialSignal};
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Observer, OrthogonalMatchingPursuitConfig, Problem, Pursued, Pursuit,
     PursuitConfig, Recipe,
 };
 use mlcsc::theory::{ModelProfile, Noise, Theorem};
-use mlcsc::trial::{self, TrialSignal};
 
 /// Solves without end, and returns how often the observer was asked; ended after any part of that, nothing is returned.
 fn ended_anywhere(solve: impl Fn(&dyn Observer) -> Result<Pursued>, what: &str) -> usize {

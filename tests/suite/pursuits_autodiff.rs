@@ -4,8 +4,8 @@ use crate::common;
 
 use burn::tensor::Device;
 use common::{Case, host, on_every_device, rng, tensor, wide};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::OperatorForm;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Lambda, Learned, MultiLayerProximalGradientConfig, Problem,
     ProximalGradientConfig, Unrolled, implicit,

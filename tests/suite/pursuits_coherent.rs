@@ -5,7 +5,7 @@ use crate::common;
 
 use common::explicit::{Lasso, Matrix};
 use common::{Case, host, inner, normals, on_every_device, rng, tensor, wide};
-use mlcsc::model::geometry::{LayerShape, SignalShape};
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::{ModelConfig, OperatorForm};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem, StopReason};
 use rand::RngExt;

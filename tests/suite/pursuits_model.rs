@@ -4,7 +4,7 @@ use crate::common;
 
 use common::reference::Reference;
 use common::{Case, host, norm, normals, on_every_device, rng, tensor, wide};
-use mlcsc::model::geometry::{Geometry, LayerShape, SignalShape};
+use mlcsc::geometry::{Geometry, LayerShape, SignalShape};
 use mlcsc::model::stripe::{effective_radius, own_radius, stripe_norm};
 use mlcsc::model::{Operator, OperatorForm};
 use mlcsc::pursuit::{

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use common::explicit::{Lasso, Matrix};
 use common::{Case, WAYS, assert_close, host, norm, on_every_device, on_random_models, rng, tensor, wide};
 use mlcsc::Error;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,

@@ -5,8 +5,8 @@ use crate::common;
 use common::explicit::Lasso;
 use common::reference::Reference;
 use common::{WAYS, assert_close, host, norm, on_every_device, wide};
+use mlcsc::geometry::SignalShape;
 use mlcsc::model::OperatorForm;
-use mlcsc::model::geometry::SignalShape;
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, StopReason};
 use mlcsc::theory::coherence::mutual_coherence;
 

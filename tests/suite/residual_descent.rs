@@ -6,8 +6,8 @@ use crate::common;
 use burn::tensor::Tensor;
 use common::explicit::Lasso;
 use common::{Case, host, on_every_device, on_random_models, rng, tensor, wide};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::OperatorForm;
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, StopReason};
 use rand::RngExt;
 

@@ -12,12 +12,12 @@ use mlcsc::baselines::{
 };
 use mlcsc::data::{self, DataConfig};
 use mlcsc::export::arrays::write_npy;
+use mlcsc::geometry::{Pair, SignalShape};
 use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
 use mlcsc::learn::{DictionaryLearner, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::Mlcsc;
-use mlcsc::model::geometry::{Pair, SignalShape};
 use serde_json::Value;
 use std::cell::Cell;
 use std::fs;

@@ -7,10 +7,11 @@ use common::explicit::{Explicit, Layer, Matrix};
 use common::reference::Reference;
 use common::theorems::{check_all_measured, check_promise};
 use common::{Case, host, inner, norm, normals, on_every_device, on_random_models, rng, tensor, wide};
+use mlcsc::evaluate::trial::{self, TrialSignal};
+use mlcsc::geometry::{Geometry, LayerGeometry, LayerShape, Pair, SignalShape};
+use mlcsc::kernels::sparse::HostFilters;
 use mlcsc::model::design::DesignConfig;
-use mlcsc::model::geometry::{Geometry, LayerGeometry, LayerShape, Pair, SignalShape};
 use mlcsc::model::sample::{SampleConfig, add_noise, generator, sparsity_conditions};
-use mlcsc::model::sparse::HostFilters;
 use mlcsc::model::stripe::{effective_radius, own_radius, patch_extent, stripe_norm};
 use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::theory::bounds::{covering_patches, thresholds};
@@ -18,7 +19,6 @@ use mlcsc::theory::certificate::{Certificate, Uniqueness};
 use mlcsc::theory::{
     Coherence, DictionaryProfile, Levels, ModelProfile, Noise, Penalty, Theorem, mutual_coherence, welch_bound,
 };
-use mlcsc::trial::{self, TrialSignal};
 use rand::RngExt;
 
 /// Largest normalised inner product of distinct columns at every shift of up to `reach` positions, from the columns themselves.

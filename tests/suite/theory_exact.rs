@@ -6,12 +6,12 @@ use crate::common;
 use common::explicit::{Explicit, Matrix};
 use common::theorems::{check_all_measured, check_promise};
 use common::{Case, inner, norm, on_every_device, rng, tensor, wide};
-use mlcsc::model::geometry::{LayerShape, Pair, SignalShape};
+use mlcsc::evaluate::trial::{self, TrialSignal};
+use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
 use mlcsc::theory::bounds::covering_patches;
 use mlcsc::theory::certificate::{Certificate, Uniqueness};
 use mlcsc::theory::{Levels, ModelProfile, Noise, Theorem};
-use mlcsc::trial::{self, TrialSignal};
 use rand::RngExt;
 
 /// A dictionary and a code over it, by plain loops.

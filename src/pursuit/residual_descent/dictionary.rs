@@ -1,11 +1,10 @@
 //! The dictionary of descent on the residual on the host: how images are laid out and cut into tiles and blocks, and the inner
 //! loops over an atom's samples.
 
-use super::member::Member;
-use crate::model::convolution::{BandScratch, Convolution};
-use crate::model::geometry::{LayerGeometry, SignalShape};
-use crate::model::simd::vectorised;
-use crate::model::sparse::{HostFilters, energy};
+use crate::geometry::{LayerGeometry, SignalShape};
+use crate::kernels::convolution::{BandScratch, Convolution};
+use crate::kernels::simd::vectorised;
+use crate::kernels::sparse::{HostFilters, energy};
 use pulp::{Simd, WithSimd};
 
 /// Code positions of a tile's height and width at least, and where the code has few of them.
@@ -95,6 +94,56 @@ pub(super) struct Place {
     samples: [usize; 2],
     /// Length of a line of the window.
     pub pitch: usize,
+}
+
+/// A coefficient of the working set.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Member {
+    /// Index into the code.
+    pub place: u32,
+    /// Where its atom starts in the window of the block that is worked on.
+    pub start: u32,
+    pub atom: u32,
+    /// Sweeps that it has been zero for.
+    pub idle: u32,
+    pub value: f32,
+    /// Squared norm of what the mask leaves of its atom; not a number where that is not known yet.
+    pub energy: f32,
+    /// Negative derivative of the objective, for its sign.
+    pub slope: f32,
+    /// Direction of conjugate gradients, and the step so far.
+    pub direction: f32,
+    pub step: f32,
+}
+
+impl Member {
+    /// A coefficient; its energy is that of its atom unless there is a mask.
+    pub fn new(dictionary: &Dictionary, place: usize, value: f32, masked: bool) -> Self {
+        let [atom, ..] = dictionary.geometry.place(place);
+        Self {
+            place: place as u32,
+            start: 0,
+            atom: atom as u32,
+            idle: 0,
+            value,
+            energy: if masked { f32::NAN } else { dictionary.energies[atom] },
+            slope: 0.0,
+            direction: 0.0,
+            step: 0.0,
+        }
+    }
+
+    /// How often its direction leads to zero, if it does.
+    pub fn kink(&self) -> Option<f32> {
+        let kink = -self.value / self.direction;
+        (kink > 0.0 && kink.is_finite()).then_some(kink)
+    }
+
+    /// Moves it to the window of a block.
+    pub fn locate(&mut self, dictionary: &Dictionary, place: &Place) {
+        let [_, row, column] = dictionary.geometry.place(self.place as usize);
+        self.start = dictionary.start(place, row, column);
+    }
 }
 
 /// What all correlations of a tile's atoms with a residual say.
@@ -530,7 +579,7 @@ impl Bits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::geometry::{Geometry, LayerShape, Pair};
+    use crate::geometry::{Geometry, LayerShape, Pair};
 
     fn dictionary(signal: SignalShape, layer: LayerShape) -> Dictionary {
         let geometry = Geometry::new(signal, &[layer]).unwrap().layers()[0].clone();

@@ -1,9 +1,9 @@
 //! Coefficients that may be non-zero, and the work on those of one block.
 
-use super::dictionary::{Dictionary, Place};
-use crate::model::simd::vectorised;
-use crate::model::sparse::energy;
-use crate::pursuit::threshold::soft_threshold_value;
+use super::dictionary::{Dictionary, Member, Place};
+use crate::kernels::simd::vectorised;
+use crate::kernels::sparse::energy;
+use crate::kernels::threshold::soft_threshold_value;
 use pulp::{Simd, WithSimd};
 
 /// Sweeps that a coefficient stays in the working set while it is zero.
@@ -17,56 +17,6 @@ const HALVINGS: usize = 4;
 
 /// Rounding of an objective that is summed in `f64` from `f32`, as a part of it.
 const ROUNDING: f64 = 1e-8;
-
-/// A coefficient of the working set.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Member {
-    /// Index into the code.
-    pub place: u32,
-    /// Where its atom starts in the window of the block that is worked on.
-    pub start: u32,
-    pub atom: u32,
-    /// Sweeps that it has been zero for.
-    idle: u32,
-    pub value: f32,
-    /// Squared norm of what the mask leaves of its atom; not a number where that is not known yet.
-    energy: f32,
-    /// Negative derivative of the objective, for its sign.
-    pub slope: f32,
-    /// Direction of conjugate gradients, and the step so far.
-    direction: f32,
-    step: f32,
-}
-
-impl Member {
-    /// A coefficient; its energy is that of its atom unless there is a mask.
-    pub fn new(dictionary: &Dictionary, place: usize, value: f32, masked: bool) -> Self {
-        let [atom, ..] = dictionary.geometry.place(place);
-        Self {
-            place: place as u32,
-            start: 0,
-            atom: atom as u32,
-            idle: 0,
-            value,
-            energy: if masked { f32::NAN } else { dictionary.energies[atom] },
-            slope: 0.0,
-            direction: 0.0,
-            step: 0.0,
-        }
-    }
-
-    /// How often its direction leads to zero, if it does.
-    fn kink(&self) -> Option<f32> {
-        let kink = -self.value / self.direction;
-        (kink > 0.0 && kink.is_finite()).then_some(kink)
-    }
-
-    /// Moves it to the window of a block.
-    pub fn locate(&mut self, dictionary: &Dictionary, place: &Place) {
-        let [_, row, column] = dictionary.geometry.place(self.place as usize);
-        self.start = dictionary.start(place, row, column);
-    }
-}
 
 /// What all the work is about.
 #[derive(Debug, Clone, Copy)]

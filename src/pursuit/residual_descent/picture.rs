@@ -14,10 +14,10 @@
 //! corners of tiles. Where S varies θ may exceed λ a little; it is lowered there and, what is left of it, everywhere. The gap is a
 //! sum over places, of which every tile has its part: these parts say where work remains to be done.
 
-use super::dictionary::{Block, Dictionary, LookScratch, Place, Seen};
-use super::member::{Member, Penalty, WorkingSet};
-use crate::model::simd::vectorised;
-use crate::model::sparse::energy;
+use super::dictionary::{Block, Dictionary, LookScratch, Member, Place, Seen};
+use super::member::{Penalty, WorkingSet};
+use crate::kernels::simd::vectorised;
+use crate::kernels::sparse::energy;
 use crate::pursuit::duality::Certificate;
 use rayon::prelude::*;
 

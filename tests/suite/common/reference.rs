@@ -2,8 +2,8 @@
 
 use super::{Case, tensor};
 use burn::tensor::{Device, Tensor};
+use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::ModelConfig;
-use mlcsc::model::geometry::{LayerShape, SignalShape};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 

@@ -1,8 +1,8 @@
 //! Curves as SVG pictures.
 
 use crate::error::{Error, Result};
+use crate::evaluate::comparison::Row;
 use crate::files;
-use crate::pursuit::comparison::Row;
 use plotters::coord::Shift;
 use plotters::coord::combinators::{BindKeyPoints, WithKeyPoints};
 use plotters::coord::ranged1d::{AsRangedCoord, DefaultFormatting, KeyPointHint, Ranged, ValueFormatter};

@@ -16,7 +16,7 @@
 
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch, check_batch};
 use crate::error::{Error, Result};
-use crate::model::geometry::{Geometry, LayerGeometry, LayerShape, MAX_TENSOR_LEN, SignalShape, checked_len};
+use crate::geometry::{Geometry, LayerGeometry, LayerShape, MAX_TENSOR_LEN, SignalShape, checked_len};
 use crate::model::{Dictionary, ModelConfig, Operator, OperatorForm, effective_filters};
 use crate::random::{Purpose, stream, uniform};
 use burn::config::Config;

@@ -1,14 +1,14 @@
 //! Pursuits side by side on the same signals: how well they approximate, how sparsely, how consistently, how fast.
 
-use super::{
+use crate::error::{Error, Result};
+use crate::model::Operator;
+use crate::model::stripe::{own_radius, stripe_norms};
+use crate::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Convergence, ConvexProjectionConfig, GreedyProjectionConfig,
     HolisticPursuitConfig, Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig,
     MultiLayerSplittingConfig, Observer, OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe,
     Threshold,
 };
-use crate::error::{Error, Result};
-use crate::model::Operator;
-use crate::model::stripe::{own_radius, stripe_norms};
 use burn::tensor::Tensor;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -162,7 +162,7 @@ impl Batches for Loaded {
 /// Runs a pursuit on all signals.
 ///
 /// # Errors
-/// As [`Recipe::check`], [`super::Pursuit::solve`] and [`Batches`].
+/// As [`Recipe::check`], [`crate::pursuit::Pursuit::solve`] and [`Batches`].
 pub fn measure(operator: &Operator, recipe: &Recipe, signals: &dyn Batches) -> Result<Measures> {
     let pursuit = recipe.prepare(operator)?;
     let mut sums = Sums::new(operator.geometry().depth());

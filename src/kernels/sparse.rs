@@ -3,8 +3,8 @@
 //! The dictionaries D_2 … D_L of a learned model are 95–99% zeros and codes are sparse as well, so that a cascade costs a
 //! hundredth of what its convolutions do: for every non-zero of a code, its atom's non-zeros are added where they belong.
 
-use super::geometry::{LayerGeometry, SignalShape};
-use super::simd::vectorised;
+use crate::geometry::{LayerGeometry, SignalShape};
+use crate::kernels::simd::vectorised;
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -333,8 +333,8 @@ pub fn nonzeros(code: &[f32]) -> impl Iterator<Item = (usize, f32)> + '_ {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::{Geometry, LayerShape, Pair};
     use crate::model::dictionary::synthesize;
-    use crate::model::geometry::{Geometry, LayerShape, Pair};
 
     #[test]
     fn agrees_with_the_convolution() {

@@ -25,7 +25,7 @@ use burn::tensor::Tensor;
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
-pub(super) trait ProximalOps: Backend {
+pub(crate) trait ProximalOps: Backend {
     /// S_t(z − step·(e − b)).
     fn proximal_step(
         point: FloatTensor<Self>,
@@ -66,7 +66,7 @@ pub(super) trait ProximalOps: Backend {
 ///
 /// # Shapes
 /// - point z, explained e = Gz, correlations b = Dᵀy: `[n, k]`; thresholds t ≥ 0: `[n, 1]` or `[n, k]`; out: `[n, k]`.
-pub(super) fn proximal_step(
+pub(crate) fn proximal_step(
     point: Tensor<2>,
     explained: Tensor<2>,
     correlations: Tensor<2>,
@@ -88,7 +88,7 @@ pub(super) fn proximal_step(
 ///
 /// # Shapes
 /// - codes γ, before γ': `[n, k]`; factors: `[n, 1]`; out: `[n, k]`.
-pub(super) fn extrapolation(codes: Tensor<2>, before: Tensor<2>, factors: Tensor<2>) -> Tensor<2> {
+pub(crate) fn extrapolation(codes: Tensor<2>, before: Tensor<2>, factors: Tensor<2>) -> Tensor<2> {
     let (codes, before, factors) = (codes.into_dispatch(), before.into_dispatch(), factors.into_dispatch());
     Tensor::from_dispatch(<Dispatch as ProximalOps>::extrapolation(codes, before, factors))
 }
@@ -96,8 +96,8 @@ pub(super) fn extrapolation(codes: Tensor<2>, before: Tensor<2>, factors: Tensor
 #[cfg(feature = "flex")]
 mod flex {
     use super::{FloatTensor, ProximalOps};
-    use crate::model::simd::vectorised;
-    use crate::pursuit::threshold::soft_threshold_value;
+    use crate::kernels::simd::vectorised;
+    use crate::kernels::threshold::soft_threshold_value;
     use burn::backend::Flex;
     use burn::tensor::TensorData;
     use burn_flex::FlexTensor;
@@ -320,7 +320,7 @@ mod autodiff {
 mod tests {
     use super::*;
     use crate::device;
-    use crate::pursuit::threshold::soft_threshold;
+    use crate::kernels::threshold::soft_threshold;
     use burn::tensor::Distribution;
 
     /// One pass gives what the composition gives, whoever else holds the operands, and leaves those as they are.

@@ -1,8 +1,8 @@
 //! Pursuits run as the theorems prescribe, on signals whose representations are known: what is measured beside what is promised.
 
 use crate::error::Result;
-use crate::model::geometry::{LayerGeometry, LayerShape, Pair};
-use crate::model::sparse::to_host;
+use crate::geometry::{LayerGeometry, LayerShape, Pair};
+use crate::kernels::sparse::to_host;
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, Observer,
@@ -457,7 +457,7 @@ fn split(codes: Tensor<4>) -> Vec<Vec<f32>> {
 mod tests {
     use super::*;
     use crate::device;
-    use crate::model::geometry::SignalShape;
+    use crate::geometry::SignalShape;
     use burn::tensor::Distribution;
 
     /// Cropped columns have lengths of their own. In their units, correlations with the residual are λ in magnitude, with the code's

@@ -1,14 +1,14 @@
 //! Synthesis, analysis and the gradient with respect to the filters as operations of their own on burn's backends.
 //!
 //! burn's CPU convolutions copy windows (im2col) and reach a fraction of what the machine can do; on Flex these operations are
-//! the direct convolutions of [`super::convolution`], in batches of small signals those of [`super::batched`], matrix products where
-//! windows share no sample ([`super::windows`]), or cost what the non-zeros cost ([`super::sparse`]) where few are left: codes, and
+//! the direct convolutions of [`crate::kernels::convolution`], in batches of small signals those of [`crate::kernels::batched`], matrix products where
+//! windows share no sample ([`crate::kernels::windows`]), or cost what the non-zeros cost ([`crate::kernels::sparse`]) where few are left: codes, and
 //! the filters of upper layers, which are the codes of the effective atoms. Every other backend does what it does best: its own
 //! convolutions. Derivatives are the operations themselves, since synthesis and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
-use super::geometry::{LayerGeometry, SignalShape};
+use crate::geometry::{LayerGeometry, SignalShape};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
@@ -175,20 +175,20 @@ fn reshaped<B: Backend>(values: FloatTensor<B>, dims: [usize; 4]) -> FloatTensor
     B::float_reshape(values, Shape::new(dims))
 }
 
-/// Dᵀx. Shapes as [`super::Dictionary::analyze`].
-pub(super) fn analysis(signals: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
+/// Dᵀx. Shapes as [`crate::model::Dictionary::analyze`].
+pub(crate) fn analysis(signals: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
     let (signals, filters) = (signals.into_dispatch(), filters.into_dispatch());
     Tensor::from_dispatch(<Dispatch as DictionaryOps>::dictionary_analysis(signals, filters, layer.clone()))
 }
 
-/// Dγ. Shapes as [`super::Dictionary::synthesize`].
-pub(super) fn synthesis(codes: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
+/// Dγ. Shapes as [`crate::model::Dictionary::synthesize`].
+pub(crate) fn synthesis(codes: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
     let (codes, filters) = (codes.into_dispatch(), filters.into_dispatch());
     Tensor::from_dispatch(<Dispatch as DictionaryOps>::dictionary_synthesis(codes, filters, layer.clone()))
 }
 
 /// Codes as a function of their correlations with the residual; see [`DictionaryOps::dictionary_follow`].
-pub(super) fn follow(
+pub(crate) fn follow(
     codes: Tensor<4>,
     correlations: Tensor<4>,
     filters: Tensor<4>,
@@ -198,8 +198,8 @@ pub(super) fn follow(
     Tensor::from_dispatch(<Dispatch as DictionaryOps>::dictionary_follow(codes, correlations, filters, layer.clone()))
 }
 
-/// Gradient of Σ〈r, Dγ〉. Shapes as [`super::dictionary::filter_gradient`].
-pub(super) fn gradient(residuals: Tensor<4>, codes: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
+/// Gradient of Σ〈r, Dγ〉. Shapes as [`crate::model::dictionary::filter_gradient`].
+pub(crate) fn gradient(residuals: Tensor<4>, codes: Tensor<4>, filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
     let (residuals, codes, filters) = (residuals.into_dispatch(), codes.into_dispatch(), filters.into_dispatch());
     Tensor::from_dispatch(<Dispatch as DictionaryOps>::dictionary_gradient(residuals, codes, filters, layer.clone()))
 }
@@ -210,10 +210,10 @@ mod flex {
         DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, options, product,
         reshaped, transposed,
     };
-    use crate::model::batched;
-    use crate::model::convolution::{analyze_once, filter_gradient_into, synthesize_once};
-    use crate::model::sparse::{HostFilters, SparseDictionary, by_lines, density, gradient_by_nonzeros};
-    use crate::model::windows::Windows;
+    use crate::kernels::batched;
+    use crate::kernels::convolution::{analyze_once, filter_gradient_into, synthesize_once};
+    use crate::kernels::sparse::{HostFilters, SparseDictionary, by_lines, density, gradient_by_nonzeros};
+    use crate::kernels::windows::Windows;
     use burn::backend::ops::ModuleOps;
     use burn::backend::{Flex, TensorMetadata};
     use burn::tensor::TensorData;
@@ -506,9 +506,9 @@ mod autodiff {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::convolution::{Convolution, filter_gradient_into};
-    use crate::model::geometry::{Geometry, LayerShape, Pair};
-    use crate::model::sparse::{HostFilters, to_host};
+    use crate::geometry::{Geometry, LayerShape, Pair};
+    use crate::kernels::convolution::{Convolution, filter_gradient_into};
+    use crate::kernels::sparse::{HostFilters, to_host};
     use burn::tensor::TensorData;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;

@@ -9,8 +9,8 @@
 //! Loops are compiled for the instruction sets of x86-64 and aarch64 and chosen at run time. Work is divided into bands of rows
 //! of fixed size, so that results do not depend on the number of threads.
 
-use super::geometry::{LayerGeometry, SignalShape};
-use super::sparse::HostFilters;
+use crate::geometry::{LayerGeometry, SignalShape};
+use crate::kernels::sparse::HostFilters;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -132,7 +132,7 @@ pub(crate) struct BandScratch {
 /// # Panics
 /// As there; if the filters' dimensions are not the geometry's.
 #[cfg(feature = "flex")]
-pub(super) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, signals: &[f32], out: &mut [f32]) {
+pub(crate) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, signals: &[f32], out: &mut [f32]) {
     assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
     Correlation::new(Parts::analysis(filters, geometry)).apply(signals, out);
 }
@@ -142,7 +142,7 @@ pub(super) fn analyze_once(filters: &HostFilters, geometry: &LayerGeometry, sign
 /// # Panics
 /// As there; if the filters' dimensions are not the geometry's.
 #[cfg(feature = "flex")]
-pub(super) fn synthesize_once(filters: &HostFilters, geometry: &LayerGeometry, codes: &[f32], out: &mut [f32]) {
+pub(crate) fn synthesize_once(filters: &HostFilters, geometry: &LayerGeometry, codes: &[f32], out: &mut [f32]) {
     assert_eq!(filters.dims(), geometry.filter_dims(), "filters of a layer");
     Correlation::new(Parts::synthesis(filters, geometry)).apply(codes, out);
 }
@@ -181,7 +181,7 @@ macro_rules! unrolled {
 }
 
 #[cfg(feature = "flex")]
-pub(super) use unrolled;
+pub(crate) use unrolled;
 
 /// Sums of weighted input values at fixed distances from every point of a grid.
 ///
@@ -211,7 +211,7 @@ struct Correlation {
 
 /// Where an output of grid point (0, 0) belongs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Target {
+pub(crate) struct Target {
     pub channel: usize,
     pub row: isize,
     pub column: isize,
@@ -231,7 +231,7 @@ struct Block {
 }
 
 /// What a [`Correlation`] is before it is cut into blocks, field by field.
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     pub input: SignalShape,
     pub output: SignalShape,
     pub grid: [usize; 2],
@@ -790,8 +790,8 @@ fn correlate<'a, S: Simd, const T: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::{Geometry, LayerShape, Pair};
     use crate::model::dictionary::{analyze, filter_gradient, synthesize};
-    use crate::model::geometry::{Geometry, LayerShape, Pair};
     use burn::tensor::{Tensor, TensorData};
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;

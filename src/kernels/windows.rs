@@ -4,7 +4,7 @@
 //! `[n, channels, height, width]` is `n` times as many signals as there are positions, each with a code of one position. Feature
 //! maps under 1×1 kernels are the best known case: every pixel is a vector of its channels.
 
-use super::geometry::{LayerGeometry, SignalShape};
+use crate::geometry::{LayerGeometry, SignalShape};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
@@ -49,7 +49,7 @@ impl Windows {
 
     /// The layer on one window whose values are taken for a line: as many code values as atoms, each of one line.
     #[cfg(feature = "flex")]
-    pub(super) fn flat(&self) -> LayerGeometry {
+    pub(crate) fn flat(&self) -> LayerGeometry {
         let len = self.layer.atom_len();
         LayerGeometry {
             signal: SignalShape::new(1, 1, len),
@@ -126,7 +126,7 @@ impl Windows {
     /// # Panics
     /// As there.
     #[cfg(feature = "flex")]
-    pub(super) fn join_into(&self, windows: &[f32], out: &mut [f32]) {
+    pub(crate) fn join_into(&self, windows: &[f32], out: &mut [f32]) {
         let (kernel, len) = (self.layer.kernel[1], self.positions() * self.layer.atom_len());
         assert_eq!(windows.len() / len, out.len() / self.layer.signal.len(), "as many signals");
         let signals = out.par_chunks_exact_mut(self.layer.signal.len());
@@ -165,7 +165,7 @@ impl Windows {
     /// # Panics
     /// If the lengths do not fit each other.
     #[cfg(feature = "flex")]
-    pub(super) fn join_codes_into(&self, codes: &[f32], out: &mut [f32]) {
+    pub(crate) fn join_codes_into(&self, codes: &[f32], out: &mut [f32]) {
         transpose_each(codes, [self.positions(), self.layer.code.channels], out);
     }
 
@@ -216,8 +216,8 @@ fn transpose_each(matrices: &[f32], [rows, columns]: [usize; 2], out: &mut [f32]
 #[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
-    use crate::model::geometry::{Geometry, LayerShape, Pair};
-    use crate::model::sparse::to_host;
+    use crate::geometry::{Geometry, LayerShape, Pair};
+    use crate::kernels::sparse::to_host;
     use burn::tensor::TensorData;
 
     /// By the definition: sample (y, x) of the window at (row, column) is sample (row·s + y, column·s + x) of the signal.

@@ -1,7 +1,7 @@
 //! Inner products of a convolutional dictionary's atoms at all relative shifts: its Gram matrix without the repetitions.
 
-use super::geometry::{LayerGeometry, reach_within};
-use super::sparse::to_host;
+use crate::geometry::{LayerGeometry, reach_within};
+use crate::kernels::sparse::to_host;
 use burn::tensor::Tensor;
 
 /// Calls `visit` with (vertical shift, horizontal shift, inner products) for one shift of every pair of opposite ones, the zero

@@ -1,13 +1,13 @@
 //! Convolutions of many small signals at a time, each signal a lane of the vectors.
 //!
-//! Where a code has few positions the rows of [`super::convolution`] are shorter than vectors, and a matrix product has to copy
+//! Where a code has few positions the rows of [`crate::kernels::convolution`] are shorter than vectors, and a matrix product has to copy
 //! windows first. Here a batch is cut into chunks of [`SIGNALS`] signals, which are transposed once, so that value and lane
 //! change places; a weight then meets that many signals at once, whatever the sizes, strides and phases. What is computed is what
 //! [`Parts`] says; taps that see only padding are left out.
 
-use super::convolution::{Parts, unrolled};
-use super::geometry::LayerGeometry;
-use super::sparse::HostFilters;
+use crate::geometry::LayerGeometry;
+use crate::kernels::convolution::{Parts, unrolled};
+use crate::kernels::sparse::HostFilters;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -34,34 +34,34 @@ const VECTORS: usize = 2;
 const TILE: usize = 16;
 
 /// Whether Dᵀx of so many signals is better computed here: full blocks of outputs, and more positions than a few.
-pub(super) fn suits_analysis(count: usize, geometry: &LayerGeometry) -> bool {
+pub(crate) fn suits_analysis(count: usize, geometry: &LayerGeometry) -> bool {
     let code = geometry.code;
     count >= MANY && code.channels >= 2 * WIDE && code.height * code.width > FEW_POSITIONS
 }
 
 /// Whether Dγ of so many signals is better computed here: enough outputs at a grid point.
-pub(super) fn suits_synthesis(count: usize, geometry: &LayerGeometry) -> bool {
+pub(crate) fn suits_synthesis(count: usize, geometry: &LayerGeometry) -> bool {
     count >= MANY && geometry.signal.channels * geometry.stride[0] * geometry.stride[1] > FEW_OUTPUTS
 }
 
 /// Whether the gradient of so many signals is better, and can be, computed here.
-pub(super) fn suits_gradient(count: usize, geometry: &LayerGeometry) -> bool {
+pub(crate) fn suits_gradient(count: usize, geometry: &LayerGeometry) -> bool {
     count >= MANY && geometry.padding == [0, 0]
 }
 
-/// Dᵀx of a batch. Shapes as [`super::convolution::Convolution::analyze_into`].
+/// Dᵀx of a batch. Shapes as [`crate::kernels::convolution::Convolution::analyze_into`].
 ///
 /// # Panics
 /// If the lengths do not fit the geometry and each other.
-pub(super) fn analyze(filters: &HostFilters, geometry: &LayerGeometry, signals: &[f32], out: &mut [f32]) {
+pub(crate) fn analyze(filters: &HostFilters, geometry: &LayerGeometry, signals: &[f32], out: &mut [f32]) {
     Batched::new(Parts::analysis(filters, geometry)).apply(signals, out);
 }
 
-/// Dγ of a batch. Shapes as [`super::convolution::Convolution::synthesize_into`].
+/// Dγ of a batch. Shapes as [`crate::kernels::convolution::Convolution::synthesize_into`].
 ///
 /// # Panics
 /// If the lengths do not fit the geometry and each other.
-pub(super) fn synthesize(filters: &HostFilters, geometry: &LayerGeometry, codes: &[f32], out: &mut [f32]) {
+pub(crate) fn synthesize(filters: &HostFilters, geometry: &LayerGeometry, codes: &[f32], out: &mut [f32]) {
     Batched::new(Parts::synthesis(filters, geometry)).apply(codes, out);
 }
 
@@ -294,14 +294,14 @@ const ROWS: usize = 2;
 const TAPS: usize = 6;
 
 /// Gradient of Σ〈r, Dγ〉 with respect to the filters of D, of a layer without padding. Shapes as
-/// [`super::convolution::filter_gradient_into`].
+/// [`crate::kernels::convolution::filter_gradient_into`].
 ///
 /// Atoms are the lanes here: codes are transposed to have them last, residuals stay as they are, and every sum over the batch is
 /// made in registers.
 ///
 /// # Panics
 /// If the lengths do not fit the geometry and each other.
-pub(super) fn filter_gradient(geometry: &LayerGeometry, residuals: &[f32], codes: &[f32], out: &mut [f32]) {
+pub(crate) fn filter_gradient(geometry: &LayerGeometry, residuals: &[f32], codes: &[f32], out: &mut [f32]) {
     let LayerGeometry { signal, code, kernel, .. } = geometry;
     let count = codes.len() / code.len();
     assert_eq!(codes.len(), count * code.len(), "codes of a filter gradient");
@@ -446,8 +446,8 @@ impl Gradient<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::convolution::{Convolution, filter_gradient_into};
-    use crate::model::geometry::{Geometry, LayerShape, Pair, SignalShape};
+    use crate::geometry::{Geometry, LayerShape, Pair, SignalShape};
+    use crate::kernels::convolution::{Convolution, filter_gradient_into};
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

@@ -12,9 +12,6 @@
 //!   polynomial exceeds its maximum on N equispaced points by at most 1/cos(πd/N) (Ehlich and Zeller 1964). Sixteen points
 //!   per degree cost 4% in two dimensions and make the bound independent of the signal's size.
 
-use super::Operator;
-use super::geometry::MAX_TENSOR_LEN;
-use super::operator::OperatorForm;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 use std::f64::consts::PI;
@@ -34,51 +31,11 @@ const ROUNDING_MARGIN: f64 = 1.0 + 1e-4;
 /// Grid points per degree of the trigonometric polynomial.
 const OVERSAMPLING: usize = 16;
 
-/// Dense matrices up to this size (2²⁰ values: 4 MiB) are built for the sake of their norm.
-const MAX_SMALL_MATRIX: usize = 1 << 20;
-
-/// An upper bound of ‖D^(L)‖², within a few per cent of it for single convolutions on signals much larger than their kernels,
-/// for small dictionaries and for matrices.
-///
-/// The bound by Fourier is that of a dictionary with atoms at every shift. Where few shifts exist it is far from the norm (by
-/// a factor of 28 for 24 atoms as large as the signal), so that there the matrix is used whatever the way of application. With padding inside the cascade the product of the layers' bounds is used, which may be looser.
-pub fn squared_norm_bound(operator: &Operator) -> f64 {
-    let (code, signal) = (operator.code(), operator.signal());
-    if matches!(operator.application(), OperatorForm::Matrix | OperatorForm::Gram)
-        || code.len().saturating_mul(signal.len())
-            <= if code.is_single_position() { MAX_TENSOR_LEN } else { MAX_SMALL_MATRIX }
-    {
-        return of_matrix(operator);
-    }
-    if let Some(layer) = operator.geometry().effective_layer() {
-        return of_filters(operator.effective_filters(), layer.stride);
-    }
-    operator
-        .layer_filters()
-        .iter()
-        .zip(operator.geometry().layers())
-        .map(|(filters, layer)| of_filters(filters.clone(), layer.stride))
-        .product()
-}
-
-/// Bound by powers of the smaller of the two Gram matrices.
-fn of_matrix(operator: &Operator) -> f64 {
-    // A bound is a constant: no gradient goes through it.
-    let atoms = operator.atoms().detach();
-    let [code, signal] = atoms.dims();
-    let gram = match (operator.application(), code <= signal) {
-        (OperatorForm::Gram, true) => operator.gram().detach(),
-        (_, true) => atoms.clone().matmul(atoms.transpose()),
-        (_, false) => atoms.clone().transpose().matmul(atoms),
-    };
-    power_bound(gram)
-}
-
 /// An upper bound of the largest eigenvalue of a symmetric positive semi-definite matrix G.
 ///
 /// With a unit vector v, θ = vᵀGv and ε = ‖Gv − θv‖, some eigenvalue μ_j lies in [θ − ε, θ + ε]. With S = ‖Gᵖ‖_F² = Σ μ_i^(2p), all
 /// others are at most (S − (θ − ε)^(2p))^(1/2p). The largest is one of these or that one.
-fn power_bound(gram: Tensor<2>) -> f64 {
+pub(crate) fn power_bound(gram: Tensor<2>) -> f64 {
     let host = |scalar: Tensor<2>| f64::from(scalar.into_scalar::<f32>());
     let norm_of = |matrix: &Tensor<2>| matrix.clone().square().sum().sqrt().reshape([1, 1]);
     let frobenius = |matrix: &Tensor<2>| host(norm_of(matrix));

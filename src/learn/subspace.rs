@@ -4,10 +4,10 @@
 //! 2009: to the current support add the atoms most correlated with the residual, project onto the union, keep the largest
 //! coefficients, project again. One call is one such exchange; it never makes the approximation worse.
 
-use super::greedy::{dot, solve_normal_equations};
-use crate::model::correlation::CorrelationTable;
-use crate::model::simd::vectorised;
-use crate::model::sparse::nonzeros;
+use crate::kernels::correlation::CorrelationTable;
+use crate::kernels::linear_algebra::{dot, solve_normal_equations};
+use crate::kernels::simd::vectorised;
+use crate::kernels::sparse::nonzeros;
 
 /// Added to the diagonal of Gram matrices, as a part of its largest entry: more than the rounding of inner products in
 /// `f32`, which makes the matrix of nearly dependent atoms indefinite. Atoms that outnumber the signal's samples always
