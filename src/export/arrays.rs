@@ -6,13 +6,14 @@
 use crate::error::{Error, Result};
 use crate::files;
 use npyz::WriterBuilder;
-use npyz::zip::write::FileOptions;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
+use zip::ZipWriter;
+use zip::write::SimpleFileOptions;
 
 /// Type of an array's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,20 +175,24 @@ pub fn safetensors_names(path: &Path) -> Vec<String> {
 pub fn write_npz(path: &Path, mut arrays: Vec<NamedArray>) -> Result<()> {
     files::write_atomically(path, |file| {
         let write = || -> io::Result<()> {
-            let mut archive = npyz::npz::NpzWriter::new(file);
-            let archive = archive.zip_writer();
+            let mut archive = ZipWriter::new(file);
             for array in &mut arrays {
                 // Sizes beyond 4 GiB must be announced.
-                let options = FileOptions::default().large_file(array.byte_len() >= 1 << 31);
-                archive.start_file(npyz::npz::file_name_from_array_name(&array.name), options)?;
-                write_header(&mut *archive, array.element, &array.shape)?;
-                array.copy_to(archive)?;
+                let options = SimpleFileOptions::default().large_file(array.byte_len() >= 1 << 31);
+                archive.start_file(npz_entry(&array.name), options)?;
+                write_header(&mut archive, array.element, &array.shape)?;
+                array.copy_to(&mut archive)?;
             }
             archive.finish()?;
             Ok(())
         };
         write().map_err(Error::write(path))
     })
+}
+
+/// The name of an array's file in an `.npz` archive.
+pub(crate) fn npz_entry(name: &str) -> String {
+    format!("{name}.npy")
 }
 
 /// Writes one array as `.npy` (`<f4`, C order).
@@ -283,9 +288,15 @@ mod tests {
 
         let path = folder.path().join("a.npz");
         write_npz(&path, arrays()).unwrap();
-        let mut archive = npyz::npz::NpzArchive::open(&path).unwrap();
-        assert_eq!(archive.by_name("codes").unwrap().unwrap().shape(), [2, 1]);
-        assert_eq!(archive.by_name("count").unwrap().unwrap().into_vec::<i32>().unwrap(), [7, -8]);
-        assert_eq!(archive.by_name("stop").unwrap().unwrap().into_vec::<u8>().unwrap(), [0, 1, 0]);
+        let mut archive = zip::ZipArchive::new(File::open(&path).unwrap()).unwrap();
+        let mut array = |name: &str| {
+            let mut bytes = Vec::new();
+            archive.by_name(&npz_entry(name)).unwrap().read_to_end(&mut bytes).unwrap();
+            bytes
+        };
+        let [codes, count, stop] = ["codes", "count", "stop"].map(&mut array);
+        assert_eq!(npyz::NpyFile::new(&codes[..]).unwrap().shape(), [2, 1]);
+        assert_eq!(npyz::NpyFile::new(&count[..]).unwrap().into_vec::<i32>().unwrap(), [7, -8]);
+        assert_eq!(npyz::NpyFile::new(&stop[..]).unwrap().into_vec::<u8>().unwrap(), [0, 1, 0]);
     }
 }

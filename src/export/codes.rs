@@ -43,7 +43,7 @@
 //! if "smooth" in codes: x += codes["smooth"]
 //! ```
 
-use super::arrays::{self, Content, Element, NamedArray};
+use super::arrays::{self, Content, Element, NamedArray, npz_entry};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::geometry::{SignalShape, checked_len};
@@ -56,6 +56,7 @@ use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use zip::ZipArchive;
 
 /// Key of the safetensors metadata; not the one of model files, so that neither is taken for the other.
 const METADATA_KEY: &str = "mlcsc_codes";
@@ -546,10 +547,12 @@ impl BatchedArray {
             Place::Entry => {
                 let broken = |error: io::Error| Error::format(path, error.to_string());
                 let (file, _) = files::open_with_length(path)?;
-                let mut archive = npyz::npz::NpzArchive::new(BufReader::new(file)).map_err(broken)?;
-                let entry = archive.by_name(&self.name).map_err(broken)?;
-                let entry = entry.ok_or_else(|| missing(path, &self.name, Vec::new()))?;
-                visit(&mut BufReader::new(entry.into_inner()))
+                let mut archive = ZipArchive::new(BufReader::new(file)).map_err(io::Error::from).map_err(broken)?;
+                let mut entry =
+                    archive.by_name(&npz_entry(&self.name)).map_err(|_| missing(path, &self.name, Vec::new()))?;
+                // The reader starts at the array's values.
+                npyz::NpyHeader::from_reader(&mut entry).map_err(broken)?;
+                visit(&mut BufReader::new(entry))
             }
         }
     }
@@ -695,13 +698,13 @@ impl Archive for SafetensorsFile {
 
 struct NpzFile {
     path: PathBuf,
-    archive: npyz::npz::NpzArchive<BufReader<File>>,
+    archive: ZipArchive<BufReader<File>>,
 }
 
 impl NpzFile {
     fn open(path: &Path) -> Result<Self> {
         let (file, _) = files::open_with_length(path)?;
-        let archive = npyz::npz::NpzArchive::new(BufReader::new(file))
+        let archive = ZipArchive::new(BufReader::new(file))
             .map_err(|error| Error::format(path, format!("expected codes (npz), found no archive: {error}")))?;
         Ok(Self { path: path.into(), archive })
     }
@@ -709,13 +712,13 @@ impl NpzFile {
 
 impl Archive for NpzFile {
     fn names(&self) -> Vec<String> {
-        self.archive.array_names().map(str::to_owned).collect()
+        self.archive.file_names().filter_map(|name| name.strip_suffix(".npy")).map(str::to_owned).collect()
     }
 
     fn header(&mut self, name: &str) -> Result<Option<ArrayHeader>> {
         let path = self.path.clone();
         let broken = |reason: String| Error::format(&path, format!("expected codes (npz), found {reason}"));
-        let entry = self.archive.zip_archive().by_name(&npyz::npz::file_name_from_array_name(name));
+        let entry = self.archive.by_name(&npz_entry(name));
         let Ok(mut entry) = entry else { return Ok(None) };
         let size = entry.size();
         // Long headers are made up: what is read of one is bounded, whatever length it states.
