@@ -186,7 +186,7 @@ pub struct Run {
 /// Time between two checkpoints within an epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the model's file in a run's folder, a rival's too.
