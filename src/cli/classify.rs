@@ -242,7 +242,9 @@ impl ClassifyArgs {
             let head = Head {
                 lead: vec![format!("{}.", heading(&evaluations, &data.train.describe(), columns))],
                 warnings,
-                table: self.results(&evaluations, seconds).into_iter().map(|(name, value)| vec![name, value]).collect(),
+                table: std::iter::once(["result", "value"].map(str::to_owned).to_vec())
+                    .chain(self.results(&evaluations, seconds).into_iter().map(|(name, value)| vec![name, value]))
+                    .collect(),
             };
             let mistakes = mistakes(&*data.test, &evaluations[0], &self.device.open()?)?;
             Classification { head, evaluations: &evaluations, mistakes }.write(path, &self.origin())
@@ -354,6 +356,7 @@ impl ClassifyArgs {
         let settings = vec![
             ("model", self.model.display().to_string()),
             ("data", self.data.source.clone().unwrap_or_default()),
+            ("pursuit", format!("{}, λ {}", self.coding.pursuit.name, self.coding.lambda.said())),
             ("layers", self.layers.as_deref().map_or("the deepest".into(), list)),
             ("grids of cells", list(&self.grid)),
             ("kept of a cell", of(json!(self.pool))),
