@@ -2,9 +2,10 @@
 
 use super::inputs::Inputs;
 use super::{DeviceArgs, output};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::export::report::{Origin, REPORT};
 use crate::files;
+use crate::learn::run::holds_run;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ impl FolderArgs {
     /// Refuses a folder that cannot be written, or in which a file of `inputs` would be written over, before anything is computed.
     ///
     /// # Errors
-    /// [`crate::error::Error::Parameter`] of `--out`; as [`files::check_writable_folder`].
+    /// [`Error::Parameter`] of `--out`; as [`files::check_writable_folder`].
     pub fn check(&self, inputs: &Inputs, document: &str) -> Result<()> {
         self.out.as_deref().map_or(Ok(()), |out| check_folder(out, inputs, document))
     }
@@ -39,8 +40,9 @@ impl FolderArgs {
         let report = (!self.no_report).then(|| out.join(REPORT));
         document["out"] = json!(out);
         document["report"] = json!(report);
-        files::write_bytes(&out.join(name), format!("{document:#}\n").as_bytes())?;
-        report.as_deref().map_or(Ok(()), page)
+        // The document says that there is a page: the page comes first.
+        report.as_deref().map_or(Ok(()), page)?;
+        files::write_bytes(&out.join(name), format!("{document:#}\n").as_bytes())
     }
 
     /// What was written, as a line; `None` where nothing was.
@@ -54,9 +56,13 @@ impl FolderArgs {
 /// Refuses a folder for a page and another file that cannot be written, or in which a file of `inputs` would be written over.
 ///
 /// # Errors
-/// [`crate::error::Error::Parameter`] of `--out`; as [`files::check_writable_folder`].
+/// [`Error::Parameter`] of `--out`; as [`files::check_writable_folder`].
 pub fn check_folder(out: &Path, inputs: &Inputs, other: &str) -> Result<()> {
     output::check_folder_name(out, "a folder, into which several files are written")?;
+    if holds_run(out) {
+        let expected = format!("a folder without a run in it, whose {REPORT} would be written over");
+        return Err(Error::parameter("--out", out.display(), expected));
+    }
     files::check_writable_folder(out)?;
     inputs.refuse_in("--out", out, [other, REPORT])?;
     let names = [other, REPORT].map(|name| out.join(name));

@@ -383,6 +383,7 @@ fn pages_of_comparisons() {
     fs::write(bench.path("file"), "").unwrap();
     for (flags, code, words) in [
         ("--no-report", 2, &["--out"][..]),
+        ("--out .", 2, &["--out = .", "without a run"]),
         ("--out file", 1, &["file", "not a folder"]),
         ("--out file/below", 1, &["file/below", "not a folder"]),
     ] {

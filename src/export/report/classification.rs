@@ -1,8 +1,8 @@
 //! The page about what codes say about classes.
 
-use super::plot::{Line, Plot, Point, Scale};
+use super::plot::{Line, Plot, Point, Scale, plain};
 use super::sheet::{Sheet, Sheets, are_bounded, are_pictures};
-use super::{Head, Origin, shown, write_page};
+use super::{Head, Origin, write_page};
 use crate::classify::{Confusion, Evaluation};
 use crate::error::Result;
 use crate::text::counted;
@@ -126,7 +126,7 @@ fn fit(evaluation: &Evaluation) -> Value {
     let row = |candidate: &crate::classify::Candidate| {
         let chosen = if candidate.penalty == evaluation.penalty { "chosen" } else { "" };
         let error = format!("{:.2}%", 100.0 * candidate.error);
-        vec![shown(candidate.penalty), error, candidate.iterations.to_string(), chosen.to_owned()]
+        vec![plain(candidate.penalty), error, candidate.iterations.to_string(), chosen.to_owned()]
     };
     let heading = ["penalty", "held-out error", "iterations", ""].map(str::to_owned).to_vec();
     let rows: Vec<_> = std::iter::once(heading).chain(evaluation.candidates.iter().map(row)).collect();

@@ -5,6 +5,7 @@ use super::{Head, Origin, shown, write_page};
 use crate::error::Result;
 use crate::evaluate::comparison::{Measures, Row, Setting};
 use crate::pursuit::Lambda;
+use crate::text::counted;
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -69,7 +70,7 @@ fn milliseconds(measures: &Measures) -> f64 {
 /// What a pursuit was told, in words.
 fn setting(setting: &Setting) -> String {
     match setting {
-        Setting::Nonzeros(nonzeros) => format!("told {nonzeros}"),
+        Setting::Nonzeros(nonzeros) => counted(*nonzeros, "non-zero"),
         Setting::Lambda(Lambda::Absolute(lambda)) => format!("λ = {lambda}"),
         Setting::Lambda(Lambda::Relative(part)) => format!("λ = {part} λ_max"),
         Setting::Lambda(Lambda::PerSignal(_)) => "λ of each signal".into(),

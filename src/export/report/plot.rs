@@ -10,7 +10,7 @@ const TOP: f64 = 10.0;
 const BOTTOM: f64 = 160.0;
 
 /// Most numbers along a logarithmic axis.
-const TICKS: usize = 6;
+const TICKS: usize = 8;
 
 /// The steps of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,14 +64,17 @@ impl Axis {
         if !(low.is_finite() && high.is_finite()) {
             return None;
         }
+        let least = low;
         let (low, high) = match (high > low, scale) {
             (true, _) => (low - room * (high - low), high + room * (high - low)),
             (false, Scale::Whole) => (low, low + 1.0),
             // A line that is level lies in the middle.
             (false, Scale::Logarithmic) => (low - 0.3, high + 0.3),
-            (false, Scale::Linear) if high == 0.0 => (-1.0, 1.0),
+            (false, Scale::Linear) if high == 0.0 => (0.0, 1.0),
             (false, Scale::Linear) => (low - 0.5 * high.abs(), high + 0.5 * high.abs()),
         };
+        // Of what is never negative no negative number is named.
+        let low = if scale == Scale::Linear && least >= 0.0 { low.max(0.0) } else { low };
         Some(Self { scale, low, high, from, to })
     }
 
@@ -86,11 +89,10 @@ impl Axis {
                 let steps = (high - low).round().clamp(1.0, 5.0) as i32;
                 (0..=steps).map(|step| (low + (high - low) * f64::from(step) / f64::from(steps)).round()).collect()
             }
-            Scale::Linear => (0..4).map(|step| low + (high - low) * (0.05 + 0.3 * f64::from(step))).collect(),
+            Scale::Linear => multiples(low, high),
             Scale::Logarithmic => powers(low, high),
         };
-        let text = |value: f64| if self.scale == Scale::Linear { shown(value) } else { plain(value) };
-        values.into_iter().map(|value| json!({ "at": self.place(value), "text": text(value) })).collect()
+        values.into_iter().map(|value| json!({ "at": self.place(value), "text": plain(value) })).collect()
     }
 }
 
@@ -100,11 +102,21 @@ fn bend(scale: Scale, value: f64) -> f64 {
 }
 
 /// A number without digits that say nothing.
-fn plain(value: f64) -> String {
+pub(super) fn plain(value: f64) -> String {
     match value.abs() {
         size if size != 0.0 && !(1e-3..1e5).contains(&size) => format!("{value:.0e}"),
         _ => format!("{}", (value * 1e6).round() / 1e6),
     }
+}
+
+/// Multiples of a round number between two numbers.
+fn multiples(low: f64, high: f64) -> Vec<f64> {
+    let rough = (high - low) / 4.0;
+    let power = 10f64.powf(rough.log10().floor());
+    let step =
+        [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|step| *step >= rough).unwrap_or(rough);
+    let all = ((low / step).ceil() as i64..=(high / step).floor() as i64).map(|times| times as f64 * step);
+    all.take(TICKS).collect()
 }
 
 /// Round numbers between two powers of ten: as many as can be read.
@@ -114,8 +126,8 @@ fn powers(low: f64, high: f64) -> Vec<f64> {
             .flat_map(|power| times.iter().map(move |times| times * 10f64.powi(power)));
         all.filter(|value| (low..=high).contains(&value.log10())).collect()
     };
-    let all = [&[1.0][..], &[1.0, 2.0, 5.0], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0]].map(between);
-    let found = all.iter().find(|found| found.len() >= 3).unwrap_or(&all[2]);
+    let all = [&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0][..], &[1.0, 2.0, 5.0], &[1.0]].map(between);
+    let found = all.iter().find(|found| found.len() <= TICKS).unwrap_or(&all[2]);
     let every = found.len().div_ceil(TICKS).max(1);
     found.iter().copied().step_by(every).collect()
 }
@@ -190,7 +202,7 @@ mod tests {
         assert!(plot(linear, Vec::new()).is_none());
         assert!(plot(linear, vec![(1.0, f64::NAN)]).is_none());
         let level = plot(linear, vec![(1.0, 0.0), (2.0, 0.0)]).unwrap();
-        assert_eq!(level["lines"][0]["dots"][0]["y"], 85.0);
+        assert_eq!(level["lines"][0]["dots"][0]["y"], 160.0);
         assert_eq!(level["lines"][0]["dots"][1]["text"], "a, epoch 2: 0");
         assert!(plot(linear, vec![(1.0, 3.0)]).is_some());
     }
@@ -202,11 +214,12 @@ mod tests {
         let texts = |key: &str| -> Vec<String> {
             plot[key].as_array().unwrap().iter().map(|tick| tick["text"].as_str().unwrap().into()).collect()
         };
-        assert_eq!(
-            (texts("acrosses"), texts("ups")),
-            (vec!["1".into(), "10".into(), "100".into()], vec!["10".into(), "100".into(), "1000".into()])
-        );
+        assert_eq!(texts("acrosses"), ["1", "2", "5", "10", "20", "50", "100"]);
+        assert_eq!(texts("ups"), ["10", "20", "50", "100", "200", "500", "1000"]);
         assert_eq!(powers(0.35, 0.72), [3.0, 4.0, 5.0]);
+        assert_eq!(powers(-0.1, 2.3), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0]);
+        assert_eq!(multiples(-0.5, 136.3), [0.0, 50.0, 100.0]);
+        assert_eq!(multiples(0.2, 0.31).len(), 3);
         assert!(powers(-9.0, 9.0).len() <= TICKS);
     }
 }

@@ -207,10 +207,15 @@ fn default_of(config: &Value) -> Option<Value> {
     if config.get("rival").is_some() {
         use crate::learn::rivals::RivalTrainConfig;
         let parsed = serde_json::from_value::<RivalTrainConfig>(config.clone()).ok()?;
-        return Some(json!(RivalTrainConfig::new(parsed.rival)));
+        return as_written(&RivalTrainConfig::new(parsed.rival));
     }
     let parsed = serde_json::from_value::<TrainConfig>(config.clone()).ok()?;
-    Some(json!(TrainConfig::new(parsed.model)))
+    as_written(&TrainConfig::new(parsed.model))
+}
+
+/// What a configuration's file would hold: numbers of few bits do not get more digits.
+fn as_written(config: &impl serde::Serialize) -> Option<Value> {
+    serde_json::from_str(&serde_json::to_string(config).ok()?).ok()
 }
 
 fn differences(name: &str, found: &Value, default: &Value, rows: &mut Vec<Value>) {
@@ -567,6 +572,8 @@ mod tests {
         for part in ["http:", "https:", "src=", "{{", "{%", "&#x2f;9j"] {
             assert!(!page.contains(part), "{part}");
         }
+        // What is the default is no setting.
+        assert!(!page.contains("data.held_out") && !page.contains("default 0.10000000"));
         // Every sheet is a picture.
         for picture in page.split("base64,").skip(1) {
             let text = picture.split(')').next().unwrap();
