@@ -13,7 +13,7 @@ use crate::classify::{
     LinearClassifierConfig, Loss, NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder,
     WindowConfig, check_power, extract,
 };
-use crate::data::{Dataset, Source, wanted_shape};
+use crate::data::{DataConfig, Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::report::{Classification, Head, Mistakes, Origin};
 use crate::model::Mlcsc;
@@ -367,7 +367,7 @@ impl ClassifyArgs {
             ("classifier", of(json!(self.classifier))),
             ("penalties to choose from", penalties.join(", ")),
         ];
-        let data_seed = self.data.data_seed.unwrap_or(0);
+        let data_seed = self.data.data_seed.unwrap_or(DataConfig::default().seed);
         page::origin(settings, vec![("of split and labels", self.seed), ("of the data", data_seed)], &self.device)
     }
 

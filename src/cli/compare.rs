@@ -7,6 +7,7 @@ use super::output::{counted, number, table};
 use super::page;
 use super::progress::Progress;
 use super::{interrupt, output};
+use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::evaluate::comparison::{Batches, Comparison, Row, Setting};
 use crate::evaluate::plot;
@@ -30,7 +31,8 @@ const UNFINISHED: &str = "not all pursuits were compared";
 /// One row for each pursuit (for omp and projection: for each number of non-zeros), all numbers means over the signals: the
 /// residuals ‖y − D^(L)γ_L‖ and ‖y − D_1 γ_1‖, non-zeros and stripe norms of γ_1 … γ_L, and the inconsistencies
 /// ‖γ_{i−1} − D_i γ_i‖ from the second layer on. With --out also a picture of the error against the non-zeros of γ_L: every
-/// pursuit over a range of λ, or of non-zeros; in a folder with a page about all of it. Everything is in units of the signals after the model's normalisation.
+/// pursuit over a range of λ, or of non-zeros; in a folder with a page about all of it. Everything is in units of the signals after
+/// the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
     #[command(flatten)]
@@ -271,7 +273,11 @@ impl CompareArgs {
         let shallower = self.shallower_nonzeros.iter().map(|values| ("non-zeros of shallower layers", list(values)));
         let weights = self.layer_weights.iter().map(|values| ("weights of layers", format!("{values:?}")));
         settings.extend(nonzeros.chain(stripes).chain(shallower).chain(weights));
-        page::origin(settings, vec![("of the data", self.input.data.data_seed.unwrap_or(0))], &self.input.device)
+        page::origin(
+            settings,
+            vec![("of the data", self.input.data.data_seed.unwrap_or(DataConfig::default().seed))],
+            &self.input.device,
+        )
     }
 }
 

@@ -478,7 +478,7 @@ fn rivals_from_beginning_to_end() {
         assert_eq!((page.pictures, page.count("class=\"signal\"")), (3, 8));
         assert_eq!(page.count("data-coherence="), 20);
         bench.program.works(&format!("report {name} --out {name}.html"));
-        assert_eq!(String::from_utf8(bench.read(&format!("{name}.html"))).unwrap(), page.text);
+        assert_eq!(Page::read(&bench.path(&format!("{name}.html"))).text, page.text);
         let again = format!("{name}-again");
         bench.works(&format!("--config {name}/config.json --out {again}"));
         let child = bench.spawn(&format!("--model {name} {data}"), &format!("{name}-parts"), 12);

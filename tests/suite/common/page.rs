@@ -6,6 +6,7 @@ use std::path::Path;
 
 /// A page that was found to be whole.
 pub struct Page {
+    /// Its text, with slashes as they are.
     pub text: String,
     /// Pictures in it.
     pub pictures: usize,
@@ -28,7 +29,8 @@ impl Page {
         for part in ["To reproduce", "versions", concat!("mlcsc ", env!("CARGO_PKG_VERSION"))] {
             assert!(text.contains(part), "{}: no {part}", path.display());
         }
-        Self { text, pictures }
+        // Templates write it so, lest it end a tag.
+        Self { text: text.replace("&#x2f;", "/"), pictures }
     }
 
     /// How often something is on it.
