@@ -15,7 +15,6 @@ use super::config::UpdateRule;
 use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
 use super::end_to_end::{self, EndToEnd, Reseeding, TrainingBatch, Watcher};
-#[cfg(feature = "train")]
 use super::learner::{self, DictionaryLearner};
 use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
 #[cfg(feature = "train")]
