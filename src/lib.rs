@@ -43,7 +43,7 @@
 //! - [`classify`]: what codes say about classes: pooled features and a linear classifier.
 //! - [`theory`]: when answers are guaranteed.
 //! - [`evaluate`]: pursuits side by side, and beside what the theorems promise.
-//! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read, reports of runs.
+//! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read, pages about runs and results.
 //!
 //! [`device`] chooses where it is computed, `cli`, behind the feature of that name, is the command-line program on top, and every mistake that comes from
 //! outside is an [`Error`] that says what was expected and what came.

@@ -105,13 +105,18 @@ impl DiagnosticsSums {
         }
     }
 
+    /// Of every unit the part of all positions of all signals at which it is not zero.
+    pub fn densities(&self) -> Vec<f64> {
+        let places = (self.quality.signals() * self.positions).max(1) as f64;
+        self.usage.iter().map(|&count| count as f64 / places).collect()
+    }
+
     /// The results; means are zero where there were no signals.
     pub fn finish(&self) -> Diagnostics {
         let signals = self.quality.signals();
         let places = (signals * self.positions).max(1) as f64;
         let mut density = [0; DENSITY_BINS];
-        for &count in &self.usage {
-            let part = count as f64 / places;
+        for part in self.densities() {
             let bin = (0..DENSITY_BINS - 1).rev().find(|&bin| part >= 10f64.powi(bin as i32 - 5));
             density[bin.map_or(0, |bin| bin + 1)] += 1;
         }
@@ -262,6 +267,7 @@ mod tests {
         let mut sums = DiagnosticsSums::new(&Half);
         sums.add(&signals, &Half.reconstruct(signals.clone()).unwrap());
         let found = sums.finish();
+        assert_eq!(sums.densities(), [1.0, 0.5, 0.0, 0.0]);
         assert_eq!((found.signals, found.nonzeros, found.dead_units, found.dense_units), (2, 1.5, 2, 2));
         assert!((found.shrinkage.unwrap() - 0.5).abs() < 1e-12);
         // One non-zero: 1. Two equal ones of four: (2 − √2)/(2 − 1).

@@ -103,6 +103,9 @@ pub struct Evaluation {
     pub candidates: Vec<Candidate>,
     /// The test vectors.
     pub confusion: Confusion,
+    /// The label that every test vector was given, in their order.
+    #[serde(skip)]
+    pub found: Vec<u8>,
     /// Part of the training vectors that the final classifier gives a wrong class.
     pub training_error: f64,
     /// Iterations of the final fit.
@@ -254,6 +257,7 @@ impl Labelled {
             penalty,
             candidates,
             confusion: Confusion::new(&self.test_classes, &predictions, &self.labels),
+            found: predictions.iter().map(|&class| self.labels[usize::from(class)]).collect(),
             training_error: self.error_of(&classifier, &rows)?,
             iterations: classifier.iterations,
             converged: classifier.converged,

@@ -3,7 +3,9 @@
 use super::coding::{self, CodingArgs, name_flags};
 use super::data::{self, DataArgs};
 use super::diagnose::network;
+use super::inputs::Inputs;
 use super::output::{self, Summary, counted, number, table};
+use super::page::{self, FolderArgs};
 use super::progress::Progress;
 use super::{DeviceArgs, interrupt};
 use crate::classify::{
@@ -11,10 +13,12 @@ use crate::classify::{
     LinearClassifierConfig, Loss, NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder,
     WindowConfig, check_power, extract,
 };
-use crate::data::{Dataset, Source, wanted_shape};
+use crate::data::{DataConfig, Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
+use crate::export::report::{Classification, Head, Mistakes, Origin};
 use crate::model::Mlcsc;
 use crate::pursuit::by_name;
+use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -82,6 +86,8 @@ pub(super) struct ClassifyArgs {
     /// Seed of the split and of the choice of labels
     #[arg(long, value_name = "SEED", default_value_t = 0, help_heading = "Classifier")]
     seed: u64,
+    #[command(flatten)]
+    folder: FolderArgs,
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -104,6 +110,9 @@ fn scaling(text: &str) -> Result<Scaling, String> {
 fn loss(text: &str) -> Result<Loss, String> {
     by_name(&Loss::ALL, text)
 }
+
+/// The file for the JSON document.
+const DOCUMENT: &str = "classify.json";
 
 /// How an interruption leaves things.
 const UNFINISHED: &str = "nothing was classified";
@@ -142,7 +151,9 @@ impl ClassifyArgs {
         if let Some(path) = &self.coding.lambda.lambda_file {
             return Err(Error::parameter("--lambda-file", path.display(), "--lambda or --lambda-relative"));
         }
-        self.data.config().map(drop)
+        self.data.config()?;
+        let inputs = Inputs::of_model(&self.model).and_data(self.data.source.as_deref());
+        self.folder.check(&inputs, DOCUMENT)
     }
 
     pub(super) fn run(&self) -> Result<()> {
@@ -220,15 +231,29 @@ impl ClassifyArgs {
         }
         let seconds = started.elapsed().as_secs_f64();
         let basis = self.coding.solver.basis(false);
+        let mut document = self.document(&evaluations, &labelled, coding_seconds, seconds);
+        document["skipped"] = json!(data.all.skipped());
+        document["warning"] = json!(warning);
+        document["not_converged"] = coding::not_converged_json(&encoder.convergence(), &basis);
+        let not_converged = coding::not_converged(&encoder.convergence(), &basis, "code");
+        let columns = labelled.columns();
+        self.folder.write(&mut document, DOCUMENT, |path| {
+            let warnings = warning.map(str::to_owned).into_iter().chain(not_converged.clone()).collect();
+            let head = Head {
+                lead: vec![format!("{}.", heading(&evaluations, &data.train.describe(), columns))],
+                warnings,
+                table: std::iter::once(["result", "value"].map(str::to_owned).to_vec())
+                    .chain(self.results(&evaluations, seconds).into_iter().map(|(name, value)| vec![name, value]))
+                    .collect(),
+            };
+            let mistakes = mistakes(&*data.test, &evaluations[0], &self.device.open()?)?;
+            Classification { head, evaluations: &evaluations, mistakes }.write(path, &self.origin())
+        })?;
         if self.json {
-            let mut document = self.document(&evaluations, &labelled, coding_seconds, seconds);
-            document["skipped"] = json!(data.all.skipped());
-            document["warning"] = json!(warning);
-            document["not_converged"] = coding::not_converged_json(&encoder.convergence(), &basis);
             return output::print_json(&document);
         }
-        let mut text = self.text(&evaluations, &labelled, &data.train.describe(), seconds);
-        if let Some(line) = coding::not_converged(&encoder.convergence(), &basis, "code") {
+        let mut text = self.text(&evaluations, &heading(&evaluations, &data.train.describe(), columns), seconds);
+        for line in not_converged.into_iter().chain(self.folder.written(DOCUMENT)) {
             text.push_str(&format!("\n\n{line}"));
         }
         output::print(&text)
@@ -297,7 +322,8 @@ impl ClassifyArgs {
         document
     }
 
-    fn text(&self, evaluations: &[Evaluation], labelled: &Labelled, source: &str, seconds: f64) -> String {
+    /// What is printed, and stands at the beginning of a page: names and values.
+    fn results(&self, evaluations: &[Evaluation], seconds: f64) -> Vec<(String, String)> {
         let percent = |part: f64| format!("{:.2}%", 100.0 * part);
         let all = &evaluations[0];
         let error = |evaluation: &Evaluation| {
@@ -305,23 +331,52 @@ impl ClassifyArgs {
             let error = percent(evaluation.confusion.error());
             format!("{error} (95% between {} and {})", percent(low), percent(high))
         };
-        let mut summary = Summary::new(format!(
-            "{source}: {}, {}",
-            counted(labelled.columns(), "feature"),
-            counted(all.confusion.counts.len(), "class")
-        ));
-        summary
-            .row("test error", error(all))
-            .row("test signals", format!("{}, {} wrong", all.confusion.total(), all.confusion.errors()))
-            .row("training error", format!("{} of {}", percent(all.training_error), counted(all.labels, "label")))
-            .row("penalty", format!("{}, of {} tried", number(all.penalty), all.candidates.len()));
+        let mut rows = vec![
+            ("test error".into(), error(all)),
+            ("test signals".into(), format!("{}, {} wrong", all.confusion.total(), all.confusion.errors())),
+            ("training error".into(), format!("{} of {}", percent(all.training_error), counted(all.labels, "label"))),
+            ("penalty".into(), format!("{}, of {} tried", number(all.penalty), all.candidates.len())),
+        ];
         if !all.converged {
-            summary.row("fit", format!("not at its minimum after {}", counted(all.iterations, "iteration")));
+            rows.push(("fit".into(), format!("not at its minimum after {}", counted(all.iterations, "iteration"))));
         }
         for fewer in &evaluations[1..] {
-            summary.row(format!("with {}", counted(fewer.labels, "label")), error(fewer));
+            rows.push((format!("with {}", counted(fewer.labels, "label")), error(fewer)));
         }
-        summary.row("time", format!("{} s", number(seconds)));
+        rows.push(("time".into(), format!("{} s", number(seconds))));
+        rows
+    }
+
+    /// What a page says of how it came about.
+    fn origin(&self) -> Origin {
+        let of = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let list = |values: &[usize]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let config = self.evaluation();
+        let penalties = config.penalties.iter().map(|penalty| number(*penalty)).collect::<Vec<_>>();
+        let settings = vec![
+            ("model", self.model.display().to_string()),
+            ("data", self.data.source.clone().unwrap_or_default()),
+            ("pursuit", format!("{}, λ {}", self.coding.pursuit.name, self.coding.lambda.said())),
+            ("layers", self.layers.as_deref().map_or("the deepest".into(), list)),
+            ("grids of cells", list(&self.grid)),
+            ("kept of a cell", of(json!(self.pool))),
+            ("signs", of(json!(self.rectify))),
+            ("power", self.power.to_string()),
+            ("divided by deviations", of(json!(self.scale))),
+            ("deskewed too", if self.deskew { "yes".into() } else { "no".into() }),
+            ("classifier", of(json!(self.classifier))),
+            ("penalties to choose from", penalties.join(", ")),
+        ];
+        let data_seed = self.data.data_seed.unwrap_or(DataConfig::default().seed);
+        page::origin(settings, vec![("of split and labels", self.seed), ("of the data", data_seed)], &self.device)
+    }
+
+    fn text(&self, evaluations: &[Evaluation], heading: &str, seconds: f64) -> String {
+        let mut summary = Summary::new(heading);
+        for (name, value) in self.results(evaluations, seconds) {
+            summary.row(name, value);
+        }
+        let all = &evaluations[0];
         let Confusion { labels, counts } = &all.confusion;
         let heading = std::iter::once("true \\ found".to_owned()).chain(labels.iter().map(u8::to_string));
         let rows = labels.iter().zip(counts).map(|(label, counts)| {
@@ -330,6 +385,29 @@ impl ClassifyArgs {
         let rows: Vec<Vec<String>> = std::iter::once(heading.collect()).chain(rows).collect();
         format!("{}\n\n{}", summary.text(), table(&rows))
     }
+}
+
+/// What was classified, in a line.
+fn heading(evaluations: &[Evaluation], source: &str, features: usize) -> String {
+    let classes = evaluations[0].confusion.counts.len();
+    format!("{source}: {}, {}", counted(features, "feature"), counted(classes, "class"))
+}
+
+/// The first test signals that were given a wrong class; `None` where there are none.
+fn mistakes(source: &dyn Source, evaluation: &Evaluation, device: &Device) -> Result<Option<Mistakes>> {
+    let labels = source.labels().unwrap_or_default();
+    let pairs = labels.iter().zip(&evaluation.found).enumerate();
+    let wrong: Vec<_> = pairs.filter(|(_, (label, found))| label != found).collect();
+    let shown = &wrong[..wrong.len().min(Mistakes::SHOWN)];
+    if shown.is_empty() {
+        return Ok(None);
+    }
+    let indices: Vec<usize> = shown.iter().map(|(index, _)| *index).collect();
+    let mut values = vec![0.0; indices.len() * source.shape().len()];
+    source.read(&indices, &mut values)?;
+    let data = TensorData::new(values, source.shape().batched(indices.len()));
+    let texts = shown.iter().map(|(index, (label, found))| format!("{}: {label}, found {found}", index + 1));
+    Ok(Some(Mistakes { signals: Tensor::from_data(data, device), texts: texts.collect(), of: wrong.len() }))
 }
 
 /// Puts a flag's name in place of a parameter's.

@@ -134,6 +134,16 @@ pub const PURSUIT_FLAGS: [&str; 16] = [
 ];
 
 impl LambdaArgs {
+    /// What was asked for, in words.
+    pub fn said(&self) -> String {
+        match (self.lambda, self.lambda_relative, &self.lambda_file) {
+            (Some(lambda), ..) => lambda.to_string(),
+            (_, Some(part), _) => format!("{part} of each signal's λ_max"),
+            (_, _, Some(path)) => format!("of each signal in {}", path.display()),
+            _ => "the model's, else 0.1 of each signal's λ_max".into(),
+        }
+    }
+
     /// Checks the ranges.
     ///
     /// # Errors

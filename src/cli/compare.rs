@@ -4,21 +4,24 @@ use super::coding::{self, LambdaArgs, SolverArgs, name_flag, name_flags};
 use super::data::{InputArgs, Signals};
 use super::inputs::Inputs;
 use super::output::{counted, number, table};
+use super::page;
 use super::progress::Progress;
 use super::{interrupt, output};
+use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::evaluate::comparison::{Batches, Comparison, Row, Setting};
 use crate::evaluate::plot;
+use crate::export::report::{Head, Origin, PursuitComparison, REPORT};
 use crate::files;
 use crate::model::Operator;
 use crate::model::normalization::Normalization;
 use crate::pursuit::recipe::check_weights;
-use crate::pursuit::{Convergence, Observer, PursuitName};
+use crate::pursuit::{BasisPursuitConfig, Convergence, Lambda, Observer, PursuitName};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// How an interruption leaves things.
 const UNFINISHED: &str = "not all pursuits were compared";
@@ -28,7 +31,8 @@ const UNFINISHED: &str = "not all pursuits were compared";
 /// One row for each pursuit (for omp and projection: for each number of non-zeros), all numbers means over the signals: the
 /// residuals ‖y − D^(L)γ_L‖ and ‖y − D_1 γ_1‖, non-zeros and stripe norms of γ_1 … γ_L, and the inconsistencies
 /// ‖γ_{i−1} − D_i γ_i‖ from the second layer on. With --out also a picture of the error against the non-zeros of γ_L: every
-/// pursuit over a range of λ, or of non-zeros. Everything is in units of the signals after the model's normalisation.
+/// pursuit over a range of λ, or of non-zeros; in a folder with a page about all of it. Everything is in units of the signals after
+/// the model's normalisation.
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
     #[command(flatten)]
@@ -50,9 +54,12 @@ pub(super) struct CompareArgs {
     /// 0,…,0,1
     #[arg(long, value_name = "W1,…,WL", value_delimiter = ',', allow_negative_numbers = true)]
     layer_weights: Option<Vec<f32>>,
-    /// File for the picture
-    #[arg(long, value_name = "PICTURE.svg")]
+    /// File for the picture, or a folder for compare.svg and report.html, a page about the comparison
+    #[arg(long, value_name = "PICTURE.svg|FOLDER")]
     out: Option<PathBuf>,
+    /// Write no report.html into --out
+    #[arg(long, requires = "out")]
+    no_report: bool,
     /// Print one JSON document instead of text
     #[arg(long)]
     json: bool,
@@ -79,14 +86,7 @@ impl CompareArgs {
         if let Some(weights) = &self.layer_weights {
             name_flag("--layer-weights", check_weights(weights))?;
         }
-        if let Some(out) = &self.out {
-            plot::check_name(out, "--out")?;
-            files::check_writable(out)?;
-            Inputs::of_model(&self.input.model)
-                .and("--lambda-file", self.lambda.lambda_file.as_deref())
-                .and_data(self.input.data.source.as_deref())
-                .refuse("--out", out)?;
-        }
+        self.check_out()?;
         let pursuits = self.pursuits();
         let compared = |name| pursuits.contains(&name);
         let needs: [(&str, bool, bool, &str); 5] = [
@@ -125,6 +125,30 @@ impl CompareArgs {
             }
         }
         Ok(())
+    }
+
+    fn check_out(&self) -> Result<()> {
+        let Some(out) = &self.out else { return Ok(()) };
+        let inputs = Inputs::of_model(&self.input.model)
+            .and("--lambda-file", self.lambda.lambda_file.as_deref())
+            .and_data(self.input.data.source.as_deref());
+        if is_picture(out) {
+            files::check_writable(out)?;
+            return inputs.refuse("--out", out);
+        }
+        output::check_folder_name(out, "a file name that ends in .svg, or a folder")?;
+        page::check_folder(out, &inputs, PICTURE)
+    }
+
+    /// The picture's file.
+    fn picture(&self) -> Option<PathBuf> {
+        self.out.as_ref().map(|out| if is_picture(out) { out.clone() } else { out.join(PICTURE) })
+    }
+
+    /// The page's file, where one is written.
+    fn page(&self) -> Option<PathBuf> {
+        let folder = self.out.as_ref().filter(|out| !is_picture(out) && !self.no_report)?;
+        Some(folder.join(REPORT))
     }
 
     fn pursuits(&self) -> Vec<PursuitName> {
@@ -179,10 +203,17 @@ impl CompareArgs {
             None => Vec::new(),
         };
         batches.progress.finish();
-        if let Some(out) = &self.out {
-            plot::error_against_nonzeros(out, &curves)?;
+        if let Some(picture) = self.picture() {
+            plot::error_against_nonzeros(&picture, &curves)?;
         }
         let basis = self.solver.basis(nonnegative);
+        if let Some(page) = self.page() {
+            let lead = vec![format!("Compared on {}.", signals.describe())];
+            let warnings = ends(&rows, &curves, &basis);
+            let head = Head { lead, warnings, table: cells(&rows) };
+            let origin = self.origin(&comparison, &signals);
+            PursuitComparison { head, rows: rows.clone(), curves: curves.clone() }.write(&page, &origin)?;
+        }
         if self.json {
             let json_of = |row: &Row| {
                 let mut document = row.json();
@@ -202,25 +233,72 @@ impl CompareArgs {
                 let curve = |rows: &Vec<Row>| rows.iter().map(json_of).collect::<Value>();
                 document["curves"] = curves.iter().map(curve).collect();
                 document["out"] = out.display().to_string().into();
+                if !is_picture(out) {
+                    document["picture"] = json!(self.picture());
+                    document["report"] = json!(self.page());
+                }
             }
             return output::print_json(&document);
         }
         let mut text = format!("compared on {}\n{}", signals.describe(), text_of(&rows));
-        if let Some(out) = &self.out {
-            text.push_str(&format!("\n  written  {}", out.display()));
+        if let Some(picture) = self.picture() {
+            let paths: Vec<PathBuf> = std::iter::once(picture).chain(self.page()).collect();
+            text.push_str(&format!("\n{}", page::written(&paths)));
         }
-        for row in &rows {
-            if let Some(line) = coding::not_converged(&row.measures.convergence, &basis, "signal") {
-                text.push_str(&format!("\n{}: {line}", name_of(row)));
-            }
-        }
-        let mut points = Convergence::default();
-        curves.iter().flatten().for_each(|row| points.merge(&row.measures.convergence));
-        if let Some(line) = coding::not_converged(&points, &basis, "code") {
-            text.push_str(&format!("\nthe picture: {line}"));
-        }
+        ends(&rows, &curves, &basis).iter().for_each(|line| text.push_str(&format!("\n{line}")));
         output::print(&text)
     }
+
+    /// What the page says of how it came about.
+    fn origin(&self, comparison: &Comparison, signals: &Signals) -> Origin {
+        let list = |values: &[usize]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let pursuits = comparison.pursuits.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let lambda = match &comparison.lambda {
+            Lambda::Absolute(lambda) => lambda.to_string(),
+            Lambda::Relative(part) => format!("{part} of each signal's λ_max"),
+            Lambda::PerSignal(_) => "one for each signal".into(),
+        };
+        let basis = &comparison.basis;
+        let mut settings = vec![
+            ("model", self.input.model.display().to_string()),
+            ("signals", signals.describe()),
+            ("pursuits", pursuits.join(", ")),
+            ("λ in the table", lambda),
+            ("non-negative codes", if basis.nonnegative { "yes".into() } else { "no".into() }),
+            ("relative gap asked for", number(basis.gap.into())),
+            ("most iterations", basis.max_iterations.to_string()),
+        ];
+        let nonzeros = self.nonzeros.iter().map(|values| ("non-zeros", list(values)));
+        let stripes = self.stripe_limits.iter().map(|values| ("limits of stripes", list(values)));
+        let shallower = self.shallower_nonzeros.iter().map(|values| ("non-zeros of shallower layers", list(values)));
+        let weights = self.layer_weights.iter().map(|values| ("weights of layers", format!("{values:?}")));
+        settings.extend(nonzeros.chain(stripes).chain(shallower).chain(weights));
+        page::origin(
+            settings,
+            vec![("of the data", self.input.data.data_seed.unwrap_or(DataConfig::default().seed))],
+            &self.input.device,
+        )
+    }
+}
+
+/// The picture in a folder.
+const PICTURE: &str = "compare.svg";
+
+/// Whether a path is that of the picture alone, and not of a folder.
+fn is_picture(out: &Path) -> bool {
+    plot::check_name(out, "").is_ok()
+}
+
+/// What ended above the gap asked for, in the table and in the picture.
+fn ends(rows: &[Row], curves: &[Vec<Row>], basis: &BasisPursuitConfig) -> Vec<String> {
+    let of = |row: &Row| {
+        let line = coding::not_converged(&row.measures.convergence, basis, "signal")?;
+        Some(format!("{}: {line}", name_of(row)))
+    };
+    let mut points = Convergence::default();
+    curves.iter().flatten().for_each(|row| points.merge(&row.measures.convergence));
+    let picture = coding::not_converged(&points, basis, "code").map(|line| format!("the picture: {line}"));
+    rows.iter().filter_map(of).chain(picture).collect()
 }
 
 /// The signals as a comparison reads them.
@@ -270,6 +348,11 @@ fn name_of(row: &Row) -> String {
 
 /// The table as text.
 fn text_of(rows: &[Row]) -> String {
+    table(&cells(rows))
+}
+
+/// The table, its first row being the heading.
+fn cells(rows: &[Row]) -> Vec<Vec<String>> {
     let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(" ");
     let heading = ["pursuit", "‖y − Dγ_L‖", "‖y − D_1γ_1‖", "non-zeros", "stripe norms", "inconsistency", "signals/s"];
     let mut cells: Vec<Vec<String>> = vec![heading.map(str::to_owned).to_vec()];
@@ -285,5 +368,5 @@ fn text_of(rows: &[Row]) -> String {
             number(measures.signals_per_second),
         ]
     }));
-    table(&cells)
+    cells
 }

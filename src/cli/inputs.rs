@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Endings of files that are never signals of a folder, be they there: what the program itself writes beside pictures.
-const NO_SIGNALS: [&str; 6] = ["npz", "npy", "safetensors", "svg", "json", "jsonl"];
+const NO_SIGNALS: [&str; 7] = ["npz", "npy", "safetensors", "svg", "json", "jsonl", "html"];
 
 /// Files and folders that a command reads, known by what they are and not by what they are called: links, relative paths and hard
 /// links lead to the same file.

@@ -17,6 +17,7 @@ mod inputs;
 mod inspect;
 pub mod interrupt;
 pub mod output;
+mod page;
 pub mod progress;
 mod reconstruct;
 mod report;

@@ -1,19 +1,25 @@
 //! `mlcsc report`: pages about runs.
 
+use super::page::origin_of_run;
 use super::{DeviceArgs, output};
+#[cfg(feature = "train")]
+use crate::baselines::Rival;
 use crate::data;
 use crate::error::{Error, Result};
 use crate::export::report::{self, REPORT};
+#[cfg(feature = "train")]
+use crate::learn::rivals;
 use crate::learn::run::{MODEL, holds_run, read_config};
 use crate::model::Mlcsc;
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Write a page about a run, or about several side by side
 ///
 /// report.html is one file that needs nothing from elsewhere: what was asked, curves, atoms of every layer, held-out signals beside their
-/// reconstructions, how often atoms fire, where the time went. `train` writes it at every epoch's end.
+/// reconstructions, how often atoms fire, where the time went. `train` writes it at every epoch's end, of a
+/// rival at the run's end.
 #[derive(Debug, Clone, Args)]
 pub struct ReportArgs {
     /// Folders of runs
@@ -29,16 +35,27 @@ pub struct ReportArgs {
     device: DeviceArgs,
 }
 
-#[cfg(feature = "train")]
-use crate::learn::rivals::is_rival;
-
-#[cfg(not(feature = "train"))]
-fn is_rival(_: &std::path::Path) -> bool {
-    false
-}
-
 impl ReportArgs {
     pub(super) fn run(&self) -> Result<()> {
+        self.check()?;
+        let (path, missing) = match &self.runs[..] {
+            [folder] => self.one(folder)?,
+            folders => {
+                let path = self.out.clone().unwrap_or_else(|| REPORT.into());
+                report::compare(folders, &path)?;
+                (path, None)
+            }
+        };
+        if let Some(missing) = &missing {
+            output::complain(&format!("warning: {missing}"));
+        }
+        match self.json {
+            true => output::print_json(&json!({ "report": path, "runs": self.runs, "warning": missing })),
+            false => output::print(&format!("report: {}", path.display())),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
         for folder in &self.runs {
             if !holds_run(folder) {
                 let expected = "the folder of a run, as train --out makes it";
@@ -49,38 +66,29 @@ impl ReportArgs {
             let path = self.out.clone().unwrap_or_default();
             return Err(Error::parameter("--out", path.display(), "a file that ends with .html"));
         }
-        let mut missing = None;
-        let path = match &self.runs[..] {
-            // Of a rival there are curves, and no atoms of layers.
-            [folder] if is_rival(folder) => {
-                let path = self.out.clone().unwrap_or_else(|| folder.join(REPORT));
-                report::compare(&self.runs, &path)?;
-                path
-            }
-            [folder] => {
-                let path = self.out.clone().unwrap_or_else(|| folder.join(REPORT));
-                let device = self.device.open()?;
-                let config = read_config(folder)?;
-                let (model, coding) = Mlcsc::load(&folder.join(MODEL), &device)?;
-                // A page without signals is better than none.
-                let data = data::open(&config.data);
-                missing = data.as_ref().err().map(|error| format!("no held-out signals on the page: {error}"));
-                let held_out = data.as_ref().ok().map(|data| &*data.test);
-                report::write(&path, folder, &model, &coding, held_out, &self.device.name())?;
-                path
-            }
-            folders => {
-                let path = self.out.clone().unwrap_or_else(|| REPORT.into());
-                report::compare(folders, &path)?;
-                path
-            }
-        };
-        if let Some(missing) = &missing {
-            output::complain(&format!("warning: {missing}"));
+        self.runs.iter().try_for_each(|folder| report::check(folder))
+    }
+
+    /// The page about one run, and what is missing on it. A page without signals is better than none.
+    fn one(&self, folder: &Path) -> Result<(PathBuf, Option<String>)> {
+        let path = self.out.clone().unwrap_or_else(|| folder.join(REPORT));
+        let missing = |error: &Error| format!("no held-out signals on the page: {error}");
+        let device = self.device.open()?;
+        #[cfg(feature = "train")]
+        if rivals::is_rival(folder) {
+            let config = rivals::read_config(folder)?;
+            let (rival, _) = Rival::load(&folder.join(MODEL), &device)?;
+            let data = data::open(&config.data);
+            let origin = origin_of_run(folder, config.seed, config.data.seed, self.device.name());
+            let held_out = data.as_ref().ok().map(|data| (&*data.test, &device));
+            report::write_rival(&path, folder, &rival, held_out, &origin)?;
+            return Ok((path, data.as_ref().err().map(missing)));
         }
-        match self.json {
-            true => output::print_json(&json!({ "report": path, "runs": self.runs, "warning": missing })),
-            false => output::print(&format!("report: {}", path.display())),
-        }
+        let config = read_config(folder)?;
+        let (model, coding) = Mlcsc::load(&folder.join(MODEL), &device)?;
+        let data = data::open(&config.data);
+        let origin = origin_of_run(folder, config.learning.seed, config.data.seed, self.device.name());
+        report::write(&path, folder, &model, &coding, data.as_ref().ok().map(|data| &*data.test), &origin)?;
+        Ok((path, data.as_ref().err().map(missing)))
     }
 }

@@ -39,6 +39,8 @@ pub struct RivalOutput<'a> {
     pub device: &'a Device,
     pub name: String,
     pub json: bool,
+    /// Whether a page is written.
+    pub report: bool,
     pub started: Instant,
     /// Names a mistake by the flag or the file that it came by.
     pub named: Box<dyn Fn(Error) -> Error + 'a>,
@@ -48,6 +50,7 @@ pub struct RivalOutput<'a> {
 mod trained {
     use super::super::data::{open, open_configured};
     use super::super::output::{self, Summary, number, or_dash};
+    use super::super::page::origin_of_run;
     use super::super::progress::Progress;
     use super::super::{configuration, interrupt, usage_of_flag};
     use super::{Chosen, RivalOutput, RivalRequest};
@@ -57,6 +60,7 @@ mod trained {
     use crate::data::{DataConfig, Dataset};
     use crate::error::{Error, Result};
     use crate::export::mosaic;
+    use crate::export::report::{self, REPORT};
     use crate::files;
     use crate::learn::Outcome;
     use crate::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
@@ -191,6 +195,7 @@ mod trained {
             )));
         }
         let picture = paint(run.rival(), folder)?;
+        let page = page(&run, config, folder, data, screen);
         let seconds = screen.started.elapsed().as_secs_f64();
         let found = (run.last_epoch(), run.best().and_then(RivalRecord::held_out));
         let (Some(RivalRecord::Epoch { epoch, train_loss, .. }), Some((test_loss, test, kept))) = found else {
@@ -200,6 +205,7 @@ mod trained {
             "run": folder,
             "model": run.model_path(),
             "pictures": [picture],
+            "report": page,
             "device": screen.name,
             "seconds": seconds,
             "epochs": epoch,
@@ -219,12 +225,13 @@ mod trained {
             output::counted(*epoch, "epoch"),
             output::counted(test.signals, "held-out signal")
         );
-        let rows = [
+        let mut rows = vec![
             ("loss (training)", format!("{} ({})", number(test_loss), number(*train_loss))),
             ("kept", output::kept(&kept, *epoch, start)),
             ("model", run.model_path().display().to_string()),
             ("picture", picture.display().to_string()),
         ];
+        rows.extend(page.map(|page| ("report", page.display().to_string())));
         print(&heading, test, &rows, &document, screen.json)
     }
 
@@ -271,6 +278,25 @@ mod trained {
             output::counted(test.signals, "held-out signal")
         );
         print(&heading, &test, &[("picture", picture.display().to_string())], &document, screen.json)
+    }
+
+    /// The page about a run, if it is wanted. One that cannot be written does not end a training: it is said.
+    fn page(
+        run: &RivalRun,
+        config: &RivalTrainConfig,
+        folder: &Path,
+        data: &Dataset,
+        screen: &RivalOutput,
+    ) -> Option<PathBuf> {
+        let path = screen.report.then(|| folder.join(REPORT))?;
+        let origin = origin_of_run(folder, config.seed, config.data.seed, screen.name.clone());
+        match report::write_rival(&path, folder, run.rival(), Some((&*data.test, screen.device)), &origin) {
+            Ok(()) => Some(path),
+            Err(error) => {
+                output::complain(&format!("warning: no report: {error}"));
+                None
+            }
+        }
     }
 
     fn paint(autoencoder: &dyn Autoencoder, folder: &Path) -> Result<PathBuf> {

@@ -5,6 +5,7 @@ use super::data::{DataArgs, open_configured};
 use super::inputs::Inputs;
 use super::interrupt;
 use super::output::{self, Summary, number, or_dash};
+use super::page::origin_of_run;
 use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, usage_of_flag};
@@ -362,7 +363,8 @@ impl TrainArgs {
         file: Option<&'a Path>,
     ) -> super::rival::RivalOutput<'a> {
         let named = Box::new(move |error| self.named(error, file));
-        super::rival::RivalOutput { device, name: self.device.name(), json: self.json, started, named }
+        let report = !self.no_report;
+        super::rival::RivalOutput { device, name: self.device.name(), json: self.json, report, started, named }
     }
 
     /// Preset or file, with what the flags say put over it.
@@ -638,10 +640,12 @@ impl Page {
     /// The page's path. A page that cannot be written does not end a training: it is said.
     fn write(&self, learner: &DictionaryLearner) -> Option<PathBuf> {
         let path = self.folder.join(REPORT);
-        let coding = learner.config().coding();
+        let config = learner.config();
+        let coding = config.coding();
+        let origin = origin_of_run(&self.folder, config.learning.seed, config.data.seed, self.device.clone());
         let written = learner
             .model()
-            .and_then(|model| report::write(&path, &self.folder, &model, &coding, Some(&*self.held_out), &self.device));
+            .and_then(|model| report::write(&path, &self.folder, &model, &coding, Some(&*self.held_out), &origin));
         match written {
             Ok(()) => Some(path),
             Err(error) => {

@@ -15,7 +15,6 @@ use super::config::UpdateRule;
 use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
 use super::end_to_end::{self, EndToEnd, Reseeding, TrainingBatch, Watcher};
-#[cfg(feature = "train")]
 use super::learner::{self, DictionaryLearner};
 use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
 #[cfg(feature = "train")]
@@ -186,7 +185,7 @@ pub struct Run {
 /// Time between two checkpoints within an epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
-const CONFIG: &str = "config.json";
+pub(crate) const CONFIG: &str = "config.json";
 pub(crate) const METRICS: &str = "metrics.jsonl";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Name of the model's file in a run's folder, a rival's too.

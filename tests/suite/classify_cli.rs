@@ -4,6 +4,7 @@
 use crate::common;
 
 use burn::tensor::{Tensor, TensorData};
+use common::page::Page;
 use common::program::Program;
 use mlcsc::baselines::RivalConfig;
 use mlcsc::device;
@@ -74,6 +75,40 @@ fn drawn_digits_are_told_apart() {
         let text = bench.works(&arguments);
         let line = text.lines().find(|line| line.trim_start().starts_with("test error")).unwrap();
         assert!(line.contains(&format!("{:.2}%", 100.0 * error)), "{text}");
+    }
+}
+
+#[test]
+fn a_page_of_what_was_found() {
+    let bench = bench();
+    let flags = "--data digits --count 600 --penalties 0.1,0.01 --labels 100 --seed 4 --data-seed 3";
+    let classify = format!("classify --model whole.safetensors {flags}");
+    let found = bench.json(&format!("{classify} --out new/found"));
+    assert_eq!(bench.names("new/found"), ["classify.json", "report.html"]);
+    let kept: Value = serde_json::from_slice(&std::fs::read(bench.path("new/found/classify.json")).unwrap()).unwrap();
+    assert_eq!(kept, found);
+    let page = Page::read(&bench.path("new/found/report.html"));
+    let errors = found["test_errors"].as_u64().unwrap() as usize;
+    let error = format!("{:.2}%", 100.0 * found["test_error"].as_f64().unwrap());
+    page.holds(&[&error, "of split and labels 4", "of the data 3", "With 100 labels", "chosen", "--seed 4"]);
+    for (row, counts) in found["confusion"].as_array().unwrap().iter().enumerate() {
+        for (column, count) in counts.as_array().unwrap().iter().enumerate() {
+            let total: u64 = counts.as_array().unwrap().iter().filter_map(Value::as_u64).sum();
+            page.holds(&[&format!("{count} of {total} of class {row} were given {column}\">{count}</td>")]);
+        }
+    }
+    assert!(errors > 0);
+    assert_eq!((page.pictures, page.count(", found ") / 2), (1, errors.min(40)));
+    let text = bench.works(&format!("{classify} --out silent --no-report"));
+    assert!(text.contains("silent/classify.json") && !text.contains("report.html"), "{text}");
+    assert_eq!(bench.names("silent"), ["classify.json"]);
+    for (flags, code, said) in [
+        ("--no-report", 2, "--out"),
+        ("--out found.json", 2, "--out = found.json"),
+        ("--out whole.safetensors/found", 1, "not a folder"),
+    ] {
+        let errors = bench.fails(&format!("{classify} {flags}"), code);
+        assert!(errors.contains(said), "{flags}: {errors}");
     }
 }
 

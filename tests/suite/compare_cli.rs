@@ -2,6 +2,7 @@
 
 use crate::common;
 
+use common::page::Page;
 use common::program::Program;
 use common::reference::Reference;
 use common::{norm, wide};
@@ -347,6 +348,48 @@ fn pictures_of_comparisons() {
     assert_eq!(curves[0][0]["setting"]["lambda"]["relative"].as_f64().map(|value| value as f32), Some(0.8));
     let text = bench.works(&format!("{compare} --pursuits omp,holistic --shallower-nonzeros 60 --nonzeros 2"));
     assert!(text.contains("omp, 2 non-zeros") && text.contains("holistic") && text.contains("inconsistency"), "{text}");
+}
+
+#[test]
+fn pages_of_comparisons() {
+    let bench = Bench::new("two_layer");
+    let compare = format!("compare {} --limit 2 --gap 1e-2 --max-iterations 100 --data-seed 5", bench.data());
+    let document = bench.json(&format!("{compare} --out new/folder"));
+    assert_eq!(bench.names("new/folder"), ["compare.svg", "report.html"]);
+    for (key, name) in [("out", ""), ("picture", "/compare.svg"), ("report", "/report.html")] {
+        assert_eq!(document[key], format!("new/folder{name}"));
+    }
+    let page = Page::read(&bench.path("new/folder/report.html"));
+    page.holds(&["omp, 10 non-zeros", "layered-bp", "inconsistency", "--out new/folder --json", "of the data 5"]);
+    // A line for every pursuit in the plots of error and of time, with a point for every row.
+    let curves = document["curves"].as_array().unwrap();
+    let points: usize = curves.iter().map(|curve| curve.as_array().unwrap().len()).sum();
+    assert!(page.count("<polyline") >= 2 * curves.len() && page.count("<circle") >= 2 * points, "{points}");
+    assert!(page.text.contains(&format!("{points} points")));
+    // What it says of times aside it is the table that is printed.
+    let text = bench.works(&format!("{compare} --pursuits bp,layered-bp --out printed"));
+    assert!(text.contains("printed/compare.svg, printed/report.html"), "{text}");
+    let page = Page::read(&bench.path("printed/report.html"));
+    for line in text.lines().filter(|line| line.starts_with("  bp ") || line.starts_with("  layered-bp ")) {
+        let cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+        assert!(cells.len() > 5, "{line}");
+        cells.iter().for_each(|cell| page.holds(&[&format!(">{cell}</td>")]));
+    }
+    for line in text.lines().filter(|line| line.contains("not converged")) {
+        page.holds(&[line]);
+    }
+    bench.works(&format!("{compare} --pursuits bp --out silent --no-report"));
+    assert_eq!(bench.names("silent"), ["compare.svg"]);
+    fs::write(bench.path("file"), "").unwrap();
+    for (flags, code, words) in [
+        ("--no-report", 2, &["--out"][..]),
+        ("--out .", 2, &["--out = .", "without a run"]),
+        ("--out file", 1, &["file", "not a folder"]),
+        ("--out file/below", 1, &["file/below", "not a folder"]),
+    ] {
+        let errors = bench.fails(&format!("{compare} {flags}"), code);
+        assert!(words.iter().all(|word| errors.contains(word)), "{flags}: {errors}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use crate::common;
 
 use common::metrics;
+use common::page::Page;
 use common::program::Program;
 use mlcsc::export::arrays::write_npy;
 use serde_json::{Value, json};
@@ -171,6 +172,17 @@ fn a_run_from_beginning_to_end() {
     assert!(page("both.html").contains("Runs side by side"));
     let message = bench.program.fails("report pictures", 2);
     assert!(message.contains("RUN") && message.contains("folder of a run"), "{message}");
+    // Without its configuration a folder says too little.
+    fs::create_dir(bench.path("bare")).unwrap();
+    fs::copy(bench.path("run/model.safetensors"), bench.path("bare/model.safetensors")).unwrap();
+    for arguments in ["report bare", "report run bare --out two.html"] {
+        let message = bench.program.fails(arguments, 1);
+        assert!(
+            message.contains("bare") && message.contains("config.json") && !message.contains("resume"),
+            "{message}"
+        );
+    }
+    assert!(!bench.path("two.html").exists());
     bench.works("--config small.json --no-report --out silent");
     assert!(!bench.path("silent/report.html").exists());
     let pictures = bench.names("run/pictures");
@@ -456,11 +468,17 @@ fn rivals_from_beginning_to_end() {
             serde_json::from_str(&bench.works(&format!("--model {name} {data} --out {name} --json"))).unwrap();
         assert_eq!(document["epochs"], 8);
         assert!(document["test"]["fvu"].as_f64().unwrap() > 0.0);
-        assert_eq!(bench.names(name), ["checkpoint", "config.json", "metrics.jsonl", "model.safetensors", "pictures"]);
+        let files = ["checkpoint", "config.json", "metrics.jsonl", "model.safetensors", "pictures", "report.html"];
+        assert_eq!(bench.names(name), files);
+        assert_eq!(document["report"], format!("{name}/report.html"));
         assert!(bench.path(&format!("{name}/pictures/atoms.png")).is_file());
-        // A page of a rival's has its curves.
+        // A page of a rival's has its curves, its atoms, and signals beside their reconstructions; it is the same anew.
+        let page = Page::read(&bench.path(&format!("{name}/report.html")));
+        page.holds(&["held out, epoch 8:", &format!("The rival {name} trained on digits: 8 of 8 epochs")]);
+        assert_eq!((page.pictures, page.count("class=\"signal\"")), (3, 8));
+        assert_eq!(page.count("data-coherence="), 20);
         bench.program.works(&format!("report {name} --out {name}.html"));
-        assert!(String::from_utf8(bench.read(&format!("{name}.html"))).unwrap().contains("held out, epoch 8:"));
+        assert_eq!(Page::read(&bench.path(&format!("{name}.html"))).text, page.text);
         let again = format!("{name}-again");
         bench.works(&format!("--config {name}/config.json --out {again}"));
         let child = bench.spawn(&format!("--model {name} {data}"), &format!("{name}-parts"), 12);
@@ -484,12 +502,49 @@ fn rivals_from_beginning_to_end() {
     let models = "--model sae/model.safetensors flat/model.safetensors sae-again/model.safetensors";
     let flags = "--data digits --count 60 --patch 12 --limit 30";
     let document = bench.json(&format!("diagnose {models} {flags}"));
+    diagnosed_on_a_page(&bench, &format!("diagnose {models} {flags}"));
     let models = document["models"].as_array().unwrap();
     assert_eq!((models.len(), document["signals"].as_u64()), (3, Some(30)));
     // The same network is as stable as can be, another one is not.
     let cosine = |index: usize| models[index]["stability"]["mean_cosine"].as_f64().unwrap();
     assert!(cosine(2) > 0.999 && cosine(1) < 0.999);
     assert!(models.iter().all(|model| model["diagnostics"]["fvu"].as_f64().unwrap() > 0.0));
+}
+
+/// What `mlcsc diagnose` leaves in a folder, for models of 20, 30 and 20 atoms.
+#[cfg(feature = "train")]
+fn diagnosed_on_a_page(bench: &Bench, diagnose: &str) {
+    let text = bench.program.works(&format!("{diagnose} --out new/found"));
+    assert!(text.contains("new/found/diagnose.json, new/found/report.html"), "{text}");
+    assert_eq!(bench.names("new/found"), ["diagnose.json", "report.html"]);
+    let document: Value = serde_json::from_slice(&bench.read("new/found/diagnose.json")).unwrap();
+    assert_eq!(document["models"].as_array().unwrap().len(), 3);
+    let page = Page::read(&bench.path("new/found/report.html"));
+    // Signals, and of every model its reconstructions and its atoms.
+    assert_eq!((page.pictures, page.count("data-density=")), (1 + 2 * 3, 20 + 30 + 20));
+    assert_eq!(page.count("class=\"bar\""), 3 * 6);
+    for line in text.lines().filter(|line| line.starts_with("  ") && line.contains("/model.safetensors")) {
+        for cell in line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()) {
+            page.holds(&[&format!(">{cell}</td>")]);
+        }
+    }
+    for model in document["models"].as_array().unwrap() {
+        let density = model["diagnostics"]["density"].as_array().unwrap();
+        density.iter().for_each(|count| page.holds(&[&format!(": {count}</title>")]));
+    }
+    page.holds(&["All signals that a pursuit coded came to a relative duality gap of"]);
+    bench.program.works(&format!("{diagnose} --out silent-diagnosis --no-report"));
+    assert_eq!(bench.names("silent-diagnosis"), ["diagnose.json"]);
+    for (flags, code, said) in [
+        ("--no-report", 2, "--out"),
+        ("--out found.json", 2, "--out = found.json"),
+        ("--out sae/model.safetensors/x", 1, "not a folder"),
+    ] {
+        let errors = bench.program.fails(&format!("{diagnose} {flags}"), code);
+        assert!(errors.contains(said), "{flags}: {errors}");
+    }
+    bench.works("--model sae --units 5 --epochs 1 --count 60 --patch 12 --patches 60 --no-report --out quiet");
+    assert!(!bench.path("quiet/report.html").exists());
 }
 
 #[cfg(feature = "train")]

@@ -2,6 +2,7 @@
 
 pub mod explicit;
 #[cfg(feature = "autodiff")]
+pub mod page;
 pub mod parameters;
 pub mod patience;
 pub mod program;

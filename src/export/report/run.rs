@@ -1,25 +1,27 @@
-//! A page about a run, or about several side by side: one HTML file that needs nothing from elsewhere.
+//! Pages about a run, or about several side by side.
 
+use super::plot::{Line, Plot, Scale, bars};
+#[cfg(feature = "train")]
+use super::sheet::are_pictures;
+use super::sheet::{Gallery, Quantity, SHOWN, Sheet, Sheets, Usage, shown_of};
+use super::{Head, Origin, pairs, shown, write_page};
+#[cfg(feature = "train")]
+use crate::autoencoder::{Autoencoder, Coded};
 use crate::coder::{CoderConfig, Codes};
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::sparse::to_host;
 use crate::learn::TrainConfig;
-use crate::learn::run::METRICS;
+use crate::learn::run::{CONFIG, METRICS};
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
-use base64::Engine;
-use burn::tensor::{Tensor, TensorData};
-use image::{ImageFormat, RgbImage};
-use serde::Serialize;
+#[cfg(feature = "train")]
+use crate::text::counted;
+use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
 use std::fs;
-use std::io::Cursor;
 use std::path::{Path, PathBuf};
-
-/// Name of the page in a run's folder.
-pub const REPORT: &str = "report.html";
 
 /// Held-out signals that are looked at, at most.
 const SIGNALS: usize = 500;
@@ -27,106 +29,24 @@ const SIGNALS: usize = 500;
 /// Values of their largest representation at most.
 const VALUES: usize = 1 << 24;
 
-/// Held-out signals that are shown, terms of each, and parts of an atom.
-const SHOWN: usize = 8;
+/// Terms of a held-out signal that are shown, and parts of an atom.
 const TERMS: usize = 8;
 const PARTS: usize = 5;
-
-/// Atoms of a layer that are shown, at most.
-const ATOMS: usize = 2048;
-
-/// Pixels that a tile has at most on the page, where its samples are few.
-const TILE: usize = 56;
 
 /// Upper ends, in per cent, of the bins of the histogram of firing.
 const BINS: [f64; 6] = [0.0, 0.3, 1.0, 3.0, 10.0, 100.0];
 
-const TEMPLATE: &str = include_str!("report.html");
-
-/// Tiles on one picture.
-#[derive(Debug, Clone, Serialize)]
-struct Sheet {
-    width: usize,
-    height: usize,
-    sheet_width: usize,
-    sheet_height: usize,
-    png: String,
-    #[serde(skip)]
-    columns: usize,
-}
-
-impl Sheet {
-    /// Every image scaled by its own largest magnitude with mid-grey for 0, or, where values are `bounded`, from [0, 1].
-    ///
-    /// # Shapes
-    /// - images: `[n, channels, height, width]`.
-    fn new(images: Tensor<4>, bounded: bool) -> Result<Self> {
-        let [count, channels, height, width] = images.dims();
-        let values = to_host(images);
-        // Three channels are colours; any other number lie side by side.
-        let [across, colours] = if channels == 3 { [width, 3] } else { [width * channels, 1] };
-        let columns = (count as f64).sqrt().ceil().max(1.0) as usize;
-        let mut picture = RgbImage::new((columns * across) as u32, (count.div_ceil(columns) * height).max(1) as u32);
-        for (index, image) in values.chunks_exact(channels * height * width).enumerate() {
-            let largest = image.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-            let byte = |value: f32| {
-                let part = match (bounded, largest > 0.0) {
-                    (true, _) => value,
-                    (false, true) => 0.5 + 0.5 * value / largest,
-                    (false, false) => 0.5,
-                };
-                (255.0 * part.clamp(0.0, 1.0)).round() as u8
-            };
-            let [left, top] = [index % columns * across, index / columns * height];
-            for row in 0..height {
-                for column in 0..across {
-                    let at = |colour: usize| {
-                        let (channel, column) =
-                            if colours == 3 { (colour, column) } else { (column / width, column % width) };
-                        byte(image[(channel * height + row) * width + column])
-                    };
-                    let pixel = if colours == 3 { [at(0), at(1), at(2)] } else { [at(0); 3] };
-                    picture.put_pixel((left + column) as u32, (top + row) as u32, image::Rgb(pixel));
-                }
-            }
-        }
-        let mut png = Cursor::new(Vec::new());
-        let (wide, tall) = picture.dimensions();
-        let picture = image::DynamicImage::from(picture);
-        let picture = if colours == 3 { picture } else { picture.to_luma8().into() };
-        picture
-            .write_to(&mut png, ImageFormat::Png)
-            .map_err(|error| Error::format(Path::new(REPORT), error.to_string()))?;
-        let zoom = (TILE / height.max(across)).max(1);
-        Ok(Self {
-            width: zoom * across,
-            height: zoom * height,
-            sheet_width: zoom * wide as usize,
-            sheet_height: zoom * tall as usize,
-            png: base64::engine::general_purpose::STANDARD.encode(png.into_inner()),
-            columns,
-        })
-    }
-
-    /// Where a tile lies.
-    fn place(&self, index: usize) -> [usize; 2] {
-        [index % self.columns * self.width, index / self.columns * self.height]
-    }
-}
-
-/// The sheets of a page.
-#[derive(Default)]
-struct Sheets(Vec<Sheet>);
-
-impl Sheets {
-    fn add(&mut self, sheet: Sheet) -> usize {
-        self.0.push(sheet);
-        self.0.len() - 1
-    }
-
-    fn tile(&self, sheet: usize, index: usize, title: String) -> Value {
-        let [x, y] = self.0[sheet].place(index);
-        json!({ "sheet": sheet, "x": x, "y": y, "title": title })
+/// Refuses a folder that says nothing of a run.
+///
+/// # Errors
+/// A folder without a run's configuration.
+pub fn check(folder: &Path) -> Result<()> {
+    match folder.join(CONFIG).exists() {
+        true => Ok(()),
+        false => Err(Error::format(
+            folder,
+            format!("no report without {CONFIG}, which says what was trained: it is missing"),
+        )),
     }
 }
 
@@ -140,7 +60,8 @@ struct Found {
 
 impl Found {
     fn read(folder: &Path) -> Result<Self> {
-        let path = crate::learn::run::config_path(folder)?;
+        check(folder)?;
+        let path = folder.join(CONFIG);
         let text = files::read_whole(&path)?;
         let config = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
         let path = folder.join(METRICS);
@@ -172,59 +93,63 @@ impl Found {
     fn last(&self, pointer: &str) -> Option<f64> {
         self.series(pointer).last().map(|(_, value)| *value)
     }
-}
 
-/// Numbers as pages show them.
-fn shown(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".into(),
-        size if size >= 1000.0 => format!("{value:.0}"),
-        size if size >= 100.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.3}"),
-        size if size >= 1e-3 => format!("{value:.4}"),
-        _ => format!("{value:.1e}"),
+    /// What of the configuration is a word; empty where there is none.
+    fn word(&self, pointer: &str) -> &str {
+        self.config.pointer(pointer).and_then(Value::as_str).unwrap_or("")
+    }
+
+    /// A page's context with what the folder says.
+    fn context(&self, origin: &Origin) -> Value {
+        let head = Head { lead: self.lead(), warnings: self.warnings(), table: Vec::new() };
+        let mut context = head.context(&self.name, origin);
+        context["curves"] = json!(curves(std::slice::from_ref(self)));
+        context["settings"] = json!(settings(&self.config));
+        context["settings_heading"] = json!(DIFFERENT);
+        context["times"] = json!(times(self));
+        context
+    }
+
+    /// What was done and what came of it, in sentences.
+    fn lead(&self) -> Vec<String> {
+        let number = |pointer: &str| self.config.pointer(pointer).and_then(Value::as_u64);
+        let wanted = number("/learning/epochs").or_else(|| number("/epochs")).unwrap_or(0);
+        let how = match self.config.get("rival") {
+            Some(_) => format!("The rival {} trained on", self.word("/rival/model")),
+            None => format!("Learned by the method {} from", self.word("/learning/update")),
+        };
+        let epochs = self.epochs().count();
+        let mut lead = vec![format!("{how} {}: {epochs} of {wanted} epochs are done.", self.word("/data/source"))];
+        let last = |name: &str, pointer: &str| self.last(pointer).map(|value| format!("{name} {}", shown(value)));
+        let values = [
+            last("objective", "/test/objective"),
+            last("loss", "/test_loss"),
+            last("PSNR in dB", "/test/psnr"),
+            last("fraction of variance unexplained", "/test/fvu"),
+        ];
+        let values: Vec<String> = values.into_iter().flatten().collect();
+        if !values.is_empty() {
+            lead.push(format!("Held-out signals after the last epoch: {}.", values.join(", ")));
+        }
+        if let Some(kept) = self.last("/kept/epoch") {
+            lead.push(format!("The state that is kept, and shown once the run is done, is that after epoch {kept}."));
+        }
+        lead
+    }
+
+    /// What a reader must not overlook.
+    fn warnings(&self) -> Vec<String> {
+        let dead = |what: &str, pointer: &str| {
+            let dead = self.last(pointer).filter(|dead| *dead > 0.0)?;
+            Some(format!("{dead} {what} used by no held-out signal."))
+        };
+        let all = [dead("atoms of the deepest layer are", "/test/dead_atoms"), dead("units are", "/test/dead_units")];
+        all.into_iter().flatten().collect()
     }
 }
 
-/// A plot of some lines; `None` where none has a point.
-fn plot(title: &str, lines: Vec<(String, Vec<(f64, f64)>)>) -> Option<Value> {
-    let lines: Vec<_> = lines.into_iter().filter(|(_, points)| !points.is_empty()).collect();
-    let points = || lines.iter().flat_map(|(_, points)| points.iter().copied());
-    let range = |values: &mut dyn Iterator<Item = f64>| {
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
-    };
-    let (left, right) = range(&mut points().map(|(x, _)| x));
-    let (low, high) = range(&mut points().map(|(_, y)| y));
-    if !(low.is_finite() && high.is_finite()) {
-        return None;
-    }
-    let (right, margin) = (right.max(left + 1.0), 0.06 * (high - low));
-    // A line that is level lies in the middle.
-    let margin = if margin > 0.0 { margin } else { 0.5 * high.abs() + if high == 0.0 { 1.0 } else { 0.0 } };
-    let (low, high) = (low - margin, high + margin);
-    let across = |x: f64| (52.0 + 300.0 * (x - left) / (right - left)).round();
-    let up = |y: f64| (160.0 - 150.0 * (y - low) / (high - low)).round();
-    let tick = |at: f64, text: String| json!({ "at": at, "text": text });
-    let ups = (0..4).map(|step| low + (high - low) * (0.05 + 0.3 * f64::from(step)));
-    let steps = (right - left).round().clamp(1.0, 5.0) as i32;
-    let acrosses: Vec<Value> = (0..=steps)
-        .map(|step| (left + (right - left) * f64::from(step) / f64::from(steps)).round())
-        .map(|x| tick(across(x), format!("{x}")))
-        .collect();
-    let lines = lines.iter().map(|(name, points)| {
-        let dots = points
-            .iter()
-            .map(|&(x, y)| json!({ "x": across(x), "y": up(y), "text": format!("{name}, epoch {x}: {}", shown(y)) }));
-        let text: Vec<String> = points.iter().map(|&(x, y)| format!("{},{}", across(x), up(y))).collect();
-        json!({ "name": name, "points": text.join(" "), "dots": dots.collect::<Value>() })
-    });
-    Some(json!({
-        "title": title,
-        "ups": ups.map(|y| tick(up(y), shown(y))).collect::<Value>(),
-        "acrosses": acrosses,
-        "lines": lines.collect::<Value>(),
-    }))
-}
+/// The heading of settings.
+const DIFFERENT: &str = "Settings that differ from the defaults";
 
 /// The curves of runs, each run's name before the line's where there are several.
 fn curves(runs: &[Found]) -> Vec<Value> {
@@ -261,20 +186,36 @@ fn curves(runs: &[Found]) -> Vec<Value> {
             |run: &Found, name: &str| if runs.len() > 1 { format!("{}, {name}", run.name) } else { name.into() };
         let lines = runs
             .iter()
-            .flat_map(|run| lines.iter().map(|(name, pointer)| (named(run, name), run.series(pointer))))
+            .flat_map(|run| lines.iter().map(|(name, pointer)| Line::new(named(run, name), run.series(pointer))))
             .collect();
-        plot(title, lines)
+        Plot { title, across: "epoch", scales: [Scale::Whole, Scale::Linear] }.draw(lines)
     };
     plots.into_iter().filter_map(of).collect()
 }
 
 /// What was asked for where it is not the default.
 fn settings(config: &Value) -> Vec<Value> {
-    let Ok(parsed) = serde_json::from_value::<TrainConfig>(config.clone()) else { return Vec::new() };
-    let default = json!(TrainConfig::new(parsed.model));
+    let Some(default) = default_of(config) else { return Vec::new() };
     let mut rows = Vec::new();
     differences("", config, &default, &mut rows);
     rows
+}
+
+/// The configuration of the same model, or of the same rival, with nothing else said.
+fn default_of(config: &Value) -> Option<Value> {
+    #[cfg(feature = "train")]
+    if config.get("rival").is_some() {
+        use crate::learn::rivals::RivalTrainConfig;
+        let parsed = serde_json::from_value::<RivalTrainConfig>(config.clone()).ok()?;
+        return as_written(&RivalTrainConfig::new(parsed.rival));
+    }
+    let parsed = serde_json::from_value::<TrainConfig>(config.clone()).ok()?;
+    as_written(&TrainConfig::new(parsed.model))
+}
+
+/// What a configuration's file would hold: numbers of few bits do not get more digits.
+fn as_written(config: &impl serde::Serialize) -> Option<Value> {
+    serde_json::from_str(&serde_json::to_string(config).ok()?).ok()
 }
 
 fn differences(name: &str, found: &Value, default: &Value, rows: &mut Vec<Value>) {
@@ -309,45 +250,6 @@ fn times(run: &Found) -> Vec<Value> {
     rows.into_iter().filter(|(_, seconds)| *seconds > 0.0).map(row).collect()
 }
 
-/// How the atoms of one layer are used by some codes.
-struct Usage {
-    /// Part of the signals that use it.
-    share: Vec<f64>,
-    /// Mean energy of its coefficients a signal.
-    energy: Vec<f64>,
-}
-
-impl Usage {
-    fn of(codes: &Tensor<4>) -> Self {
-        let [count, atoms, height, width] = codes.dims();
-        let values = to_host(codes.clone());
-        let (mut share, mut energy) = (vec![0.0; atoms], vec![0.0; atoms]);
-        for signal in values.chunks_exact(atoms * height * width) {
-            for (atom, map) in signal.chunks_exact(height * width).enumerate() {
-                share[atom] += if map.iter().any(|value| *value != 0.0) { 1.0 } else { 0.0 };
-                energy[atom] += map.iter().map(|value| f64::from(value * value)).sum::<f64>();
-            }
-        }
-        share.iter_mut().chain(&mut energy).for_each(|value| *value /= count.max(1) as f64);
-        Self { share, energy }
-    }
-}
-
-/// Of every atom that is shown the largest correlation with another of its layer, both where they lie.
-fn coherences(atoms: &Tensor<4>) -> Vec<f32> {
-    let [count, ..] = atoms.dims();
-    let rows = atoms.clone().reshape([count as i32, -1]);
-    let norms = rows.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
-    let rows = rows / norms;
-    // Of those that are shown with all: never as many products as a large layer has pairs.
-    let products = to_host(rows.clone().narrow(0, 0, count.min(ATOMS)).matmul(rows.transpose()));
-    let of = |(atom, row): (usize, &[f32])| {
-        let others = row.iter().enumerate().filter(|(other, _)| *other != atom);
-        others.fold(0.0f32, |largest, (_, value)| largest.max(value.abs()))
-    };
-    products.chunks_exact(count).enumerate().map(of).collect()
-}
-
 /// Entries of largest magnitude, with their places.
 fn largest(values: &[f32], count: usize) -> Vec<(usize, f32)> {
     let mut all: Vec<(usize, f32)> = values.iter().copied().enumerate().filter(|(_, value)| *value != 0.0).collect();
@@ -362,50 +264,36 @@ struct Looked<'a> {
     sheets: Sheets,
     /// Sheet of the atoms of every layer.
     of_layers: Vec<usize>,
+    /// Atoms of every layer that are on it.
+    shown_atoms: Vec<usize>,
     filters: Vec<Vec<f32>>,
 }
 
 impl<'a> Looked<'a> {
     fn new(model: &'a Mlcsc) -> Result<Self> {
         let mut sheets = Sheets::default();
-        let mut of_layers = Vec::new();
+        let (mut of_layers, mut shown_atoms) = (Vec::new(), Vec::new());
         for depth in 1..=model.depth() {
             let atoms = model.effective_filters(depth);
-            let count = atoms.dims()[0].min(ATOMS);
-            of_layers.push(sheets.add(Sheet::new(atoms.narrow(0, 0, count), false)?));
+            shown_atoms.push(shown_of(atoms.dims()));
+            of_layers.push(sheets.add(Gallery::sheet(&atoms)?));
         }
         let filters = model.filters().into_iter().map(to_host).collect();
-        Ok(Self { model, sheets, of_layers, filters })
+        Ok(Self { model, sheets, of_layers, shown_atoms, filters })
     }
 
     /// The layers' atoms as the page has them.
     fn layers(&self, codes: Option<&Codes>) -> Vec<Value> {
         let layer = |depth: usize| {
             let atoms = self.model.effective_filters(depth);
-            let [count, channels, height, width] = atoms.dims();
-            let coherences = coherences(&atoms);
             let usage = codes.map(|codes| Usage::of(&codes.representations()[depth - 1]));
-            let sheet = self.of_layers[depth - 1];
-            let tiles = (0..count.min(ATOMS)).map(|atom| {
-                let [x, y] = self.sheets.0[sheet].place(atom);
-                let share = usage.as_ref().map_or(0.0, |usage| usage.share[atom]);
-                let energy = usage.as_ref().map_or(0.0, |usage| usage.energy[atom]);
-                let title = format!(
-                    "atom {}: used by {:.1}% of the signals, energy {}, coherence {:.2}",
-                    atom + 1,
-                    100.0 * share,
-                    shown(energy),
-                    coherences[atom]
-                );
-                json!({ "x": x, "y": y, "number": atom, "usage": share, "energy": energy, "coherence": coherences[atom], "title": title })
-            });
-            let more = if count > ATOMS { format!(", the first {ATOMS} of them") } else { String::new() };
-            json!({
-                "id": format!("atoms-{depth}"),
-                "sheet": sheet,
-                "text": format!("{count} atoms of {channels}×{height}×{width}{more}, each scaled by itself, grey for 0."),
-                "atoms": tiles.collect::<Value>(),
-            })
+            let gallery = Gallery {
+                id: format!("atoms-{depth}"),
+                heading: format!("Atoms of D({depth})"),
+                atoms: &atoms,
+                quantities: usage.map(Vec::<Quantity>::from).unwrap_or_default(),
+            };
+            gallery.draw(&self.sheets, self.of_layers[depth - 1])
         };
         (1..=self.model.depth()).map(layer).collect()
     }
@@ -421,7 +309,7 @@ impl<'a> Looked<'a> {
 
     fn node(&self, layer: usize, atom: usize, value: f32) -> Value {
         // Not on the sheet: the first atom's place would be a lie.
-        if atom >= ATOMS {
+        if atom >= self.shown_atoms[layer] {
             return json!({ "tile": Value::Null, "text": format!("atom {}, {value:.3}", atom + 1), "parts": [] });
         }
         let name = format!("D({}) atom {}", layer + 1, atom + 1);
@@ -435,10 +323,7 @@ impl<'a> Looked<'a> {
     /// Some signals beside their reconstructions.
     fn examples(&mut self, signals: &Tensor<4>, reconstructions: &Tensor<4>, codes: &Codes) -> Result<Vec<Value>> {
         let count = SHOWN.min(signals.dims()[0]);
-        let values = to_host(signals.clone().narrow(0, 0, count));
-        let bounded = values.iter().all(|value| (0.0..=1.0).contains(value));
-        let shown_signals = self.sheets.add(Sheet::new(signals.clone().narrow(0, 0, count), bounded)?);
-        let shown_made = self.sheets.add(Sheet::new(reconstructions.clone().narrow(0, 0, count), bounded)?);
+        let [shown_signals, shown_made] = beside(&mut self.sheets, signals, reconstructions)?;
         let [_, _, height, width] = codes.deepest().dims();
         let deepest = to_host(codes.deepest().clone().narrow(0, 0, count));
         let (len, layer) = (deepest.len() / count.max(1), self.model.depth() - 1);
@@ -461,17 +346,14 @@ impl<'a> Looked<'a> {
 }
 
 /// The histogram of how often atoms are used.
-fn firing(usage: &Usage) -> Vec<Value> {
+fn firing(usage: &Usage) -> Value {
     let mut counts = vec![0usize; BINS.len()];
     for share in &usage.share {
         let bin = BINS.iter().position(|end| 100.0 * share <= *end).unwrap_or(BINS.len() - 1);
         counts[bin] += 1;
     }
-    let most = counts.iter().copied().max().unwrap_or(1).max(1);
     let name = |bin: usize| if bin == 0 { "never".into() } else { format!("≤ {}%", BINS[bin]) };
-    let bar =
-        |(bin, &count): (usize, &usize)| json!({ "count": count, "height": 100 * count / most, "name": name(bin) });
-    counts.iter().enumerate().map(bar).collect()
+    bars(&counts.into_iter().enumerate().map(|(bin, count)| (name(bin), count)).collect::<Vec<_>>())
 }
 
 /// The layers as boxes with arrows.
@@ -489,12 +371,28 @@ fn drawing(model: &Mlcsc) -> Result<Value> {
     Ok(json!({ "width": 240 * (boxes.len() - 1) + 130, "boxes": boxes }))
 }
 
-fn render(context: Value) -> Result<String> {
-    let mut environment = minijinja::Environment::new();
-    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::Html);
-    let failed = |error: minijinja::Error| Error::format(Path::new(REPORT), error.to_string());
-    environment.add_template("report", TEMPLATE).map_err(failed)?;
-    environment.get_template("report").and_then(|template| template.render(context)).map_err(failed)
+/// The first held-out signals, as many as are looked at where one has codes of so many values.
+///
+/// # Errors
+/// Signals that cannot be read.
+fn first_signals(source: &dyn Source, longest: usize, device: &Device) -> Result<Tensor<4>> {
+    let count = SIGNALS.min(source.len()).min((VALUES / longest.max(1)).max(1));
+    let mut values = vec![0.0; count * source.shape().len()];
+    source.read(&(0..count).collect::<Vec<_>>(), &mut values)?;
+    Ok(Tensor::from_data(TensorData::new(values, source.shape().batched(count)), device))
+}
+
+/// The sheets of the signals that are shown, and of what was made of them.
+fn beside(sheets: &mut Sheets, signals: &Tensor<4>, reconstructions: &Tensor<4>) -> Result<[usize; 2]> {
+    let count = SHOWN.min(signals.dims()[0]);
+    let [signals, made] = [signals, reconstructions].map(|images| images.clone().narrow(0, 0, count));
+    let [signals, made] = Sheet::of_pair(signals, made)?;
+    Ok([sheets.add(signals), sheets.add(made)])
+}
+
+/// The title of the histogram of firing.
+fn firing_title(signals: usize) -> String {
+    format!("Atoms of the deepest layer by the share of {signals} held-out signals that use them")
 }
 
 /// Writes a page about the run in a folder: what was asked, curves, atoms of every layer, held-out signals beside their
@@ -508,68 +406,90 @@ pub fn write(
     model: &Mlcsc,
     coding: &CodingDefaults,
     held_out: Option<&dyn Source>,
-    device: &str,
+    origin: &Origin,
 ) -> Result<()> {
     let run = Found::read(folder)?;
     let mut looked = Looked::new(model)?;
-    let mut context = json!({ "title": format!("{} – mlcsc", run.name), "sheets": [], "warnings": [] });
+    let mut context = run.context(origin);
     let mut codes = None;
     if let Some(source) = held_out {
         let coder = CoderConfig::new(coding).init_for(model, source.shape())?;
         let longest = coder.operator().geometry().layers().iter().map(|layer| layer.code.len()).max().unwrap_or(1);
-        let count = SIGNALS.min(source.len()).min((VALUES / longest).max(1));
-        let mut values = vec![0.0; count * source.shape().len()];
-        source.read(&(0..count).collect::<Vec<_>>(), &mut values)?;
-        let data = TensorData::new(values, source.shape().batched(count));
-        let signals: Tensor<4> = Tensor::from_data(data, &model.device());
+        let signals = first_signals(source, longest, &model.device())?;
         let found = coder.encode(signals.clone())?;
         context["examples"] = json!(looked.examples(&signals, &coder.decode(&found)?, &found)?);
-        context["firing"] = json!(firing(&Usage::of(found.deepest())));
-        context["signals_looked_at"] = json!(count);
+        context["examples_text"] = json!(
+            "Signal, reconstruction, and the largest coefficients of the deepest code; open an atom to see the parts that it is made \
+             of, layer by layer."
+        );
+        context["firing"] = firing(&Usage::of(found.deepest()));
+        context["firing_title"] = json!(firing_title(signals.dims()[0]));
         codes = Some(found);
     }
     context["layers"] = json!(looked.layers(codes.as_ref()));
     context["drawing"] = drawing(model)?;
     context["sheets"] = json!(looked.sheets.0);
-    let epochs = run.epochs().count();
-    let wanted = run.config.pointer("/learning/epochs").and_then(Value::as_u64).unwrap_or(0);
-    let source = run.config.pointer("/data/source").and_then(Value::as_str).unwrap_or("").to_owned();
-    let method = run.config.pointer("/learning/update").and_then(Value::as_str).unwrap_or("").to_owned();
-    let mut lead = vec![format!("Learned from {source} by --method {method}: {epochs} of {wanted} epochs are done.")];
-    let last = |name: &str, pointer: &str| run.last(pointer).map(|value| format!("{name} {}", shown(value)));
-    let values = [
-        last("objective", "/test/objective"),
-        last("PSNR in dB", "/test/psnr"),
-        last("fraction of variance unexplained", "/test/fvu"),
-    ];
-    let values: Vec<String> = values.into_iter().flatten().collect();
-    if !values.is_empty() {
-        lead.push(format!("Held-out signals after the last epoch: {}.", values.join(", ")));
-    }
-    if let Some(kept) = run.last("/kept/epoch") {
-        lead.push(format!("The state that is kept, and shown once the run is done, is that after epoch {kept}."));
-    }
-    context["lead"] = json!(lead);
-    if let Some(dead) = run.last("/test/dead_atoms").filter(|dead| *dead > 0.0) {
-        context["warnings"] = json!([format!("{dead} atoms of the deepest layer are used by no held-out signal.")]);
-    }
-    context["curves"] = json!(curves(std::slice::from_ref(&run)));
-    context["settings"] = json!(settings(&run.config));
-    context["times"] = json!(times(&run));
-    let seed = run.config.pointer("/learning/seed").map(Value::to_string).unwrap_or_default();
-    let data_seed = run.config.pointer("/data/seed").map(Value::to_string).unwrap_or_default();
-    let rows = [
-        ("to go on", format!("mlcsc train --resume --out {}", folder.display())),
-        ("the same again", format!("mlcsc train --config {}", folder.join("config.json").display())),
-        ("seeds", format!("{seed}, of the data {data_seed}")),
-        ("versions", format!("mlcsc {}, burn {}, device {device}", env!("CARGO_PKG_VERSION"), BURN)),
-    ];
-    context["reproduce"] = rows.map(|(name, value)| json!({ "name": name, "value": value })).into_iter().collect();
-    files::write_bytes(path, render(context)?.as_bytes())
+    write_page(path, "run", &context)
 }
 
-/// The version that `Cargo.toml` pins.
-const BURN: &str = "0.22.1";
+/// Writes a page about the run of one of the model's rivals in a folder: what was asked, curves, atoms, held-out signals beside their
+/// reconstructions, how often atoms fire. Without `held_out` nothing is said of signals.
+///
+/// # Errors
+/// As [`write()`].
+#[cfg(feature = "train")]
+pub fn write_rival(
+    path: &Path,
+    folder: &Path,
+    rival: &dyn Autoencoder,
+    held_out: Option<(&dyn Source, &Device)>,
+    origin: &Origin,
+) -> Result<()> {
+    let run = Found::read(folder)?;
+    let mut context = run.context(origin);
+    let mut sheets = Sheets::default();
+    let mut quantities = Vec::new();
+    if let Some((source, device)) = held_out {
+        let signals = first_signals(source, rival.code().len(), device)?;
+        let coded = rival.ready()?.reconstruct(signals.clone())?;
+        let usage = Usage::of(&coded.codes);
+        context["firing"] = firing(&usage);
+        context["firing_title"] = json!(firing_title(signals.dims()[0]));
+        quantities = usage.into();
+        if are_pictures(signals.dims()) {
+            context["examples"] = rival_examples(&mut sheets, &signals, &coded)?;
+            context["examples_text"] = json!("Signal and reconstruction.");
+        }
+    }
+    let atoms = rival.atoms();
+    if are_pictures(atoms.dims()) {
+        let sheet = sheets.add(Gallery::sheet(&atoms)?);
+        let gallery = Gallery { id: "atoms-1".into(), heading: "Atoms".into(), atoms: &atoms, quantities };
+        context["layers"] = json!([gallery.draw(&sheets, sheet)]);
+    }
+    context["sheets"] = json!(sheets.0);
+    write_page(path, "run", &context)
+}
+
+/// Held-out signals beside what a rival makes of them.
+#[cfg(feature = "train")]
+fn rival_examples(sheets: &mut Sheets, signals: &Tensor<4>, coded: &Coded) -> Result<Value> {
+    let [shown_signals, shown_made] = beside(sheets, signals, &coded.reconstruction)?;
+    let count = SHOWN.min(signals.dims()[0]);
+    let codes = to_host(coded.codes.clone().narrow(0, 0, count));
+    let nonzeros = codes
+        .chunks_exact(coded.codes.dims()[1..].iter().product::<usize>().max(1))
+        .map(|code| code.iter().filter(|value| **value != 0.0).count());
+    let example = |(index, nonzeros): (usize, usize)| {
+        json!({
+            "signal": sheets.tile(shown_signals, index, "signal".into()),
+            "reconstruction": sheets.tile(shown_made, index, "reconstruction".into()),
+            "text": counted(nonzeros, "non-zero"),
+            "parts": [],
+        })
+    };
+    Ok(nonzeros.enumerate().map(example).collect())
+}
 
 /// A page on which runs stand side by side: last values, and curves in one plot each.
 ///
@@ -583,42 +503,38 @@ pub fn compare(folders: &[PathBuf], path: &Path) -> Result<()> {
         ("PSNR in dB", "/test/psnr"),
         ("variance unexplained", "/test/fvu"),
         ("dead atoms", "/test/dead_atoms"),
+        ("dead units", "/test/dead_units"),
         ("signals per second in training", "/train/signals_per_second"),
     ];
     let row = |(name, pointer): (&str, &str)| {
-        let values: Vec<String> = runs.iter().map(|run| run.last(pointer).map_or("–".into(), shown)).collect();
-        json!({ "name": name, "values": values })
+        let values = runs.iter().map(|run| run.last(pointer).map_or("–".into(), shown));
+        std::iter::once(name.to_owned()).chain(values).collect()
     };
+    let heading = std::iter::once(String::new()).chain(runs.iter().map(|run| run.name.clone())).collect();
     let differing = runs.iter().flat_map(|run| {
         settings(&run.config).into_iter().map(|mut row| {
             row["name"] = json!(format!("{}: {}", run.name, row["name"].as_str().unwrap_or("")));
             row
         })
     });
-    let context = json!({
-        "title": match &runs[..] {
-            [run] => format!("{} – mlcsc", run.name),
-            _ => "Runs side by side – mlcsc".into(),
-        },
-        "lead": [],
-        "warnings": [],
-        "sheets": [],
-        "summary": {
-            "runs": runs.iter().map(|run| run.name.clone()).collect::<Vec<_>>(),
-            "rows": rows.map(row).into_iter().collect::<Value>(),
-        },
-        "curves": curves(&runs),
-        "settings": differing.collect::<Value>(),
-        "reproduce": folders.iter().map(|folder| json!({ "name": "run", "value": folder.display().to_string() })).collect::<Value>(),
-    });
-    files::write_bytes(path, render(context)?.as_bytes())
+    let table = std::iter::once(heading).chain(rows.into_iter().map(row)).collect();
+    let head = Head { table, ..Head::default() };
+    let mut context = head.context("Runs side by side", &Origin::default());
+    context["curves"] = json!(curves(&runs));
+    context["settings"] = differing.collect();
+    context["settings_heading"] = json!(DIFFERENT);
+    let folders: Vec<_> = folders.iter().map(|folder| ("run".to_owned(), folder.display().to_string())).collect();
+    context["reproduce"] = pairs(&folders);
+    write_page(path, "run", &context)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::REPORT;
     use super::*;
     use crate::data::{self, DataConfig};
     use crate::model::preset::Preset;
+    use base64::Engine;
 
     /// A run's folder with two epochs, a model with random filters.
     fn run(folder: &Path) -> (Mlcsc, CodingDefaults) {
@@ -643,8 +559,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (model, coding) = run(folder.path());
         let path = folder.path().join(REPORT);
+        let origin = Origin { device: "flex".into(), ..Origin::default() };
         let digits = data::open(&DataConfig { count: Some(30), ..DataConfig::default() }).unwrap();
-        write(&path, folder.path(), &model, &coding, Some(&*digits.test), "flex").unwrap();
+        write(&path, folder.path(), &model, &coding, Some(&*digits.test), &origin).unwrap();
         let page = fs::read_to_string(&path).unwrap();
         assert!(page.len() < 3_000_000, "{} bytes", page.len());
         for part in ["atoms-1", "atoms-3", "data:image/png;base64,", "epoch 2: 4.000", "2 of 10 epochs", "2 atoms of"] {
@@ -655,13 +572,15 @@ mod tests {
         for part in ["http:", "https:", "src=", "{{", "{%", "&#x2f;9j"] {
             assert!(!page.contains(part), "{part}");
         }
+        // What is the default is no setting.
+        assert!(!page.contains("data.held_out") && !page.contains("default 0.10000000"));
         // Every sheet is a picture.
         for picture in page.split("base64,").skip(1) {
             let text = picture.split(')').next().unwrap();
             let bytes = base64::engine::general_purpose::STANDARD.decode(text).unwrap();
             assert!(image::load_from_memory(&bytes).is_ok());
         }
-        write(&path, folder.path(), &model, &coding, None, "flex").unwrap();
+        write(&path, folder.path(), &model, &coding, None, &origin).unwrap();
         assert!(!fs::read_to_string(&path).unwrap().contains("Held-out signals</h2>"));
     }
 
@@ -679,18 +598,5 @@ mod tests {
         assert!(page.contains("other &lt;run&gt;") && !page.contains("<run>"));
         assert!(page.contains("one, held out, epoch 2: 9.000"));
         assert!(compare(&[folder.path().join("none")], &path).is_err());
-    }
-
-    #[test]
-    fn the_version_is_the_pinned_one() {
-        assert!(include_str!("../../Cargo.toml").contains(&format!("\"={BURN}\"")));
-    }
-
-    #[test]
-    fn numbers_and_plots_of_odd_values() {
-        assert_eq!([0.0, 12345.6, 0.25, -3.0, 1e-9].map(shown), ["0", "12346", "0.2500", "-3.000", "1.0e-9"]);
-        assert!(plot("", vec![("a".into(), Vec::new())]).is_none());
-        let level = plot("", vec![("a".into(), vec![(1.0, 0.0), (2.0, 0.0)])]).unwrap();
-        assert_eq!(level["lines"][0]["dots"][0]["y"], 85.0);
     }
 }
