@@ -16,8 +16,8 @@ use mlcsc::export::mosaic;
 use mlcsc::files;
 use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::metrics::{Phases, Summary};
-use mlcsc::learn::run::{holds_run, read_config};
-use mlcsc::learn::{DictionaryLearner, Observer, Record, Run, TrainConfig};
+use mlcsc::learn::run::read_config;
+use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Record, Run, RunFolder, TrainConfig};
 use mlcsc::model::preset::Preset;
 use serde_json::json;
 use std::fmt::Write;
@@ -53,15 +53,18 @@ const GAP: f32 = 1e-5;
 
 struct Lines;
 
-impl Observer for Lines {
+impl Observer<Record, DictionaryLearner> for Lines {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
         match record {
             Record::Step { step, batch, .. } if step % 50 == 0 => {
-                println!("step {step}: objective {:.3}, {:.0} signals/s", batch.objective, batch.signals_per_second);
+                println!(
+                    "step {step}: objective {:.3}, {:.0} signals/s",
+                    batch.batch.objective, batch.batch.signals_per_second
+                );
             }
-            Record::Epoch { epoch, test, .. } => {
+            Record::Epoch { epoch, held_out: HeldOut { test, .. }, .. } => {
                 println!("epoch {epoch}: test objective {:.4}, {:.2} dB", test.objective, test.psnr);
             }
             Record::Step { .. } | Record::Start { .. } => {}
@@ -94,7 +97,7 @@ fn epochs_of(run: &Path) -> Result<Vec<(Summary, Summary)>> {
     let records = text.lines().filter_map(|line| serde_json::from_str::<Record>(line).ok());
     Ok(records
         .filter_map(|record| match record {
-            Record::Epoch { train, test, .. } => Some((train, test)),
+            Record::Epoch { train, held_out, .. } => Some((train.train, held_out.test)),
             Record::Step { .. } | Record::Start { .. } => None,
         })
         .collect())
@@ -105,7 +108,7 @@ fn main() -> Result<()> {
     let device = mlcsc::device::named(args.device.as_deref())?;
     let rate = matrix_product_rate(&device);
     println!("matrix products: {rate:.0} GFLOP/s");
-    let mut config = if holds_run(&args.run) {
+    let mut config = if RunFolder::new(&args.run).holds_run() {
         read_config(&args.run)?
     } else {
         let mut config = TrainConfig::preset(Preset::Mnist);
@@ -115,7 +118,7 @@ fn main() -> Result<()> {
     };
     config.learning.epochs = args.epochs;
     let data = data::open(&config.data)?;
-    let mut run = if holds_run(&args.run) {
+    let mut run = if RunFolder::new(&args.run).holds_run() {
         Run::resume(&args.run, &config, &data, &device)?
     } else {
         Run::create(&args.run, &config, &data, &device, &mut Lines)?

@@ -18,7 +18,8 @@ use mlcsc::error::Result;
 use mlcsc::evaluate::plot::{self, Curve};
 use mlcsc::files;
 use mlcsc::kernels::threshold::hard_threshold_rows;
-use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
+use mlcsc::learn::Observer;
+use mlcsc::learn::rivals::{self, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::model::{Mlcsc, OperatorForm};
 use mlcsc::pursuit::{BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursuit};
 use serde_json::{Value, json};
@@ -59,9 +60,10 @@ const LAMBDAS: [f32; 6] = [2.0, 1.0, 0.6, 0.3, 0.15, 0.07];
 
 struct Lines;
 
-impl RivalObserver for Lines {
-    fn record(&mut self, record: &RivalRecord) -> Result<()> {
-        if let RivalRecord::Epoch { epoch, train_loss, test, .. } = record {
+impl Observer<RivalRecord, Rival> for Lines {
+    fn record(&mut self, record: &RivalRecord, _: &Rival) -> Result<()> {
+        if let RivalRecord::Epoch { epoch, train, held_out, .. } = record {
+            let (train_loss, test) = (train.train_loss, &held_out.test);
             let fvu = test.fvu.map_or("–".into(), |fvu| format!("{fvu:.4}"));
             println!("  epoch {epoch}: loss {train_loss:.4}, FVU {fvu}, {:.1} non-zeros", test.nonzeros);
         }

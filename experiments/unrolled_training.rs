@@ -16,7 +16,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Parser;
 use mlcsc::autoencoder::{Autoencoder, Coded, EncoderWeights, SparseAutoencoder, SparseAutoencoderConfig};
-use mlcsc::baselines::{KSparseConfig, PenalizedAutoencoderConfig, RivalConfig, TopKConfig, one_layer};
+use mlcsc::baselines::{KSparseConfig, PenalizedAutoencoderConfig, Rival, RivalConfig, TopKConfig, one_layer};
 use mlcsc::coder::{Batch, Coder, CoderConfig};
 use mlcsc::data::{self, Dataset, Source};
 use mlcsc::error::{Error, Result};
@@ -26,8 +26,8 @@ use mlcsc::files;
 use mlcsc::geometry::Pair;
 use mlcsc::kernels::threshold::hard_threshold_rows;
 use mlcsc::learn::config::{GradientMode, Schedule, UpdateRule};
-use mlcsc::learn::rivals::{RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
-use mlcsc::learn::{DictionaryLearner, Observer, Record, Run, TrainConfig};
+use mlcsc::learn::rivals::{RivalRecord, RivalRun, RivalTrainConfig};
+use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Record, Run, TrainConfig};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{CodingDefaults, Mlcsc};
@@ -108,11 +108,11 @@ struct Clocked<'a> {
     curve: Vec<(f64, f64)>,
 }
 
-impl Observer for &mut Clocked<'_> {
+impl Observer<Record, DictionaryLearner> for &mut Clocked<'_> {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
-        if let Record::Epoch { epoch, test, .. } = record {
+        if let Record::Epoch { epoch, held_out: HeldOut { test, .. }, .. } = record {
             let begun = Instant::now();
             let seconds = (begun - self.started - self.measuring).as_secs_f64();
             if let Some(summary) = learner.evaluate(self.test, |_| true)? {
@@ -247,8 +247,8 @@ struct Contender {
 /// Says nothing.
 struct Silent;
 
-impl RivalObserver for Silent {
-    fn record(&mut self, _: &RivalRecord) -> Result<()> {
+impl Observer<RivalRecord, Rival> for Silent {
+    fn record(&mut self, _: &RivalRecord, _: &Rival) -> Result<()> {
         Ok(())
     }
 }

@@ -24,9 +24,9 @@ use mlcsc::export::mosaic;
 use mlcsc::files;
 use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::learn::config::{LearningConfig, Schedule, TrainConfig};
-use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
-use mlcsc::learn::run::{holds_run, read_config};
-use mlcsc::learn::{DictionaryLearner, Observer, Outcome, Record, Run};
+use mlcsc::learn::rivals::{self, RivalRecord, RivalRun, RivalTrainConfig};
+use mlcsc::learn::run::{BatchMeasures, read_config};
+use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Outcome, Record, Run, RunFolder};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
@@ -294,16 +294,16 @@ fn rows() -> Vec<Row> {
 
 struct Lines;
 
-impl Observer for Lines {
+impl Observer<Record, DictionaryLearner> for Lines {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
         match record {
-            Record::Step { step, batch, .. } if step % 100 == 0 => {
+            Record::Step { step, batch: BatchMeasures { batch, .. }, .. } if step % 100 == 0 => {
                 let (all, rate) = (learner.steps(), batch.signals_per_second);
                 println!("  step {step}/{all}: objective {:.3}, {rate:.0} signals/s", batch.objective);
             }
-            Record::Epoch { epoch, test, .. } => {
+            Record::Epoch { epoch, held_out: HeldOut { test, .. }, .. } => {
                 println!("  epoch {epoch}: test objective {:.4}, {} dead", test.objective, test.dead_atoms);
             }
             Record::Step { .. } | Record::Start { .. } => {}
@@ -314,9 +314,10 @@ impl Observer for Lines {
     fn evaluating(&mut self, _: f32) {}
 }
 
-impl RivalObserver for Lines {
-    fn record(&mut self, record: &RivalRecord) -> Result<()> {
-        if let RivalRecord::Epoch { epoch, train_loss, test, .. } = record {
+impl Observer<RivalRecord, Rival> for Lines {
+    fn record(&mut self, record: &RivalRecord, _: &Rival) -> Result<()> {
+        if let RivalRecord::Epoch { epoch, train, held_out, .. } = record {
+            let (train_loss, test) = (train.train_loss, &held_out.test);
             let fvu = test.fvu.map_or("–".into(), |fvu| format!("{fvu:.4}"));
             println!("  epoch {epoch}: loss {train_loss:.4}, FVU {fvu}, {:.1} non-zeros", test.nonzeros);
         }
@@ -332,7 +333,7 @@ fn learned(folder: &Path, learning: Learning, seed: u64, device: &Device) -> Res
             config.learning.seed = seed;
             config.data.seed = seed;
             let (data, mut run);
-            if holds_run(folder) {
+            if RunFolder::new(folder).holds_run() {
                 *config = read_config(folder)?;
                 data = data::open(&config.data)?;
                 run = Run::resume(folder, &config, &data, device)?;

@@ -157,7 +157,7 @@ impl DeviceArgs {
 
 /// Parses the path of a model's file; the folder of a run stands for the model in it.
 pub(crate) fn model_path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().map(|path| if path.is_dir() { path.join(crate::learn::run::MODEL) } else { path })
+    PathBufValueParser::new().map(|path| if path.is_dir() { crate::learn::RunFolder::new(path).model() } else { path })
 }
 
 /// Diagnostics of an auto-encoder as lines of a summary.

@@ -5,7 +5,7 @@ use super::{DeviceArgs, output};
 use crate::error::{Error, Result};
 use crate::export::report::{Origin, REPORT};
 use crate::files;
-use crate::learn::run::holds_run;
+use crate::learn::RunFolder;
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ impl FolderArgs {
 /// [`Error::Parameter`] of `--out`; as [`files::check_writable_folder`].
 pub fn check_folder(out: &Path, inputs: &Inputs, other: &str) -> Result<()> {
     output::check_folder_name(out, "a folder, into which several files are written")?;
-    if holds_run(out) {
+    if RunFolder::new(out).holds_run() {
         let expected = format!("a folder without a run in it, whose {REPORT} would be written over");
         return Err(Error::parameter("--out", out.display(), expected));
     }

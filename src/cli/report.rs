@@ -7,9 +7,10 @@ use crate::baselines::Rival;
 use crate::data;
 use crate::error::{Error, Result};
 use crate::export::report::{self, REPORT};
+use crate::learn::RunFolder;
 #[cfg(feature = "train")]
 use crate::learn::rivals;
-use crate::learn::run::{MODEL, holds_run, read_config};
+use crate::learn::run::read_config;
 use crate::model::Mlcsc;
 use clap::Args;
 use serde_json::json;
@@ -57,7 +58,7 @@ impl ReportArgs {
 
     fn check(&self) -> Result<()> {
         for folder in &self.runs {
-            if !holds_run(folder) {
+            if !RunFolder::new(folder.as_path()).holds_run() {
                 let expected = "the folder of a run, as train --out makes it";
                 return Err(Error::parameter("RUN", folder.display(), expected));
             }
@@ -77,7 +78,7 @@ impl ReportArgs {
         #[cfg(feature = "train")]
         if rivals::is_rival(folder) {
             let config = rivals::read_config(folder)?;
-            let (rival, _) = Rival::load(&folder.join(MODEL), &device)?;
+            let (rival, _) = Rival::load(&RunFolder::new(folder).model(), &device)?;
             let data = data::open(&config.data);
             let origin = origin_of_run(folder, config.seed, config.data.seed, self.device.name());
             let held_out = data.as_ref().ok().map(|data| (&*data.test, &device));
@@ -85,7 +86,7 @@ impl ReportArgs {
             return Ok((path, data.as_ref().err().map(missing)));
         }
         let config = read_config(folder)?;
-        let (model, coding) = Mlcsc::load(&folder.join(MODEL), &device)?;
+        let (model, coding) = Mlcsc::load(&RunFolder::new(folder).model(), &device)?;
         let data = data::open(&config.data);
         let origin = origin_of_run(folder, config.learning.seed, config.data.seed, self.device.name());
         report::write(&path, folder, &model, &coding, data.as_ref().ok().map(|data| &*data.test), &origin)?;

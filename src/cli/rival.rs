@@ -56,6 +56,7 @@ mod trained {
     use super::{Chosen, RivalOutput, RivalRequest};
     use crate::autoencoder::diagnostics::diagnose;
     use crate::autoencoder::{Autoencoder, Diagnostics};
+    use crate::baselines::Rival;
     use crate::baselines::{PrincipalComponentsConfig, RivalConfig};
     use crate::data::{DataConfig, Dataset};
     use crate::error::{Error, Result};
@@ -63,8 +64,9 @@ mod trained {
     use crate::export::report::{self, REPORT};
     use crate::files;
     use crate::learn::Outcome;
-    use crate::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
-    use crate::learn::run::{check_content, config_path, holds_run};
+    use crate::learn::rivals::{self, RivalBatch, RivalEpoch, RivalHeldOut, RivalRecord, RivalRun, RivalTrainConfig};
+    use crate::learn::run::check_content;
+    use crate::learn::{Observer, RunFolder};
     use crate::model::normalization::Normalization;
     use serde_json::{Value, json};
     use std::path::{Path, PathBuf};
@@ -144,7 +146,7 @@ mod trained {
         dashboard: bool,
         screen: &RivalOutput,
     ) -> Result<()> {
-        let path = config_path(folder)?;
+        let path = RunFolder::new(folder).existing_config()?;
         let mut config = rivals::parse_config(&path, &files::read_whole(&path)?)?;
         config.epochs = epochs.unwrap_or(config.epochs);
         config.data.source = source.map_or(config.data.source, str::to_owned);
@@ -197,10 +199,12 @@ mod trained {
         let picture = paint(run.rival(), folder)?;
         let page = page(&run, config, folder, data, screen);
         let seconds = screen.started.elapsed().as_secs_f64();
-        let found = (run.last_epoch(), run.best().and_then(RivalRecord::held_out));
-        let (Some(RivalRecord::Epoch { epoch, train_loss, .. }), Some((test_loss, test, kept))) = found else {
+        let found = (run.last_epoch(), run.best().and_then(|record| Some((record.kept()?, record.held_out()?))));
+        let (Some(RivalRecord::Epoch { epoch, train: RivalEpoch { train_loss }, .. }), Some((kept, held_out))) = found
+        else {
             return output::print(&format!("model: {}", run.model_path().display()));
         };
+        let RivalHeldOut { test_loss, test } = held_out;
         let document = json!({
             "run": folder,
             "model": run.model_path(),
@@ -214,11 +218,11 @@ mod trained {
             "test_loss": test_loss,
             "test": test,
             "kept": kept,
-            "start": run.start().and_then(RivalRecord::held_out).map(|(_, test, _)| test),
+            "start": run.start().and_then(RivalRecord::held_out).map(|start| &start.test),
         });
         // Of layers that take turns the start's loss is another one.
-        let start = run.start().and_then(RivalRecord::held_out).filter(|(.., kept)| kept.admissible);
-        let start = start.map(|(loss, ..)| loss);
+        let start = run.start().filter(|start| start.kept().is_some_and(|kept| kept.admissible));
+        let start = start.and_then(RivalRecord::held_out).map(|start| start.test_loss);
         let heading = format!(
             "{}: {} in {seconds:.0} s; on {}:",
             config.rival.name(),
@@ -226,7 +230,7 @@ mod trained {
             output::counted(test.signals, "held-out signal")
         );
         let mut rows = vec![
-            ("loss (training)", format!("{} ({})", number(test_loss), number(*train_loss))),
+            ("loss (training)", format!("{} ({})", number(*test_loss), number(*train_loss))),
             ("kept", output::kept(&kept, *epoch, start)),
             ("model", run.model_path().display().to_string()),
             ("picture", picture.display().to_string()),
@@ -248,7 +252,7 @@ mod trained {
         }
         let mut config = PrincipalComponentsConfig::default();
         config.units = wishes.units.unwrap_or(config.units);
-        if folder.exists() && holds_run(folder) {
+        if RunFolder::new(folder).holds_run() {
             return Err(Error::parameter("--out", folder.display(), "a folder without a run in it"));
         }
         files::check_writable_folder(folder)?;
@@ -329,18 +333,18 @@ mod trained {
         last: Instant,
     }
 
-    impl RivalObserver for Lines {
-        fn record(&mut self, record: &RivalRecord) -> Result<()> {
+    impl Observer<RivalRecord, Rival> for Lines {
+        fn record(&mut self, record: &RivalRecord, _: &Rival) -> Result<()> {
             let Some(progress) = &self.progress else { return Ok(()) };
             match record {
-                RivalRecord::Start { test_loss, test, .. } => progress.line(&format!(
+                RivalRecord::Start { held_out: RivalHeldOut { test_loss, test }, .. } => progress.line(&format!(
                     "start  loss {}  {:.2} dB  FVU {}  dead {}",
                     number(*test_loss),
                     test.psnr,
                     or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     test.dead_units,
                 )),
-                RivalRecord::Step { epoch, step, loss, signals_per_second } => {
+                RivalRecord::Step { epoch, step, batch: RivalBatch { loss, signals_per_second } } => {
                     progress.advance(1);
                     let text = format!("loss {}  {} signals/s", number(*loss), number(*signals_per_second));
                     if !progress.is_visible() && self.last.elapsed() > LINE_EVERY {
@@ -353,16 +357,18 @@ mod trained {
                     }
                     progress.message(text);
                 }
-                RivalRecord::Epoch { epoch, train_loss, test_loss, test, .. } => progress.line(&format!(
-                    "epoch {epoch}/{}  loss {} (training {})  {:.2} dB  FVU {}  non-zeros {}  dead {}",
-                    self.epochs,
-                    number(*test_loss),
-                    number(*train_loss),
-                    test.psnr,
-                    or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
-                    number(test.nonzeros),
-                    test.dead_units,
-                )),
+                RivalRecord::Epoch { epoch, train: RivalEpoch { train_loss }, held_out, .. } => {
+                    progress.line(&format!(
+                        "epoch {epoch}/{}  loss {} (training {})  {:.2} dB  FVU {}  non-zeros {}  dead {}",
+                        self.epochs,
+                        number(held_out.test_loss),
+                        number(*train_loss),
+                        held_out.test.psnr,
+                        or_dash(held_out.test.fvu, |fvu| format!("{fvu:.3}")),
+                        number(held_out.test.nonzeros),
+                        held_out.test.dead_units,
+                    ))
+                }
             }
             Ok(())
         }

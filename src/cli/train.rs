@@ -18,8 +18,8 @@ use crate::files;
 use crate::geometry::{Pair, SignalShape};
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::metrics;
-use crate::learn::run::{HeldOut, config_path, holds_run, is_unstarted, parse_config};
-use crate::learn::{DictionaryLearner, Observer, Outcome, Record, Run};
+use crate::learn::run::{BatchMeasures, EpochMeasures, parse_config};
+use crate::learn::{DictionaryLearner, HeldOut, Observer, Outcome, Record, Run, RunFolder};
 use crate::model::preset::Preset;
 use crate::model::{Mlcsc, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -141,7 +141,7 @@ impl TrainArgs {
             if super::rival::holds_rival(&folder) {
                 return self.resume_rival(&folder, &device, started);
             }
-            let path = config_path(&folder)?;
+            let path = RunFolder::new(&folder).existing_config()?;
             let mut config = parse_config(&path, &files::read_whole(&path)?, None)?;
             config.learning.epochs = self.epochs.unwrap_or(config.learning.epochs);
             config.data.source = self.data.source.clone().unwrap_or(config.data.source);
@@ -186,7 +186,7 @@ impl TrainArgs {
             held_out: data.test.clone(),
             device: self.device.name(),
         });
-        let run = if self.resume && !is_unstarted(folder) {
+        let run = if self.resume && !RunFolder::new(folder).is_unstarted() {
             Run::resume(folder, config, &data, device)
         } else {
             let from = self.from.as_ref().map(|path| Mlcsc::load(path, device)).transpose()?;
@@ -350,7 +350,7 @@ impl TrainArgs {
 
     /// Goes on with a rival's run.
     fn resume_rival(&self, folder: &Path, device: &Device, started: Instant) -> Result<()> {
-        let path = config_path(folder)?;
+        let path = RunFolder::new(folder).existing_config()?;
         let screen = self.screen(device, started, Some(&path));
         super::rival::resume(folder, self.epochs, self.data.source.as_deref(), self.dashboard()?, &screen)
     }
@@ -454,7 +454,7 @@ impl TrainArgs {
         let Written { pictures, files, page } = written;
         let model = run.model_path();
         let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
-        let (Some(Record::Epoch { epoch, train, .. }), Some((kept, held_out))) = found else {
+        let (Some(Record::Epoch { epoch, train: EpochMeasures { train }, .. }), Some((kept, held_out))) = found else {
             // Its metrics were removed.
             return match self.json {
                 true => output::print_json(&json!({ "run": run.folder(), "model": model })),
@@ -503,7 +503,7 @@ impl TrainArgs {
             }
             if let Some(kept) = kept {
                 document["kept"] = json!(kept);
-                document["start"] = json!(run.start().and_then(Record::held_out).map(|start| start.test));
+                document["start"] = json!(run.start().and_then(Record::held_out).map(|start| &start.test));
             }
             return output::print_json(&document);
         }
@@ -617,7 +617,7 @@ fn latest_run() -> Result<PathBuf> {
         files.iter().filter_map(|file| file.metadata().ok()?.modified().ok()).max()
     };
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path());
-    entries.filter(|folder| holds_run(folder)).max_by_key(changed).ok_or_else(|| {
+    entries.filter(|folder| RunFolder::new(folder.as_path()).holds_run()).max_by_key(changed).ok_or_else(|| {
         Error::missing("--out", format!("the folder of the run to --resume; there is none below {RUNS}/"))
     })
 }
@@ -707,7 +707,7 @@ impl Screen {
     }
 }
 
-impl Observer for Screen {
+impl Observer<Record, DictionaryLearner> for Screen {
     fn initializing(&mut self, layer: usize, part: f32) {
         let progress = self.progress.get_or_insert_with(|| Progress::new("initialising", "%", 100));
         let done = ((layer - 1) as f32 + part) / (self.layers.max(2) - 1) as f32;
@@ -733,14 +733,14 @@ impl Observer for Screen {
         }
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
-            Record::Start { test, .. } => progress.line(&format!(
+            Record::Start { held_out: HeldOut { test, .. }, .. } => progress.line(&format!(
                 "start  objective {:.3}  {:.2} dB  FVU {}  dead {}",
                 test.objective,
                 test.psnr,
                 or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                 test.dead_atoms,
             )),
-            Record::Step { epoch, step, batch, .. } => {
+            Record::Step { epoch, step, batch: BatchMeasures { batch, .. } } => {
                 progress.advance(1);
                 let text = format!(
                     "objective {:.3}  {:.2} dB  {} signals/s",
@@ -760,7 +760,8 @@ impl Observer for Screen {
                 }
                 progress.message(text);
             }
-            Record::Epoch { epoch, train, test, dictionaries, .. } => {
+            Record::Epoch { epoch, train: EpochMeasures { train }, held_out, .. } => {
+                let HeldOut { test, dictionaries, .. } = held_out;
                 let zeros: Vec<String> =
                     dictionaries.zeros.iter().map(|part| format!("{:.1}%", 100.0 * part)).collect();
                 let nonzeros: Vec<String> = test.nonzeros.iter().map(|&count| number(count)).collect();

@@ -57,6 +57,7 @@ use std::io::{self, BufReader, BufWriter, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zip::ZipArchive;
+use zip::read::ZipFile;
 
 /// Key of the safetensors metadata; not the one of model files, so that neither is taken for the other.
 const METADATA_KEY: &str = "mlcsc_codes";
@@ -548,10 +549,7 @@ impl BatchedArray {
                 let broken = |error: io::Error| Error::format(path, error.to_string());
                 let (file, _) = files::open_with_length(path)?;
                 let mut archive = ZipArchive::new(BufReader::new(file)).map_err(io::Error::from).map_err(broken)?;
-                let mut entry =
-                    archive.by_name(&npz_entry(&self.name)).map_err(|_| missing(path, &self.name, Vec::new()))?;
-                // The reader starts at the array's values.
-                npyz::NpyHeader::from_reader(&mut entry).map_err(broken)?;
+                let entry = npz_values(&mut archive, &self.name, path)?;
                 visit(&mut BufReader::new(entry))
             }
         }
@@ -696,6 +694,17 @@ impl Archive for SafetensorsFile {
     }
 }
 
+/// A reader of an archive's array that stands at its values.
+fn npz_values<'a>(
+    archive: &'a mut ZipArchive<BufReader<File>>,
+    name: &str,
+    path: &Path,
+) -> Result<ZipFile<'a, BufReader<File>>> {
+    let mut entry = archive.by_name(&npz_entry(name)).map_err(|_| missing(path, name, Vec::new()))?;
+    npyz::NpyHeader::from_reader(&mut entry).map_err(|error| Error::format(path, error.to_string()))?;
+    Ok(entry)
+}
+
 struct NpzFile {
     path: PathBuf,
     archive: ZipArchive<BufReader<File>>,
@@ -712,7 +721,7 @@ impl NpzFile {
 
 impl Archive for NpzFile {
     fn names(&self) -> Vec<String> {
-        self.archive.file_names().filter_map(|name| name.strip_suffix(".npy")).map(str::to_owned).collect()
+        self.archive.file_names().filter_map(|name| Some(name.ok()?.strip_suffix(".npy")?.to_owned())).collect()
     }
 
     fn header(&mut self, name: &str) -> Result<Option<ArrayHeader>> {
@@ -751,10 +760,9 @@ impl Archive for NpzFile {
     fn values(&mut self, array: &ArrayHeader, len: u64) -> Result<Vec<u8>> {
         let path = &self.path;
         let broken = |error: io::Error| Error::format(path, error.to_string());
-        let entry = self.archive.by_name(&array.name).map_err(broken)?;
-        let entry = entry.ok_or_else(|| missing(path, &array.name, Vec::new()))?;
+        let entry = npz_values(&mut self.archive, &array.name, path)?;
         let mut bytes = Vec::new();
-        entry.into_inner().take(len).read_to_end(&mut bytes).map_err(broken)?;
+        entry.take(len).read_to_end(&mut bytes).map_err(broken)?;
         if bytes.len() as u64 != len {
             return Err(Error::format(path, format!("{} ends early", array.name)));
         }

@@ -7,6 +7,7 @@ pub mod config;
 #[cfg(feature = "train")]
 pub mod end_to_end;
 mod fit;
+pub mod folder;
 pub mod gradient;
 pub mod initialize;
 pub mod learner;
@@ -26,5 +27,6 @@ mod testing;
 pub mod unrolled;
 
 pub use config::{LearningConfig, TrainConfig};
+pub use folder::{Observer, RunFolder};
 pub use learner::DictionaryLearner;
-pub use run::{Observer, Outcome, Record, Run};
+pub use run::{HeldOut, Outcome, Record, Run};

@@ -9,9 +9,10 @@
 
 use super::config::MAX_STEPS;
 use super::end_to_end::{self, EndToEnd, Ending, Reseeding, Watcher};
+use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder, without_mark};
 use super::metrics::Kept;
 use super::optimization::OptimizationConfig;
-use super::run::{MODEL, Outcome, check_content, holds_run, without_mark};
+use super::run::{Outcome, check_content};
 use crate::autoencoder::{self, Diagnostics, DiagnosticsSums, Trainable, TrainingBatch};
 use crate::baselines::{Rival, RivalConfig};
 use crate::data::{DataConfig, Dataset, Fingerprint};
@@ -21,8 +22,6 @@ use crate::model::normalization::Normalization;
 use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -114,81 +113,43 @@ impl RivalTrainConfig {
     }
 }
 
-/// One line of a rival's `metrics.jsonl`.
+/// A line of a rival's `metrics.jsonl`.
+pub type RivalRecord = folder::Record<RivalBatch, RivalEpoch, RivalHeldOut>;
+
+/// What is measured of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum RivalRecord {
-    /// Before the first step.
-    Start {
-        /// Mean loss of the held-out signals.
-        test_loss: f64,
-        /// What was found on the held-out signals.
-        test: Diagnostics,
-        /// The state that is kept, which is this one.
-        kept: Kept,
-    },
-    /// After a step.
-    Step {
-        /// Epoch that the step belongs to, from 1.
-        epoch: usize,
-        /// Steps done.
-        step: usize,
-        /// Mean loss of the batch, before the step.
-        loss: f64,
-        /// Signals per second, everything included.
-        signals_per_second: f64,
-    },
-    /// After an epoch.
-    Epoch {
-        /// The epoch, from 1.
-        epoch: usize,
-        /// Steps done.
-        step: usize,
-        /// Mean loss over the epoch's steps.
-        train_loss: f64,
-        /// Mean loss of the held-out signals at the epoch's end.
-        test_loss: f64,
-        /// What was found on the held-out signals.
-        test: Diagnostics,
-        /// The state that is kept: that of the least held-out loss so far.
-        kept: Kept,
-    },
+pub struct RivalBatch {
+    /// Mean loss of the batch, before the step.
+    pub loss: f64,
+    /// Signals per second, everything included.
+    pub signals_per_second: f64,
 }
 
-impl RivalRecord {
-    fn step(&self) -> usize {
-        match self {
-            Self::Start { .. } => 0,
-            Self::Step { step, .. } | Self::Epoch { step, .. } => *step,
-        }
-    }
+/// What is measured of an epoch's steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RivalEpoch {
+    /// Mean loss over the epoch's steps.
+    pub train_loss: f64,
+}
 
-    /// Held-out loss, diagnostics and what is kept, except after a step.
-    pub fn held_out(&self) -> Option<(f64, &Diagnostics, Kept)> {
-        match self {
-            Self::Step { .. } => None,
-            Self::Start { test_loss, test, kept } | Self::Epoch { test_loss, test, kept, .. } => {
-                Some((*test_loss, test, *kept))
-            }
-        }
+/// What is found on the held-out signals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RivalHeldOut {
+    /// Their mean loss.
+    pub test_loss: f64,
+    /// Their codes as users of sparse auto-encoders look at them.
+    pub test: Diagnostics,
+}
+
+impl HeldOutLoss for RivalHeldOut {
+    fn loss(&self) -> Option<f64> {
+        Some(self.test_loss)
     }
 }
-
-/// Callbacks of a rival's run.
-pub trait RivalObserver {
-    /// A step or an epoch is done.
-    ///
-    /// # Errors
-    /// Whatever ends the run.
-    fn record(&mut self, record: &RivalRecord) -> Result<()>;
-}
-
-const CONFIG: &str = "config.json";
-const METRICS: &str = "metrics.jsonl";
 
 /// Whether the run in a folder, if there is one, is a rival's.
 pub fn is_rival(folder: &Path) -> bool {
-    is_rival_file(&folder.join(CONFIG))
+    is_rival_file(&RunFolder::new(folder).config())
 }
 
 /// Whether a configuration is a rival's.
@@ -222,7 +183,7 @@ pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<RivalTrainConfig>
 /// # Errors
 /// As [`read_config_file`].
 pub fn read_config(folder: &Path) -> Result<RivalTrainConfig> {
-    read_config_file(&folder.join(CONFIG))
+    read_config_file(&RunFolder::new(folder).config())
 }
 
 /// The file that tells a run's signals from others, beside its checkpoints, which are burn's.
@@ -250,19 +211,14 @@ fn read_fingerprint(folder: &Path) -> Result<Option<Fingerprint>> {
 /// A rival's run and its folder.
 #[derive(Debug)]
 pub struct RivalRun {
-    folder: PathBuf,
+    folder: RunFolder,
     config: RivalTrainConfig,
     device: Device,
     rival: Rival,
     steps_per_epoch: usize,
     /// Epochs done; `None` before the first checkpoint.
     done: Option<usize>,
-    last: Option<RivalRecord>,
-    /// The record of the start, and of the state that is kept.
-    start: Option<RivalRecord>,
-    best: Option<RivalRecord>,
-    kept: Option<Kept>,
-    losses: Vec<f64>,
+    journal: Journal<RivalBatch, RivalEpoch, RivalHeldOut>,
     dashboard: bool,
 }
 
@@ -273,16 +229,16 @@ impl RivalRun {
     /// A folder that cannot be written or holds a run; a configuration that does not fit itself or the signals; nothing but zeros
     /// to learn from.
     pub fn create(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
-        if holds_run(folder) {
+        if RunFolder::new(folder).holds_run() {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
         let mut run = Self::assemble(folder, config, data, device)?;
         check_content(&*data.train, Normalization::None)?;
         let fingerprint = Fingerprint::of(data)?;
         run.rival = run.rival.centred(&*data.train)?;
-        run.write_config()?;
+        run.folder.write_config(config)?;
         write_fingerprint(folder, &fingerprint)?;
-        files::write_bytes(&folder.join(METRICS), b"")?;
+        run.journal.begin()?;
         Ok(run)
     }
 
@@ -304,9 +260,10 @@ impl RivalRun {
             None => write_fingerprint(folder, &fingerprint)?,
         }
         files::remove_leftovers(folder);
-        run.write_config()?;
-        run.cut_metrics()?;
-        if run.best.is_some() || done > 0 {
+        run.folder.write_config(config)?;
+        let steps = run.steps_done();
+        run.journal.cut(|record| record.step() <= steps)?;
+        if run.journal.best.is_some() || done > 0 {
             (run.rival, _) = Rival::load(&run.model_path(), device)?;
         }
         Ok(run)
@@ -320,17 +277,13 @@ impl RivalRun {
             }
         }
         Ok(Self {
-            folder: folder.into(),
+            journal: Journal::new(&RunFolder::new(folder)),
+            folder: RunFolder::new(folder),
             rival: config.rival.init(data.train.shape(), config.seed, device)?,
             config: config.clone(),
             device: device.clone(),
             steps_per_epoch: data.train.len().div_ceil(config.batch_size),
             done: None,
-            last: None,
-            start: None,
-            best: None,
-            kept: None,
-            losses: Vec::new(),
             dashboard: false,
         })
     }
@@ -363,22 +316,22 @@ impl RivalRun {
 
     /// Where the model is, once an epoch is done.
     pub fn model_path(&self) -> PathBuf {
-        self.folder.join(MODEL)
+        self.folder.model()
     }
 
     /// The record of the last epoch that was finished.
     pub fn last_epoch(&self) -> Option<&RivalRecord> {
-        self.last.as_ref()
+        self.journal.last.as_ref()
     }
 
     /// The record of the start, before the first step.
     pub fn start(&self) -> Option<&RivalRecord> {
-        self.start.as_ref()
+        self.journal.start.as_ref()
     }
 
     /// The record of the state that is kept, that of the least held-out loss: an epoch's, or the start's.
     pub fn best(&self) -> Option<&RivalRecord> {
-        self.best.as_ref()
+        self.journal.best.as_ref()
     }
 
     /// Trains until all epochs are done, the held-out loss does not become less, or `stop` becomes true. What is kept is the state of
@@ -391,15 +344,13 @@ impl RivalRun {
         &mut self,
         data: &Dataset,
         stop: &dyn Fn() -> bool,
-        observer: &mut dyn RivalObserver,
+        observer: &mut dyn Observer<RivalRecord, Rival>,
     ) -> Result<Outcome> {
         if self.done.is_some_and(|done| done >= self.config.epochs) {
             return Ok(Outcome::Finished);
         }
-        let path = self.folder.join(METRICS);
-        let metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::write(&path))?;
         let training = EndToEnd {
-            folder: Some(self.folder.clone()),
+            folder: Some(self.folder.path().to_path_buf()),
             train: data.train.clone(),
             test: data.test.clone(),
             epochs: self.config.epochs,
@@ -408,8 +359,8 @@ impl RivalRun {
             optimization: self.config.optimization.clone(),
             device: self.device.clone(),
             resume: self.done,
-            losses: self.losses.clone(),
-            measure_start: self.start.is_none(),
+            losses: self.journal.losses.clone(),
+            measure_start: self.journal.start.is_none(),
             reseeding: Some(Reseeding { every: self.config.reseed_every, until: self.config.reseed_until }),
             dashboard: self.dashboard,
         };
@@ -421,67 +372,19 @@ impl RivalRun {
         let sums = DiagnosticsSums::new(&network);
         let empty = sums.clone();
         let mut following =
-            Following { run: self, stop, observer, metrics, sums, empty, train: (0.0, 0), since: Instant::now() };
+            Following { run: self, stop, observer, sums, empty, train: (0.0, 0), since: Instant::now() };
         let (_, ending) = training.run(network, &mut following)?;
-        self.done = end_to_end::last_checkpoint(&self.folder);
+        self.done = end_to_end::last_checkpoint(self.folder.path());
         match ending {
             Ending::Interrupted => Ok(Outcome::Interrupted),
             Ending::Finished | Ending::Early => Ok(Outcome::Finished),
         }
     }
 
-    /// Takes a record into account.
-    fn remember(&mut self, record: RivalRecord) {
-        let Some((loss, _, kept)) = record.held_out() else { return };
-        let better = self.kept != Some(kept);
-        self.kept = Some(kept);
-        if better {
-            self.best = Some(record.clone());
-        }
-        match record {
-            RivalRecord::Start { .. } => self.start = Some(record),
-            record => {
-                self.losses.push(loss);
-                self.last = Some(record);
-            }
-        }
-    }
-
     /// What is kept once there is a state of that loss.
     fn kept_with(&self, epoch: usize, loss: f64, network: &Rival) -> Kept {
         let progress = epoch as f32 / self.config.epochs as f32;
-        Kept::better(self.kept, Kept { epoch, loss, admissible: network.is_admissible(progress) })
-    }
-
-    fn write_config(&self) -> Result<()> {
-        let path = self.folder.join(CONFIG);
-        let text =
-            serde_json::to_string_pretty(&self.config).map_err(|error| Error::format(&path, error.to_string()))?;
-        files::write_bytes(&path, text.as_bytes())
-    }
-
-    /// Drops records of epochs that the checkpoint knows nothing of, and a half-written last line.
-    fn cut_metrics(&mut self) -> Result<()> {
-        let path = self.folder.join(METRICS);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(Error::read(&path)(source)),
-        };
-        let mut kept = String::new();
-        for (number, line) in text.split_inclusive('\n').enumerate() {
-            if !line.ends_with('\n') {
-                continue;
-            }
-            let record: RivalRecord = serde_json::from_str(line)
-                .map_err(|error| Error::format(&path, format!("line {}: expected a record: {error}", number + 1)))?;
-            if record.step() > self.steps_done() {
-                continue;
-            }
-            kept.push_str(line);
-            self.remember(record);
-        }
-        files::write_bytes(&path, kept.as_bytes())
+        Kept::better(self.journal.kept(), Kept { epoch, loss, admissible: network.is_admissible(progress) })
     }
 }
 
@@ -489,8 +392,7 @@ impl RivalRun {
 struct Following<'a> {
     run: &'a mut RivalRun,
     stop: &'a dyn Fn() -> bool,
-    observer: &'a mut dyn RivalObserver,
-    metrics: File,
+    observer: &'a mut dyn Observer<RivalRecord, Rival>,
     sums: DiagnosticsSums,
     empty: DiagnosticsSums,
     /// Sum of the losses of this epoch's signals, and their number.
@@ -499,23 +401,19 @@ struct Following<'a> {
 }
 
 impl Following<'_> {
-    fn write(&mut self, record: &RivalRecord) -> Result<()> {
-        let path = self.run.folder.join(METRICS);
-        let mut line = serde_json::to_string(record).map_err(|error| Error::format(&path, error.to_string()))?;
-        line.push('\n');
-        self.metrics.write_all(line.as_bytes()).map_err(Error::write(&path))?;
-        self.observer.record(record)
+    fn write(&mut self, record: &RivalRecord, network: &Rival) -> Result<()> {
+        self.run.journal.write(record)?;
+        self.observer.record(record, network)
     }
 
     /// Writes down what was found on the held-out signals, and the model where it is the one to keep.
     fn keep(&mut self, record: RivalRecord, network: &Rival) -> Result<()> {
-        let better = record.held_out().is_some_and(|(.., kept)| self.run.kept != Some(kept));
-        if better {
+        if record.kept() != self.run.journal.kept() {
             network.save(&self.run.config.rival, &self.run.model_path())?;
             self.run.rival = network.clone();
         }
-        self.write(&record)?;
-        self.run.remember(record);
+        self.write(&record, network)?;
+        self.run.journal.remember(record);
         self.since = Instant::now();
         Ok(())
     }
@@ -527,7 +425,13 @@ impl Watcher<Rival> for Following<'_> {
         Ok(())
     }
 
-    fn step(&mut self, step: usize, _: &TrainingBatch, outcome: &autoencoder::Outcome, _: &Rival) -> Result<bool> {
+    fn step(
+        &mut self,
+        step: usize,
+        _: &TrainingBatch,
+        outcome: &autoencoder::Outcome,
+        network: &Rival,
+    ) -> Result<bool> {
         if (self.stop)() {
             return Ok(false);
         }
@@ -544,10 +448,9 @@ impl Watcher<Rival> for Following<'_> {
         let record = RivalRecord::Step {
             epoch: (step - 1) / self.run.steps_per_epoch + 1,
             step,
-            loss: sum / count.max(1) as f64,
-            signals_per_second: count as f64 / seconds,
+            batch: RivalBatch { loss: sum / count.max(1) as f64, signals_per_second: count as f64 / seconds },
         };
-        self.write(&record)?;
+        self.write(&record, network)?;
         Ok(true)
     }
 
@@ -559,7 +462,8 @@ impl Watcher<Rival> for Following<'_> {
     fn start(&mut self, held_out_loss: f64, network: &Rival) -> Result<()> {
         let test = std::mem::replace(&mut self.sums, self.empty.clone()).finish();
         let kept = self.run.kept_with(0, held_out_loss, network);
-        self.keep(RivalRecord::Start { test_loss: held_out_loss, test, kept }, network)
+        let held_out = RivalHeldOut { test_loss: held_out_loss, test };
+        self.keep(RivalRecord::Start { held_out, kept }, network)
     }
 
     fn epoch(&mut self, epoch: usize, held_out_loss: f64, network: &Rival) -> Result<()> {
@@ -568,10 +472,9 @@ impl Watcher<Rival> for Following<'_> {
         let record = RivalRecord::Epoch {
             epoch,
             step: epoch * self.run.steps_per_epoch,
-            train_loss: sum / count.max(1) as f64,
-            test_loss: held_out_loss,
-            test,
-            kept: self.run.kept_with(epoch, held_out_loss, network),
+            train: RivalEpoch { train_loss: sum / count.max(1) as f64 },
+            held_out: RivalHeldOut { test_loss: held_out_loss, test },
+            kept: Some(self.run.kept_with(epoch, held_out_loss, network)),
         };
         self.keep(record, network)
     }

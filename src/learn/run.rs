@@ -11,145 +11,81 @@
 //! was left alone.
 
 use super::checkpoint;
-use super::config::UpdateRule;
-use super::config::{LearningConfig, TrainConfig};
+use super::config::{LearningConfig, TrainConfig, UpdateRule};
 #[cfg(feature = "train")]
-use super::end_to_end::{self, EndToEnd, Reseeding, TrainingBatch, Watcher};
+use super::end_to_end;
+use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder, without_mark};
 use super::learner::{self, DictionaryLearner};
-use super::metrics::{BatchSums, Dictionaries, Kept, Summary};
-#[cfg(feature = "train")]
-use super::metrics::{Phases, Stopwatch};
-#[cfg(feature = "train")]
-use super::unrolled::{UnrolledTraining, check_finite};
+use super::metrics::{BatchSums, Dictionaries, Summary};
 use crate::autoencoder::Diagnostics;
-#[cfg(feature = "train")]
-use crate::autoencoder::{DiagnosticsSums, Trainable};
 use crate::data::{DataConfig, Dataset, Fingerprint, Source};
 use crate::error::{Error, Result};
 use crate::files;
-#[cfg(feature = "train")]
-use crate::model::Operator;
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
-#[cfg(feature = "train")]
-use crate::pursuit::proximal_gradient::report_on;
-#[cfg(feature = "train")]
-use crate::pursuit::{Lambda, Problem, Pursued};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// One line of `metrics.jsonl`.
+#[cfg(feature = "train")]
+mod unrolled;
+
+#[cfg(not(feature = "train"))]
+mod unrolled {
+    //! Training end to end needs gradients.
+    use super::*;
+
+    pub(super) fn train(
+        _: &mut Run,
+        _: &Dataset,
+        _: &dyn Fn() -> bool,
+        _: &mut dyn Observer<Record, DictionaryLearner>,
+    ) -> Result<Outcome> {
+        let expected = "pursuit or gradient: this program was built without the feature train";
+        Err(Error::parameter("update", "unrolled", expected))
+    }
+}
+
+/// A line of `metrics.jsonl`.
+pub type Record = folder::Record<BatchMeasures, EpochMeasures, HeldOut>;
+
+/// What is measured of a step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case")]
-pub enum Record {
-    /// Before the first step, where training is by gradients of a loss.
-    Start {
-        /// Means over the held-out signals, with the dictionaries as they were given or initialised.
-        test: Summary,
-        /// These dictionaries.
-        dictionaries: Dictionaries,
-        /// Mean loss of the held-out signals.
-        loss: f64,
-        /// The held-out codes as users of sparse auto-encoders look at them.
-        diagnostics: Box<Diagnostics>,
-        /// The state that is kept, which is this one.
-        kept: Kept,
-    },
-    /// After a step.
-    Step {
-        /// Epoch that the step belongs to, from 1.
-        epoch: usize,
-        /// Steps done.
-        step: usize,
-        /// Means over the batch, before the dictionaries were changed; dead atoms as of training.
-        batch: Summary,
-        /// The dictionaries after the step.
-        dictionaries: Dictionaries,
-    },
-    /// After an epoch.
-    Epoch {
-        /// The epoch, from 1.
-        epoch: usize,
-        /// Steps done.
-        step: usize,
-        /// Means over the epoch's batches.
-        train: Summary,
-        /// Means over the held-out signals, with the dictionaries as of the epoch's end.
-        test: Summary,
-        /// The dictionaries after the epoch.
-        dictionaries: Dictionaries,
-        /// Mean loss of the held-out signals, where training is by gradients of a loss.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        loss: Option<f64>,
-        /// The held-out codes as users of sparse auto-encoders look at them.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        diagnostics: Option<Box<Diagnostics>>,
-        /// The state that is kept, where training is by gradients of a loss: that of the least held-out loss so far.
-        #[serde(skip_serializing_if = "Option::is_none", default)]
-        kept: Option<Kept>,
-    },
+pub struct BatchMeasures {
+    /// Means over the batch, before the dictionaries were changed; dead atoms as of training.
+    pub batch: Summary,
+    /// The dictionaries after the step.
+    pub dictionaries: Dictionaries,
 }
 
-impl Record {
-    fn step(&self) -> usize {
-        match self {
-            Self::Start { .. } => 0,
-            Self::Step { step, .. } | Self::Epoch { step, .. } => *step,
-        }
-    }
-
-    /// What is kept, where training is by gradients of a loss and the record is not that of a step.
-    pub fn kept(&self) -> Option<Kept> {
-        match self {
-            Self::Start { kept, .. } => Some(*kept),
-            Self::Step { .. } => None,
-            Self::Epoch { kept, .. } => *kept,
-        }
-    }
-
-    /// What was found on the held-out signals, and of the dictionaries, except after a step.
-    pub fn held_out(&self) -> Option<HeldOut<'_>> {
-        match self {
-            Self::Step { .. } => None,
-            Self::Start { test, dictionaries, loss, diagnostics, .. } => {
-                Some(HeldOut { test, dictionaries, loss: Some(*loss), diagnostics: Some(diagnostics) })
-            }
-            Self::Epoch { test, dictionaries, loss, diagnostics, .. } => {
-                Some(HeldOut { test, dictionaries, loss: *loss, diagnostics: diagnostics.as_deref() })
-            }
-        }
-    }
+/// What is measured of an epoch's steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochMeasures {
+    /// Means over the epoch's batches.
+    pub train: Summary,
 }
 
-/// What a [`Record`] says of the held-out signals.
-#[derive(Debug, Clone, Copy)]
-pub struct HeldOut<'a> {
+/// What is found on the held-out signals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeldOut {
     /// Means over the signals.
-    pub test: &'a Summary,
+    pub test: Summary,
     /// The dictionaries that they were coded with.
-    pub dictionaries: &'a Dictionaries,
+    pub dictionaries: Dictionaries,
     /// Their mean loss, where training is by gradients of a loss.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub loss: Option<f64>,
     /// Their codes as users of sparse auto-encoders look at them, likewise.
-    pub diagnostics: Option<&'a Diagnostics>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub diagnostics: Option<Box<Diagnostics>>,
 }
 
-/// Callbacks of a run.
-pub trait Observer {
-    /// The initialisation of a layer (from 1) has come this far.
-    fn initializing(&mut self, layer: usize, part: f32);
-    /// Coding of the next step's batch has come this far.
-    fn coding(&mut self, _part: f32) {}
-    /// A step or an epoch is done.
-    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()>;
-    /// Coding of the held-out signals has come this far.
-    fn evaluating(&mut self, part: f32);
+impl HeldOutLoss for HeldOut {
+    fn loss(&self) -> Option<f64> {
+        self.loss
+    }
 }
 
 /// How a call of [`Run::train`] ended.
@@ -164,19 +100,13 @@ pub enum Outcome {
 /// A run and its folder.
 #[derive(Debug)]
 pub struct Run {
-    folder: PathBuf,
+    folder: RunFolder,
     learner: DictionaryLearner,
     /// What tells its signals from others.
     data: Fingerprint,
     /// Sums over the present epoch's steps; at an epoch's end they stay until its record is written.
     epoch: Option<BatchSums>,
-    /// The last epoch's record.
-    last: Option<Record>,
-    /// The record of the start, where there is one, and of the state that is kept.
-    start: Option<Record>,
-    best: Option<Record>,
-    /// Held-out losses of all epochs so far, where there are losses.
-    losses: Vec<f64>,
+    journal: Journal<BatchMeasures, EpochMeasures, HeldOut>,
     /// Whether training by gradients shows burn's dashboard.
     #[cfg_attr(not(feature = "train"), allow(dead_code))]
     dashboard: bool,
@@ -185,41 +115,12 @@ pub struct Run {
 /// Time between two checkpoints within an epoch.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(30);
 
-pub(crate) const CONFIG: &str = "config.json";
-pub(crate) const METRICS: &str = "metrics.jsonl";
-const CHECKPOINT: &str = "checkpoint.safetensors";
-/// Name of the model's file in a run's folder, a rival's too.
-pub const MODEL: &str = "model.safetensors";
-
-/// Whether a folder holds a run.
-pub fn holds_run(folder: &Path) -> bool {
-    [CONFIG, CHECKPOINT, MODEL].iter().any(|name| folder.join(name).exists())
-}
-
-/// Whether the run in a folder was killed before its first checkpoint: there is a configuration and nothing else.
-pub fn is_unstarted(folder: &Path) -> bool {
-    let exists = |name: &&str| folder.join(name).exists();
-    exists(&CONFIG) && ![METRICS, CHECKPOINT, MODEL].iter().any(exists)
-}
-
 /// The configuration of the run in a folder.
 ///
 /// # Errors
 /// No run there, or a configuration that cannot be read.
 pub fn read_config(folder: &Path) -> Result<TrainConfig> {
-    read_config_file(&config_path(folder)?)
-}
-
-/// Where the configuration of the run in a folder is.
-///
-/// # Errors
-/// No run there.
-pub(crate) fn config_path(folder: &Path) -> Result<PathBuf> {
-    let path = folder.join(CONFIG);
-    match path.exists() {
-        true => Ok(path),
-        false => Err(Error::format(folder, format!("no run to resume here: {CONFIG} is missing"))),
-    }
+    read_config_file(&RunFolder::new(folder).existing_config()?)
 }
 
 /// A configuration from a JSON file.
@@ -243,23 +144,6 @@ pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>
         fields.insert("model".into(), serde_json::to_value(model).map_err(wrong)?);
     }
     serde_json::from_value(config).map_err(wrong)
-}
-
-/// A text in UTF-8 and without the byte order mark that some editors put at its beginning. Where the mark is that of UTF-16, in which
-/// PowerShell writes what a program prints, the text is turned into UTF-8.
-pub(crate) fn without_mark(text: &[u8]) -> Cow<'_, [u8]> {
-    let units = |from: fn([u8; 2]) -> u16| text[2..].as_chunks().0.iter().map(move |unit| from(*unit)).collect();
-    let units: Vec<u16> = match text {
-        [0xff, 0xfe, ..] => units(u16::from_le_bytes),
-        [0xfe, 0xff, ..] => units(u16::from_be_bytes),
-        _ => return text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).into(),
-    };
-    String::from_utf16_lossy(&units).into_bytes().into()
-}
-
-fn write_config(folder: &Path, config: &TrainConfig) -> Result<()> {
-    let text = serde_json::to_string_pretty(config).map_err(|error| Error::format(folder, error.to_string()))?;
-    files::write_bytes(&folder.join(CONFIG), text.as_bytes())
 }
 
 /// Whether configuration and signals fit, so that nothing is found out after an epoch's work.
@@ -314,7 +198,7 @@ impl Run {
         config: &TrainConfig,
         data: &Dataset,
         device: &Device,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Observer<Record, DictionaryLearner>,
     ) -> Result<Self> {
         Self::create_from(folder, config, None, data, device, observer)
     }
@@ -330,7 +214,7 @@ impl Run {
         from: Option<&Mlcsc>,
         data: &Dataset,
         device: &Device,
-        observer: &mut dyn Observer,
+        observer: &mut dyn Observer<Record, DictionaryLearner>,
     ) -> Result<Self> {
         // Without a checkpoint nothing was done on signals that may lie elsewhere by now.
         let begun = |begun: &TrainConfig| {
@@ -339,8 +223,9 @@ impl Run {
             TrainConfig { learning, data, ..begun.clone() } == *config
         };
         // The same run, killed before its first checkpoint, begins anew.
-        let again = is_unstarted(folder) && read_config(folder).is_ok_and(|config| begun(&config));
-        if holds_run(folder) && !again {
+        let files_of = RunFolder::new(folder);
+        let again = files_of.is_unstarted() && read_config(folder).is_ok_and(|config| begun(&config));
+        if files_of.holds_run() && !again {
             return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
         }
         check(config, data)?;
@@ -350,16 +235,16 @@ impl Run {
             files::remove_leftovers(folder);
         }
         // First of all, so that a folder that cannot be written is found out before any work.
-        write_config(folder, config)?;
+        files_of.write_config(config)?;
         let learner = match from {
             Some(model) => DictionaryLearner::from_model(config, model, &*data.train, device)?,
             None => DictionaryLearner::start(config, &*data.train, device, |layer, part| {
                 observer.initializing(layer, part)
             })?,
         };
-        let run = Self::with_learner(folder, learner, fingerprint, None);
+        let run = Self::with_learner(files_of, learner, fingerprint, None);
         run.save_checkpoint()?;
-        files::write_bytes(&run.folder.join(METRICS), b"")?;
+        run.journal.begin()?;
         Ok(run)
     }
 
@@ -370,9 +255,10 @@ impl Run {
     /// A folder without a checkpoint; a checkpoint that is damaged or of another configuration; signals that do not fit, or others
     /// than the run began with.
     pub fn resume(folder: &Path, config: &TrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
-        let path = folder.join(CHECKPOINT);
+        let files_of = RunFolder::new(folder);
+        let path = files_of.checkpoint();
         if !path.exists() {
-            return Err(Error::format(folder, format!("no run to resume here: {CHECKPOINT} is missing")));
+            return Err(Error::format(folder, "no run to resume here: checkpoint.safetensors is missing"));
         }
         check(config, data)?;
         let mut learner = DictionaryLearner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
@@ -391,28 +277,28 @@ impl Run {
         files::remove_leftovers(folder);
         // A new end and a new place of the data are remembered, for the next time that the run is resumed.
         if !read_config(folder).is_ok_and(|known| known == *config) {
-            write_config(folder, config)?;
+            files_of.write_config(config)?;
         }
-        let mut run = Self::with_learner(folder, learner, fingerprint, epoch);
-        run.cut_metrics()?;
+        let mut run = Self::with_learner(files_of, learner, fingerprint, epoch);
+        let (done, pending) = (run.learner.steps_done(), run.epoch.is_some());
+        run.journal.cut(|record| {
+            // An epoch whose sums are still in the checkpoint will be recorded again.
+            let again = pending && matches!(record, Record::Epoch { .. }) && record.step() == done;
+            record.step() <= done && !again
+        })?;
         if run.learner.steps_done() >= run.learner.steps() {
             run.take_kept()?;
         }
         Ok(run)
     }
 
-    fn with_learner(folder: &Path, learner: DictionaryLearner, data: Fingerprint, epoch: Option<BatchSums>) -> Self {
-        Self {
-            folder: folder.into(),
-            learner,
-            data,
-            epoch,
-            last: None,
-            start: None,
-            best: None,
-            losses: Vec::new(),
-            dashboard: false,
-        }
+    fn with_learner(
+        folder: RunFolder,
+        learner: DictionaryLearner,
+        data: Fingerprint,
+        epoch: Option<BatchSums>,
+    ) -> Self {
+        Self { journal: Journal::new(&folder), folder, learner, data, epoch, dashboard: false }
     }
 
     /// Gives the learner the dictionaries that are kept, where training end to end has ended.
@@ -422,21 +308,6 @@ impl Run {
             self.learner.set_model(&model);
         }
         Ok(())
-    }
-
-    /// Takes a record into account.
-    fn remember(&mut self, record: Record) {
-        if record.kept().is_some() && record.kept() != self.best.as_ref().and_then(Record::kept) {
-            self.best = Some(record.clone());
-        }
-        match &record {
-            Record::Start { .. } => self.start = Some(record),
-            Record::Step { .. } => (),
-            Record::Epoch { loss, .. } => {
-                self.losses.extend(*loss);
-                self.last = Some(record);
-            }
-        }
     }
 
     /// Shows burn's dashboard while training by gradients; it needs the feature `tui` and a terminal.
@@ -452,39 +323,42 @@ impl Run {
 
     /// The run's folder.
     pub fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
     /// Where the model is, once an epoch is done.
     pub fn model_path(&self) -> PathBuf {
-        self.folder.join(MODEL)
+        self.folder.model()
     }
 
     /// The record of the last epoch that was finished.
     pub fn last_epoch(&self) -> Option<&Record> {
-        self.last.as_ref()
+        self.journal.last.as_ref()
     }
 
     /// The record of the start, before the first step, where training is by gradients of a loss.
     pub fn start(&self) -> Option<&Record> {
-        self.start.as_ref()
+        self.journal.start.as_ref()
     }
 
     /// The record of the state that is kept as the model: where training is by gradients of a loss that of the least held-out loss, which
     /// may be the start's; else the last epoch's.
     pub fn kept(&self) -> Option<&Record> {
-        self.best.as_ref().or(self.last.as_ref())
+        self.journal.best.as_ref().or(self.journal.last.as_ref())
     }
 
     /// Trains until all epochs are done or `stop` becomes true. Then the learner has the dictionaries that are kept; see [`Self::kept`].
     ///
     /// # Errors
     /// Signals that cannot be read; files that cannot be written, in which case the last checkpoint is still there.
-    pub fn train(&mut self, data: &Dataset, stop: &dyn Fn() -> bool, observer: &mut dyn Observer) -> Result<Outcome> {
-        let path = self.folder.join(METRICS);
-        let mut metrics = OpenOptions::new().create(true).append(true).open(&path).map_err(Error::write(&path))?;
+    pub fn train(
+        &mut self,
+        data: &Dataset,
+        stop: &dyn Fn() -> bool,
+        observer: &mut dyn Observer<Record, DictionaryLearner>,
+    ) -> Result<Outcome> {
         if self.learner.config().learning.update == UpdateRule::Unrolled {
-            return self.train_unrolled(data, stop, observer, &mut metrics);
+            return unrolled::train(self, data, stop, observer);
         }
         let mut saved = Instant::now();
         loop {
@@ -493,7 +367,7 @@ impl Run {
             let at_end = learner.steps_done() > 0 && learner.steps_done().is_multiple_of(per_epoch);
             if at_end && self.epoch.is_some() {
                 self.save_checkpoint()?;
-                if !self.finish_epoch(data, stop, observer, &mut metrics)? {
+                if !self.finish_epoch(data, stop, observer)? {
                     return Ok(Outcome::Interrupted);
                 }
                 self.save_checkpoint()?;
@@ -523,13 +397,13 @@ impl Run {
             };
             let mut batch = sums.summary();
             batch.dead_atoms = learner.dead_atoms().len();
-            let record =
-                Record::Step { epoch, step: learner.steps_done(), batch, dictionaries: learner.dictionaries(false) };
+            let batch = BatchMeasures { batch, dictionaries: learner.dictionaries(false) };
+            let record = Record::Step { epoch, step: learner.steps_done(), batch };
             match &mut self.epoch {
                 Some(epoch) => epoch.add(&sums),
                 None => self.epoch = Some(sums),
             }
-            self.write(&record, &mut metrics)?;
+            self.journal.write(&record)?;
             observer.record(&record, &self.learner)?;
         }
     }
@@ -539,8 +413,7 @@ impl Run {
         &mut self,
         data: &Dataset,
         stop: &dyn Fn() -> bool,
-        observer: &mut dyn Observer,
-        metrics: &mut File,
+        observer: &mut dyn Observer<Record, DictionaryLearner>,
     ) -> Result<bool> {
         let test = self.learner.evaluate(&*data.test, |part| {
             observer.evaluating(part);
@@ -552,301 +425,20 @@ impl Run {
         let record = Record::Epoch {
             epoch: learner.steps_done() / learner.steps_per_epoch(),
             step: learner.steps_done(),
-            train: sums.summary(),
-            test,
-            dictionaries: learner.dictionaries(true),
-            loss: None,
-            diagnostics: None,
+            train: EpochMeasures { train: sums.summary() },
+            held_out: HeldOut { test, dictionaries: learner.dictionaries(true), loss: None, diagnostics: None },
             kept: None,
         };
-        self.write(&record, metrics)?;
+        self.journal.write(&record)?;
         let learning = &learner.config().learning;
         let coding = CodingDefaults { lambda: Some(learner.lambda()), nonnegative: learning.nonnegative };
         learner.model()?.save(&self.model_path(), coding)?;
         observer.record(&record, learner)?;
-        self.last = Some(record);
+        self.journal.remember(record);
         Ok(true)
-    }
-
-    #[cfg(not(feature = "train"))]
-    fn train_unrolled(
-        &mut self,
-        _: &Dataset,
-        _: &dyn Fn() -> bool,
-        _: &mut dyn Observer,
-        _: &mut File,
-    ) -> Result<Outcome> {
-        Err(Error::parameter(
-            "update",
-            "unrolled",
-            "pursuit or gradient: this program was built without the feature train",
-        ))
-    }
-
-    /// [`Self::train`] through an unrolled pursuit.
-    #[cfg(feature = "train")]
-    fn train_unrolled(
-        &mut self,
-        data: &Dataset,
-        stop: &dyn Fn() -> bool,
-        observer: &mut dyn Observer,
-        metrics: &mut File,
-    ) -> Result<Outcome> {
-        let learner = &self.learner;
-        if learner.steps_done() >= learner.steps() {
-            return Ok(Outcome::Finished);
-        }
-        let (config, device) = (learner.config().clone(), learner.device.clone());
-        let training = EndToEnd {
-            folder: Some(self.folder.clone()),
-            train: data.train.clone(),
-            test: data.test.clone(),
-            epochs: config.learning.epochs,
-            batch_size: config.learning.batch_size,
-            seed: config.learning.seed,
-            optimization: config.learning.unrolled.optimization.clone(),
-            device,
-            resume: end_to_end::last_checkpoint(&self.folder),
-            losses: self.losses.clone(),
-            measure_start: self.start.is_none(),
-            reseeding: Some(Reseeding { every: config.learning.reseed_every, until: config.learning.reseed_until }),
-            dashboard: self.dashboard,
-        };
-        let network = UnrolledTraining::new(&config, &learner.model()?, learner.progress(), learner.steps_per_epoch())?;
-        let diagnostics = DiagnosticsSums::new(&network);
-        let mut following = Following {
-            operator: None,
-            still: None,
-            held_out: None,
-            empty: diagnostics.clone(),
-            diagnostics,
-            watch: Stopwatch::start(),
-            signals: data.test.len(),
-            run: self,
-            stop,
-            observer,
-            metrics,
-        };
-        let (_, ending) = training.run(network, &mut following)?;
-        match ending {
-            end_to_end::Ending::Finished | end_to_end::Ending::Early => {
-                self.take_kept()?;
-                Ok(Outcome::Finished)
-            }
-            end_to_end::Ending::Interrupted => {
-                // What was done since the last checkpoint will be done again.
-                let epochs = end_to_end::last_checkpoint(&self.folder).unwrap_or(0);
-                self.learner.step = epochs * self.learner.steps_per_epoch();
-                self.epoch = None;
-                Ok(Outcome::Interrupted)
-            }
-        }
-    }
-
-    fn write(&self, record: &Record, metrics: &mut File) -> Result<()> {
-        let path = self.folder.join(METRICS);
-        let mut line = serde_json::to_string(record).map_err(|error| Error::format(&path, error.to_string()))?;
-        line.push('\n');
-        metrics.write_all(line.as_bytes()).map_err(Error::write(&path))
     }
 
     fn save_checkpoint(&self) -> Result<()> {
-        checkpoint::save(&self.folder.join(CHECKPOINT), &self.learner, &self.data, self.epoch.as_ref())
-    }
-
-    /// Drops records of steps that the checkpoint knows nothing of, and a half-written last line.
-    fn cut_metrics(&mut self) -> Result<()> {
-        let path = self.folder.join(METRICS);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(source) => return Err(Error::read(&path)(source)),
-        };
-        let done = self.learner.steps_done();
-        let pending = self.epoch.is_some();
-        let mut kept = String::new();
-        for (number, line) in text.split_inclusive('\n').enumerate() {
-            // Only a kill leaves a line without an end.
-            let Some(line) = line.strip_suffix('\n') else { continue };
-            let record: Record = serde_json::from_str(line)
-                .map_err(|error| Error::format(&path, format!("line {}: expected a record: {error}", number + 1)))?;
-            let epoch = matches!(record, Record::Epoch { .. });
-            // An epoch whose sums are still in the checkpoint will be recorded again.
-            if record.step() > done || (epoch && pending && record.step() == done) {
-                continue;
-            }
-            kept.push_str(line);
-            kept.push('\n');
-            self.remember(record);
-        }
-        files::write_bytes(&path, kept.as_bytes())
-    }
-}
-
-/// Writes down what training through an unrolled pursuit does, as the other rules do, and keeps the learner up to date.
-#[cfg(feature = "train")]
-struct Following<'a> {
-    run: &'a mut Run,
-    stop: &'a dyn Fn() -> bool,
-    observer: &'a mut dyn Observer,
-    metrics: &'a mut File,
-    /// The operator that the next batch is coded with, once training has begun.
-    operator: Option<Operator>,
-    /// That of the dictionaries as they are kept, once it is needed.
-    still: Option<Operator>,
-    /// Sums over the held-out signals of this epoch.
-    held_out: Option<BatchSums>,
-    diagnostics: DiagnosticsSums,
-    empty: DiagnosticsSums,
-    watch: Stopwatch,
-    /// Held-out signals.
-    signals: usize,
-}
-
-#[cfg(feature = "train")]
-impl Following<'_> {
-    /// The sums over a batch, with the operator and the λ that it was coded with.
-    fn sums(
-        &mut self,
-        batch: &TrainingBatch,
-        outcome: &end_to_end::Outcome,
-        operator: &Operator,
-        lambda: f32,
-    ) -> Result<BatchSums> {
-        let mut seconds = Phases::default();
-        self.watch.lap(&mut seconds.dictionaries);
-        let learner = &self.run.learner;
-        let config = learner.config();
-        let learning = &config.learning;
-        let (signals, undo) = config.model.normalization.apply(batch.signals.clone());
-        let problem = Problem::new(operator, signals.clone())?.with_lambda(Lambda::Absolute(lambda))?;
-        let codes = outcome.coded.codes.clone();
-        let reports = report_on(&problem, codes.clone(), learning.nonnegative, learning.unrolled.iterations)?;
-        let pursued = Pursued::consistent(codes, reports);
-        let mut sums = BatchSums::new(&learner.cascade, &learner.geometry, &signals, &pursued, &undo, lambda);
-        self.watch.lap(&mut seconds.measuring);
-        sums.seconds = seconds;
-        Ok(sums.without_gap())
-    }
-
-    /// Writes the model where it is the one to keep.
-    fn keep(&mut self, epoch: usize, loss: f64, network: &UnrolledTraining) -> Result<Kept> {
-        let run = &mut *self.run;
-        let before = run.best.as_ref().and_then(Record::kept);
-        let next = Kept { epoch, loss, admissible: network.is_admissible(run.learner.progress()) };
-        let kept = Kept::better(before, next);
-        if before != Some(kept) {
-            network.last()?.save(&run.model_path())?;
-        }
-        Ok(kept)
-    }
-}
-
-#[cfg(feature = "train")]
-impl Watcher<UnrolledTraining> for Following<'_> {
-    fn begin(&mut self, network: &UnrolledTraining) -> Result<()> {
-        self.run.learner.cascade = network.cascade();
-        self.operator = Some(network.operator()?);
-        self.still = None;
-        self.run.learner.idle.fill(0);
-        self.watch = Stopwatch::start();
-        Ok(())
-    }
-
-    fn step(
-        &mut self,
-        step: usize,
-        batch: &TrainingBatch,
-        outcome: &end_to_end::Outcome,
-        network: &UnrolledTraining,
-    ) -> Result<bool> {
-        if (self.stop)() {
-            return Ok(false);
-        }
-        let lambda = self.run.learner.lambda();
-        // The one before the step.
-        let Some(operator) = self.operator.replace(network.operator()?) else { return Ok(true) };
-        let sums = self.sums(batch, outcome, &operator, lambda)?;
-        let run = &mut *self.run;
-        let learner = &mut run.learner;
-        check_finite(outcome, learner.config.learning.unrolled.optimization.learning_rate)?;
-        learner.cascade = network.cascade();
-        self.still = None;
-        learner.step = step;
-        learner.count_idle(sums.usage());
-        let mut summary = sums.summary();
-        summary.dead_atoms = learner.dead_atoms().len();
-        let epoch = (step - 1) / learner.steps_per_epoch() + 1;
-        let record = Record::Step { epoch, step, batch: summary, dictionaries: learner.dictionaries(false) };
-        match &mut run.epoch {
-            Some(epoch) => epoch.add(&sums),
-            None => run.epoch = Some(sums),
-        }
-        run.write(&record, self.metrics)?;
-        self.observer.record(&record, &run.learner)?;
-        Ok(true)
-    }
-
-    fn held_out(&mut self, batch: &TrainingBatch, outcome: &end_to_end::Outcome, _: &UnrolledTraining) -> Result<bool> {
-        if (self.stop)() {
-            return Ok(false);
-        }
-        let lambda = self.run.learner.config().learning.lambda.at(1.0);
-        if self.still.is_none() {
-            self.still = Some(self.run.learner.cascade.operator(&self.run.learner.device)?);
-        }
-        let Some(operator) = self.still.take() else { return Ok(true) };
-        let sums = self.sums(batch, outcome, &operator, lambda)?;
-        self.still = Some(operator);
-        self.diagnostics.add(&batch.signals, &outcome.coded);
-        match &mut self.held_out {
-            Some(total) => total.add(&sums),
-            None => self.held_out = Some(sums),
-        }
-        let done = self.held_out.as_ref().map_or(0, |sums| sums.summary().signals);
-        self.observer.evaluating(done as f32 / self.signals as f32);
-        Ok(true)
-    }
-
-    fn start(&mut self, loss: f64, network: &UnrolledTraining) -> Result<()> {
-        let Some(test) = self.held_out.take() else { return Ok(()) };
-        let diagnostics = std::mem::replace(&mut self.diagnostics, self.empty.clone()).finish();
-        let kept = self.keep(0, loss, network)?;
-        let run = &mut *self.run;
-        let record = Record::Start {
-            test: test.summary(),
-            dictionaries: run.learner.dictionaries(true),
-            loss,
-            diagnostics: Box::new(diagnostics),
-            kept,
-        };
-        run.write(&record, self.metrics)?;
-        self.observer.record(&record, &run.learner)?;
-        run.remember(record);
-        self.watch = Stopwatch::start();
-        Ok(())
-    }
-
-    fn epoch(&mut self, epoch: usize, held_out_loss: f64, network: &UnrolledTraining) -> Result<()> {
-        let kept = self.keep(epoch, held_out_loss, network)?;
-        let run = &mut *self.run;
-        let (Some(train), Some(test)) = (run.epoch.take(), self.held_out.take()) else { return Ok(()) };
-        let diagnostics = std::mem::replace(&mut self.diagnostics, self.empty.clone()).finish();
-        let record = Record::Epoch {
-            epoch,
-            step: run.learner.steps_done(),
-            train: train.summary(),
-            test: test.summary(),
-            dictionaries: run.learner.dictionaries(true),
-            loss: Some(held_out_loss),
-            diagnostics: Some(Box::new(diagnostics)),
-            kept: Some(kept),
-        };
-        run.write(&record, self.metrics)?;
-        run.save_checkpoint()?;
-        self.observer.record(&record, &run.learner)?;
-        run.learner.idle.fill(0);
-        run.remember(record);
-        Ok(())
+        checkpoint::save(&self.folder.checkpoint(), &self.learner, &self.data, self.epoch.as_ref())
     }
 }

@@ -17,7 +17,7 @@ use mlcsc::export::arrays::write_npy;
 use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::learn::config::{InitializationConfig, Schedule, UnrolledUpdateConfig, UpdateRule};
 use mlcsc::learn::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
-use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
+use mlcsc::learn::rivals::{self, RivalBatch, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
 use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::{Mlcsc, ModelConfig};
@@ -85,7 +85,7 @@ impl Stop {
     }
 }
 
-impl Observer for &Stop {
+impl Observer<Record, DictionaryLearner> for &Stop {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
@@ -101,9 +101,9 @@ impl Observer for &Stop {
     }
 }
 
-impl RivalObserver for &Stop {
-    fn record(&mut self, record: &RivalRecord) -> Result<()> {
-        if let RivalRecord::Step { loss, .. } = record {
+impl Observer<RivalRecord, Rival> for &Stop {
+    fn record(&mut self, record: &RivalRecord, _: &Rival) -> Result<()> {
+        if let RivalRecord::Step { batch: RivalBatch { loss, .. }, .. } = record {
             assert!(loss.is_finite());
             self.count();
         }

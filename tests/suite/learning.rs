@@ -53,7 +53,7 @@ impl Watcher {
     }
 }
 
-impl Observer for &Watcher {
+impl Observer<Record, DictionaryLearner> for &Watcher {
     fn initializing(&mut self, layer: usize, part: f32) {
         assert!(layer >= 1 && (0.0..=1.0).contains(&part));
     }

@@ -13,7 +13,7 @@ use mlcsc::{Result, device};
 /// Says nothing.
 struct Silent;
 
-impl Observer for Silent {
+impl Observer<Record, DictionaryLearner> for Silent {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn record(&mut self, _: &Record, _: &DictionaryLearner) -> Result<()> {

@@ -456,7 +456,7 @@ struct Stop<'a> {
     stopped: &'a Cell<bool>,
 }
 
-impl Observer for Stop<'_> {
+impl Observer<Record, DictionaryLearner> for Stop<'_> {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn coding(&mut self, part: f32) {

@@ -14,7 +14,7 @@ use mlcsc::data::{self, DataConfig};
 use mlcsc::export::arrays::write_npy;
 use mlcsc::geometry::{Pair, SignalShape};
 use mlcsc::learn::config::UpdateRule;
-use mlcsc::learn::rivals::{self, RivalObserver, RivalRecord, RivalRun, RivalTrainConfig};
+use mlcsc::learn::rivals::{self, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
 use mlcsc::learn::{DictionaryLearner, Observer, Outcome, Record, Run, TrainConfig};
 use mlcsc::model::Mlcsc;
@@ -44,7 +44,7 @@ impl Stop {
     }
 }
 
-impl Observer for &Stop {
+impl Observer<Record, DictionaryLearner> for &Stop {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
@@ -55,8 +55,8 @@ impl Observer for &Stop {
     fn evaluating(&mut self, _: f32) {}
 }
 
-impl RivalObserver for &Stop {
-    fn record(&mut self, record: &RivalRecord) -> Result<()> {
+impl Observer<RivalRecord, Rival> for &Stop {
+    fn record(&mut self, record: &RivalRecord, _: &Rival) -> Result<()> {
         self.steps.set(self.steps.get() + usize::from(matches!(record, RivalRecord::Step { .. })));
         Ok(())
     }
@@ -270,7 +270,8 @@ fn no_unit_stays_dead_on_planted_vectors() {
         let config = RivalTrainConfig { data: data.clone(), epochs: 8, ..RivalTrainConfig::new(rival) };
         let (outcome, run) = run_rival(&folder.path().join(name), Some(&config), &Stop::default());
         assert_eq!(outcome, Outcome::Finished);
-        let (_, test, kept) = run.best().unwrap().held_out().unwrap();
+        let best = run.best().unwrap();
+        let (test, kept) = (&best.held_out().unwrap().test, best.kept().unwrap());
         let fvu = test.fvu.unwrap();
         println!("{name}: FVU {fvu:.3}, {} dead, kept {kept:?}", test.dead_units);
         // Units that few of 400 held-out signals could use.
@@ -322,7 +323,8 @@ fn a_rival_that_gets_worse_is_kept_as_it_was_at_its_best() {
     println!("{losses:?}");
     assert!(best < 4, "so high a rate was to make it worse");
     assert_eq!(epochs[3]["kept"]["epoch"], best);
-    let (loss, _, kept) = run.best().unwrap().held_out().unwrap();
+    let record = run.best().unwrap();
+    let (loss, kept) = (record.held_out().unwrap().test_loss, record.kept().unwrap());
     assert_eq!((loss, kept.epoch), (losses[best], best));
     // What is in the file is that state.
     let data = data::open(&config.data).unwrap();

@@ -12,8 +12,8 @@ use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::sparse::to_host;
+use crate::learn::RunFolder;
 use crate::learn::TrainConfig;
-use crate::learn::run::{CONFIG, METRICS};
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 #[cfg(feature = "train")]
@@ -41,12 +41,11 @@ const BINS: [f64; 6] = [0.0, 0.3, 1.0, 3.0, 10.0, 100.0];
 /// # Errors
 /// A folder without a run's configuration.
 pub fn check(folder: &Path) -> Result<()> {
-    match folder.join(CONFIG).exists() {
+    match RunFolder::new(folder).config().exists() {
         true => Ok(()),
-        false => Err(Error::format(
-            folder,
-            format!("no report without {CONFIG}, which says what was trained: it is missing"),
-        )),
+        false => {
+            Err(Error::format(folder, "no report without config.json, which says what was trained: it is missing"))
+        }
     }
 }
 
@@ -61,10 +60,10 @@ struct Found {
 impl Found {
     fn read(folder: &Path) -> Result<Self> {
         check(folder)?;
-        let path = folder.join(CONFIG);
+        let path = RunFolder::new(folder).config();
         let text = files::read_whole(&path)?;
         let config = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
-        let path = folder.join(METRICS);
+        let path = RunFolder::new(folder).metrics();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
@@ -549,7 +548,7 @@ mod tests {
         };
         // The last line is half written, as after a kill.
         let lines = format!("{}\n{{\"kind\":\"step\"}}\n{}\n{{\"kind\":\"ep", epoch(1), epoch(2));
-        fs::write(folder.join(METRICS), lines).unwrap();
+        fs::write(RunFolder::new(folder).metrics(), lines).unwrap();
         let device = crate::device::named(None).unwrap();
         (config.model.init_random(1, &device).unwrap(), config.coding())
     }

@@ -1,0 +1,282 @@
+//! The folder of a run, whatever is trained in it: names of its files, its configuration, and what is written down as it goes on.
+//!
+//! ```text
+//! config.json             what is computed
+//! metrics.jsonl           one line a step and one an epoch
+//! checkpoint…             the state to go on from, and what tells the signals from others
+//! model.safetensors       what was learned
+//! ```
+
+use super::metrics::Kept;
+use crate::error::{Error, Result};
+use crate::files;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+/// A run's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunFolder {
+    path: PathBuf,
+}
+
+impl RunFolder {
+    /// That of a path, be there a run or not.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the configuration is.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.json")
+    }
+
+    /// Where the records are, one line each.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join("metrics.jsonl")
+    }
+
+    /// Where the state of online training is.
+    pub fn checkpoint(&self) -> PathBuf {
+        self.path.join("checkpoint.safetensors")
+    }
+
+    /// Where the model is, a rival's too, once there is one.
+    pub fn model(&self) -> PathBuf {
+        self.path.join("model.safetensors")
+    }
+
+    /// Whether there is a run.
+    pub fn holds_run(&self) -> bool {
+        [self.config(), self.checkpoint(), self.model()].iter().any(|file| file.exists())
+    }
+
+    /// Whether the run was killed before its first checkpoint: there is a configuration and nothing else.
+    pub fn is_unstarted(&self) -> bool {
+        self.config().exists() && ![self.metrics(), self.checkpoint(), self.model()].iter().any(|file| file.exists())
+    }
+
+    /// [`Self::config`] of a run that is there.
+    ///
+    /// # Errors
+    /// No run there.
+    pub fn existing_config(&self) -> Result<PathBuf> {
+        let path = self.config();
+        match path.exists() {
+            true => Ok(path),
+            false => Err(Error::format(&self.path, "no run to resume here: config.json is missing")),
+        }
+    }
+
+    /// Writes the configuration, whole or not at all.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub(super) fn write_config(&self, config: &impl Serialize) -> Result<()> {
+        let path = self.config();
+        let text = serde_json::to_string_pretty(config).map_err(|error| Error::format(&path, error.to_string()))?;
+        files::write_bytes(&path, text.as_bytes())
+    }
+}
+
+/// A text in UTF-8 and without the byte order mark that some editors put at its beginning. Where the mark is that of UTF-16, in which
+/// PowerShell writes what a program prints, the text is turned into UTF-8.
+pub(crate) fn without_mark(text: &[u8]) -> Cow<'_, [u8]> {
+    let units = |from: fn([u8; 2]) -> u16| text[2..].as_chunks().0.iter().map(move |unit| from(*unit)).collect();
+    let units: Vec<u16> = match text {
+        [0xff, 0xfe, ..] => units(u16::from_le_bytes),
+        [0xfe, 0xff, ..] => units(u16::from_be_bytes),
+        _ => return text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).into(),
+    };
+    String::from_utf16_lossy(&units).into_bytes().into()
+}
+
+/// One line of `metrics.jsonl`: what was measured of a step's batch (`S`), of an epoch's steps (`T`) and of the held-out signals (`H`).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Record<S, T, H> {
+    /// Before the first step, where training is by gradients of a loss.
+    Start {
+        /// What was found on the held-out signals, with what was given or initialised.
+        #[serde(flatten)]
+        held_out: H,
+        /// The state that is kept, which is this one.
+        kept: Kept,
+    },
+    /// After a step.
+    Step {
+        /// Epoch that the step belongs to, from 1.
+        epoch: usize,
+        /// Steps done.
+        step: usize,
+        /// What was measured of it.
+        #[serde(flatten)]
+        batch: S,
+    },
+    /// After an epoch.
+    Epoch {
+        /// The epoch, from 1.
+        epoch: usize,
+        /// Steps done.
+        step: usize,
+        /// What was measured of its steps.
+        #[serde(flatten)]
+        train: T,
+        /// What was found on the held-out signals at its end.
+        #[serde(flatten)]
+        held_out: H,
+        /// The state that is kept, where training is by gradients of a loss: that of the least held-out loss so far.
+        #[serde(skip_serializing_if = "Option::is_none", default)]
+        kept: Option<Kept>,
+    },
+}
+
+impl<S, T, H> Record<S, T, H> {
+    /// Steps done.
+    pub fn step(&self) -> usize {
+        match self {
+            Self::Start { .. } => 0,
+            Self::Step { step, .. } | Self::Epoch { step, .. } => *step,
+        }
+    }
+
+    /// What is kept, where training is by gradients of a loss and the record is not that of a step.
+    pub fn kept(&self) -> Option<Kept> {
+        match self {
+            Self::Start { kept, .. } => Some(*kept),
+            Self::Step { .. } => None,
+            Self::Epoch { kept, .. } => *kept,
+        }
+    }
+
+    /// What was found on the held-out signals, except after a step.
+    pub fn held_out(&self) -> Option<&H> {
+        match self {
+            Self::Step { .. } => None,
+            Self::Start { held_out, .. } | Self::Epoch { held_out, .. } => Some(held_out),
+        }
+    }
+}
+
+/// Mean loss of the held-out signals, where there is one.
+pub trait HeldOutLoss {
+    /// The loss.
+    fn loss(&self) -> Option<f64>;
+}
+
+/// Callbacks of a run: `R` is its kind of record, `M` what is trained.
+pub trait Observer<R, M> {
+    /// The initialisation of a layer (from 1) has come this far.
+    fn initializing(&mut self, _layer: usize, _part: f32) {}
+
+    /// Coding of the next step's batch has come this far.
+    fn coding(&mut self, _part: f32) {}
+
+    /// Coding of the held-out signals has come this far.
+    fn evaluating(&mut self, _part: f32) {}
+
+    /// A step or an epoch is done.
+    ///
+    /// # Errors
+    /// Whatever ends the run.
+    fn record(&mut self, record: &R, trained: &M) -> Result<()>;
+}
+
+/// The records of a run: those on disk, and the few that are asked for.
+#[derive(Debug)]
+pub(super) struct Journal<S, T, H> {
+    path: PathBuf,
+    /// The file, once something is written.
+    file: Option<File>,
+    /// The record of the start, where there is one.
+    pub start: Option<Record<S, T, H>>,
+    /// That of the last epoch that was finished.
+    pub last: Option<Record<S, T, H>>,
+    /// That of the state that is kept, where training is by gradients of a loss.
+    pub best: Option<Record<S, T, H>>,
+    /// Held-out losses of all epochs so far, where there are losses.
+    pub losses: Vec<f64>,
+}
+
+impl<S, T, H> Journal<S, T, H>
+where
+    S: Clone + Serialize + DeserializeOwned,
+    T: Clone + Serialize + DeserializeOwned,
+    H: Clone + Serialize + DeserializeOwned + HeldOutLoss,
+{
+    pub fn new(folder: &RunFolder) -> Self {
+        Self { path: folder.metrics(), file: None, start: None, last: None, best: None, losses: Vec::new() }
+    }
+
+    /// Begins an empty file.
+    pub fn begin(&self) -> Result<()> {
+        files::write_bytes(&self.path, b"")
+    }
+
+    /// Adds a line.
+    pub fn write(&mut self, record: &Record<S, T, H>) -> Result<()> {
+        let mut line = serde_json::to_string(record).map_err(|error| Error::format(&self.path, error.to_string()))?;
+        line.push('\n');
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let opened = OpenOptions::new().create(true).append(true).open(&self.path);
+                self.file.insert(opened.map_err(Error::write(&self.path))?)
+            }
+        };
+        file.write_all(line.as_bytes()).map_err(Error::write(&self.path))
+    }
+
+    /// Takes a record into account.
+    pub fn remember(&mut self, record: Record<S, T, H>) {
+        if record.kept().is_some() && record.kept() != self.kept() {
+            self.best = Some(record.clone());
+        }
+        match &record {
+            Record::Start { .. } => self.start = Some(record),
+            Record::Step { .. } => (),
+            Record::Epoch { held_out, .. } => {
+                self.losses.extend(held_out.loss());
+                self.last = Some(record);
+            }
+        }
+    }
+
+    /// What is kept so far, where training is by gradients of a loss.
+    pub fn kept(&self) -> Option<Kept> {
+        self.best.as_ref().and_then(Record::kept)
+    }
+
+    /// Drops records that are not `known` to the checkpoint, and a half-written last line; the others are taken into account.
+    pub fn cut(&mut self, known: impl Fn(&Record<S, T, H>) -> bool) -> Result<()> {
+        self.file = None;
+        let text = match fs::read_to_string(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            Err(source) => return Err(Error::read(&self.path)(source)),
+        };
+        let mut kept = String::new();
+        for (number, line) in text.split_inclusive('\n').enumerate() {
+            // Only a kill leaves a line without an end.
+            if !line.ends_with('\n') {
+                continue;
+            }
+            let record: Record<S, T, H> = serde_json::from_str(line).map_err(|error| {
+                Error::format(&self.path, format!("line {}: expected a record: {error}", number + 1))
+            })?;
+            if known(&record) {
+                kept.push_str(line);
+                self.remember(record);
+            }
+        }
+        files::write_bytes(&self.path, kept.as_bytes())
+    }
+}
