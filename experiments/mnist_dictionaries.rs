@@ -17,7 +17,7 @@ use mlcsc::files;
 use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::metrics::{Phases, Summary};
 use mlcsc::learn::run::read_config;
-use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Record, Run, RunFolder, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Record, Run, RunFolder, TrainConfig, TrainingState};
 use mlcsc::model::preset::Preset;
 use serde_json::json;
 use std::fmt::Write;
@@ -53,10 +53,10 @@ const GAP: f32 = 1e-5;
 
 struct Lines;
 
-impl Observer<Record, DictionaryLearner> for Lines {
+impl Observer<Record, TrainingState> for Lines {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, record: &Record, _: &TrainingState) -> Result<()> {
         match record {
             Record::Step { step, batch, .. } if step % 50 == 0 => {
                 println!(
@@ -125,12 +125,12 @@ fn main() -> Result<()> {
     };
     run.train(&data, &|| false, &mut Lines)?;
 
-    let model = run.learner().model()?;
+    let model = run.state().model()?;
     let mut evaluation = config.clone();
     evaluation.learning.gap = GAP;
     let fine = DictionaryLearner::from_model(&evaluation, &model, &*data.train, &device)?;
     let Some(test) = fine.evaluate(&*data.test, |_| true)? else { return Ok(()) };
-    let dictionaries = run.learner().dictionaries(true);
+    let dictionaries = run.state().dictionaries(true);
     let epochs = epochs_of(&args.run)?;
 
     for depth in 1..=model.depth() {

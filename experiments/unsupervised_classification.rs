@@ -26,7 +26,7 @@ use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::learn::config::{LearningConfig, Schedule, TrainConfig};
 use mlcsc::learn::rivals::{self, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::{BatchMeasures, read_config};
-use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Outcome, Record, Run, RunFolder};
+use mlcsc::learn::{HeldOut, Observer, Outcome, Record, Run, RunFolder, TrainingState};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm};
@@ -294,10 +294,10 @@ fn rows() -> Vec<Row> {
 
 struct Lines;
 
-impl Observer<Record, DictionaryLearner> for Lines {
+impl Observer<Record, TrainingState> for Lines {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, record: &Record, learner: &TrainingState) -> Result<()> {
         match record {
             Record::Step { step, batch: BatchMeasures { batch, .. }, .. } if step % 100 == 0 => {
                 let (all, rate) = (learner.steps(), batch.signals_per_second);
@@ -342,7 +342,7 @@ fn learned(folder: &Path, learning: Learning, seed: u64, device: &Device) -> Res
                 run = Run::create(folder, &config, &data, device, &mut Lines)?;
             }
             match run.train(&data, &|| false, &mut Lines)? {
-                Outcome::Finished => Ok(Learned::Model(run.learner().model()?)),
+                Outcome::Finished => Ok(Learned::Model(run.state().model()?)),
                 Outcome::Interrupted => Err(interrupted()),
             }
         }

@@ -112,6 +112,7 @@ pub mod autoencoder;
 pub mod baselines;
 pub mod classify;
 #[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
 pub mod coder;
 pub mod data;

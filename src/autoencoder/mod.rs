@@ -5,14 +5,14 @@
 //! [`Autoencoder`], so that the same code trains ([`crate::learn::end_to_end`]), measures ([`diagnostics`]) and classifies with all
 //! of them.
 
-pub mod config;
+pub(crate) mod config;
 pub mod diagnostics;
 mod file;
 mod layer;
 pub mod network;
-pub mod pursuit;
-pub mod training;
-pub mod unrolled;
+pub(crate) mod pursuit;
+pub(crate) mod training;
+pub(crate) mod unrolled;
 
 pub use config::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 pub use diagnostics::{Diagnostics, DiagnosticsSums};

@@ -5,11 +5,11 @@
 //! penalty chosen on a part of the training signals. [`PursuitNetwork`] is what labels make of the same layers when they train them
 //! from end to end.
 
-pub mod encoder;
-pub mod evaluation;
-pub mod features;
+pub(crate) mod encoder;
+pub(crate) mod evaluation;
+pub(crate) mod features;
 mod lbfgs;
-pub mod linear;
+pub(crate) mod linear;
 
 pub use encoder::{
     DeskewingEncoder, Encoder, Map, NetworkEncoder, SignalEncoder, WindowConfig, WindowEncoder, extract,

@@ -19,7 +19,7 @@ use crate::geometry::{Pair, SignalShape};
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::metrics;
 use crate::learn::run::{BatchMeasures, EpochMeasures, parse_config};
-use crate::learn::{DictionaryLearner, HeldOut, Observer, Outcome, Record, Run, RunFolder};
+use crate::learn::{HeldOut, Observer, Outcome, Record, Run, RunFolder, TrainingState};
 use crate::model::preset::Preset;
 use crate::model::{Mlcsc, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -212,16 +212,16 @@ impl TrainArgs {
         if outcome == Outcome::Interrupted {
             let state = format!(
                 "{} of {} are done; go on with: mlcsc train --resume --out {}",
-                output::grouped(run.learner().steps_done() as u64),
-                output::counted(run.learner().steps(), "step"),
+                output::grouped(run.state().steps_done() as u64),
+                output::counted(run.state().steps(), "step"),
                 folder.display()
             );
             return Err(Error::Interrupted(state));
         }
         let pictures = folder.join("pictures");
-        let files = export_model(&run.learner().model()?, &pictures)?;
+        let files = export_model(&run.state().model()?, &pictures)?;
         // Once more: what is kept may be an earlier state than the last epoch's.
-        let page = observer.report.take().and_then(|page| page.write(run.learner()));
+        let page = observer.report.take().and_then(|page| page.write(run.state()));
         let seconds = started.elapsed().as_secs_f64();
         let written = Written { pictures, files, page };
         self.report(&run, exact.as_ref(), &written, data.all.skipped(), seconds)
@@ -463,14 +463,14 @@ impl TrainArgs {
         };
         // Nothing that a number of decibels would tell.
         let warning = (train.nonzeros.last() == Some(&0.0)).then(|| {
-            let lambda = number(run.learner().lambda().into());
+            let lambda = number(run.state().lambda().into());
             format!("every code of the last epoch is zero: λ = {lambda} leaves nothing to learn from; lower --lambda")
         });
         if let Some(warning) = &warning {
             output::complain(&format!("warning: {warning}"));
         }
         let HeldOut { test, dictionaries, loss, diagnostics } = held_out;
-        let LearningConfig { gap, max_iterations, .. } = run.learner().config().learning;
+        let LearningConfig { gap, max_iterations, .. } = run.state().config().learning;
         let basis = BasisPursuitConfig { gap, max_iterations, ..BasisPursuitConfig::default() };
         if self.json {
             let mut document = json!({
@@ -561,13 +561,13 @@ impl TrainArgs {
 /// Held-out signals by the pursuit, where the run's encoder has parameters of its own and was measured by its own codes; `None`
 /// too if Ctrl-C was pressed.
 fn exact_codes(run: &Run, data: &Dataset, observer: &mut Screen) -> Result<Option<metrics::Summary>> {
-    let TrainConfig { model, learning, .. } = run.learner().config();
+    let TrainConfig { model, learning, .. } = run.state().config();
     let by_encoder = learning.update == UpdateRule::Unrolled
         && learning.unrolled.autoencoder(model, learning.lambda, learning.nonnegative)?.has_own();
     if !by_encoder {
         return Ok(None);
     }
-    run.learner().evaluate(&*data.test, |part| {
+    run.state().evaluate(&*data.test, |part| {
         observer.evaluating(part);
         !interrupt::interrupted()
     })
@@ -638,7 +638,7 @@ struct Page {
 
 impl Page {
     /// The page's path. A page that cannot be written does not end a training: it is said.
-    fn write(&self, learner: &DictionaryLearner) -> Option<PathBuf> {
+    fn write(&self, learner: &TrainingState) -> Option<PathBuf> {
         let path = self.folder.join(REPORT);
         let config = learner.config();
         let coding = config.coding();
@@ -684,7 +684,7 @@ impl Screen {
 
     /// The steps begin.
     fn training(&mut self, run: &Run) {
-        let learner = run.learner();
+        let learner = run.state();
         // The bar of the initialisation goes before the next one comes.
         self.finish();
         let progress = Progress::new("training", "steps", learner.steps() as u64);
@@ -707,7 +707,7 @@ impl Screen {
     }
 }
 
-impl Observer<Record, DictionaryLearner> for Screen {
+impl Observer<Record, TrainingState> for Screen {
     fn initializing(&mut self, layer: usize, part: f32) {
         let progress = self.progress.get_or_insert_with(|| Progress::new("initialising", "%", 100));
         let done = ((layer - 1) as f32 + part) / (self.layers.max(2) - 1) as f32;
@@ -724,7 +724,7 @@ impl Observer<Record, DictionaryLearner> for Screen {
         progress.message(text);
     }
 
-    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, record: &Record, learner: &TrainingState) -> Result<()> {
         if let (Record::Epoch { epoch, .. }, Some(page)) = (record, &self.report) {
             // The last one follows the end of the run.
             if *epoch < self.epochs {

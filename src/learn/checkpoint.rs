@@ -2,8 +2,9 @@
 
 use super::cascade::Cascade;
 use super::config::TrainConfig;
-use super::learner::DictionaryLearner;
+use super::learner::Memory;
 use super::metrics::BatchSums;
+use super::run::Training;
 use crate::data::Fingerprint;
 use crate::error::{Error, Result};
 use crate::files;
@@ -41,12 +42,8 @@ struct Metadata {
 ///
 /// # Errors
 /// A path that cannot be written, a full disk; an earlier checkpoint stays as it was.
-pub(super) fn save(
-    path: &Path,
-    learner: &DictionaryLearner,
-    data: &Fingerprint,
-    epoch: Option<&BatchSums>,
-) -> Result<()> {
+pub(super) fn save(path: &Path, training: &Training, data: &Fingerprint, epoch: Option<&BatchSums>) -> Result<()> {
+    let learner = training.state();
     let metadata = Metadata {
         format_version: FORMAT_VERSION,
         step: learner.step,
@@ -65,14 +62,17 @@ pub(super) fn save(
     for layer in 0..learner.cascade.depth() {
         filters("filters", learner.cascade.filters(layer), layer);
     }
-    for (layer, velocity) in learner.velocity.iter().enumerate() {
-        filters("velocity", velocity, layer);
-    }
-    if let Some(statistics) = &learner.statistics {
-        for (name, values) in [("statistics.second", statistics.parts().0), ("statistics.first", statistics.parts().1)]
-        {
-            tensors.push((name.into(), Dtype::F32, vec![values.len()], bytes(values)));
+    match training.memory() {
+        Some(Memory::Velocity(velocities)) => {
+            velocities.iter().enumerate().for_each(|(layer, velocity)| filters("velocity", velocity, layer));
         }
+        Some(Memory::Statistics(statistics)) => {
+            let (second, first) = statistics.parts();
+            for (name, values) in [("statistics.second", second), ("statistics.first", first)] {
+                tensors.push((name.into(), Dtype::F32, vec![values.len()], bytes(values)));
+            }
+        }
+        None => (),
     }
     let idle: Vec<u8> = learner.idle.iter().flat_map(|steps| steps.to_le_bytes()).collect();
     tensors.push(("idle".into(), Dtype::U32, vec![learner.idle.len()], idle));
@@ -91,14 +91,15 @@ pub(super) fn save(
     files::write_atomically(path, |writer| writer.write_all(&file).map_err(Error::write(path)))
 }
 
-/// Puts a learner together from a checkpoint's file, with the sums over the epoch's steps so far.
+/// Puts a training together from a checkpoint's file, with the sums over the epoch's steps so far.
 ///
-/// `learner` is a fresh one of the same configuration, the number of epochs and the place of the data aside; `data` are the signals
+/// `training` is a fresh one of the same configuration, the number of epochs and the place of the data aside; `data` are the signals
 /// that it is to go on with.
 ///
 /// # Errors
 /// A file that cannot be read, is no checkpoint, or belongs to another configuration; other signals than the run's.
-pub(super) fn load(path: &Path, learner: &mut DictionaryLearner, data: &Fingerprint) -> Result<Option<BatchSums>> {
+pub(super) fn load(path: &Path, training: &mut Training, data: &Fingerprint) -> Result<Option<BatchSums>> {
+    let learner = training.state();
     let bytes = files::read_whole(path)?;
     let broken = |reason: String| Error::format(path, format!("expected an mlcsc checkpoint, found {reason}"));
     let (_, header) =
@@ -155,16 +156,22 @@ pub(super) fn load(path: &Path, learner: &mut DictionaryLearner, data: &Fingerpr
             Ok(HostFilters::new(dims, floats(&format!("filters.{index}"), dims.iter().product())?))
         })
         .collect::<Result<Vec<_>>>()?;
-    learner.cascade = Cascade::new(learner.config().model.clone(), filters);
-    for (index, velocity) in learner.velocity.iter_mut().enumerate() {
-        let dims = velocity.dims();
-        *velocity = HostFilters::new(dims, floats(&format!("velocity.{index}"), dims.iter().product())?);
-    }
-    if let Some(statistics) = &mut learner.statistics {
-        let (second, first) = (statistics.parts().0.len(), statistics.parts().1.len());
-        statistics.restore(floats("statistics.second", second)?, floats("statistics.first", first)?);
-    }
     let idle = values("idle", learner.idle.len(), Dtype::U32)?;
+    match training.memory_mut() {
+        Some(Memory::Velocity(velocities)) => {
+            for (index, velocity) in velocities.iter_mut().enumerate() {
+                let dims = velocity.dims();
+                *velocity = HostFilters::new(dims, floats(&format!("velocity.{index}"), dims.iter().product())?);
+            }
+        }
+        Some(Memory::Statistics(statistics)) => {
+            let (second, first) = (statistics.parts().0.len(), statistics.parts().1.len());
+            statistics.restore(floats("statistics.second", second)?, floats("statistics.first", first)?);
+        }
+        None => (),
+    }
+    let learner = training.state_mut();
+    learner.cascade = Cascade::new(learner.config().model.clone(), filters);
     learner.idle = idle.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
     learner.step = metadata.step;
     let Ok(epoch) = tensors.tensor("epoch") else { return Ok(None) };

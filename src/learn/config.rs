@@ -209,6 +209,26 @@ impl UpdateRule {
     }
 }
 
+/// The rules that change the dictionaries after every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnlineRule {
+    /// [`UpdateRule::Pursuit`].
+    Pursuit,
+    /// [`UpdateRule::Gradient`].
+    Gradient,
+}
+
+impl UpdateRule {
+    /// The same as a rule that works online; `None` for training end to end.
+    pub fn online(self) -> Option<OnlineRule> {
+        match self {
+            Self::Pursuit => Some(OnlineRule::Pursuit),
+            Self::Gradient => Some(OnlineRule::Gradient),
+            Self::Unrolled => None,
+        }
+    }
+}
+
 /// How dictionaries are learned.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -8,43 +8,37 @@
 //! `checkpoint`, `model-E.bpk`, `optim-E.bpk` and `scheduler-E.bpk` with E the epochs that were finished; each appears whole or not at
 //! all, and the last two are kept.
 
-use super::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
+mod batches;
+mod checkpoints;
+mod optimizers;
+mod silent;
+
+use super::optimization::OptimizationConfig;
 use crate::autoencoder::Coded;
 pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
 use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::kernels::sparse::to_host;
 use crate::model::leaf;
-use crate::random::{Purpose, stream};
-use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
-use burn::data::dataset::DatasetError;
-use burn::grad_clipping::GradientClippingConfig;
-use burn::lr_scheduler::cosine::CosineAnnealingLrSchedulerConfig;
-use burn::lr_scheduler::linear::LinearLrSchedulerConfig;
-use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler, ModuleLrSchedulerConfig};
-use burn::lr_scheduler::{LrSchedulerConfig, LrSchedulerRecord};
-use burn::module::{Module, ModuleMapper, Param, ParamGroup, RunningState};
-use burn::optim::decay::WeightDecayConfig;
-use burn::optim::momentum::MomentumConfig;
-use burn::optim::{AdamConfig, AdamWConfig, GradientsParams, ModuleOptimizer, OptimizerRecord, SgdConfig};
-use burn::store::ModuleRecord;
+use batches::{Batches, Clock};
+use burn::data::dataloader::Progress;
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::{Module, RunningState};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Tensor, TensorData};
-use burn::train::checkpoint::{
-    Checkpoint, Checkpointer, CheckpointerError, CheckpointingAction, CheckpointingStrategy,
-};
-use burn::train::logger::{EvaluationProgressLogger, InMemoryMetricLogger, TrainingProgressLogger};
+use burn::train::logger::InMemoryMetricLogger;
 use burn::train::metric::store::{Aggregate, EventStoreClient, Split};
-use burn::train::metric::{Adaptor, ItemLazy, LossInput, LossMetric, Metric, MetricDefinition};
-use burn::train::renderer::{
-    EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation, MetricsRendererTraining,
-};
+use burn::train::metric::{Adaptor, ItemLazy, LossInput, LossMetric, Metric};
 use burn::train::{
     EarlyStoppingStrategy, EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
     SupervisedLearningStrategy, SupervisedTraining, SupervisedTrainingEventProcessor, TrainLoader, TrainOutput,
     TrainStep, TrainingComponents, TrainingError, TrainingItem, TrainingStrategy, ValidLoader,
 };
-use rand::seq::SliceRandom;
-use std::path::{Path, PathBuf};
+pub use checkpoints::{CHECKPOINTS, last_checkpoint};
+use checkpoints::{CheckpointLayout, Files, LastTwo, Unwritten, check_checkpoint, check_readable};
+use optimizers::{optimizer, scheduler};
+use silent::Silent;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -285,175 +279,6 @@ fn check_labels(source: &dyn Source, classes: usize) -> Result<()> {
     match labels.iter().find(|&&label| usize::from(label) >= classes) {
         None => Ok(()),
         Some(label) => Err(Error::shape(what, format!("labels less than {classes}"), label)),
-    }
-}
-
-/// Folder of the checkpoints within a run's.
-pub const CHECKPOINTS: &str = "checkpoint";
-
-/// The last epoch with a whole checkpoint in a run's folder; 0 is the state before the first.
-pub fn last_checkpoint(folder: &Path) -> Option<usize> {
-    let folder = folder.join(CHECKPOINTS);
-    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-    let epochs = entries.filter_map(|entry| {
-        let name = entry.file_name();
-        let epoch: usize = name.to_str()?.strip_prefix("model-")?.strip_suffix(".bpk")?.parse().ok()?;
-        check_checkpoint(&folder, epoch).is_ok().then_some(epoch)
-    });
-    epochs.max()
-}
-
-fn check_checkpoint(folder: &Path, epoch: usize) -> Result<()> {
-    for name in ["model", "optim", "scheduler"] {
-        let path = file_of(folder, name, epoch);
-        if !path.is_file() {
-            return Err(Error::format(&path, "expected a checkpoint to go on from, found no such file"));
-        }
-    }
-    Ok(())
-}
-
-/// burn-train panics where a checkpoint cannot be read: this finds out before.
-fn check_readable(folder: &Path, epoch: usize, network: impl Module) -> Result<()> {
-    let broken = |name: &str, reason: String| {
-        let reason = reason.lines().next().unwrap_or_default().to_owned();
-        Error::format(&file_of(folder, name, epoch), format!("expected a checkpoint of this run: {reason}"))
-    };
-    let record =
-        ModuleRecord::load(file_of(folder, "model", epoch)).map_err(|error| broken("model", error.to_string()))?;
-    network.try_load_record(record).map_err(|error| broken("model", error.to_string()))?;
-    OptimizerRecord::load(file_of(folder, "optim", epoch)).map_err(|error| broken("optim", error.to_string()))?;
-    // A scheduler's record is read without complaint when half of it is gone; written again it is another one.
-    let path = file_of(folder, "scheduler", epoch);
-    let record = LrSchedulerRecord::load(&path).and_then(LrSchedulerRecord::into_bytes);
-    let record = record.map_err(|error| broken("scheduler", error.to_string()))?;
-    if record[..] != crate::files::read_whole(&path)?[..] {
-        return Err(broken("scheduler", "it is not whole".into()));
-    }
-    Ok(())
-}
-
-fn file_of(folder: &Path, name: &str, epoch: usize) -> PathBuf {
-    folder.join(format!("{name}-{epoch}.bpk"))
-}
-
-/// One of the three files of a checkpoint.
-struct Files {
-    /// Where they are; `None`: nothing is written.
-    folder: Option<PathBuf>,
-    name: &'static str,
-    /// Why one could not be written, which burn-train passes on as a text inside others.
-    unwritten: Unwritten,
-}
-
-type Unwritten = Arc<Mutex<Option<Error>>>;
-
-impl<R: Checkpoint> Checkpointer<R> for Files {
-    fn save(&self, epoch: usize, record: R) -> std::result::Result<(), CheckpointerError> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        let path = file_of(folder, self.name, epoch);
-        let bytes = record.checkpoint_into_bytes().map_err(CheckpointerError::Record)?;
-        crate::files::write_bytes(&path, &bytes).map_err(|error| {
-            let told = CheckpointerError::Unknown(error.to_string());
-            self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-            told
-        })
-    }
-
-    fn delete(&self, epoch: usize) -> std::result::Result<(), CheckpointerError> {
-        let Some(folder) = &self.folder else { return Ok(()) };
-        match std::fs::remove_file(file_of(folder, self.name, epoch)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(CheckpointerError::IOError(error)),
-            _ => Ok(()),
-        }
-    }
-
-    fn restore(&self, epoch: usize) -> std::result::Result<R, CheckpointerError> {
-        let folder = self.folder.as_ref().ok_or(CheckpointerError::Unknown("no folder".into()))?;
-        R::load(file_of(folder, self.name, epoch))
-    }
-}
-
-/// Keeps the last two checkpoints, that before the first epoch counted in.
-struct LastTwo;
-
-impl CheckpointingStrategy for LastTwo {
-    fn checkpointing(&mut self, epoch: usize, _: &EventStoreClient) -> Vec<CheckpointingAction> {
-        // burn-train's checkpointers save on threads of their own, and values of a GPU's tensors are read only when they are written,
-        // when the next step may have changed them. A checkpointer takes a request when it is done with the last one: asking for a
-        // deletion, before the second epoch that of nothing, waits until all is saved.
-        vec![CheckpointingAction::Save, CheckpointingAction::Delete(epoch.wrapping_sub(2))]
-    }
-}
-
-fn optimizer(config: &OptimizationConfig) -> ModuleOptimizer {
-    let clipping = config.clip_norm.map(GradientClippingConfig::Norm);
-    let decay = (config.weight_decay > 0.0).then_some(WeightDecayConfig { penalty: config.weight_decay });
-    match config.optimizer {
-        Optimizer::Sgd => {
-            let momentum = MomentumConfig { momentum: config.momentum, dampening: 0.0, nesterov: false };
-            SgdConfig::new()
-                .with_momentum((config.momentum > 0.0).then_some(momentum))
-                .with_weight_decay(decay)
-                .with_gradient_clipping(clipping)
-                .init()
-        }
-        Optimizer::Adam => {
-            AdamConfig::new().with_epsilon(config.epsilon).with_weight_decay(decay).with_grad_clipping(clipping).init()
-        }
-        Optimizer::AdamW => AdamWConfig::new()
-            .with_epsilon(config.epsilon)
-            .with_weight_decay(config.weight_decay)
-            .with_grad_clipping(clipping)
-            .init(),
-    }
-}
-
-fn scheduler(config: &OptimizationConfig, steps: usize, own: Vec<(ParamGroup, f64)>) -> Result<ModuleLrScheduler> {
-    let of = |start: f64| -> LrSchedulerConfig {
-        let end = start * config.final_rate;
-        match config.schedule {
-            LearningRateSchedule::Constant => start.into(),
-            LearningRateSchedule::Linear => LinearLrSchedulerConfig::new(start, end, steps).into(),
-            LearningRateSchedule::Cosine => CosineAnnealingLrSchedulerConfig::new(start, steps).with_min_lr(end).into(),
-        }
-    };
-    let base = ModuleLrSchedulerConfig::new(of(config.learning_rate));
-    let all = own.into_iter().fold(base, |all, (group, rate)| all.with_group(group, of(rate)));
-    all.init().map_err(|reason| Error::parameter("learning_rate", config.learning_rate, reason))
-}
-
-/// Counts steps.
-#[derive(Debug, Clone)]
-struct Clock {
-    done: Arc<AtomicUsize>,
-    steps: usize,
-}
-
-impl Clock {
-    fn done(&self) -> usize {
-        self.done.load(Ordering::SeqCst)
-    }
-
-    /// Part of the run that is done.
-    fn progress(&self) -> f32 {
-        self.done() as f32 / self.steps.max(1) as f32
-    }
-}
-
-/// Lays parameters out in memory as a checkpoint does. Products round differently where a matrix lies transposed, so that a run
-/// that starts with one would differ, in the last bits, from the same run resumed.
-struct CheckpointLayout;
-
-impl ModuleMapper for CheckpointLayout {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        param.map(|values| {
-            let tracked = values.is_require_grad();
-            let values = leaf(values);
-            let device = values.device();
-            let laid = Tensor::from_data(values.into_data(), &device);
-            if tracked { laid.require_grad() } else { laid }
-        })
     }
 }
 
@@ -797,120 +622,6 @@ impl EarlyStoppingStrategy for Patience {
 pub(super) fn is_exhausted(losses: &[f64], patience: usize) -> bool {
     let least = losses.iter().enumerate().min_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(&b.0)));
     least.is_some_and(|(epoch, _)| losses.len() - 1 - epoch >= patience)
-}
-
-/// Batches of a source: in an order that follows from seed and epoch, or as they come.
-#[derive(Clone)]
-struct Batches {
-    source: Arc<dyn Source>,
-    batch_size: usize,
-    /// Seed of the order; `None` for the source's own.
-    seed: Option<u64>,
-    /// Epochs begun.
-    epoch: Arc<AtomicUsize>,
-    clock: Clock,
-    run_seed: u64,
-    device: Device,
-}
-
-impl DataLoader<TrainingBatch> for Batches {
-    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainingBatch> + 'a> {
-        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst);
-        let mut order: Vec<usize> = (0..self.source.len()).collect();
-        if let Some(seed) = self.seed {
-            order.shuffle(&mut stream(seed, Purpose::Order, epoch as u64));
-        }
-        Box::new(BatchIterator { batches: self, order, position: 0 })
-    }
-
-    fn num_items(&self) -> usize {
-        self.source.len()
-    }
-
-    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<TrainingBatch>> {
-        Arc::new(Self { device: device.clone(), ..self.clone() })
-    }
-
-    /// All of it: a run has one device, so that no parts are asked for.
-    fn slice(&self, _: usize, _: usize) -> Arc<dyn DataLoader<TrainingBatch>> {
-        Arc::new(self.clone())
-    }
-}
-
-struct BatchIterator<'a> {
-    batches: &'a Batches,
-    order: Vec<usize>,
-    position: usize,
-}
-
-impl Iterator for BatchIterator<'_> {
-    type Item = std::result::Result<TrainingBatch, DatasetError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Batches { source, batch_size, clock, device, run_seed, .. } = self.batches;
-        let end = (self.position + batch_size).min(self.order.len());
-        let indices = &self.order[self.position..end];
-        if indices.is_empty() {
-            return None;
-        }
-        let mut values = vec![0.0; indices.len() * source.shape().len()];
-        let read = source.read(indices, &mut values).map_err(DatasetError::new);
-        let signals = TensorData::new(values, source.shape().batched(indices.len()));
-        let labels = source.labels().map(|labels| {
-            let labels: Vec<i32> = indices.iter().map(|&index| i32::from(labels[index])).collect();
-            Tensor::from_data(TensorData::new(labels, [indices.len()]), device)
-        });
-        self.position = end;
-        Some(read.map(|()| TrainingBatch {
-            signals: Tensor::from_data(signals, device),
-            labels,
-            step: clock.done(),
-            steps: clock.steps,
-            seed: *run_seed,
-        }))
-    }
-}
-
-impl DataLoaderIterator<TrainingBatch> for BatchIterator<'_> {
-    fn progress(&self) -> Progress {
-        Progress::new(self.position, self.order.len(), Some("signals".into()))
-    }
-}
-
-/// Shows nothing: watchers have their own ways.
-struct Silent;
-
-impl MetricsRendererTraining for Silent {
-    fn update_train(&mut self, _: MetricState) {}
-    fn update_valid(&mut self, _: MetricState) {}
-}
-
-impl MetricsRendererEvaluation for Silent {
-    fn update_test(&mut self, _: EvaluationName, _: MetricState) {}
-}
-
-impl TrainingProgressLogger for Silent {
-    fn start(&mut self, _: usize, _: usize, _: Option<usize>, _: Option<&str>) {}
-    fn update_epoch(&mut self, _: usize) {}
-    fn start_split(&mut self, _: &str, _: usize) {}
-    fn update_split(&mut self, _: usize) {}
-    fn end_split(&mut self) {}
-    fn end(&mut self) {}
-    fn log_event_training(&mut self, _: String) {}
-}
-
-impl EvaluationProgressLogger for Silent {
-    fn start_global_progress(&mut self, _: usize) {}
-    fn start_test(&mut self, _: &str, _: usize) {}
-    fn update_test_progress(&mut self, _: usize) {}
-    fn end_test(&mut self) {}
-    fn end_global_progress(&mut self) {}
-    fn log_event_evaluation(&mut self, _: String) {}
-}
-
-impl MetricsRenderer for Silent {
-    fn manual_close(&mut self) {}
-    fn register_metric(&mut self, _: MetricDefinition) {}
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use super::config::{TrainConfig, UpdateRule};
 use super::learner::DictionaryLearner;
 #[cfg(feature = "train")]
+use super::state::TrainingState;
+#[cfg(feature = "train")]
 use crate::autoencoder::SparseAutoencoder;
 #[cfg(feature = "train")]
 use crate::data::Dataset;
@@ -89,7 +91,7 @@ impl TrainConfig {
         use super::unrolled::UnrolledTraining;
         let learning = &self.learning;
         let data = Dataset::divided(signals, HELD_OUT, learning.seed)?;
-        let learner = DictionaryLearner::start(self, &*data.train, device, |_, _| ())?;
+        let learner = TrainingState::start(self, &*data.train, device, |_, _| ())?;
         let network = UnrolledTraining::new(self, &learner.model()?, 0.0, learner.steps_per_epoch())?;
         let training = EndToEnd {
             folder: None,

@@ -1,55 +1,44 @@
-//! The state of a training run and what one step does to it.
+//! Learning online: what one step does to the dictionaries.
 
 use super::alignment::{self, Explained};
-use super::cascade::Cascade;
-use super::config::{TrainConfig, UpdateRule};
-use super::initialize::initialize;
-use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
+use super::config::{OnlineRule, TrainConfig};
+use super::metrics::{BatchSums, Stopwatch};
 use super::online::OnlineUpdate;
 use super::reseeding::Fresh;
+use super::state::{Batch, TrainingState};
 use super::statistics::Statistics;
 use super::surrogate::SurrogateUpdate;
-use crate::data::{Source, wanted_shape};
+use crate::data::Source;
 use crate::error::{Error, Result};
-use crate::geometry::Geometry;
 use crate::kernels::sparse::{HostFilters, to_host};
-use crate::kernels::windows::Windows;
 use crate::model::{Mlcsc, Operator};
-use crate::pursuit::{Algorithm, Lambda, Pursued};
 use crate::random::{Purpose, stream};
-use burn::tensor::{Device, Tensor, TensorData};
-use rand::seq::SliceRandom;
+use burn::tensor::Device;
+use std::ops::Deref;
 
-/// Dictionaries under training, with everything that the next step depends on.
+/// Takes steps online: a batch is coded, then the dictionaries follow. It is a [`TrainingState`] with what its rule remembers.
 #[derive(Debug, Clone)]
 pub struct DictionaryLearner {
-    pub(super) config: TrainConfig,
-    pub(super) geometry: Geometry,
-    pub(super) cascade: Cascade,
-    pub(super) statistics: Option<Statistics>,
-    pub(super) velocity: Vec<HostFilters>,
-    /// Steps since every deepest atom was last used by a code.
-    pub(super) idle: Vec<u32>,
-    /// Steps done.
-    pub(super) step: usize,
-    /// Number of training signals.
-    pub(super) signals: usize,
-    /// Signals of a step.
-    batch_size: usize,
-    steps_per_epoch: usize,
-    pub(super) device: Device,
+    pub(super) state: TrainingState,
+    pub(super) memory: Memory,
 }
 
-/// Signals of a batch, as the model codes them.
-struct Batch {
-    signals: Tensor<4>,
-    pursued: Pursued,
+/// What a rule remembers of earlier steps.
+#[derive(Debug, Clone)]
+pub(super) enum Memory {
+    /// Sums over codes and signals.
+    Statistics(Statistics),
+    /// Momentum of every layer's filters.
+    Velocity(Vec<HostFilters>),
 }
 
-/// Code values that are coded between two looks at whether to go on, and signals at least. Fixed numbers, so that codes, which some
-/// pursuits round by the size of the batch, do not depend on how fast they are found.
-const CODED_AT_ONCE: usize = 1 << 18;
-const LEAST_AT_ONCE: usize = 16;
+impl Deref for DictionaryLearner {
+    type Target = TrainingState;
+
+    fn deref(&self) -> &TrainingState {
+        &self.state
+    }
+}
 
 /// Steps between two looks at where atoms lie in their kernels, and the part of a run after which they are left where they are.
 const ALIGN_EVERY: usize = 10;
@@ -59,115 +48,42 @@ impl DictionaryLearner {
     /// Starts a run: dictionaries initialised from the training signals.
     ///
     /// # Errors
-    /// A configuration that does not fit itself or the signals; signals that cannot be read.
+    /// As [`TrainingState::start`]; a configuration whose method is not online.
     pub fn start(
         config: &TrainConfig,
         source: &dyn Source,
         device: &Device,
         progress: impl FnMut(usize, f32),
     ) -> Result<Self> {
-        let geometry = check(config, source)?;
-        let cascade = initialize(config, &geometry, source, device, progress)?;
-        Self::assemble(config, geometry, cascade, source, device)
+        let rule = online(config)?;
+        Ok(Self::of(TrainingState::start(config, source, device, progress)?, rule))
     }
 
     /// Goes on from a model.
     ///
     /// # Errors
-    /// A configuration that does not fit itself, the model or the signals.
+    /// As [`TrainingState::from_model`]; a configuration whose method is not online.
     pub fn from_model(config: &TrainConfig, model: &Mlcsc, source: &dyn Source, device: &Device) -> Result<Self> {
-        let geometry = check(config, source)?;
-        let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
-        let fits = filters.len() == geometry.depth()
-            && filters.iter().zip(geometry.layers()).all(|(filters, layer)| filters.dims() == layer.filter_dims());
-        if !fits {
-            return Err(Error::shape("model to go on from", "the layers of the configuration", "other ones"));
-        }
-        Self::assemble(config, geometry, Cascade::new(config.model.clone(), filters), source, device)
+        let rule = online(config)?;
+        Ok(Self::of(TrainingState::from_model(config, model, source, device)?, rule))
     }
 
-    fn assemble(
-        config: &TrainConfig,
-        geometry: Geometry,
-        cascade: Cascade,
-        source: &dyn Source,
-        device: &Device,
-    ) -> Result<Self> {
-        let rule = config.learning.update;
-        let statistics = match (rule, geometry.effective_layer()) {
-            (UpdateRule::Pursuit, Some(layer)) => Some(Statistics::new(&layer)),
-            _ => None,
-        };
-        let velocity = match rule {
-            UpdateRule::Gradient => {
-                (0..cascade.depth()).map(|layer| HostFilters::zeros(cascade.filters(layer).dims())).collect()
+    /// A state that steps are taken from by a rule, with nothing remembered.
+    pub(super) fn of(state: TrainingState, rule: OnlineRule) -> Self {
+        let memory = match (rule, state.geometry.effective_layer()) {
+            (OnlineRule::Pursuit, Some(layer)) => Memory::Statistics(Statistics::new(&layer)),
+            _ => {
+                let zeros = |layer| HostFilters::zeros(state.cascade.filters(layer).dims());
+                Memory::Velocity((0..state.cascade.depth()).map(zeros).collect())
             }
-            UpdateRule::Pursuit | UpdateRule::Unrolled => Vec::new(),
         };
-        let batch_size = batch_size(config, &geometry);
-        Ok(Self {
-            idle: vec![0; geometry.code().channels],
-            signals: source.len(),
-            batch_size,
-            steps_per_epoch: source.len().div_ceil(batch_size),
-            config: config.clone(),
-            geometry,
-            cascade,
-            statistics,
-            velocity,
-            step: 0,
-            device: device.clone(),
-        })
-    }
-
-    /// The configuration.
-    pub fn config(&self) -> &TrainConfig {
-        &self.config
-    }
-
-    /// Steps done.
-    pub fn steps_done(&self) -> usize {
-        self.step
-    }
-
-    /// Steps of one epoch.
-    pub fn steps_per_epoch(&self) -> usize {
-        self.steps_per_epoch
-    }
-
-    /// Steps of the whole run.
-    pub fn steps(&self) -> usize {
-        self.steps_per_epoch * self.config.learning.epochs
-    }
-
-    /// Part of the run that is done.
-    pub fn progress(&self) -> f32 {
-        self.step as f32 / self.steps().max(1) as f32
-    }
-
-    /// The model as it stands.
-    ///
-    /// # Errors
-    /// None for filters that came from a model.
-    pub fn model(&self) -> Result<Mlcsc> {
-        self.cascade.model(&self.device)
-    }
-
-    /// Replaces the dictionaries by those of a model of the same configuration.
-    pub(super) fn set_model(&mut self, model: &Mlcsc) {
-        let filters = model.filters().into_iter().map(HostFilters::from_tensor).collect();
-        self.cascade = Cascade::new(self.config.model.clone(), filters);
-    }
-
-    /// λ at this moment.
-    pub fn lambda(&self) -> f32 {
-        self.config.learning.lambda.at(self.progress())
+        Self { state, memory }
     }
 
     /// One step on the next batch: codes, then dictionaries.
     ///
     /// # Errors
-    /// Signals that cannot be read; the rule `unrolled`, which takes its steps in [`super::Run::train`].
+    /// Signals that cannot be read.
     pub fn step(&mut self, source: &dyn Source) -> Result<BatchSums> {
         self.step_while(source, |_| true)?.ok_or_else(|| Error::Interrupted("no step was taken".into()))
     }
@@ -179,9 +95,6 @@ impl DictionaryLearner {
     /// As [`Self::step`].
     pub fn step_while(&mut self, source: &dyn Source, progress: impl FnMut(f32) -> bool) -> Result<Option<BatchSums>> {
         let learning = self.config.learning.clone();
-        if learning.update == UpdateRule::Unrolled {
-            return Err(Error::parameter("update", "unrolled", "pursuit or gradient; unrolled steps are a run's"));
-        }
         let (epoch, within) = (self.step / self.steps_per_epoch, self.step % self.steps_per_epoch);
         let order = self.order(source.len(), epoch);
         let end = ((within + 1) * self.batch_size).min(order.len());
@@ -192,41 +105,42 @@ impl DictionaryLearner {
         let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
         let codes: Vec<f32> = to_host(pursued.codes.clone());
-        self.count_idle(sums.usage());
+        self.state.count_idle(sums.usage());
         // What `code` accounted for is not counted twice; the rest served the pursuit.
         stopwatch.lap(&mut preparing);
         sums.seconds.coding += preparing - counted;
-        match &mut self.statistics {
-            Some(statistics) => {
+        let progress = self.progress();
+        let state = &mut self.state;
+        match &mut self.memory {
+            Memory::Statistics(statistics) => {
                 let values: Vec<f32> = to_host(signals.clone());
                 // What is older than an epoch has newer codes by now.
-                let least = 1.0 / self.steps_per_epoch as f32;
-                let weight = ((self.step + 1) as f32).powf(-learning.pursuit.forgetting).max(least);
-                statistics.add(&values, &codes, self.cascade.atoms(), weight, &self.device);
+                let least = 1.0 / state.steps_per_epoch as f32;
+                let weight = ((state.step + 1) as f32).powf(-learning.pursuit.forgetting).max(least);
+                statistics.add(&values, &codes, state.cascade.atoms(), weight, &state.device);
                 stopwatch.lap(&mut sums.seconds.statistics);
-                let update = SurrogateUpdate::new(&learning, learning.nonzeros(&self.geometry), &self.device);
-                update.step(self.step, &mut self.cascade, statistics);
+                let update = SurrogateUpdate::new(&learning, learning.nonzeros(&state.geometry), &state.device);
+                update.step(state.step, &mut state.cascade, statistics);
             }
-            None => {
-                let progress = self.progress();
+            Memory::Velocity(velocity) => {
                 let update = OnlineUpdate {
                     step: learning.gradient.step.at(progress),
                     momentum: learning.gradient.momentum,
                     repeats: learning.gradient.repeats,
                     // As of the step's end, so that the last one leaves what was asked for.
-                    keep: learning.kept(&self.geometry, (self.step + 1) as f32 / self.steps().max(1) as f32),
+                    keep: learning.kept(&state.geometry, (state.step + 1) as f32 / state.steps().max(1) as f32),
                     atom_norm: learning.atom_norm,
                 };
-                update.step(&mut self.cascade, &mut self.velocity, signals, &pursued.codes, &self.device)?;
+                update.step(&mut state.cascade, velocity, signals, &pursued.codes, &state.device)?;
             }
         }
-        self.step += 1;
+        self.state.step += 1;
         let mut restarting = match self.step.is_multiple_of(learning.reseed_every) {
             true => self.dead_atoms(),
             false => Vec::new(),
         };
         let aligning = self.is_aligning();
-        if let Some(statistics) = self.statistics.as_ref().filter(|_| aligning) {
+        if let (Memory::Statistics(statistics), true) = (&self.memory, aligning) {
             let windows_of = self.geometry.windows(self.geometry.depth());
             restarting.extend(alignment::twins(&self.cascade, &statistics.energies(), &windows_of, &self.device));
         }
@@ -240,102 +154,10 @@ impl DictionaryLearner {
         Ok(Some(sums))
     }
 
-    /// Codes held-out signals with the dictionaries as they are, in batches. `progress` is told the part that is done and ends it,
-    /// with `None`, by `false`.
-    ///
-    /// # Errors
-    /// Signals that cannot be read.
-    pub fn evaluate(&self, source: &dyn Source, mut progress: impl FnMut(f32) -> bool) -> Result<Option<Summary>> {
-        let operator = self.cascade.operator(&self.device)?;
-        let mut total: Option<BatchSums> = None;
-        let batch = self.config.learning.batch_size;
-        for start in (0..source.len()).step_by(batch) {
-            let indices: Vec<usize> = (start..(start + batch).min(source.len())).collect();
-            let of_all = |part: f32| (start as f32 + part * indices.len() as f32) / source.len() as f32;
-            let Some((_, sums)) = self.code(&operator, source, &indices, |part| progress(of_all(part)))? else {
-                return Ok(None);
-            };
-            match &mut total {
-                Some(total) => total.add(&sums),
-                None => total = Some(sums),
-            }
-        }
-        let total = total.ok_or_else(|| Error::shape("held-out signals", "at least one", 0))?;
-        Ok(Some(total.summary()))
-    }
-
-    /// What can be said of the dictionaries alone; the coherences, which take a moment, only if asked for.
-    pub fn dictionaries(&self, coherence: bool) -> Dictionaries {
-        Dictionaries::of(&self.cascade, &self.geometry, coherence, &self.device)
-    }
-
-    /// The order of training signals in an epoch.
-    fn order(&self, count: usize, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..count).collect();
-        order.shuffle(&mut stream(self.config.learning.seed, Purpose::Order, epoch as u64));
-        order
-    }
-
-    /// Reads, normalises and codes some signals, some at a time. `progress` is told the part that is coded and ends it, with `None`,
-    /// by `false`.
-    fn code(
-        &self,
-        operator: &Operator,
-        source: &dyn Source,
-        indices: &[usize],
-        mut progress: impl FnMut(f32) -> bool,
-    ) -> Result<Option<(Batch, BatchSums)>> {
-        let learning = &self.config.learning;
-        let shape = source.shape();
-        let (mut stopwatch, mut seconds) = (Stopwatch::start(), Phases::default());
-        let mut values = vec![0.0; indices.len() * shape.len()];
-        source.read(indices, &mut values)?;
-        let signals = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), &self.device);
-        let (signals, undo) = self.config.model.normalization.apply(signals);
-        stopwatch.lap(&mut seconds.reading);
-        let lambda = self.lambda();
-        let pursuit = Algorithm::Auto.init(&learning.basis(), operator)?;
-        let (mut codes, mut reports) = (Vec::new(), Vec::with_capacity(indices.len()));
-        let at_once = (CODED_AT_ONCE / operator.code().len()).max(LEAST_AT_ONCE);
-        for start in (0..indices.len()).step_by(at_once) {
-            let end = (start + at_once).min(indices.len());
-            let part = match (start, end - start == indices.len()) {
-                (0, true) => signals.clone(),
-                _ => signals.clone().slice([start..end, 0..shape.channels, 0..shape.height, 0..shape.width]),
-            };
-            let pursued = pursuit.pursue(operator, part, &Lambda::Absolute(lambda))?;
-            codes.push(pursued.codes);
-            reports.extend(pursued.reports);
-            if !progress(end as f32 / indices.len() as f32) {
-                return Ok(None);
-            }
-        }
-        let codes = if codes.len() == 1 { codes.swap_remove(0) } else { Tensor::cat(codes, 0) };
-        let pursued = Pursued::consistent(codes, reports);
-        stopwatch.lap(&mut seconds.coding);
-        let mut sums = BatchSums::new(&self.cascade, &self.geometry, &signals, &pursued, &undo, lambda);
-        stopwatch.lap(&mut seconds.measuring);
-        sums.seconds = seconds;
-        Ok(Some((Batch { signals, pursued }, sums)))
-    }
-
-    /// Counts a step, whose codes used the deepest atoms so often.
-    pub(super) fn count_idle(&mut self, usage: &[f64]) {
-        for (idle, used) in self.idle.iter_mut().zip(usage) {
-            *idle = if *used > 0.0 { 0 } else { idle.saturating_add(1) };
-        }
-    }
-
-    /// Atoms of the deepest layer that no code has used for as long as it takes to be taken for dead.
-    pub fn dead_atoms(&self) -> Vec<usize> {
-        let steps = self.config.learning.reseed_every.min(self.steps_per_epoch) as u32;
-        (0..self.idle.len()).filter(|&atom| self.idle[atom] >= steps).collect()
-    }
-
     /// Whether atoms of the deepest layer that overlap are looked at for where they lie in their kernels, and for copies: now and then
     /// in a young run.
     fn is_aligning(&self) -> bool {
-        self.statistics.as_ref().is_some_and(Statistics::overlap)
+        matches!(&self.memory, Memory::Statistics(statistics) if statistics.overlap())
             && self.step.is_multiple_of(ALIGN_EVERY)
             && self.progress() < ALIGN_UNTIL
     }
@@ -354,34 +176,21 @@ impl DictionaryLearner {
         let generator = stream(learning.seed, Purpose::Reseeding, self.step as u64);
         let fresh = Fresh::find(&self.cascade, &windows_of, &signals, explained, (dead, aligning), generator);
         let update = SurrogateUpdate::new(learning, learning.nonzeros(&self.geometry), &self.device);
-        fresh.atoms.iter().for_each(|&atom| self.idle[atom] = 0);
-        if let Some(velocity) = self.velocity.last_mut() {
-            fresh.atoms.iter().for_each(|&atom| velocity.atom_mut(atom).fill(0.0));
+        fresh.atoms.iter().for_each(|&atom| self.state.idle[atom] = 0);
+        match &mut self.memory {
+            Memory::Statistics(statistics) => fresh.seed(&update, Some(statistics), &mut self.state.cascade),
+            Memory::Velocity(velocity) => {
+                if let Some(velocity) = velocity.last_mut() {
+                    fresh.atoms.iter().for_each(|&atom| velocity.atom_mut(atom).fill(0.0));
+                }
+                fresh.seed(&update, None, &mut self.state.cascade);
+            }
         }
-        fresh.seed(&update, self.statistics.as_mut(), &mut self.cascade);
     }
 }
 
-/// Signals of a step: what the configuration says, of windows where those are signals of their own. Steps of unrolled training, which
-/// are another loop's, are counted in whole signals.
-fn batch_size(config: &TrainConfig, geometry: &Geometry) -> usize {
-    let learning = &config.learning;
-    let windows = geometry.effective_layer().as_ref().and_then(Windows::of);
-    match windows.filter(|_| learning.update != UpdateRule::Unrolled) {
-        Some(windows) => (learning.batch_size / windows.positions()).max(1),
-        None => learning.batch_size,
-    }
-}
-
-/// Checks a configuration against itself and the signals.
-pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometry> {
-    let geometry = config.check()?;
-    if source.is_empty() {
-        return Err(Error::shape(format!("training signals ({})", source.describe()), "at least one", 0));
-    }
-    if source.shape() != geometry.signal() {
-        let expected = wanted_shape(geometry.signal(), geometry.signal().channels, source.shape());
-        return Err(Error::shape(format!("signals of {}", source.describe()), expected, source.shape()));
-    }
-    Ok(geometry)
+/// The rule of a configuration that learns online.
+fn online(config: &TrainConfig) -> Result<OnlineRule> {
+    let rule = config.learning.update;
+    rule.online().ok_or_else(|| Error::parameter("update", rule.name(), "pursuit or gradient, which learn online"))
 }

@@ -1,7 +1,7 @@
 //! Learning the dictionaries: the paper's online update and the default one, and training end to end by gradients.
 
 mod alignment;
-pub mod cascade;
+pub(crate) mod cascade;
 mod checkpoint;
 pub mod config;
 #[cfg(feature = "train")]
@@ -9,18 +9,19 @@ pub mod end_to_end;
 mod fit;
 pub mod folder;
 pub mod gradient;
-pub mod initialize;
-pub mod learner;
+pub(crate) mod initialize;
+pub(crate) mod learner;
 pub mod metrics;
-pub mod online;
+pub(crate) mod online;
 pub mod optimization;
 mod reseeding;
 #[cfg(feature = "train")]
 pub mod rivals;
 pub mod run;
-pub mod statistics;
+pub(crate) mod state;
+pub(crate) mod statistics;
 mod subspace;
-pub mod surrogate;
+pub(crate) mod surrogate;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "train")]
@@ -30,3 +31,4 @@ pub use config::{LearningConfig, TrainConfig};
 pub use folder::{Observer, RunFolder};
 pub use learner::DictionaryLearner;
 pub use run::{HeldOut, Outcome, Record, Run};
+pub use state::TrainingState;

@@ -15,8 +15,9 @@ use super::config::{LearningConfig, TrainConfig, UpdateRule};
 #[cfg(feature = "train")]
 use super::end_to_end;
 use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder, without_mark};
-use super::learner::{self, DictionaryLearner};
+use super::learner::{DictionaryLearner, Memory};
 use super::metrics::{BatchSums, Dictionaries, Summary};
+use super::state::{self, TrainingState};
 use crate::autoencoder::Diagnostics;
 use crate::data::{DataConfig, Dataset, Fingerprint, Source};
 use crate::error::{Error, Result};
@@ -41,7 +42,7 @@ mod unrolled {
         _: &mut Run,
         _: &Dataset,
         _: &dyn Fn() -> bool,
-        _: &mut dyn Observer<Record, DictionaryLearner>,
+        _: &mut dyn Observer<Record, TrainingState>,
     ) -> Result<Outcome> {
         let expected = "pursuit or gradient: this program was built without the feature train";
         Err(Error::parameter("update", "unrolled", expected))
@@ -97,11 +98,58 @@ pub enum Outcome {
     Interrupted,
 }
 
+/// What takes the steps.
+#[derive(Debug)]
+pub(super) enum Training {
+    /// One batch after the other.
+    Online(DictionaryLearner),
+    /// A network around the dictionaries, which lives as long as [`Run::train`] runs.
+    EndToEnd(TrainingState),
+}
+
+impl Training {
+    /// The method of the state's configuration.
+    fn of(state: TrainingState) -> Self {
+        match state.config().learning.update.online() {
+            Some(rule) => Self::Online(DictionaryLearner::of(state, rule)),
+            None => Self::EndToEnd(state),
+        }
+    }
+
+    pub fn state(&self) -> &TrainingState {
+        match self {
+            Self::Online(learner) => &learner.state,
+            Self::EndToEnd(state) => state,
+        }
+    }
+
+    pub fn state_mut(&mut self) -> &mut TrainingState {
+        match self {
+            Self::Online(learner) => &mut learner.state,
+            Self::EndToEnd(state) => state,
+        }
+    }
+
+    pub fn memory(&self) -> Option<&Memory> {
+        match self {
+            Self::Online(learner) => Some(&learner.memory),
+            Self::EndToEnd(_) => None,
+        }
+    }
+
+    pub fn memory_mut(&mut self) -> Option<&mut Memory> {
+        match self {
+            Self::Online(learner) => Some(&mut learner.memory),
+            Self::EndToEnd(_) => None,
+        }
+    }
+}
+
 /// A run and its folder.
 #[derive(Debug)]
 pub struct Run {
     folder: RunFolder,
-    learner: DictionaryLearner,
+    training: Training,
     /// What tells its signals from others.
     data: Fingerprint,
     /// Sums over the present epoch's steps; at an epoch's end they stay until its record is written.
@@ -148,7 +196,7 @@ pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>
 
 /// Whether configuration and signals fit, so that nothing is found out after an epoch's work.
 fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
-    learner::check(config, &*data.train)?;
+    state::check(config, &*data.train)?;
     if data.test.is_empty() {
         return Err(Error::shape(format!("held-out signals of {}", data.train.describe()), "at least one", 0));
     }
@@ -198,7 +246,7 @@ impl Run {
         config: &TrainConfig,
         data: &Dataset,
         device: &Device,
-        observer: &mut dyn Observer<Record, DictionaryLearner>,
+        observer: &mut dyn Observer<Record, TrainingState>,
     ) -> Result<Self> {
         Self::create_from(folder, config, None, data, device, observer)
     }
@@ -214,7 +262,7 @@ impl Run {
         from: Option<&Mlcsc>,
         data: &Dataset,
         device: &Device,
-        observer: &mut dyn Observer<Record, DictionaryLearner>,
+        observer: &mut dyn Observer<Record, TrainingState>,
     ) -> Result<Self> {
         // Without a checkpoint nothing was done on signals that may lie elsewhere by now.
         let begun = |begun: &TrainConfig| {
@@ -236,13 +284,13 @@ impl Run {
         }
         // First of all, so that a folder that cannot be written is found out before any work.
         files_of.write_config(config)?;
-        let learner = match from {
-            Some(model) => DictionaryLearner::from_model(config, model, &*data.train, device)?,
-            None => DictionaryLearner::start(config, &*data.train, device, |layer, part| {
-                observer.initializing(layer, part)
-            })?,
+        let state = match from {
+            Some(model) => TrainingState::from_model(config, model, &*data.train, device)?,
+            None => {
+                TrainingState::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?
+            }
         };
-        let run = Self::with_learner(files_of, learner, fingerprint, None);
+        let run = Self::with(files_of, Training::of(state), fingerprint, None);
         run.save_checkpoint()?;
         run.journal.begin()?;
         Ok(run)
@@ -261,9 +309,11 @@ impl Run {
             return Err(Error::format(folder, "no run to resume here: checkpoint.safetensors is missing"));
         }
         check(config, data)?;
-        let mut learner = DictionaryLearner::from_model(config, &config.model.init(device)?, &*data.train, device)?;
+        let state = TrainingState::from_model(config, &config.model.init(device)?, &*data.train, device)?;
+        let mut training = Training::of(state);
         let fingerprint = Fingerprint::of(data)?;
-        let epoch = checkpoint::load(&path, &mut learner, &fingerprint)?;
+        let epoch = checkpoint::load(&path, &mut training, &fingerprint)?;
+        let learner = training.state_mut();
         #[cfg(feature = "train")]
         if config.learning.update == UpdateRule::Unrolled {
             // Parameters, optimizer and scheduler are in checkpoints of their own, which may be an epoch behind.
@@ -279,33 +329,28 @@ impl Run {
         if !read_config(folder).is_ok_and(|known| known == *config) {
             files_of.write_config(config)?;
         }
-        let mut run = Self::with_learner(files_of, learner, fingerprint, epoch);
-        let (done, pending) = (run.learner.steps_done(), run.epoch.is_some());
+        let mut run = Self::with(files_of, training, fingerprint, epoch);
+        let (done, pending) = (run.state().steps_done(), run.epoch.is_some());
         run.journal.cut(|record| {
             // An epoch whose sums are still in the checkpoint will be recorded again.
             let again = pending && matches!(record, Record::Epoch { .. }) && record.step() == done;
             record.step() <= done && !again
         })?;
-        if run.learner.steps_done() >= run.learner.steps() {
+        if run.state().steps_done() >= run.state().steps() {
             run.take_kept()?;
         }
         Ok(run)
     }
 
-    fn with_learner(
-        folder: RunFolder,
-        learner: DictionaryLearner,
-        data: Fingerprint,
-        epoch: Option<BatchSums>,
-    ) -> Self {
-        Self { journal: Journal::new(&folder), folder, learner, data, epoch, dashboard: false }
+    fn with(folder: RunFolder, training: Training, data: Fingerprint, epoch: Option<BatchSums>) -> Self {
+        Self { journal: Journal::new(&folder), folder, training, data, epoch, dashboard: false }
     }
 
     /// Gives the learner the dictionaries that are kept, where training end to end has ended.
     fn take_kept(&mut self) -> Result<()> {
-        if self.learner.config().learning.update == UpdateRule::Unrolled && self.model_path().exists() {
-            let (model, _) = Mlcsc::load(&self.model_path(), &self.learner.device)?;
-            self.learner.set_model(&model);
+        if matches!(self.training, Training::EndToEnd(_)) && self.model_path().exists() {
+            let (model, _) = Mlcsc::load(&self.model_path(), &self.state().device)?;
+            self.training.state_mut().set_model(&model);
         }
         Ok(())
     }
@@ -316,9 +361,9 @@ impl Run {
         Self { dashboard, ..self }
     }
 
-    /// The learner.
-    pub fn learner(&self) -> &DictionaryLearner {
-        &self.learner
+    /// What is trained, as it stands.
+    pub fn state(&self) -> &TrainingState {
+        self.training.state()
     }
 
     /// The run's folder.
@@ -355,14 +400,14 @@ impl Run {
         &mut self,
         data: &Dataset,
         stop: &dyn Fn() -> bool,
-        observer: &mut dyn Observer<Record, DictionaryLearner>,
+        observer: &mut dyn Observer<Record, TrainingState>,
     ) -> Result<Outcome> {
-        if self.learner.config().learning.update == UpdateRule::Unrolled {
+        if matches!(self.training, Training::EndToEnd(_)) {
             return unrolled::train(self, data, stop, observer);
         }
         let mut saved = Instant::now();
         loop {
-            let learner = &mut self.learner;
+            let Training::Online(learner) = &mut self.training else { return Ok(Outcome::Finished) };
             let per_epoch = learner.steps_per_epoch();
             let at_end = learner.steps_done() > 0 && learner.steps_done().is_multiple_of(per_epoch);
             if at_end && self.epoch.is_some() {
@@ -404,7 +449,7 @@ impl Run {
                 None => self.epoch = Some(sums),
             }
             self.journal.write(&record)?;
-            observer.record(&record, &self.learner)?;
+            observer.record(&record, self.training.state())?;
         }
     }
 
@@ -413,15 +458,15 @@ impl Run {
         &mut self,
         data: &Dataset,
         stop: &dyn Fn() -> bool,
-        observer: &mut dyn Observer<Record, DictionaryLearner>,
+        observer: &mut dyn Observer<Record, TrainingState>,
     ) -> Result<bool> {
-        let test = self.learner.evaluate(&*data.test, |part| {
+        let test = self.state().evaluate(&*data.test, |part| {
             observer.evaluating(part);
             !stop()
         })?;
         let Some(test) = test else { return Ok(false) };
         let Some(sums) = self.epoch.take() else { return Ok(true) };
-        let learner = &self.learner;
+        let learner = self.training.state();
         let record = Record::Epoch {
             epoch: learner.steps_done() / learner.steps_per_epoch(),
             step: learner.steps_done(),
@@ -439,6 +484,6 @@ impl Run {
     }
 
     fn save_checkpoint(&self) -> Result<()> {
-        checkpoint::save(&self.folder.checkpoint(), &self.learner, &self.data, self.epoch.as_ref())
+        checkpoint::save(&self.folder.checkpoint(), &self.training, &self.data, self.epoch.as_ref())
     }
 }

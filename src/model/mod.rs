@@ -4,12 +4,12 @@
 //! *effective dictionary* D^(L) = D_1 D_2 … D_L (J. Sulam, V. Papyan, Y. Romano, M. Elad, "Multi-Layer Convolutional Sparse
 //! Modeling: Pursuit and Dictionary Learning", IEEE Trans. Signal Processing 66(15), 2018).
 
-pub mod config;
+pub(crate) mod config;
 pub mod design;
-pub mod dictionary;
+pub(crate) mod dictionary;
 pub mod file;
 pub mod normalization;
-pub mod operator;
+pub(crate) mod operator;
 pub mod preset;
 pub mod sample;
 pub mod stripe;

@@ -6,21 +6,21 @@
 mod active_set;
 mod by_windows;
 mod columns;
-pub mod config;
-pub mod convergence;
+pub(crate) mod config;
+pub(crate) mod convergence;
 pub mod coordinate_descent;
-pub mod duality;
+pub(crate) mod duality;
 pub mod greedy;
 mod handover;
 pub mod holistic;
 pub mod implicit;
 pub mod layered;
 pub mod multi_layer;
-pub mod observer;
-pub mod problem;
+pub(crate) mod observer;
+pub(crate) mod problem;
 pub mod projection;
 pub mod proximal_gradient;
-pub mod recipe;
+pub(crate) mod recipe;
 pub mod residual_descent;
 
 pub use config::PursuitConfig;

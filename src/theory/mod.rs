@@ -13,8 +13,8 @@ mod cascade;
 pub mod certificate;
 pub mod coherence;
 mod columns;
-pub mod levels;
-pub mod profile;
+pub(crate) mod levels;
+pub(crate) mod profile;
 mod rounding;
 
 pub use bounds::{Bound, Noise, Penalty, Promise, Support, Theorem, Unmet};

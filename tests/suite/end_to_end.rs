@@ -19,7 +19,7 @@ use mlcsc::learn::config::{InitializationConfig, Schedule, UnrolledUpdateConfig,
 use mlcsc::learn::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
 use mlcsc::learn::rivals::{self, RivalBatch, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
-use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig, TrainingState};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use mlcsc::{Error, Result};
 use serde_json::Value;
@@ -85,10 +85,10 @@ impl Stop {
     }
 }
 
-impl Observer<Record, DictionaryLearner> for &Stop {
+impl Observer<Record, TrainingState> for &Stop {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, learner: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, record: &Record, learner: &TrainingState) -> Result<()> {
         if let Record::Step { step, .. } = record {
             assert_eq!(*step, learner.steps_done());
             self.count();

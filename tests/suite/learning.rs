@@ -9,7 +9,7 @@ use mlcsc::export::arrays::write_npy;
 use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::learn::config::{AtomNorm, GradientUpdateConfig, PursuitUpdateConfig, Schedule, UpdateRule};
 use mlcsc::learn::run::{read_config, read_config_file};
-use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig, TrainingState};
 use mlcsc::model::{Mlcsc, ModelConfig};
 use mlcsc::{Error, Result};
 use rand::RngExt;
@@ -53,12 +53,12 @@ impl Watcher {
     }
 }
 
-impl Observer<Record, DictionaryLearner> for &Watcher {
+impl Observer<Record, TrainingState> for &Watcher {
     fn initializing(&mut self, layer: usize, part: f32) {
         assert!(layer >= 1 && (0.0..=1.0).contains(&part));
     }
 
-    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, record: &Record, _: &TrainingState) -> Result<()> {
         self.records.borrow_mut().push(record.clone());
         let steps = self.records.borrow().iter().filter(|record| matches!(record, Record::Step { .. })).count();
         if self.steps == Some(steps) {

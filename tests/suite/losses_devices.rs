@@ -6,17 +6,17 @@ use burn::tensor::Device;
 use mlcsc::autoencoder::EncoderWeights;
 use mlcsc::data;
 use mlcsc::learn::config::{GradientMode, UnrolledUpdateConfig, UpdateRule};
-use mlcsc::learn::{DictionaryLearner, Observer, Record, Run, TrainConfig};
+use mlcsc::learn::{Observer, Record, Run, TrainConfig, TrainingState};
 use mlcsc::model::Mlcsc;
 use mlcsc::{Result, device};
 
 /// Says nothing.
 struct Silent;
 
-impl Observer<Record, DictionaryLearner> for Silent {
+impl Observer<Record, TrainingState> for Silent {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, _: &Record, _: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, _: &Record, _: &TrainingState) -> Result<()> {
         Ok(())
     }
 

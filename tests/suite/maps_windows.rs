@@ -11,7 +11,7 @@ use mlcsc::data::{DataConfig, Dataset, Source};
 use mlcsc::export::arrays::write_npy;
 use mlcsc::geometry::{LayerGeometry, LayerShape, Pair, SignalShape};
 use mlcsc::learn::config::{Schedule, UpdateRule};
-use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{DictionaryLearner, LearningConfig, Observer, Outcome, Record, Run, TrainConfig, TrainingState};
 use mlcsc::model::{ModelConfig, Operator, OperatorForm};
 use mlcsc::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, CoordinateDescent, Lambda, LayeredBasisPursuitConfig,
@@ -456,7 +456,7 @@ struct Stop<'a> {
     stopped: &'a Cell<bool>,
 }
 
-impl Observer<Record, DictionaryLearner> for Stop<'_> {
+impl Observer<Record, TrainingState> for Stop<'_> {
     fn initializing(&mut self, _: usize, _: f32) {}
 
     fn coding(&mut self, part: f32) {
@@ -465,7 +465,7 @@ impl Observer<Record, DictionaryLearner> for Stop<'_> {
         self.stopped.set(self.seen > self.after);
     }
 
-    fn record(&mut self, _: &Record, _: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, _: &Record, _: &TrainingState) -> Result<()> {
         Ok(())
     }
 
@@ -494,7 +494,7 @@ fn a_step_can_be_given_up() {
         let mut run = Run::create(&folder, &config, &data, device, &mut stop).unwrap();
         let outcome = run.train(&data, &|| stopped.get(), &mut stop).unwrap();
         if outcome == Outcome::Interrupted {
-            assert_eq!(run.learner().steps_done(), after);
+            assert_eq!(run.state().steps_done(), after);
             let (mut again, never) = (Run::resume(&folder, &config, &data, device).unwrap(), Cell::new(false));
             let mut observer = Stop { after: usize::MAX, seen: 0, stopped: &never };
             assert_eq!(again.train(&data, &|| false, &mut observer).unwrap(), Outcome::Finished);

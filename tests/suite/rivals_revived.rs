@@ -16,7 +16,7 @@ use mlcsc::geometry::{Pair, SignalShape};
 use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::rivals::{self, RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::run::read_config;
-use mlcsc::learn::{DictionaryLearner, Observer, Outcome, Record, Run, TrainConfig};
+use mlcsc::learn::{Observer, Outcome, Record, Run, TrainConfig, TrainingState};
 use mlcsc::model::Mlcsc;
 use serde_json::Value;
 use std::cell::Cell;
@@ -44,10 +44,10 @@ impl Stop {
     }
 }
 
-impl Observer<Record, DictionaryLearner> for &Stop {
+impl Observer<Record, TrainingState> for &Stop {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, record: &Record, _: &TrainingState) -> Result<()> {
         self.steps.set(self.steps.get() + usize::from(matches!(record, Record::Step { .. })));
         Ok(())
     }
@@ -380,7 +380,7 @@ fn filters(model: &Mlcsc) -> Vec<Vec<f32>> {
 
 /// A model, learned by pursuit.
 fn given(folder: &Path) -> Mlcsc {
-    train(folder, &small(UpdateRule::Pursuit), None, &Stop::default()).learner().model().unwrap()
+    train(folder, &small(UpdateRule::Pursuit), None, &Stop::default()).state().model().unwrap()
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn training_end_to_end_returns_nothing_worse_than_it_was_given() {
         assert_eq!((kept.kept().unwrap().epoch, kept.held_out().unwrap().loss), (best, Some(losses[best])));
         assert_eq!(epochs[2]["kept"]["epoch"], best);
         let (saved, _) = Mlcsc::load(&whole.join("model.safetensors"), &device()).unwrap();
-        assert_eq!(filters(&saved), filters(&run.learner().model().unwrap()));
+        assert_eq!(filters(&saved), filters(&run.state().model().unwrap()));
         match rate {
             Some(_) => {
                 assert_eq!(best, 0);
@@ -420,10 +420,10 @@ fn training_end_to_end_returns_nothing_worse_than_it_was_given() {
         assert_eq!(metrics(&parts), metrics(&whole));
         let model = |folder: &Path| fs::read(folder.join("model.safetensors")).unwrap();
         assert!(model(&parts) == model(&whole), "{name}");
-        assert_eq!(filters(&resumed.learner().model().unwrap()), filters(&saved));
+        assert_eq!(filters(&resumed.state().model().unwrap()), filters(&saved));
         // There is nothing left to do, and what is kept is still that.
         let finished = resume(&parts, &Stop::default());
-        assert_eq!(filters(&finished.learner().model().unwrap()), filters(&saved));
+        assert_eq!(filters(&finished.state().model().unwrap()), filters(&saved));
         // As it was written: some digits of a JSON number may differ from those in memory, and times do.
         assert_eq!(finished.kept().and_then(Record::kept), kept.kept());
     }
@@ -448,13 +448,13 @@ fn the_schedule_of_zeros_begins_where_dictionaries_are() {
     let most = unrolled.learning.nonzeros(&geometry);
     let sparse = given(&folder.path().join("sparse"));
     let run = train(&folder.path().join("from-sparse"), &unrolled, Some(&sparse), &Stop::after(3));
-    assert!((1..3).all(|layer| fullest(&run.learner().model().unwrap(), layer) <= most[layer]));
-    let dense = train(&folder.path().join("dense"), &dense, None, &Stop::default()).learner().model().unwrap();
+    assert!((1..3).all(|layer| fullest(&run.state().model().unwrap(), layer) <= most[layer]));
+    let dense = train(&folder.path().join("dense"), &dense, None, &Stop::default()).state().model().unwrap();
     assert!(fullest(&dense, 2) > most[2]);
     let run = train(&folder.path().join("from-dense"), &unrolled, Some(&dense), &Stop::default());
     let kept = run.kept().unwrap().kept().unwrap();
     assert!(kept.epoch > 0 && kept.admissible, "{kept:?}");
-    assert!((1..3).all(|layer| fullest(&run.learner().model().unwrap(), layer) <= most[layer]));
+    assert!((1..3).all(|layer| fullest(&run.state().model().unwrap(), layer) <= most[layer]));
 }
 
 /// Zero atoms have no gradient: they start again from signals, in what the encoder has of its own as well.

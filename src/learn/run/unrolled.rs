@@ -14,9 +14,9 @@ pub(super) fn train(
     run: &mut Run,
     data: &Dataset,
     stop: &dyn Fn() -> bool,
-    observer: &mut dyn Observer<Record, DictionaryLearner>,
+    observer: &mut dyn Observer<Record, TrainingState>,
 ) -> Result<Outcome> {
-    let learner = &run.learner;
+    let learner = run.state();
     if learner.steps_done() >= learner.steps() {
         return Ok(Outcome::Finished);
     }
@@ -59,7 +59,8 @@ pub(super) fn train(
         end_to_end::Ending::Interrupted => {
             // What was done since the last checkpoint will be done again.
             let epochs = end_to_end::last_checkpoint(run.folder.path()).unwrap_or(0);
-            run.learner.step = epochs * run.learner.steps_per_epoch();
+            let state = run.training.state_mut();
+            state.step = epochs * state.steps_per_epoch();
             run.epoch = None;
             Ok(Outcome::Interrupted)
         }
@@ -67,10 +68,10 @@ pub(super) fn train(
 }
 
 /// What was found on the held-out signals.
-fn measures(learner: &DictionaryLearner, test: &BatchSums, loss: f64, diagnostics: Diagnostics) -> HeldOut {
+fn measures(state: &TrainingState, test: &BatchSums, loss: f64, diagnostics: Diagnostics) -> HeldOut {
     HeldOut {
         test: test.summary(),
-        dictionaries: learner.dictionaries(true),
+        dictionaries: state.dictionaries(true),
         loss: Some(loss),
         diagnostics: Some(Box::new(diagnostics)),
     }
@@ -80,7 +81,7 @@ fn measures(learner: &DictionaryLearner, test: &BatchSums, loss: f64, diagnostic
 struct Following<'a> {
     run: &'a mut Run,
     stop: &'a dyn Fn() -> bool,
-    observer: &'a mut dyn Observer<Record, DictionaryLearner>,
+    observer: &'a mut dyn Observer<Record, TrainingState>,
     /// The operator that the next batch is coded with, once training has begun.
     operator: Option<Operator>,
     /// That of the dictionaries as they are kept, once it is needed.
@@ -105,7 +106,7 @@ impl Following<'_> {
     ) -> Result<BatchSums> {
         let mut seconds = Phases::default();
         self.watch.lap(&mut seconds.dictionaries);
-        let learner = &self.run.learner;
+        let learner = self.run.state();
         let config = learner.config();
         let learning = &config.learning;
         let (signals, undo) = config.model.normalization.apply(batch.signals.clone());
@@ -123,7 +124,7 @@ impl Following<'_> {
     fn keep(&mut self, epoch: usize, loss: f64, network: &UnrolledTraining) -> Result<Kept> {
         let run = &mut *self.run;
         let before = run.journal.kept();
-        let next = Kept { epoch, loss, admissible: network.is_admissible(run.learner.progress()) };
+        let next = Kept { epoch, loss, admissible: network.is_admissible(run.state().progress()) };
         let kept = Kept::better(before, next);
         if before != Some(kept) {
             network.last()?.save(&run.model_path())?;
@@ -134,10 +135,11 @@ impl Following<'_> {
 
 impl Watcher<UnrolledTraining> for Following<'_> {
     fn begin(&mut self, network: &UnrolledTraining) -> Result<()> {
-        self.run.learner.cascade = network.cascade();
+        let state = self.run.training.state_mut();
+        state.cascade = network.cascade();
+        state.idle.fill(0);
         self.operator = Some(network.operator()?);
         self.still = None;
-        self.run.learner.idle.fill(0);
         self.watch = Stopwatch::start();
         Ok(())
     }
@@ -152,12 +154,12 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         if (self.stop)() {
             return Ok(false);
         }
-        let lambda = self.run.learner.lambda();
+        let lambda = self.run.state().lambda();
         // The one before the step.
         let Some(operator) = self.operator.replace(network.operator()?) else { return Ok(true) };
         let sums = self.sums(batch, outcome, &operator, lambda)?;
         let run = &mut *self.run;
-        let learner = &mut run.learner;
+        let learner = run.training.state_mut();
         check_finite(outcome, learner.config.learning.unrolled.optimization.learning_rate)?;
         learner.cascade = network.cascade();
         self.still = None;
@@ -173,7 +175,7 @@ impl Watcher<UnrolledTraining> for Following<'_> {
             None => run.epoch = Some(sums),
         }
         run.journal.write(&record)?;
-        self.observer.record(&record, &run.learner)?;
+        self.observer.record(&record, run.training.state())?;
         Ok(true)
     }
 
@@ -181,9 +183,9 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         if (self.stop)() {
             return Ok(false);
         }
-        let lambda = self.run.learner.config().learning.lambda.at(1.0);
+        let lambda = self.run.state().config().learning.lambda.at(1.0);
         if self.still.is_none() {
-            self.still = Some(self.run.learner.cascade.operator(&self.run.learner.device)?);
+            self.still = Some(self.run.state().cascade.operator(&self.run.state().device)?);
         }
         let Some(operator) = self.still.take() else { return Ok(true) };
         let sums = self.sums(batch, outcome, &operator, lambda)?;
@@ -203,9 +205,9 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         let diagnostics = std::mem::replace(&mut self.diagnostics, self.empty.clone()).finish();
         let kept = self.keep(0, loss, network)?;
         let run = &mut *self.run;
-        let record = Record::Start { held_out: measures(&run.learner, &test, loss, diagnostics), kept };
+        let record = Record::Start { held_out: measures(run.state(), &test, loss, diagnostics), kept };
         run.journal.write(&record)?;
-        self.observer.record(&record, &run.learner)?;
+        self.observer.record(&record, run.training.state())?;
         run.journal.remember(record);
         self.watch = Stopwatch::start();
         Ok(())
@@ -218,15 +220,15 @@ impl Watcher<UnrolledTraining> for Following<'_> {
         let diagnostics = std::mem::replace(&mut self.diagnostics, self.empty.clone()).finish();
         let record = Record::Epoch {
             epoch,
-            step: run.learner.steps_done(),
+            step: run.state().steps_done(),
             train: EpochMeasures { train: train.summary() },
-            held_out: measures(&run.learner, &test, held_out_loss, diagnostics),
+            held_out: measures(run.state(), &test, held_out_loss, diagnostics),
             kept: Some(kept),
         };
         run.journal.write(&record)?;
         run.save_checkpoint()?;
-        self.observer.record(&record, &run.learner)?;
-        run.learner.idle.fill(0);
+        self.observer.record(&record, run.training.state())?;
+        run.training.state_mut().idle.fill(0);
         run.journal.remember(record);
         Ok(())
     }

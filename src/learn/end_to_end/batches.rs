@@ -1,0 +1,107 @@
+//! Batches of a source, as burn-train loads them.
+
+use crate::autoencoder::training::TrainingBatch;
+use crate::data::Source;
+use crate::random::{Purpose, stream};
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::seq::SliceRandom;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Counts steps.
+#[derive(Debug, Clone)]
+pub(super) struct Clock {
+    pub done: Arc<AtomicUsize>,
+    pub steps: usize,
+}
+
+impl Clock {
+    pub(super) fn done(&self) -> usize {
+        self.done.load(Ordering::SeqCst)
+    }
+
+    /// Part of the run that is done.
+    pub(super) fn progress(&self) -> f32 {
+        self.done() as f32 / self.steps.max(1) as f32
+    }
+}
+
+/// Batches of a source: in an order that follows from seed and epoch, or as they come.
+#[derive(Clone)]
+pub(super) struct Batches {
+    pub source: Arc<dyn Source>,
+    pub batch_size: usize,
+    /// Seed of the order; `None` for the source's own.
+    pub seed: Option<u64>,
+    /// Epochs begun.
+    pub epoch: Arc<AtomicUsize>,
+    pub clock: Clock,
+    pub run_seed: u64,
+    pub device: Device,
+}
+
+impl DataLoader<TrainingBatch> for Batches {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainingBatch> + 'a> {
+        let epoch = self.epoch.fetch_add(1, Ordering::SeqCst);
+        let mut order: Vec<usize> = (0..self.source.len()).collect();
+        if let Some(seed) = self.seed {
+            order.shuffle(&mut stream(seed, Purpose::Order, epoch as u64));
+        }
+        Box::new(BatchIterator { batches: self, order, position: 0 })
+    }
+
+    fn num_items(&self) -> usize {
+        self.source.len()
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<TrainingBatch>> {
+        Arc::new(Self { device: device.clone(), ..self.clone() })
+    }
+
+    /// All of it: a run has one device, so that no parts are asked for.
+    fn slice(&self, _: usize, _: usize) -> Arc<dyn DataLoader<TrainingBatch>> {
+        Arc::new(self.clone())
+    }
+}
+
+struct BatchIterator<'a> {
+    batches: &'a Batches,
+    order: Vec<usize>,
+    position: usize,
+}
+
+impl Iterator for BatchIterator<'_> {
+    type Item = std::result::Result<TrainingBatch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let Batches { source, batch_size, clock, device, run_seed, .. } = self.batches;
+        let end = (self.position + batch_size).min(self.order.len());
+        let indices = &self.order[self.position..end];
+        if indices.is_empty() {
+            return None;
+        }
+        let mut values = vec![0.0; indices.len() * source.shape().len()];
+        let read = source.read(indices, &mut values).map_err(DatasetError::new);
+        let signals = TensorData::new(values, source.shape().batched(indices.len()));
+        let labels = source.labels().map(|labels| {
+            let labels: Vec<i32> = indices.iter().map(|&index| i32::from(labels[index])).collect();
+            Tensor::from_data(TensorData::new(labels, [indices.len()]), device)
+        });
+        self.position = end;
+        Some(read.map(|()| TrainingBatch {
+            signals: Tensor::from_data(signals, device),
+            labels,
+            step: clock.done(),
+            steps: clock.steps,
+            seed: *run_seed,
+        }))
+    }
+}
+
+impl DataLoaderIterator<TrainingBatch> for BatchIterator<'_> {
+    fn progress(&self) -> Progress {
+        Progress::new(self.position, self.order.len(), Some("signals".into()))
+    }
+}
