@@ -171,7 +171,8 @@ fn work_per_sample_does_not_grow_with_the_picture() {
             report.iterations
         };
         let (small, large) = (rounds(100), rounds(300));
-        assert!(large <= small + small / 2 + 4, "{small} {large}");
+        // Measured: 64 and 64.
+        assert!(large <= small + small / 4, "{small} {large}");
     });
 }
 
