@@ -337,7 +337,8 @@ mod tests {
         assert!(distance(whole.deepest().clone(), parts.deepest().clone()) < 1e-3);
         for codes in [&whole, &parts] {
             assert_eq!(codes.reports().len(), 7);
-            assert!(distance(coder.decode(codes).unwrap(), signals.clone()) < 0.05);
+            // λ is a thousandth of its largest value. Measured: 0.005.
+            assert!(distance(coder.decode(codes).unwrap(), signals.clone()) < 0.02);
         }
         let lambdas: Vec<f32> = (1..8).map(|signal| 0.01 * signal as f32).collect();
         let each = codes(&config.clone().with_batch_size(3).with_lambda(Lambda::PerSignal(lambdas.clone())));

@@ -220,9 +220,9 @@ mod tests {
             let found = crate::autoencoder::diagnostics::diagnose(&pca, &cloud, 500, &device, |_| true);
             found.unwrap().unwrap().fvu.unwrap()
         });
-        // Eigenvalues 1/k²: those of the five that are left, up to sampling.
+        // Eigenvalues 1/k²: those of the five that are left, up to sampling. Measured: 0.002 off, and 4e-6 by offsets.
         let part = |from: usize| (from..=LEN).map(|index| 1.0 / (index * index) as f64).sum::<f64>();
-        assert!((found[0] - part(4) / part(1)).abs() < 0.01, "{found:?}");
+        assert!((found[0] - part(4) / part(1)).abs() < 0.005, "{found:?}");
         assert!(found.iter().all(|fvu| (fvu - found[0]).abs() < 2e-5), "{found:?}");
     }
 }

@@ -496,15 +496,15 @@ mod tests {
         let data = open(&DataConfig { seed: 2, ..DataConfig::default() }).unwrap();
         let pixels = read(&*data.train, &(0..5_000).collect::<Vec<_>>());
         assert!(pixels.iter().all(|pixel| (0.0..=1.0).contains(pixel)));
-        // MNIST: mean 0.1307, standard deviation 0.3081, 19 % of the pixels not black.
+        // MNIST: mean 0.1307, standard deviation 0.3081, 19 % of the pixels not black. Measured: 0.1295, 0.3026, 19.3 %.
         let mean = pixels.iter().sum::<f32>() / pixels.len() as f32;
         let square = pixels.iter().map(|pixel| pixel * pixel).sum::<f32>() / pixels.len() as f32;
         let inked = pixels.iter().filter(|&&pixel| pixel > 0.0).count() as f32 / pixels.len() as f32;
         let deviation = (square - mean * mean).sqrt();
         println!("mean {mean}, deviation {deviation}, inked {inked}");
-        assert!((mean - 0.1307).abs() < 0.015, "{mean}");
-        assert!((deviation - 0.3081).abs() < 0.02, "{deviation}");
-        assert!((inked - 0.19).abs() < 0.03, "{inked}");
+        assert!((mean - 0.1307).abs() < 0.01, "{mean}");
+        assert!((deviation - 0.3081).abs() < 0.01, "{deviation}");
+        assert!((inked - 0.19).abs() < 0.02, "{inked}");
         for image in pixels.chunks(SIZE * SIZE) {
             let mass: f32 = image.iter().sum();
             assert!((15.0..300.0).contains(&mass), "{mass}");
@@ -524,6 +524,7 @@ mod tests {
     #[test]
     fn classes_are_told_apart_by_their_means() {
         // The nearest of ten mean images tells MNIST's classes apart in 82 % of the cases; noise would give 10 %.
+        // Measured: 87 %.
         let data = open(&DataConfig { seed: 3, count: Some(6_000), ..DataConfig::default() }).unwrap();
         let train = read(&*data.train, &(0..data.train.len()).collect::<Vec<_>>());
         let mut means = vec![[0.0f32; SIZE * SIZE]; CLASSES];
@@ -538,7 +539,7 @@ mod tests {
         });
         let right = right.count() as f32 / data.test.len() as f32;
         println!("{right}");
-        assert!((0.6..0.98).contains(&right), "{right}");
+        assert!((0.75..0.95).contains(&right), "{right}");
     }
 
     #[test]

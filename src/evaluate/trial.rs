@@ -474,7 +474,8 @@ mod tests {
         let (own, lengths, lambda) = (&profile.own[0], profile.own[0].lengths(), 1.5);
         let (least, most) =
             lengths.iter().fold((f32::MAX, 0.0f32), |(least, most), &norm| (least.min(norm), most.max(norm)));
-        assert!(most > 1.2 * least, "no column is cropped: {least} to {most}");
+        // Measured: 2.5 with one draw of the filters.
+        assert!(most > 1.5 * least, "no column is cropped: {least} to {most}");
         let signals = Tensor::random(signal.batched(6), Distribution::Normal(0.0, 1.0), &device);
         let basis = BasisPursuitConfig { gap: 1e-7, ..BasisPursuitConfig::default() };
         let (codes, _) =

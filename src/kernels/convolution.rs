@@ -804,17 +804,50 @@ mod tests {
         (0..len).map(|_| generator.random_range(-1.0..1.0)).collect()
     }
 
-    fn assert_close(found: &[f32], expected: Tensor<4>, what: &str) {
-        let expected: Vec<f32> = expected.into_data().iter::<f32>().collect();
+    fn assert_close(found: &[f32], expected: &[f64], what: &str) {
         assert_eq!(found.len(), expected.len(), "{what}");
-        let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        for (index, (a, b)) in found.iter().zip(&expected).enumerate() {
-            // Sums of some hundred products in another order.
-            assert!((a - b).abs() <= 1e-5 * largest.max(1.0), "{what} at {index}: {a} {b}");
+        let largest = expected.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
+        for (index, (&a, b)) in found.iter().zip(expected).enumerate() {
+            // Sums of up to some thousand products of numbers below 1, whose rounding in `f32` cancels for the most part.
+            assert!((f64::from(a) - b).abs() <= 1e-5 * largest.max(1.0), "{what} at {index}: {a} {b}");
         }
     }
 
-    /// Analysis, synthesis and gradient against the tensors' on one geometry.
+    /// Analysis, synthesis and gradient by their definition: loops over the atoms' entries wherever they lie.
+    fn by_definition(geometry: &LayerGeometry, filters: &HostFilters, signals: &[f32], codes: &[f32]) -> [Vec<f64>; 3] {
+        let LayerGeometry { signal, code, kernel, stride, padding, .. } = geometry;
+        let [mut analyzed, mut synthesized] = [codes.len(), signals.len()].map(|len| vec![0.0f64; len]);
+        let mut gradient = vec![0.0f64; filters.values().len()];
+        let len = geometry.atom_len();
+        for place in 0..codes.len() {
+            let (batch, index) = (place / code.len(), place % code.len());
+            let (atom, y, x) =
+                (index / (code.height * code.width), index / code.width % code.height, index % code.width);
+            let value = f64::from(codes[place]);
+            let mut sum = 0.0;
+            for entry in 0..len {
+                let (channel, e, f) =
+                    (entry / (kernel[0] * kernel[1]), entry / kernel[1] % kernel[0], entry % kernel[1]);
+                // Beyond the padding an atom is cut off.
+                let Some(row) = (y * stride[0] + e).checked_sub(padding[0]).filter(|row| *row < signal.height) else {
+                    continue;
+                };
+                let Some(column) = (x * stride[1] + f).checked_sub(padding[1]).filter(|column| *column < signal.width)
+                else {
+                    continue;
+                };
+                let sample = batch * signal.len() + (channel * signal.height + row) * signal.width + column;
+                let weight = f64::from(filters.values()[atom * len + entry]);
+                sum += weight * f64::from(signals[sample]);
+                synthesized[sample] += weight * value;
+                gradient[atom * len + entry] += value * f64::from(signals[sample]);
+            }
+            analyzed[place] = sum;
+        }
+        [analyzed, synthesized, gradient]
+    }
+
+    /// Analysis, synthesis and gradient, and the tensors', which may be computed by the same code, against their definition.
     fn agrees(geometry: &LayerGeometry, count: usize, seed: u64) {
         let device = crate::device::named(None).unwrap();
         let mut generator = ChaCha8Rng::seed_from_u64(seed);
@@ -833,16 +866,21 @@ mod tests {
         let mut analyzed = vec![f32::NAN; codes.len()];
         convolution.analyze_into(&signals, &mut analyzed);
         let tensor = filters.to_tensor(&device);
-        let expected = analyze(signal_tensor.clone(), tensor.clone(), geometry);
-        assert_close(&analyzed, expected, &format!("analysis {geometry:?}"));
+        let expected = by_definition(geometry, &filters, &signals, &codes);
+        let host = |tensor: Tensor<4>| -> Vec<f32> { tensor.into_data().iter::<f32>().collect() };
+        let by_tensors = host(analyze(signal_tensor.clone(), tensor.clone(), geometry));
+        assert_close(&analyzed, &expected[0], &format!("analysis {geometry:?}"));
+        assert_close(&by_tensors, &expected[0], &format!("the tensors' analysis {geometry:?}"));
         let mut synthesized = vec![f32::NAN; signals.len()];
         convolution.synthesize_into(&codes, &mut synthesized);
-        let expected = synthesize(code_tensor.clone(), tensor.clone(), geometry);
-        assert_close(&synthesized, expected, &format!("synthesis {geometry:?}"));
+        let by_tensors = host(synthesize(code_tensor.clone(), tensor.clone(), geometry));
+        assert_close(&synthesized, &expected[1], &format!("synthesis {geometry:?}"));
+        assert_close(&by_tensors, &expected[1], &format!("the tensors' synthesis {geometry:?}"));
         let mut gradient = vec![f32::NAN; filters.values().len()];
         filter_gradient_into(geometry, &signals, &codes, &mut gradient);
-        let expected = filter_gradient(signal_tensor, code_tensor, tensor, geometry);
-        assert_close(&gradient, expected, &format!("gradient {geometry:?}"));
+        let by_tensors = host(filter_gradient(signal_tensor, code_tensor, tensor, geometry));
+        assert_close(&gradient, &expected[2], &format!("gradient {geometry:?}"));
+        assert_close(&by_tensors, &expected[2], &format!("the tensors' gradient {geometry:?}"));
         let len = geometry.signal.len();
         for (signal, analyzed) in signals.chunks_exact(len).zip(analyzed.chunks_exact(geometry.code.len())) {
             let SignalShape { height, width, .. } = geometry.code;
@@ -858,7 +896,7 @@ mod tests {
     }
 
     #[test]
-    fn random_geometries_agree_with_tensors() {
+    fn random_geometries_follow_the_definition() {
         let mut generator = ChaCha8Rng::seed_from_u64(1);
         for seed in 0..60 {
             let mut pair =
@@ -875,16 +913,29 @@ mod tests {
 
     /// Long rows, several bands, several groups of channels, joined rows.
     #[test]
-    fn large_geometries_agree_with_tensors() {
+    fn large_geometries_follow_the_definition() {
         for (signal, shape) in [
             (SignalShape::new(1, 75, 130), LayerShape::new(19, Pair([8, 7]), 1)),
             (SignalShape::new(1, 61, 150), LayerShape::new(2, 11, 1).with_padding(Pair([3, 10]))),
             (SignalShape::new(70, 40, 24), LayerShape::new(12, 5, 1)),
+            (SignalShape::new(1, 80, 300), LayerShape::new(30, Pair([4, 3]), Pair([2, 2]))),
             (SignalShape::new(2, 90, 210), LayerShape::new(5, Pair([6, 4]), Pair([2, 3])).with_padding(2)),
             (SignalShape::new(1, 13, 13), LayerShape::new(6, 13, 1)),
         ] {
             agrees(&layer(signal, shape), 2, 7);
         }
+    }
+
+    /// What [`large_geometries_follow_the_definition`] has to go through: channels in groups, in analysis and, strided, in synthesis.
+    #[test]
+    fn many_channels_are_worked_on_in_groups() {
+        let groups = |signal: SignalShape, shape: LayerShape| {
+            let geometry = layer(signal, shape);
+            let convolution = Convolution::new(&HostFilters::zeros(geometry.filter_dims()), &geometry);
+            [&convolution.analysis, &convolution.synthesis].map(|part| part.input.channels.div_ceil(part.group))
+        };
+        assert!(groups(SignalShape::new(70, 40, 24), LayerShape::new(12, 5, 1))[0] > 1);
+        assert!(groups(SignalShape::new(1, 80, 300), LayerShape::new(30, Pair([4, 3]), Pair([2, 2])))[1] > 1);
     }
 
     #[test]

@@ -252,7 +252,8 @@ mod tests {
                 pursuit.refine(&correlations, &mut code);
             }
             let energy: f32 = target.iter().map(|value| value * value).sum();
-            assert!(before < 0.01 * energy || nonzeros < 25, "{nonzeros}: {before} of {energy}");
+            // Measured: 5e-6 with 25 non-zeros, less with more.
+            assert!(before < 1e-4 * energy || nonzeros < 25, "{nonzeros}: {before} of {energy}");
         }
     }
 }

@@ -495,7 +495,8 @@ mod tests {
                     assert!(after <= before * (1.0 + 1e-6), "{atom_norm:?}, layer {}: {before} {after}", layer + 1);
                     before = after;
                 }
-                assert!(before < 0.9 * start, "{start} {before}");
+                // Measured: 0.03 at most.
+                assert!(before < 0.1 * start, "{start} {before}");
             }
         }
     }
@@ -507,7 +508,8 @@ mod tests {
         let start = problem.data_term();
         (0..30).for_each(|step| problem.update.step(step, &mut problem.cascade, &problem.statistics));
         let end = problem.data_term();
-        assert!(end < 0.01 * start, "{start} {end}");
+        // Measured: 3e-10.
+        assert!(end < 1e-6 * start, "{start} {end}");
     }
 
     /// Atoms that overlap their own copies and each other at many positions, sparse and dense codes of both signs and of one: the
@@ -596,7 +598,8 @@ mod tests {
             for (atom, target) in [(3, planted.atoms().atom(0)), (6, planted.atoms().atom(1))] {
                 let found = problem.cascade.atoms().atom(atom);
                 let cosine = inner(found, target) / f64::from(norm(found) * norm(target));
-                assert!(cosine > 0.999, "{cosine}");
+                // Measured: 1 − 3e-8.
+                assert!(cosine > 0.99999, "{cosine}");
             }
         }
     }

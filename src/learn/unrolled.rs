@@ -556,7 +556,8 @@ mod tests {
             for (layer, (slope, length, direction)) in slopes[0].iter().enumerate() {
                 for (mode, other) in modes.iter().zip(&slopes).skip(1) {
                     let distance = (slope - other[layer].0).abs();
-                    assert!(distance <= 0.01 * length, "{mode:?}, layer {}: {slope} {}", layer + 1, other[layer].0);
+                    // Measured: 1.6e-6 at most.
+                    assert!(distance <= 1e-4 * length, "{mode:?}, layer {}: {slope} {}", layer + 1, other[layer].0);
                 }
                 // The loss is a sum over the wanted atoms and what moves of the layers below make of them.
                 let at = |h: f32| -> f64 {
@@ -583,7 +584,8 @@ mod tests {
                 };
                 let difference = (at(4e-3) - at(-4e-3)) / 8e-3;
                 println!("{atom_norm:?}, layer {}: {slope} {difference}, gradient {length}", layer + 1);
-                assert!((slope - difference).abs() <= 0.02 * length, "layer {}: {slope} {difference}", layer + 1);
+                // Measured: 0.003 at most, of differences in `f32`.
+                assert!((slope - difference).abs() <= 0.008 * length, "layer {}: {slope} {difference}", layer + 1);
             }
         }
     }

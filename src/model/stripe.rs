@@ -221,6 +221,22 @@ mod tests {
         assert_eq!(patch_nonzeros(&[0.0; 40], shape, [2, 2]), 0);
     }
 
+    /// A single entry is in some window wherever it lies, at the borders too.
+    #[test]
+    fn one_entry_is_found_everywhere() {
+        let shape = SignalShape::new(2, 4, 5);
+        for place in 0..shape.len() {
+            let mut values = vec![0.0f32; shape.len()];
+            values[place] = -3.0;
+            for extent in [[1, 1], [3, 2], [2, 4], [4, 5]] {
+                assert_eq!(patch_nonzeros(&values, shape, extent), 1, "{place} {extent:?}");
+                assert_eq!(patch_norm(&values, shape, extent), 3.0, "{place} {extent:?}");
+            }
+            assert_eq!(stripe_norm(&values, shape, [1, 1]), 1, "{place}");
+            assert_eq!(stripe_energy_norm(&values, shape, [1, 1]), 3.0, "{place}");
+        }
+    }
+
     #[test]
     fn own_and_effective_stripes_differ() {
         use crate::geometry::LayerShape;

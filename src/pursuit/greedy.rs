@@ -754,6 +754,34 @@ pub(super) fn least_squares(columns: &[f64], signal: &[f32], work: &Work) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::geometry::{LayerShape, Pair, SignalShape};
+    use crate::model::{Mlcsc, ModelConfig, OperatorForm};
+
+    /// Of atoms that correlate equally the first is taken, by inner products and by analysis. All numbers are exact.
+    #[test]
+    fn of_equal_atoms_the_first_is_taken() {
+        let device = crate::device::named(None).unwrap();
+        let shape = SignalShape::new(1, 1, 3);
+        // e_1, e_2, e_2 again, −e_2, e_3.
+        let atoms = [[1.0f32, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 1.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]];
+        let filters = Tensor::from_data(TensorData::new(atoms.concat(), [5, 1, 1, 3]), &device);
+        let config = ModelConfig::new(shape, vec![LayerShape::new(5, Pair([1, 3]), 1)]);
+        let model = Mlcsc::from_filters(config, vec![filters]).unwrap();
+        for way in [OperatorForm::Gram, OperatorForm::Cascade] {
+            let operator = model.operator(shape, way).unwrap();
+            for (signal, nonzeros, expected) in [
+                ([0.0f32, 2.0, 0.0], 1, [0.0f32, 2.0, 0.0, 0.0, 0.0]),
+                ([0.0, 2.0, 1.0], 2, [0.0, 2.0, 0.0, 0.0, 1.0]),
+                ([1.0, 1.0, -1.0], 1, [1.0, 0.0, 0.0, 0.0, 0.0]),
+                ([0.5, 1.0, -1.0], 2, [0.0, 1.0, 0.0, 0.0, -1.0]),
+            ] {
+                let signals = Tensor::from_data(TensorData::new(signal.to_vec(), [1, 1, 1, 3]), &device);
+                let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init().unwrap();
+                let found = pursuit.pursue(&operator, signals, &Lambda::Absolute(0.0)).unwrap();
+                assert_eq!(to_host(found.codes), expected, "{way}: {nonzeros} non-zeros of {signal:?}");
+            }
+        }
+    }
 
     #[test]
     fn least_squares_recovers_a_combination() {

@@ -621,3 +621,33 @@ fn largest(correlations: Tensor<2>, weights: &Option<Tensor<2>>, nonnegative: bo
     };
     if nonnegative { correlations.max_dim(1).clamp_min(0.0) } else { correlations.abs().max_dim(1) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// λ is a fraction of each signal's own λ_max, on the device and on the host, and a part of a batch takes its own signals' values.
+    /// All products are exact.
+    #[test]
+    fn every_signal_has_its_own_lambda() {
+        let device = crate::device::named(None).unwrap();
+        let largest = [2.0f32, 8.0, 0.5, 4.0];
+        let each = Lambda::PerSignal(vec![1.0, 3.0, 5.0, 7.0]);
+        for (lambda, expected) in [
+            (Lambda::Absolute(0.75), [0.75; 4]),
+            (Lambda::Relative(0.25), [0.5, 2.0, 0.125, 1.0]),
+            (Lambda::Relative(1.0), largest),
+            (Lambda::Relative(0.0), [0.0; 4]),
+            (each.clone(), [1.0, 3.0, 5.0, 7.0]),
+        ] {
+            assert_eq!(lambda.resolve(&largest).unwrap(), expected);
+            let rows = Tensor::<1>::from_floats(largest, &device).reshape([4, 1]);
+            assert_eq!(to_host(lambda.rows(rows).unwrap()), expected);
+            assert_eq!(lambda.batch(1, 2).resolve(&largest[1..3]).unwrap(), expected[1..3]);
+        }
+        assert_eq!(each.batch(3, 2), Lambda::PerSignal(vec![7.0]));
+        assert!(each.resolve(&largest[..3]).is_err());
+        assert!(Lambda::Relative(1.1).resolve(&largest).is_err());
+        assert!(Lambda::Absolute(-0.1).resolve(&largest).is_err());
+    }
+}

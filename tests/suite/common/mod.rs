@@ -23,6 +23,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 use serde_json::Value;
+use std::fmt::Display;
 use std::fs;
 use std::path::Path;
 
@@ -47,6 +48,14 @@ impl TestDevice {
     pub fn skips(&self) -> bool {
         if self.small {
             eprintln!("skipped on {}: too slow there", self.name);
+        }
+        self.small
+    }
+
+    /// Whether a part of a test is left out here; says so.
+    pub fn skips_part(&self, part: impl Display) -> bool {
+        if self.small {
+            eprintln!("skipped on {}: {part}: too slow there", self.name);
         }
         self.small
     }

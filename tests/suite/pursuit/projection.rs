@@ -408,7 +408,8 @@ fn holistic_pursuit_profits_from_zeros() {
         let without = error(&host(everything.solve(&asked).unwrap().codes));
         let exact = MultiLayerSplittingConfig::default().init().unwrap().solve(&asked).unwrap();
         let shrunk = error(&host(exact.codes));
-        assert!(holistic < 0.8 * without.min(shrunk), "{holistic}; {without} without zeros, {shrunk} by basis pursuit");
+        // Measured: 0.58.
+        assert!(holistic < 0.7 * without.min(shrunk), "{holistic}; {without} without zeros, {shrunk} by basis pursuit");
         // Where all zeros were used the representation has no more non-zeros than it may.
         let shallow = operator.propagate(pursued.codes)[0].clone();
         let values = host(shallow);

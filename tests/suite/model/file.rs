@@ -279,7 +279,7 @@ fn a_full_disk_leaves_the_previous_model() {
         let output = std::process::Command::new("sh")
             .arg("-c")
             .arg(format!(
-                "{prologue}ulimit -c 0; ulimit -f 32; exec \"$0\" --exact model_file::saves_where_a_parent_says --nocapture"
+                "{prologue}ulimit -c 0; ulimit -f 32; exec \"$0\" --exact model::file::saves_where_a_parent_says --nocapture"
             ))
             .arg(std::env::current_exe().unwrap())
             .env(SAVE_TO, &path)

@@ -505,9 +505,9 @@ fn rivals_from_beginning_to_end() {
     diagnosed_on_a_page(&bench, &format!("diagnose {models} {flags}"));
     let models = document["models"].as_array().unwrap();
     assert_eq!((models.len(), document["signals"].as_u64()), (3, Some(30)));
-    // The same network is as stable as can be, another one is not.
+    // The same network is as stable as can be, another one is not. Measured: 1 + 9e-8 and 0.26.
     let cosine = |index: usize| models[index]["stability"]["mean_cosine"].as_f64().unwrap();
-    assert!(cosine(2) > 0.999 && cosine(1) < 0.999);
+    assert!(cosine(2) > 1.0 - 1e-5 && cosine(1) < 0.5);
     assert!(models.iter().all(|model| model["diagnostics"]["fvu"].as_f64().unwrap() > 0.0));
 }
 

@@ -156,7 +156,8 @@ fn what_the_model_stores_is_the_default() {
     close(&read_npy(&bench.path("x.npy")).1, &restored, 2e-3);
     let errors: Vec<f32> = SIGNALS.iter().zip(&restored).map(|(y, x)| (y - x).powi(2)).collect();
     let psnr = errors.chunks(3).map(|errors| -10.0 * (errors.iter().sum::<f32>() / 3.0).log10()).sum::<f32>() / 2.0;
-    assert!((document["psnr"].as_f64().unwrap() - f64::from(psnr)).abs() < 0.1, "{document} {psnr}");
+    // Measured: 6e-7. A gap of 1e-6 leaves about a thousandth of a coefficient.
+    assert!((document["psnr"].as_f64().unwrap() - f64::from(psnr)).abs() < 0.01, "{document} {psnr}");
     bench.works("reconstruct --model identity.safetensors --codes codes.safetensors --out y.npy");
     close(&read_npy(&bench.path("y.npy")).1, &restored, 2e-3);
 }

@@ -21,7 +21,7 @@ fn orthogonal_matching_pursuit_equals_the_reference() {
             let expected = problem.array("omp_gamma_L");
             let signals = problem.array("signals");
             for way in WAYS {
-                if device.small && way != OperatorForm::Gram {
+                if way != OperatorForm::Gram && device.skips_part(way) {
                     continue;
                 }
                 let operator = model.operator(case.config.signal, way).unwrap();
@@ -182,8 +182,9 @@ fn fixed_points_of_multi_layer_gradients_approach_the_minimum() {
                 let steps = if acceleration == Acceleration::Ista { vec![1.0, 0.25] } else { vec![1.0, 0.25, 0.0625] };
                 let worst: Vec<f64> = steps.into_iter().map(excess).collect();
                 let what = format!("{name} {acceleration:?}: {worst:?}");
-                assert!(worst[0] < 3e-3 && worst.windows(2).all(|pair| pair[1] < 0.6 * pair[0]), "{what}");
-                assert!(worst.len() < 3 || worst[2] < 0.25 * worst[0], "{what}");
+                // Measured: 1.5e-3 at most; a quarter of the step leaves 0.24 to 0.50, a sixteenth 0.10 to 0.13.
+                assert!(worst[0] < 2e-3 && worst.windows(2).all(|pair| pair[1] < 0.6 * pair[0]), "{what}");
+                assert!(worst.len() < 3 || worst[2] < 0.2 * worst[0], "{what}");
             }
         }
     });

@@ -81,8 +81,12 @@ fn basis_pursuit_finds_the_reference_solutions() {
                     let operator = model.operator(case.config.signal, way).unwrap();
                     for algorithm in ALGORITHMS {
                         // Thousands of plain steps through slow convolutions show nothing that the matrix doesn't.
-                        let slow = if device.small { way != OperatorForm::Gram } else { way == OperatorForm::Filters };
-                        if slow && algorithm == Algorithm::Ista {
+                        let slow = match algorithm {
+                            Algorithm::Ista if way == OperatorForm::Filters => true,
+                            Algorithm::Ista if way != OperatorForm::Gram => device.skips_part(format!("ista by {way}")),
+                            _ => false,
+                        };
+                        if slow {
                             continue;
                         }
                         if algorithm == Algorithm::ResidualDescent && case.has_inner_padding() {
@@ -166,7 +170,7 @@ fn norm_bounds_are_above_the_reference() {
             let norm = problem.meta.spectral_norm_squared;
             for way in WAYS {
                 let bound = model.operator(case.config.signal, way).unwrap().squared_norm_bound();
-                // The 128th root of a rank of at most 500.
+                // The 128th root of a rank of at most 500 is 1.05; measured: 1.0002 at most.
                 assert!(bound >= norm && bound <= 1.05 * norm, "{} by {way}: {bound} of {norm}", problem.name);
             }
         }

@@ -162,7 +162,8 @@ fn a_planted_dictionary_is_learned_back() {
             .chunks_exact(36)
             .map(|atom| found.chunks_exact(36).map(|other| cosine(atom, other)).fold(0.0, f32::max))
             .collect();
-        let matched = best.iter().filter(|cosine| **cosine > 0.95).count();
+        // Measured: all 16, the least of them 0.995. One may be missed on other devices.
+        let matched = best.iter().filter(|cosine| **cosine > 0.98).count();
         assert!(matched >= 15, "{update:?}: {matched} of 16: {best:?}");
     }
 }
@@ -234,8 +235,9 @@ fn planted_filters_are_learned_back() {
     let best: Vec<f32> =
         atoms.chunks_exact(KERNEL * KERNEL).map(|atom| best_shifted(atom, &found, KERNEL as isize)).collect();
     println!("{best:?}");
-    assert!(best.iter().all(|cosine| *cosine > 0.98), "{best:?}");
-    // And it settles: the held-out objective ends at its best.
+    // Measured: 0.9994 at least.
+    assert!(best.iter().all(|cosine| *cosine > 0.99), "{best:?}");
+    // And it settles: the held-out objective ends at its best. Measured: the last is the least.
     let lines = metrics(&run);
     let objectives: Vec<f64> = lines.iter().filter_map(|line| line["test"]["objective"].as_f64()).collect();
     let least = objectives.iter().copied().fold(f64::INFINITY, f64::min);
@@ -313,8 +315,8 @@ fn held_out_signals_are_explained_better_and_better() {
         (0..learner.steps()).for_each(|_| drop(learner.step(&*data.train).unwrap()));
         let after = learner.evaluate(&*data.test, |_| true).unwrap().unwrap();
         println!("{update:?} {atom_norm:?}: {} -> {}", before.objective, after.objective);
-        // The paper's steps are many small ones.
-        let factor = if update == UpdateRule::Pursuit { 0.75 } else { 0.9 };
+        // The paper's steps are many small ones. Measured: 0.64, 0.58 and 0.72.
+        let factor = if update == UpdateRule::Pursuit { 0.75 } else { 0.8 };
         assert!(after.objective < factor * before.objective, "{update:?} {atom_norm:?}: {before:?} {after:?}");
         assert!(after.psnr > before.psnr && after.fvu.unwrap() < before.fvu.unwrap(), "{before:?} {after:?}");
     }
@@ -393,7 +395,8 @@ fn dead_atoms_are_replaced() {
         assert!(learner.dead_atoms().is_empty());
         (0..6).for_each(|_| drop(learner.step(&*data.train).unwrap()));
         let after = dead(&learner);
-        assert!(after <= 2, "{update:?}, depth {depth}: {after} of 24 are dead");
+        // Measured: none.
+        assert!(after <= 1, "{update:?}, depth {depth}: {after} of 24 are dead");
         // Not after the part of the run in which they are replaced.
         config.learning.reseed_until = 0.0;
         let mut learner = DictionaryLearner::from_model(&config, &model, &*data.train, &device()).unwrap();
@@ -444,6 +447,7 @@ fn other_geometries_learn_too() {
             (0..learner.steps()).for_each(|_| drop(learner.step(&*data.train).unwrap()));
             let after = objective(&learner);
             println!("{update:?} {inner_padding}: {before} -> {after}");
+            // Measured: 0.79, 0.87 and 0.94.
             assert!(after < 0.95 * before, "{update:?}: {before} {after}");
         }
     }
@@ -467,6 +471,12 @@ fn a_resumed_run_is_the_same_to_the_last_bit() {
         assert_eq!(records.len(), 12);
         let kinds = |kind: &str| records.iter().filter(|record| record["kind"] == kind).count();
         assert_eq!((kinds("step"), kinds("epoch")), (10, 2));
+        // Epochs and steps count from 1.
+        let numbers: Vec<_> =
+            records.iter().map(|record| [&record["epoch"], &record["step"]].map(Value::as_u64)).collect();
+        let epoch =
+            |epoch: u64| (5 * epoch - 4..=5 * epoch).chain([5 * epoch]).map(move |step| [epoch, step].map(Some));
+        assert_eq!(numbers, epoch(1).chain(epoch(2)).collect::<Vec<_>>());
         for steps in [0, 1, 3, 5, 6, 9, 10] {
             let parts = folder.path().join(format!("stopped after {steps}"));
             assert_eq!(start(&parts, &config, &Watcher::after(steps)), Outcome::Interrupted);
@@ -533,6 +543,29 @@ fn a_killed_run_repeats_what_it_lost() {
     fs::remove_file(parts.join("metrics.jsonl")).unwrap();
     resume(&parts, None, &Watcher::default());
     assert_eq!(metrics(&parts), metrics(&whole)[3..]);
+}
+
+/// Ends at the end of an epoch, after its record and before its model is written: both come again, the record once.
+#[test]
+fn an_epoch_whose_model_was_not_written_is_ended_again() {
+    for update in RULES {
+        let mut config = small(update);
+        config.learning.epochs = 1;
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+        start(&whole, &config, &Watcher::default());
+        let (data, watcher) = (open(&config), Watcher::default());
+        let mut run = Run::create(&parts, &config, &data, &device(), &mut &watcher).unwrap();
+        // Where a folder is no file can be written.
+        let model = parts.join("model.safetensors");
+        fs::create_dir(&model).unwrap();
+        let error = run.train(&data, &|| false, &mut &watcher).unwrap_err();
+        assert!(error.to_string().contains("model.safetensors"), "{error}");
+        assert_eq!(metrics(&parts), metrics(&whole));
+        fs::remove_dir(&model).unwrap();
+        assert_eq!(resume(&parts, None, &Watcher::default()), Outcome::Finished);
+        assert_same_run(&parts, &whole, &format!("{update:?}"));
+    }
 }
 
 #[test]

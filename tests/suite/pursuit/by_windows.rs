@@ -419,7 +419,8 @@ fn learning_agrees_with_vectors() {
         let (found, objective) = learn(&case, &maps);
         let (expected, of_vectors) = learn(&one_window, &vectors);
         let moved = found[0].iter().zip(&case.filters[0]).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
-        assert!(moved > 0.05, "{moved}");
+        // Measured: 0.48 at least.
+        assert!(moved > 0.2, "{moved}");
         assert_near(&found[0], &expected[0], 1e-4, "filters");
         // What no window holds is in the maps' objective.
         let energy = |values: &[f32]| values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();

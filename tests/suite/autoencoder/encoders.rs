@@ -119,6 +119,7 @@ fn agreements(case: &Case, config: &SparseAutoencoderConfig, seed: u64, device: 
     let steps = (0..at.len()).find(|&index| at[index].len() == learned).expect("the learned steps");
     let check = |(index, slope): (usize, &Vec<f32>)| {
         let norm = slope.iter().map(|value| value * value).sum::<f32>().sqrt();
+        // Measured: 0.073 at least, fifteen times what the differences below may be off.
         assert!(norm > 0.05, "{what}: gradient of length {norm} for parameter {index}");
         let noise = normals(&mut rng(20 + index as u64), slope.len());
         let scale = 0.5 / (slope.len() as f32).sqrt();
@@ -209,8 +210,9 @@ fn a_deep_tied_encoder_is_the_pursuit() {
             let largest = host(expected.clone()).iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
             let error = found.iter().zip(host(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             println!("{name} {nonnegative}: {error} of {largest}");
-            // What a relative gap of 1e-6 leaves, by the strong convexity on the support; less iterations leave more.
-            let tolerance = if device.small { 0.05 } else { 5e-3 };
+            // What a relative gap of 1e-6 leaves, by the strong convexity on the support; less iterations leave more. Measured: 3e-6, and 0.030
+            // of the few.
+            let tolerance = if device.small { 0.05 } else { 1e-4 };
             assert!(largest > 0.1 && error <= tolerance * largest, "{name} {nonnegative}: {error} of {largest}");
         }
     });

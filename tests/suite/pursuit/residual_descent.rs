@@ -10,6 +10,7 @@ use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::OperatorForm;
 use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, StopReason};
 use rand::RngExt;
+use std::cell::Cell;
 
 fn config(gap: f32, nonnegative: bool) -> BasisPursuitConfig {
     BasisPursuitConfig { gap, nonnegative, max_iterations: 20_000 }
@@ -79,10 +80,13 @@ fn agrees_with_fista_on_many_strips() {
 
 #[test]
 fn random_models_reach_the_exact_minimum() {
+    let tested = Cell::new(0);
     on_random_models(24, 5, |case, device| {
+        // D^(L) is no convolution.
         if case.has_inner_padding() {
             return;
         }
+        tested.set(tested.get() + 1);
         let matrix = case.explicit().matrix();
         let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
         let values = case.signals(2);
@@ -132,6 +136,9 @@ fn random_models_reach_the_exact_minimum() {
             }
         }
     });
+    println!("{} models", tested.get());
+    // Of 24, a fourth of them on slow devices.
+    assert!(tested.get() >= 3, "{} models", tested.get());
 }
 
 #[test]

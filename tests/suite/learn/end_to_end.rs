@@ -25,7 +25,7 @@ use mlcsc::{Error, Result};
 use serde_json::Value;
 use std::cell::Cell;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn device() -> Device {
     devices().remove(0).device
@@ -148,6 +148,12 @@ fn a_run_that_was_stopped_comes_to_the_same_end() {
         let config = small(unrolled);
         let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
         assert_eq!(start(&whole, &config, &Stop::default()), Outcome::Finished);
+        // Epochs and steps count from 1; what there was before the first step has no number.
+        let numbers: Vec<_> =
+            metrics(&whole).iter().map(|record| [&record["epoch"], &record["step"]].map(Value::as_u64)).collect();
+        let epoch =
+            |epoch: u64| (5 * epoch - 4..=5 * epoch).chain([5 * epoch]).map(move |step| [epoch, step].map(Some));
+        assert_eq!(numbers[1..], (1..=3).flat_map(epoch).collect::<Vec<_>>());
         // Five steps an epoch: stopped in the first, then in the second, then in the third.
         assert_eq!(start(&parts, &config, &Stop::after(2)), Outcome::Interrupted);
         assert!(metrics(&parts).len() >= 2);
@@ -192,9 +198,9 @@ fn dictionaries_keep_to_the_rules_while_the_loss_falls() {
     };
     let synthesized = host(model.effective_filters(3));
     let norms = [norms(&filters[0], 6), norms(&filters[1], 8), norms(&synthesized, 24)].concat();
-    // So short an initialisation leaves an atom or two at zero, and what synthesises nothing has no gradient.
+    // What synthesises nothing has no gradient: so short an initialisation may leave an atom at zero. Measured: none.
     assert!(norms.iter().all(|norm| (norm - 1.0).abs() < 1e-4 || *norm == 0.0), "{norms:?}");
-    assert!(norms.iter().filter(|norm| **norm == 0.0).count() <= 2, "{norms:?}");
+    assert!(norms.iter().filter(|norm| **norm == 0.0).count() <= 1, "{norms:?}");
     for (filters, atoms, most) in [(&filters[1], 8, 27), (&filters[2], 24, 57)] {
         for atom in filters.chunks_exact(filters.len() / atoms) {
             let count = atom.iter().filter(|value| **value != 0.0).count();
@@ -204,7 +210,8 @@ fn dictionaries_keep_to_the_rules_while_the_loss_falls() {
     let epochs = epochs(folder.path());
     let loss = |epoch: usize| epochs[epoch]["train"]["objective"].as_f64().unwrap();
     println!("training objective {} to {}", loss(0), loss(11));
-    assert!(loss(11) < 0.93 * loss(0), "{} to {}", loss(0), loss(11));
+    // Measured: 0.74.
+    assert!(loss(11) < 0.85 * loss(0), "{} to {}", loss(0), loss(11));
     // The loss is the objective, and both are those of the codes that the metrics speak of.
     let last = &epochs[11];
     let (loss, objective) = (last["loss"].as_f64().unwrap(), last["test"]["objective"].as_f64().unwrap());
@@ -212,6 +219,49 @@ fn dictionaries_keep_to_the_rules_while_the_loss_falls() {
     let (fvu, again) = (last["test"]["fvu"].as_f64().unwrap(), last["diagnostics"]["fvu"].as_f64().unwrap());
     assert!((fvu - again).abs() < 1e-4, "{fvu} {again}");
     assert!(last["diagnostics"]["nonzeros"].as_f64().unwrap() > 0.0);
+}
+
+/// Puts a folder in the place of the model, where no file can be written then, after some steps.
+struct Obstacle {
+    model: PathBuf,
+    after: usize,
+}
+
+impl Observer for Obstacle {
+    fn initializing(&mut self, _: usize, _: f32) {}
+
+    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
+        if matches!(record, Record::Step { step, .. } if *step == self.after) {
+            fs::remove_file(&self.model).unwrap();
+            fs::create_dir(&self.model).unwrap();
+        }
+        Ok(())
+    }
+
+    fn evaluating(&mut self, _: f32) {}
+}
+
+/// Ends at the end of the second of three epochs, before its model is written: no checkpoint says that it is done, and it comes again.
+#[test]
+fn an_epoch_whose_model_was_not_written_is_trained_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = small(settings(UnrolledPursuit::Fista, EncoderWeights::Tied, Optimizer::Adam));
+    // The same penalty throughout, so that every epoch is better than the one before and its model is written.
+    config.learning.lambda = Schedule::constant(0.2);
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    start(&whole, &config, &Stop::default());
+    let kept = epochs(&whole).iter().map(|line| line["kept"]["epoch"].as_u64()).collect::<Vec<_>>();
+    assert_eq!(kept, [Some(1), Some(2), Some(3)]);
+    let data = open(&config);
+    // Five steps an epoch.
+    let mut obstacle = Obstacle { model: parts.join("model.safetensors"), after: 10 };
+    let mut run = Run::create(&parts, &config, &data, &device(), &mut obstacle).unwrap();
+    let error = run.train(&data, &|| false, &mut obstacle).unwrap_err();
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    drop(run);
+    fs::remove_dir(&obstacle.model).unwrap();
+    assert_eq!(resume(&parts, &Stop::default()), Outcome::Finished);
+    assert_same_run(&parts, &whole, "without its second model");
 }
 
 /// A model that was trained one way goes on the other way.
@@ -236,9 +286,9 @@ fn methods_follow_on_each_other() {
             let learner = DictionaryLearner::from_model(&online, &model, &*data.train, &device()).unwrap();
             learner.evaluate(&*data.test, |_| true).unwrap().unwrap().objective
         };
-        // What was learned is not lost: exact codes are 20% better after the online rule, 0.4% after training end to end.
+        // What was learned is not lost. Measured: 0.80 after the online rule, 0.996 after training end to end.
         let [first, then] = [&before, &after].map(|folder| exact(folder));
-        assert!(then <= 1.005 * first, "{name}: exact codes {first} then {then}");
+        assert!(then <= first, "{name}: exact codes {first} then {then}");
     }
     let mut other = online.clone();
     other.model.layers[0].atoms = 7;
@@ -332,8 +382,8 @@ fn every_rival_learns_and_resumes() {
         let epochs = epochs(&whole);
         let loss = |epoch: usize| epochs[epoch]["train_loss"].as_f64().unwrap();
         println!("{}: training loss {} to {}", rival.name(), loss(0), loss(2));
-        // Losses of layers that take turns are not comparable.
-        assert!(rival.takes_turns() || loss(2) < loss(0), "{}: {} to {}", rival.name(), loss(0), loss(2));
+        // Losses of layers that take turns are not comparable. Measured of the others: 0.91 to 0.93.
+        assert!(rival.takes_turns() || loss(2) < 0.97 * loss(0), "{}: {} to {}", rival.name(), loss(0), loss(2));
         // The file holds all there is.
         let (again, read) = Rival::load(&whole.join("model.safetensors"), &device()).unwrap();
         assert_eq!(read, rival);
@@ -518,10 +568,12 @@ fn principal_components_are_those_of_a_plane() {
     };
     let found = [1, 2, 9].map(fvu);
     println!("{found:?}");
-    assert!((found[0] - 0.2).abs() < 0.1 && found[1] < 1e-5 && found[2] < 1e-5, "{found:?}");
+    // Measured: 0.207, of 400 draws, and 5e-14, what `f32` leaves.
+    assert!((found[0] - 0.2).abs() < 0.03 && found[1] < 1e-11 && found[2] < 1e-11, "{found:?}");
     let first = PrincipalComponentsConfig { units: 1 }.fit(&*data.train, &device()).unwrap();
     let direction = host(first.atoms());
     let cosine = (direction[0] + 2.0 * direction[1] + 2.0 * direction[2]).abs() / 3.0;
+    // Measured: 0.996, of 400 draws.
     assert!(cosine > 0.99, "{direction:?}");
 }
 

@@ -108,7 +108,8 @@ fn the_gap_bounds_what_is_left_and_objectives_agree() {
                             continue;
                         }
                         for gap in [0.3, 1e-2, 1e-4, 1e-5] {
-                            if device.small && way != OperatorForm::Gram && gap < 1e-2 {
+                            if way != OperatorForm::Gram && gap < 1e-2 && device.skips_part(format!("{way}, gap {gap}"))
+                            {
                                 continue;
                             }
                             let config = BasisPursuitConfig { nonnegative, ..config(gap) };
@@ -188,8 +189,8 @@ fn ista_never_goes_uphill() {
                 before[index] = objective;
             }
         }
-        // And gets somewhere.
-        assert!(before.iter().zip(&start).all(|(after, start)| *after < 0.8 * start), "{start:?} to {before:?}");
+        // And gets somewhere. Measured: 0.52 at most.
+        assert!(before.iter().zip(&start).all(|(after, start)| *after < 0.6 * start), "{start:?} to {before:?}");
     });
 }
 
@@ -521,9 +522,9 @@ fn planted_supports_are_recovered() {
         for algorithm in ALGORITHMS {
             let (codes, _) = pursue(algorithm, &config(1e-5), &operator, &signal, &Lambda::Absolute(0.1));
             for (found, expected) in wide(&codes[0]).iter().zip(&planted) {
-                // The penalty shortens coefficients by λ.
+                // The penalty shortens coefficients by λ. Noise of 0.01 a sample moves them by 0.01; measured: below 0.03.
                 let expected = expected.signum() * (expected.abs() - 0.1).max(0.0);
-                assert!((found - expected).abs() <= 0.06, "{algorithm:?}: {found}, expected {expected}");
+                assert!((found - expected).abs() <= 0.04, "{algorithm:?}: {found}, expected {expected}");
             }
         }
     });

@@ -217,7 +217,8 @@ fn decoders_of_unit_norm_have_no_gradient_along_their_atoms() {
             assert!(inner(atom, slope).abs() <= 1e-4 * length.max(1e-3), "{}: {length}", config.name());
             moved += usize::from(length > 1e-3);
         }
-        assert!(moved >= 4, "{}: {moved}", config.name());
+        // Measured: all 20.
+        assert!(moved >= 15, "{}: {moved}", config.name());
     }
 }
 
@@ -274,9 +275,9 @@ fn no_unit_stays_dead_on_planted_vectors() {
         let (test, kept) = (&best.held_out().unwrap().test, best.kept().unwrap());
         let fvu = test.fvu.unwrap();
         println!("{name}: FVU {fvu:.3}, {} dead, kept {kept:?}", test.dead_units);
-        // Units that few of 400 held-out signals could use.
+        // Units that few of 400 held-out signals could use. Measured: 4 of k-sparse, none of the others; FVU 0.09 to 0.41.
         assert!(test.dead_units <= 6, "{name}: {} dead", test.dead_units);
-        assert!(fvu < 0.5, "{name}: {fvu}");
+        assert!(fvu < 0.45, "{name}: {fvu}");
     }
 }
 
@@ -298,7 +299,8 @@ fn biases_start_in_the_middle_of_the_signals() {
             let coded = network.reconstruct(signals.clone()).unwrap();
             energy(host(signals.clone() - coded.reconstruction))
         };
-        assert!(error(&centred) < 0.5 * error(&fresh), "{name}: {} of {}", error(&centred), error(&fresh));
+        // Measured: 0.019 at most.
+        assert!(error(&centred) < 0.1 * error(&fresh), "{name}: {} of {}", error(&centred), error(&fresh));
         // Twice the same.
         let again = fresh.centred(&*data.train).unwrap();
         assert_eq!(error(&again), error(&centred));
@@ -321,6 +323,7 @@ fn a_rival_that_gets_worse_is_kept_as_it_was_at_its_best() {
     let losses: Vec<f64> = start.iter().chain(&epochs).map(|line| number(&line["test_loss"])).collect();
     let best = (0..losses.len()).min_by(|&a, &b| losses[a].total_cmp(&losses[b])).unwrap();
     println!("{losses:?}");
+    // Measured: the start, before which nothing was learned; losses go to 1e21.
     assert!(best < 4, "so high a rate was to make it worse");
     assert_eq!(epochs[3]["kept"]["epoch"], best);
     let record = run.best().unwrap();

@@ -836,10 +836,10 @@ fn designed_models_are_as_ordered() {
             }
             assert!(filters.norms().iter().all(|norm| (norm - 1.0).abs() < 1e-5));
         }
-        // Optimised, and never better than possible.
+        // Optimised, and never better than possible. Measured: 0.16 and 0.55 of the random ones.
         let coherence = |profile: &ModelProfile| [profile.own[0].mutual(), profile.effective[1].mutual()];
         let (found, random) = (coherence(&profiles[0]), coherence(&profiles[1]));
-        assert!(found[0] < 0.6 * random[0] && found[1] < random[1], "{found:?} of {random:?}");
+        assert!(found[0] < 0.3 * random[0] && found[1] < 0.8 * random[1], "{found:?} of {random:?}");
         assert!(profiles[0].own.iter().chain(&profiles[0].effective).all(|own| own.welch <= own.mutual() + 1e-5));
         // The same again, bit for bit.
         let again = config.init(&device.device).unwrap();

@@ -78,6 +78,7 @@ fn every_network_is_differentiable() {
             let at = values(&plain);
             for (index, slope) in slopes(&tracked, &gradients).iter().enumerate() {
                 let norm = slope.iter().map(|value| value * value).sum::<f32>().sqrt();
+                // Measured: 0.017 at least.
                 assert!(norm > 0.01, "{name}: gradient of length {norm} for parameter {index}");
                 let found = f64::from(norm);
                 let moved = |h: f32| {
@@ -124,9 +125,10 @@ fn networks_are_pursuits() {
             };
             let (expected, found) = (host(expected.unwrap().codes), host(network.encode(signals.clone()).unwrap()));
             let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            // Measured: 0.09 and 7.8, and differences of 1.2e-5 of that at most.
             assert!(largest > 0.05, "{pursuit:?}: nothing to compare");
             for (expected, found) in expected.iter().zip(&found) {
-                assert!((expected - found).abs() < 2e-3 * largest, "{pursuit:?}: {expected} {found}");
+                assert!((expected - found).abs() < 2e-4 * largest, "{pursuit:?}: {expected} {found}");
             }
         }
     });
@@ -158,6 +160,7 @@ fn dictionaries_start_small() {
             let filters = layer.filters.val();
             let atoms = filters.dims()[0] as f32;
             let energy = host(filters).iter().map(|value| value * value).sum::<f32>() / atoms;
+            // Filters are drawn. Measured: 0.010 at most.
             assert!((energy.sqrt() - INITIAL_NORM).abs() < 0.03, "{}", energy.sqrt());
         }
         let strides: Vec<[usize; 2]> = network.layers.iter().map(Dictionary::stride).collect();
@@ -166,7 +169,8 @@ fn dictionaries_start_small() {
         let config = ModelConfig::new(SignalShape::new(1, 6, 6), wide);
         let network = PursuitNetworkConfig::new(config, CLASSES).init(3, &device.device).unwrap();
         let norm = squared_norms(&network)[0];
-        assert!((norm - 1.0).abs() < 0.05, "{norm}");
+        // Measured: 1 + 4e-8; both norms are by power iterations.
+        assert!((norm - 1.0).abs() < 1e-3, "{norm}");
     });
 }
 
@@ -257,6 +261,7 @@ mod training {
             let (_, ending) = training(pursuit).run(network.init(0, &device).unwrap(), &mut count).unwrap();
             assert_eq!(ending, Ending::Finished);
             println!("{name}: {}", count.part);
+            // Measured: 0.90 to 0.94, certain to 0.04.
             assert!(count.part > 0.85, "{name}: {} told right", count.part);
         }
         let few = PursuitNetworkConfig::new(ModelConfig::new(SignalShape::new(1, 28, 28), layers), 9);

@@ -90,7 +90,7 @@ fn atoms_that_are_alike_do_not_keep_it_from_the_gap() {
             (SignalShape::new(1, 30, 7), [6, 6], 1, 1, &SMALL),
         ];
         for (index, (signal, kernel, stride, kinds, penalties)) in shapes.into_iter().enumerate() {
-            if device.small && index > 1 {
+            if index > 1 && device.skips_part(format!("signals of {signal}")) {
                 continue;
             }
             let case = coherent(signal, kernel, stride, kinds, 31 + index as u64);
@@ -171,7 +171,8 @@ fn work_per_sample_does_not_grow_with_the_picture() {
             report.iterations
         };
         let (small, large) = (rounds(100), rounds(300));
-        assert!(large <= small + small / 2 + 4, "{small} {large}");
+        // Measured: 64 and 64.
+        assert!(large <= small + small / 4, "{small} {large}");
     });
 }
 

@@ -1,0 +1,4 @@
+//! Encoders and networks that unroll a pursuit.
+
+mod encoders;
+mod networks;

@@ -1,0 +1,13 @@
+//! The program from outside.
+
+mod certify;
+mod classify;
+mod commands;
+mod compare;
+mod data;
+mod odd_inputs;
+mod output_files;
+#[cfg(unix)]
+mod runs;
+#[cfg(unix)]
+mod train;

@@ -1,0 +1,5 @@
+//! The model, its operator and its files.
+
+mod file;
+mod operator;
+mod reference;

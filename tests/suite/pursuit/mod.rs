@@ -1,0 +1,13 @@
+//! Pursuits.
+
+#[cfg(feature = "autodiff")]
+mod autodiff;
+mod basis;
+mod by_windows;
+mod coherent;
+mod interruption;
+mod pictures;
+mod problem;
+mod projection;
+mod reference;
+mod residual_descent;

@@ -1,0 +1,5 @@
+//! Coherences, theorems, certificates and samples.
+
+mod coherence;
+mod definitions;
+mod exact;
