@@ -227,10 +227,10 @@ struct Obstacle {
     after: usize,
 }
 
-impl Observer for Obstacle {
+impl Observer<Record, TrainingState> for Obstacle {
     fn initializing(&mut self, _: usize, _: f32) {}
 
-    fn record(&mut self, record: &Record, _: &DictionaryLearner) -> Result<()> {
+    fn record(&mut self, record: &Record, _: &TrainingState) -> Result<()> {
         if matches!(record, Record::Step { step, .. } if *step == self.after) {
             fs::remove_file(&self.model).unwrap();
             fs::create_dir(&self.model).unwrap();
