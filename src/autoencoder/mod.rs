@@ -14,7 +14,7 @@ pub(crate) mod pursuit;
 pub(crate) mod training;
 pub(crate) mod unrolled;
 
-pub use config::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
+pub use config::{EncoderWeights, MAX_UNROLLED, SparseAutoencoderConfig, UnrolledPursuit};
 pub use diagnostics::{Diagnostics, DiagnosticsSums};
 pub use file::has_encoder;
 pub use layer::{UnrolledEncoder, UnrolledEncoderConfig};

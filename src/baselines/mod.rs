@@ -15,14 +15,14 @@
 //!
 //! Floors: [`pca`], and [`one_layer`], dictionary learning with one layer, which the model's own training does.
 
-pub(crate) mod conv_wta;
-pub(crate) mod fc_wta;
-pub(crate) mod k_sparse;
+pub mod conv_wta;
+pub mod fc_wta;
+pub mod k_sparse;
 mod layers;
-pub(crate) mod pca;
-pub(crate) mod sae;
-pub(crate) mod sdae;
-pub(crate) mod top_k;
+pub mod pca;
+pub mod sae;
+pub mod sdae;
+pub mod top_k;
 
 pub use conv_wta::{ConvolutionalWinnerTakeAll, ConvolutionalWinnerTakeAllConfig};
 pub use fc_wta::{WinnerTakeAll, WinnerTakeAllConfig, WinnerTakeAllLayerConfig};

@@ -2,7 +2,7 @@
 //!
 //! An [`Encoder`] turns signals into codes; [`PoolingConfig`] makes of them feature vectors of one length ([`extract`]); a
 //! [`LinearClassifierConfig`] fits a classifier to them, and [`Labelled`] judges features by the error that is left on test signals, with the
-//! penalty chosen on a part of the training signals. [`PursuitNetwork`] is what labels make of the same layers when they train them
+//! penalty chosen on a part of the training signals. [`crate::autoencoder::PursuitNetwork`] is what labels make of the same layers when they train them
 //! from end to end.
 
 pub(crate) mod encoder;

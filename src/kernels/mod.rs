@@ -2,8 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`dictionary`] | synthesis, analysis and the filters' gradient of one layer, as operations on burn's backends |
-//! | [`proximal`] | the gradient step with its threshold, and momentum, as operations on burn's backends |
+//! | `dictionary` | synthesis, analysis and the filters' gradient of one layer, as operations on burn's backends |
+//! | `proximal` | the gradient step with its threshold, and momentum, as operations on burn's backends |
 //! | [`threshold`] | soft and hard thresholds as plain tensor operations |
 //! | [`convolution`], `batched` | direct convolutions on the host: large signals, batches of small ones |
 //! | [`windows`] | layers whose windows share no sample, as matrix products |

@@ -17,7 +17,7 @@ pub mod stripe;
 pub use config::ModelConfig;
 pub use dictionary::Dictionary;
 pub use file::CodingDefaults;
-pub use operator::{Operator, OperatorForm};
+pub use operator::{Costs, Operator, OperatorForm};
 
 use crate::error::{Error, Result};
 use crate::geometry::{LayerGeometry, SignalShape};

@@ -18,7 +18,7 @@
 //! ½(1 − s)²‖r‖² + (λ_L‖γ_L‖₁ − s〈v, γ_L〉) + Σ_{i<L} (λ_i‖γ_i‖₁ − s〈u_i, γ_i〉),
 //! ```
 //!
-//! a sum of terms that are not negative, as for one layer in [`super::duality`].
+//! a sum of terms that are not negative, as for one layer in `super::duality`.
 
 use super::duality::Certificate;
 use super::observer::Closing;
