@@ -15,7 +15,7 @@ use mlcsc::baselines::one_layer;
 use mlcsc::data::{self, DataConfig};
 use mlcsc::learn::config::{GradientMode, UnrolledUpdateConfig, UpdateRule};
 use mlcsc::learn::unrolled::UnrolledTraining;
-use mlcsc::learn::{DictionaryLearner, TrainConfig};
+use mlcsc::learn::{TrainingState, TrainConfig};
 use mlcsc::model::Mlcsc;
 use mlcsc::model::preset::Preset;
 
@@ -79,7 +79,7 @@ fn end_to_end(bencher: Bencher, (geometry, gradient, iterations): (&str, &str, u
         ..UnrolledUpdateConfig::default()
     };
     let digits = data::open(&config.data).expect("drawn digits").train;
-    let start = DictionaryLearner::start(&config, &*digits, &device, |_, _| ()).expect("dictionaries");
+    let start = TrainingState::start(&config, &*digits, &device, |_, _| ()).expect("dictionaries");
     let device = device.autodiff();
     let filters = start.model().expect("a model").filters().into_iter();
     let filters = filters.map(|filters| Tensor::from_data(filters.into_data(), &device)).collect();

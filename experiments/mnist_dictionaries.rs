@@ -17,7 +17,7 @@ use mlcsc::files;
 use mlcsc::learn::config::UpdateRule;
 use mlcsc::learn::metrics::{Phases, Summary};
 use mlcsc::learn::run::read_config;
-use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Record, Run, RunFolder, TrainConfig, TrainingState};
+use mlcsc::learn::{HeldOut, Observer, Record, Run, RunFolder, TrainConfig, TrainingState};
 use mlcsc::model::preset::Preset;
 use serde_json::json;
 use std::fmt::Write;
@@ -128,7 +128,7 @@ fn main() -> Result<()> {
     let model = run.state().model()?;
     let mut evaluation = config.clone();
     evaluation.learning.gap = GAP;
-    let fine = DictionaryLearner::from_model(&evaluation, &model, &*data.train, &device)?;
+    let fine = TrainingState::from_model(&evaluation, &model, &*data.train, &device)?;
     let Some(test) = fine.evaluate(&*data.test, |_| true)? else { return Ok(()) };
     let dictionaries = run.state().dictionaries(true);
     let epochs = epochs_of(&args.run)?;

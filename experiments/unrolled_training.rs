@@ -27,7 +27,7 @@ use mlcsc::geometry::Pair;
 use mlcsc::kernels::threshold::hard_threshold_rows;
 use mlcsc::learn::config::{GradientMode, Schedule, UpdateRule};
 use mlcsc::learn::rivals::{RivalRecord, RivalRun, RivalTrainConfig};
-use mlcsc::learn::{DictionaryLearner, HeldOut, Observer, Record, Run, TrainConfig, TrainingState};
+use mlcsc::learn::{HeldOut, Observer, Record, Run, TrainConfig, TrainingState};
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{CodingDefaults, Mlcsc};
@@ -199,7 +199,7 @@ impl Bench<'_> {
         let mut fine = config.clone();
         fine.learning.gap = GAP;
         fine.learning.update = UpdateRule::Pursuit;
-        let fine = DictionaryLearner::from_model(&fine, &run.state().model()?, &*self.data.train, &self.device)?;
+        let fine = TrainingState::from_model(&fine, &run.state().model()?, &*self.data.train, &self.device)?;
         // With the last λ, which the presets do not change.
         let Some(test) = fine.evaluate(&*self.data.test, |_| true)? else {
             return Err(Error::Interrupted("held-out signals were not coded".into()));

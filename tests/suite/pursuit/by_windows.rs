@@ -438,7 +438,7 @@ fn batches_are_counted_in_windows() {
     let maps = planted(&case, 12, device);
     let steps = |update, batch_size| {
         let config = settings(&case.config, update, batch_size);
-        DictionaryLearner::start(&config, &maps, device, |_, _| ()).unwrap().steps_per_epoch()
+        TrainingState::start(&config, &maps, device, |_, _| ()).unwrap().steps_per_epoch()
     };
     // 35 positions.
     for (batch_size, expected) in [(1, 12), (35, 12), (69, 12), (70, 6), (256, 2), (420, 1), (10_000, 1)] {
