@@ -3,7 +3,7 @@
 use super::coding::{Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
 use super::data::{InputArgs, Signals};
 use super::output::{counted, number, table};
-use super::{interrupt, output};
+use super::{flags, interrupt, output};
 use crate::error::{Error, Result};
 use crate::evaluate::trial::{self, Trial, TrialSignal};
 use crate::kernels::sparse::to_host;
@@ -37,8 +37,8 @@ pub(super) struct CertifyArgs {
     /// Length E ≥ 0 of the noise; omp and projection stop at residuals of that length
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     noise: Option<f32>,
-    /// The pursuit, as `mlcsc encode --pursuit` names it
-    #[arg(long, value_name = "NAME", default_value = "bp")]
+    /// The pursuit, as of `mlcsc encode`
+    #[arg(long, value_name = "NAME", default_value = "bp", value_parser = flags::names::<PursuitName>())]
     pursuit: PursuitName,
     /// Most non-zeros of γ_L for omp and projection
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
@@ -168,7 +168,7 @@ impl CertifyArgs {
             "signals": signals.len(),
             "source": signals.source(),
             "skipped": signals.skipped(),
-            "pursuit": self.pursuit.name(),
+            "pursuit": self.pursuit,
             "noise": self.noise,
             "device": self.input.device.name(),
             "theorems_concern": CONCERN,

@@ -162,7 +162,7 @@ impl InspectArgs {
             Summary::new(format!("{}: {} on {signal}", self.model.display(), output::counted(model.depth(), "layer")));
         summary
             .row("parameters", grouped(parameters as u64))
-            .row("normalisation", config.normalization.name())
+            .row("normalisation", config.normalization)
             .row("λ", defaults.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
             .row("sign of γ_L", if defaults.nonnegative { "non-negative" } else { "both" })
             .row(format!("‖D^({})‖²", model.depth()), format!("at most {}", number(bound)));

@@ -10,6 +10,7 @@ use mlcsc::error::Error;
 use mlcsc::evaluate::comparison::Parameters;
 use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Operator, OperatorForm};
+use mlcsc::names::IntoEnumIterator;
 use mlcsc::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, PursuitName, Recipe, StopReason, Threshold,
 };
@@ -207,7 +208,7 @@ fn every_pursuit_can_be_ended() {
         let signals = tensor::<4>(&case.signals(2), shape.batched(2), &device.device);
         let none = PursuitName::LayeredThresholding;
         for (name, convex) in
-            PursuitName::ALL.iter().map(|(name, _)| (*name, false)).chain([(PursuitName::Projection, true)])
+            PursuitName::iter().map(|name| (name, false)).chain([(PursuitName::Projection, true)])
         {
             let parameters = Parameters {
                 algorithm: Algorithm::Auto,
