@@ -332,7 +332,6 @@ impl ClassifyArgs {
 
     /// What a page says of how it came about.
     fn origin(&self) -> Origin {
-        let of = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let list = |values: &[usize]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let config = self.evaluation();
         let penalties = config.penalties.iter().map(|penalty| number(*penalty)).collect::<Vec<_>>();
@@ -342,12 +341,12 @@ impl ClassifyArgs {
             ("pursuit", format!("{}, λ {}", self.coding.pursuit.name, self.coding.lambda.said())),
             ("layers", self.layers.as_deref().map_or("the deepest".into(), list)),
             ("grids of cells", list(&self.grid)),
-            ("kept of a cell", of(json!(self.pool))),
-            ("signs", of(json!(self.rectify))),
+            ("kept of a cell", self.pool.to_string()),
+            ("signs", self.rectify.to_string()),
             ("power", self.power.to_string()),
-            ("divided by deviations", of(json!(self.scale))),
+            ("divided by deviations", self.scale.to_string()),
             ("deskewed too", if self.deskew { "yes".into() } else { "no".into() }),
-            ("classifier", of(json!(self.classifier))),
+            ("classifier", self.classifier.to_string()),
             ("penalties to choose from", penalties.join(", ")),
         ];
         let data_seed = self.data.data_seed.unwrap_or(DataConfig::default().seed);
