@@ -138,6 +138,27 @@ pub const PURSUIT_FLAGS: [&str; 16] = [
     "max_iterations",
 ];
 
+/// A flag that only some pursuits take.
+#[derive(Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case", prefix = "--")]
+enum Flag {
+    Algorithm,
+    Nonzeros,
+    Noise,
+    StripeLimits,
+    LayerWeights,
+    Threshold,
+    Convex,
+    Debias,
+    Lambda,
+    LambdaRelative,
+    LambdaFile,
+    Nonnegative,
+    Signed,
+    Gap,
+    MaxIterations,
+}
+
 impl LambdaArgs {
     /// What was asked for, in words.
     pub fn said(&self) -> String {
@@ -203,20 +224,20 @@ impl PursuitArgs {
     }
 
     /// Whether the pursuit takes a flag.
-    fn takes(&self, flag: &str) -> bool {
+    fn takes(&self, flag: Flag) -> bool {
         use PursuitName::*;
         let (greedy, projects) = (self.is_greedy(), self.name == Projection);
         match flag {
-            "--algorithm" => matches!(self.name, BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
-            "--nonzeros" => greedy || self.name == Holistic,
-            "--noise" => greedy,
-            "--stripe-limits" | "--convex" => projects,
-            "--debias" => projects && self.convex,
-            "--layer-weights" => self.name.takes_layer_weights(),
-            "--threshold" => self.name == LayeredThresholding,
-            "--nonnegative" => !greedy && self.name != Holistic,
-            "--gap" | "--max-iterations" => !greedy && self.name != LayeredThresholding,
-            _ => !greedy,
+            Flag::Algorithm => matches!(self.name, BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
+            Flag::Nonzeros => greedy || self.name == Holistic,
+            Flag::Noise => greedy,
+            Flag::StripeLimits | Flag::Convex => projects,
+            Flag::Debias => projects && self.convex,
+            Flag::LayerWeights => self.name.takes_layer_weights(),
+            Flag::Threshold => self.name == LayeredThresholding,
+            Flag::Nonnegative => !greedy && self.name != Holistic,
+            Flag::Gap | Flag::MaxIterations => !greedy && self.name != LayeredThresholding,
+            Flag::Lambda | Flag::LambdaRelative | Flag::LambdaFile | Flag::Signed => !greedy,
         }
     }
 
@@ -284,30 +305,30 @@ impl CodingArgs {
         let Self { pursuit, lambda, solver } = self;
         let switch = |on: bool| on.then(|| "given".to_owned());
         let given = [
-            ("--algorithm", pursuit.algorithm.map(|algorithm| algorithm.to_string())),
-            ("--nonzeros", pursuit.nonzeros.as_deref().map(list)),
-            ("--noise", pursuit.noise.map(|noise| noise.to_string())),
-            ("--stripe-limits", pursuit.stripe_limits.as_deref().map(list)),
-            ("--layer-weights", pursuit.layer_weights.as_deref().map(list)),
-            ("--threshold", pursuit.threshold.map(|threshold| threshold.to_string())),
-            ("--convex", switch(pursuit.convex)),
-            ("--debias", switch(pursuit.debias)),
-            ("--lambda", lambda.lambda.map(|value| value.to_string())),
-            ("--lambda-relative", lambda.lambda_relative.map(|value| value.to_string())),
-            ("--lambda-file", lambda.lambda_file.as_ref().map(|path| path.display().to_string())),
-            ("--nonnegative", switch(lambda.nonnegative)),
-            ("--signed", switch(lambda.signed)),
-            ("--gap", solver.gap.map(|gap| gap.to_string())),
-            ("--max-iterations", solver.max_iterations.map(|iterations| iterations.to_string())),
+            (Flag::Algorithm, pursuit.algorithm.map(|algorithm| algorithm.to_string())),
+            (Flag::Nonzeros, pursuit.nonzeros.as_deref().map(list)),
+            (Flag::Noise, pursuit.noise.map(|noise| noise.to_string())),
+            (Flag::StripeLimits, pursuit.stripe_limits.as_deref().map(list)),
+            (Flag::LayerWeights, pursuit.layer_weights.as_deref().map(list)),
+            (Flag::Threshold, pursuit.threshold.map(|threshold| threshold.to_string())),
+            (Flag::Convex, switch(pursuit.convex)),
+            (Flag::Debias, switch(pursuit.debias)),
+            (Flag::Lambda, lambda.lambda.map(|value| value.to_string())),
+            (Flag::LambdaRelative, lambda.lambda_relative.map(|value| value.to_string())),
+            (Flag::LambdaFile, lambda.lambda_file.as_ref().map(|path| path.display().to_string())),
+            (Flag::Nonnegative, switch(lambda.nonnegative)),
+            (Flag::Signed, switch(lambda.signed)),
+            (Flag::Gap, solver.gap.map(|gap| gap.to_string())),
+            (Flag::MaxIterations, solver.max_iterations.map(|iterations| iterations.to_string())),
         ];
         for (flag, value) in &given {
             if let Some(value) = value
-                && !pursuit.takes(flag)
+                && !pursuit.takes(*flag)
             {
-                let taken = given.iter().map(|(flag, _)| *flag).filter(|flag| pursuit.takes(flag));
+                let taken = given.iter().filter(|(flag, _)| pursuit.takes(*flag)).map(|(flag, _)| flag.to_string());
                 let taken = taken.collect::<Vec<_>>().join(", ");
                 let expected = format!("no such flag with {}, which takes {taken}", pursuit.called());
-                return Err(Error::parameter(*flag, value, expected));
+                return Err(Error::parameter(flag.to_string(), value, expected));
             }
         }
         Ok(())
@@ -717,7 +738,7 @@ impl Coder {
                 number(mean(reports, |report| report.data_term.into()))
             ),
         );
-        if args.takes("--gap") && args.name != PursuitName::Holistic {
+        if args.takes(Flag::Gap) && args.name != PursuitName::Holistic {
             let largest_gap = reports.iter().map(|report| report.relative_gap).fold(0.0, f32::max);
             summary.row(
                 "relative gap",
