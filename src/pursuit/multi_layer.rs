@@ -20,7 +20,7 @@
 //!
 //! a sum of terms that are not negative, as for one layer in [`super::duality`].
 
-use super::duality::Certificate;
+use super::duality::{Certificate, Sums};
 use super::observer::Closing;
 use super::proximal_gradient::extrapolate;
 use super::{
@@ -100,7 +100,7 @@ impl<'a> Cascade<'a> {
     }
 
     /// Certificates and non-zeros of codes, given u_1 … u_{L−1} within their bounds.
-    fn certify(&self, codes: &Tensor<2>, duals: &[Option<Tensor<2>>]) -> Vec<(f32, Certificate, usize)> {
+    fn certify(&self, codes: &Tensor<2>, duals: &[Option<Tensor<2>>]) -> Vec<Looked> {
         let all = self.down(codes.clone());
         let residual = self.residual(all[0].clone());
         let mut terms: Vec<Option<Tensor<2>>> = duals.iter().map(|dual| dual.clone().map(Tensor::neg)).collect();
@@ -128,10 +128,28 @@ impl<'a> Cascade<'a> {
         ];
         to_host(Tensor::cat(columns, 1))
             .chunks_exact(8)
-            .map(|sums| {
-                let of_lasso = std::array::from_fn(|index| f64::from(sums[index]));
-                let certificate = Certificate::with_shallower(of_lasso, f64::from(sums[5]), f64::from(sums[6]));
-                (sums[0], certificate, sums[7] as usize)
+            .map(|columns| {
+                let [
+                    lambda,
+                    residual_energy,
+                    one_norm,
+                    code_correlation,
+                    largest_correlation,
+                    shallower_penalty,
+                    dual_correlation,
+                    nonzeros,
+                ] = std::array::from_fn(|column| f64::from(columns[column]));
+                let sums = Sums {
+                    lambda,
+                    residual_energy,
+                    one_norm,
+                    code_correlation,
+                    largest_correlation,
+                    shallower_penalty,
+                    dual_correlation,
+                };
+                // λ came as `f32`, and counts are exact.
+                Looked { lambda: lambda as f32, certificate: sums.into(), nonzeros: nonzeros as usize, still: false }
             })
             .collect()
     }
@@ -156,12 +174,20 @@ fn keep_each(tensors: Vec<Option<Tensor<2>>>, rows: &[usize]) -> Vec<Option<Tens
     tensors.into_iter().map(|tensor| tensor.map(|tensor| take_rows(&tensor, rows))).collect()
 }
 
+/// What a look at a signal's code tells.
+struct Looked {
+    lambda: f32,
+    certificate: Certificate,
+    nonzeros: usize,
+    /// Whether the code has stopped moving.
+    still: bool,
+}
+
 /// What an iteration needs, so that one loop serves both algorithms.
 trait Iteration: Sized {
     fn step(&mut self);
     fn codes(&self) -> Tensor<2>;
-    /// Certificates of the codes, and which of them have stopped moving.
-    fn look(&self) -> Vec<(f32, Certificate, usize, bool)>;
+    fn look(&self) -> Vec<Looked>;
     fn keep(self, rows: &[usize]) -> Self;
 }
 
@@ -186,7 +212,7 @@ fn run(
     loop {
         let last = iterations >= basis.max_iterations;
         let (mut done, mut open) = (Vec::new(), Vec::new());
-        for (position, (lambda, certificate, nonzeros, still)) in state.look().into_iter().enumerate() {
+        for (position, Looked { lambda, certificate, nonzeros, still }) in state.look().into_iter().enumerate() {
             let converged = certificate.relative_gap() <= f64::from(basis.gap);
             if !converged && !still && !last {
                 work.advance(closing[rows[position]].to(certificate.relative_gap(), basis.gap.into()));
@@ -444,7 +470,7 @@ impl Iteration for Gradient<'_> {
         self.codes.clone()
     }
 
-    fn look(&self) -> Vec<(f32, Certificate, usize, bool)> {
+    fn look(&self) -> Vec<Looked> {
         let (_, duals) = self.gradient(&self.codes);
         let moved = (self.codes.clone() - self.before.clone()).square().sum_dim(1);
         let length = self.codes.clone().square().sum_dim(1);
@@ -452,15 +478,12 @@ impl Iteration for Gradient<'_> {
         let part = f64::from(self.config.tolerance * self.config.step);
         // Before the first step nothing has moved yet.
         let stepped = self.stepped;
-        self.cascade
-            .certify(&self.codes, &duals)
-            .into_iter()
-            .zip(moves.chunks_exact(2))
-            .map(|((lambda, certificate, nonzeros), moves)| {
-                let (moved, length) = (f64::from(moves[0]).sqrt(), f64::from(moves[1]).sqrt());
-                (lambda, certificate, nonzeros, stepped && moved <= part * length)
-            })
-            .collect()
+        let mut looked = self.cascade.certify(&self.codes, &duals);
+        for (looked, moves) in looked.iter_mut().zip(moves.chunks_exact(2)) {
+            let [moved, length] = std::array::from_fn(|column| f64::from(moves[column]).sqrt());
+            looked.still = stepped && moved <= part * length;
+        }
+        looked
     }
 
     fn keep(self, rows: &[usize]) -> Self {
@@ -706,13 +729,12 @@ impl Iteration for Splitting<'_> {
         self.copies[self.copies.len() - 1].clone().unwrap_or_else(|| self.solution.clone())
     }
 
-    fn look(&self) -> Vec<(f32, Certificate, usize, bool)> {
+    fn look(&self) -> Vec<Looked> {
         let duals: Vec<_> = self.duals[..self.duals.len() - 1]
             .iter()
             .map(|dual| dual.as_ref().map(|dual| dual.clone() * self.rho.clone()))
             .collect();
-        let looked = self.cascade.certify(&self.codes(), &duals);
-        looked.into_iter().map(|(lambda, certificate, nonzeros)| (lambda, certificate, nonzeros, false)).collect()
+        self.cascade.certify(&self.codes(), &duals)
     }
 
     fn keep(self, rows: &[usize]) -> Self {
