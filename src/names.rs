@@ -12,9 +12,8 @@ pub use strum::{IntoEnumIterator, VariantNames};
 /// # Errors
 /// An unknown name, with all that there are.
 pub fn named<T: FromStr + VariantNames>(parameter: &str, name: &str) -> Result<T> {
-    name.parse().map_err(|_| {
-        Error::parameter(parameter, format!("{name:?}"), format!("one of {}", T::VARIANTS.join(", ")))
-    })
+    name.parse()
+        .map_err(|_| Error::parameter(parameter, format!("{name:?}"), format!("one of {}", T::VARIANTS.join(", "))))
 }
 
 #[cfg(test)]
@@ -83,7 +82,10 @@ mod tests {
         let read = |name: &str| serde_json::json!(name);
         assert_eq!(serde_json::from_value::<Loss>(read("squared-hinge")).unwrap(), Loss::SquaredHinge);
         assert_eq!(serde_json::from_value::<Threshold>(read("non-negative")).unwrap(), Threshold::NonNegative);
-        assert_eq!(serde_json::from_value::<NetworkPursuit>(read("thresholding")).unwrap(), NetworkPursuit::Thresholding);
+        assert_eq!(
+            serde_json::from_value::<NetworkPursuit>(read("thresholding")).unwrap(),
+            NetworkPursuit::Thresholding
+        );
         let layered = serde_json::from_value::<NetworkPursuit>(read("layered-basis-pursuit"));
         assert_eq!(layered.unwrap(), NetworkPursuit::LayeredBasisPursuit);
     }

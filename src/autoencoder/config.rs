@@ -18,9 +18,9 @@ const MAX_WEIGHTS: usize = 1 << 28;
 
 /// The pursuits that can be unrolled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum UnrolledPursuit {
     /// Proximal gradient steps on the effective dictionary.
     Ista,

@@ -37,9 +37,9 @@ pub const INITIAL_NORM: f32 = 0.1;
 
 /// What the layers of a [`PursuitNetwork`] do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum NetworkPursuit {
     /// One thresholding a layer: a plain convolutional network.
     #[strum(serialize = "cnn")]

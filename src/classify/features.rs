@@ -84,9 +84,9 @@ pub fn check_power(power: f32) -> Result<()> {
 
 /// What features are divided by once their means are taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum Scaling {
     /// Every feature by its own standard deviation: the penalty weighs rare features like frequent ones. The default.
     #[default]
@@ -170,9 +170,9 @@ impl Standardization {
 
 /// What is kept of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum PoolingMethod {
     /// The largest value. The default.
     #[default]
@@ -183,9 +183,9 @@ pub enum PoolingMethod {
 
 /// What is done about signs before pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum Rectification {
     /// max(γ, 0) and max(−γ, 0) are pooled apart, two features a cell; of non-negative codes only the first. The default.
     #[default]

@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 
 /// What a wrong or an unsure score costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum Loss {
     /// Multinomial logistic regression.
     Logistic,

@@ -103,8 +103,7 @@ impl Certifier<'_> {
         for ((levels, drawn), (signal, code)) in levels.into_iter().zip(drawn).zip(normalised.zip(codes)) {
             interrupt::check(UNFINISHED)?;
             let residual = self.profile.distance(signal, code);
-            let certificate =
-                Certificate::new(self.profile, levels, residual, self.noise.into(), &Theorem::all());
+            let certificate = Certificate::new(self.profile, levels, residual, self.noise.into(), &Theorem::all());
             self.certified.push(Certified { certificate, drawn });
         }
         Ok(())
@@ -114,8 +113,7 @@ impl Certifier<'_> {
     fn draw(&mut self, operator: &Operator, codes: &Tensor<4>, representations: &[Tensor<4>]) -> Result<Vec<Drawn>> {
         let (profile, length) = (self.profile, self.noise);
         let noisy = add_noise(operator.synthesize(codes.clone()), length, &mut self.rng);
-        let of_length =
-            TrialSignal::of(profile, &noisy, representations, |_| Noise::of_length(length.into()))?;
+        let of_length = TrialSignal::of(profile, &noisy, representations, |_| Noise::of_length(length.into()))?;
         let measured = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
         let of_patches = TrialSignal::of(profile, &noisy, representations, measured)?;
         let mut drawn: Vec<Drawn> = of_patches

@@ -153,7 +153,8 @@ impl ClassifyArgs {
                 let (wanted, found) = (network.signal(), data.train.shape());
                 return Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found));
             }
-            let encoder = NetworkEncoder::new(network.as_ref(), self.layers.as_deref(), &device).map_err(flags::named::<Self>)?;
+            let encoder =
+                NetworkEncoder::new(network.as_ref(), self.layers.as_deref(), &device).map_err(flags::named::<Self>)?;
             return self.judge(&data, Box::new(encoder));
         }
         let (model, defaults) = Mlcsc::load(&self.model, &device)?;

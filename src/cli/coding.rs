@@ -1,9 +1,9 @@
 //! Coding a set of signals batch by batch, with the flags that say how: what `encode` and `reconstruct` share.
 
 use super::data::Signals;
-use super::{flags, interrupt};
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
+use super::{flags, interrupt};
 pub use crate::coder::Batch;
 pub(super) use crate::coder::default_batch;
 use crate::coder::{CoderConfig, default_lambda};

@@ -162,7 +162,8 @@ impl InputArgs {
         self.selection.check()?;
         let config = self.data.config()?;
         let limit = self.selection.limit.unwrap_or(usize::MAX);
-        let (part, groups) = data::open_by_size(&config, self.selection.split, limit).map_err(flags::named::<DataArgs>)?;
+        let (part, groups) =
+            data::open_by_size(&config, self.selection.split, limit).map_err(flags::named::<DataArgs>)?;
         if let Some(group) = groups.first() {
             tell_skipped(&*group.source);
         }

@@ -88,8 +88,7 @@ impl ImportArgs {
             layers.push(LayerShape::new(atoms, Pair([height, width]), stride).with_padding(padding));
             filters.push(Tensor::from_data(TensorData::new(array.values, [atoms, below, height, width]), &device));
         }
-        let config =
-            ModelConfig { normalization: self.normalization, ..ModelConfig::new(self.input_shape, layers) };
+        let config = ModelConfig { normalization: self.normalization, ..ModelConfig::new(self.input_shape, layers) };
         let model = Mlcsc::from_filters(config, filters).map_err(name_layer)?;
         model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative })?;
 

@@ -105,9 +105,7 @@ mod trained {
             Chosen::Named("pca") => {
                 return Err(Error::parameter("--model", "pca", "a rival with a configuration; it has --units alone"));
             }
-            Chosen::Named(name) => {
-                RivalTrainConfig::new(RivalConfig::named(name).map_err(flags::named::<TrainArgs>)?)
-            }
+            Chosen::Named(name) => RivalTrainConfig::new(RivalConfig::named(name).map_err(flags::named::<TrainArgs>)?),
             Chosen::Configured(path, text) => rivals::parse_config(path, text)?,
         };
         config.data.seed = wishes.seed.unwrap_or(config.data.seed);

@@ -2,8 +2,8 @@
 
 use super::coding::{not_converged_by, not_converged_json};
 use super::data::{DataArgs, open_configured};
-use super::inputs::Inputs;
 use super::flags::Given;
+use super::inputs::Inputs;
 use super::interrupt;
 use super::output::{self, Summary, number, or_dash};
 use super::page::origin_of_run;

@@ -245,11 +245,8 @@ impl Experiment<'_> {
             let values = layer.code.len().saturating_mul(layer.signal.len());
             values > MAX_MATRIX
         });
-        let found = if too_large || open.is_empty() {
-            Vec::new()
-        } else {
-            self.estimates(&open.iter().collect::<Vec<_>>())?
-        };
+        let found =
+            if too_large || open.is_empty() { Vec::new() } else { self.estimates(&open.iter().collect::<Vec<_>>())? };
         let missing = if too_large { Unmeasured::TooLarge } else { Unmeasured::NotFound };
         let mut trials: Vec<Trial> = promises
             .into_iter()
@@ -295,8 +292,7 @@ impl Experiment<'_> {
         let deepest = |signal: &Promised| signal.known.levels.layers[self.profile.depth() - 1].nonzeros;
         let mut found = Vec::new();
         for (nonzeros, signals) in grouped(signals, deepest) {
-            let (codes, reports) =
-                matching(self.operator, stacked(self.operator, &signals), nonzeros, self.observer)?;
+            let (codes, reports) = matching(self.operator, stacked(self.operator, &signals), nonzeros, self.observer)?;
             found.extend(Estimate::all(&signals, self.operator.propagate(codes), &reports));
         }
         Ok(found)
@@ -324,8 +320,7 @@ impl Experiment<'_> {
 
     /// Basis pursuit over D^(L), with the least penalty given or else four times the noise on a patch.
     fn convex_projection(&self, signals: &[&Promised], penalty: Option<f64>) -> Result<Vec<Estimate>> {
-        let of_signal =
-            |signal: &&Promised| penalty.unwrap_or_else(|| 4.0 * signal.known.noise.effective_patch) as f32;
+        let of_signal = |signal: &&Promised| penalty.unwrap_or_else(|| 4.0 * signal.known.noise.effective_patch) as f32;
         let lambda = Lambda::PerSignal(signals.iter().map(of_signal).collect());
         let depth = self.profile.depth();
         let Some(weights) = of_deepest(self.profile) else {

@@ -176,9 +176,9 @@ pub enum AtomNorm {
 
 /// The update rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum UpdateRule {
     /// Every atom is a sparse code over the dictionary below it, found by a pursuit. The default.
     #[default]
@@ -297,9 +297,9 @@ impl Default for GradientUpdateConfig {
 
 /// How the gradient of the objective reaches the dictionaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum GradientMode {
     /// The codes are those of a pursuit run to its gap, and are held fixed: by Danskin's theorem this is the gradient of the minimum of the
     /// objective over codes. The default.

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 /// A named normalisation of each signal, stored in the model. Off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum Normalization {
     /// Signals are coded as they come.
     #[default]

@@ -16,9 +16,9 @@ use std::sync::OnceLock;
 
 /// A way to apply D^(L).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum OperatorForm {
     /// Whichever costs least on the geometry at hand; see [`Costs`].
     #[default]

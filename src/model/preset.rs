@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// A named geometry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum Preset {
     /// Three small layers for 28×28 digits: 16 filters 7×7 at stride 2, 48 of 5×5, 256 whole-image atoms.
     Small,

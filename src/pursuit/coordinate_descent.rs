@@ -308,14 +308,7 @@ impl CoordinateDescent {
     /// Sweeps over the working set until it moves the objective by no more than `tolerance` in a sweep, until it stalls, or until what is
     /// permitted is used up.
     #[inline(always)]
-    fn settle(
-        &self,
-        working: &mut WorkingSet,
-        columns: &Columns,
-        lambda: f32,
-        tolerance: f64,
-        effort: &mut Effort,
-    ) {
+    fn settle(&self, working: &mut WorkingSet, columns: &Columns, lambda: f32, tolerance: f64, effort: &mut Effort) {
         loop {
             let (progress, changed) = working.sweep(lambda, self.config.nonnegative);
             effort.sweeps += 1;
@@ -343,8 +336,7 @@ impl CoordinateDescent {
         for _ in 0..SIGN_CHANGES {
             let nonzeros = working.nonzeros();
             effort.work += (nonzeros as f64).powi(3) / 3.0;
-            effort.stalled =
-                nonzeros > MANY_NONZEROS && effort.work > self.patience * expected_work(columns, nonzeros);
+            effort.stalled = nonzeros > MANY_NONZEROS && effort.work > self.patience * expected_work(columns, nonzeros);
             if effort.stalled {
                 return;
             }

@@ -10,7 +10,8 @@
 
 use super::observer::Share;
 use super::{
-    Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, largest, masked, to_host, weighted,
+    Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, largest,
+    masked, to_host, weighted,
 };
 use crate::error::{Error, Result};
 use crate::kernels::threshold::{hard_threshold, soft_threshold};
@@ -21,9 +22,9 @@ use serde::{Deserialize, Serialize};
 
 /// What layered thresholding does to correlations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum Threshold {
     /// sign(x)·max(|x| − β, 0).
     #[default]

@@ -22,6 +22,7 @@ pub mod projection;
 pub mod proximal_gradient;
 pub mod recipe;
 pub mod residual_descent;
+pub mod splitting;
 
 pub use config::PursuitConfig;
 pub use convergence::Convergence;
@@ -29,9 +30,7 @@ pub use coordinate_descent::CoordinateDescent;
 pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
 pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
 pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
-pub use multi_layer::{
-    MultiLayerProximalGradient, MultiLayerProximalGradientConfig, MultiLayerSplitting, MultiLayerSplittingConfig,
-};
+pub use multi_layer::{MultiLayerProximalGradient, MultiLayerProximalGradientConfig};
 pub use observer::Observer;
 pub use problem::Problem;
 pub use projection::{
@@ -40,6 +39,7 @@ pub use projection::{
 pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConfig};
 pub use recipe::{PursuitName, Recipe};
 pub use residual_descent::ResidualDescent;
+pub use splitting::{MultiLayerSplitting, MultiLayerSplittingConfig};
 
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
@@ -156,9 +156,9 @@ impl Lambda {
 
 /// Why a pursuit ended on a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum StopReason {
     /// The relative duality gap reached what was asked for.
     DualityGap,
@@ -457,9 +457,9 @@ impl BasisPursuitConfig {
 
 /// The algorithms for basis pursuit on the effective dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
     /// Descent on the residual where D^(L) is a convolution with some tens of positions or more, else coordinate descent where codes
     /// are small enough for it, else FISTA.

@@ -8,9 +8,9 @@ use serde::Serialize;
 
 /// The pursuits, as flags name them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
 #[strum(serialize_all = "kebab-case", const_into_str)]
-#[serde(into = "&'static str")]
 pub enum PursuitName {
     /// Basis pursuit by the algorithm that suits.
     #[strum(serialize = "bp")]

@@ -177,9 +177,7 @@ fn a_deep_tied_encoder_is_the_pursuit() {
         let model = case.model(&device.device);
         let operator = model.operator(case.config.signal, OperatorForm::Auto).unwrap();
         let batch = signals(&case, 4, &device.device);
-        for (pursuit, nonnegative) in
-            UnrolledPursuit::iter().flat_map(|pursuit| [(pursuit, false), (pursuit, true)])
-        {
+        for (pursuit, nonnegative) in UnrolledPursuit::iter().flat_map(|pursuit| [(pursuit, false), (pursuit, true)]) {
             let iterations = if device.small { 300 } else { 3000 };
             let basis = BasisPursuitConfig { gap: 1e-6, max_iterations: iterations, nonnegative };
             let mut config = SparseAutoencoderConfig::new(case.config.clone())

@@ -399,7 +399,10 @@ fn wrong_flags_of_comparisons() {
         ("--pursuits lars", &["--pursuits", "ml-fista"][..]),
         ("--pursuits omp,omp", &["--pursuits = omp", "once"]),
         ("--pursuits holistic", &["--pursuits = holistic", "--shallower-nonzeros"]),
-        ("--pursuits holistic --shallower-nonzeros 100000", &["--shallower-nonzeros, nonzeros of layer 1 = 100000", "1 to "]),
+        (
+            "--pursuits holistic --shallower-nonzeros 100000",
+            &["--shallower-nonzeros, nonzeros of layer 1 = 100000", "1 to "],
+        ),
         ("--pursuits holistic --shallower-nonzeros 3,3", &["--shallower-nonzeros = 2 numbers"]),
         ("--shallower-nonzeros 3", &["--shallower-nonzeros", "holistic"]),
         ("--pursuits bp --nonzeros 3", &["--nonzeros", "omp"]),
