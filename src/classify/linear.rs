@@ -309,6 +309,7 @@ impl LinearClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::IntoEnumIterator;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 

@@ -320,7 +320,7 @@ impl Experiment<'_> {
 
     /// Basis pursuit over D^(L), with the least penalty given or else four times the noise on a patch.
     fn convex_projection(&self, signals: &[&Promised], penalty: Option<f64>) -> Result<Vec<Estimate>> {
-        let of_signal = |signal: &&Promised| penalty.unwrap_or_else(|| 4.0 * signal.known.noise.effective_patch) as f32;
+        let of_signal = |signal: &&Promised| penalty.unwrap_or(4.0 * signal.known.noise.effective_patch) as f32;
         let lambda = Lambda::PerSignal(signals.iter().map(of_signal).collect());
         let depth = self.profile.depth();
         let Some(weights) = of_deepest(self.profile) else {

@@ -483,6 +483,7 @@ mod tests {
     use super::*;
     use crate::kernels::sparse::norm;
     use crate::learn::config::{UnrolledUpdateConfig, UpdateRule};
+    use crate::names::IntoEnumIterator;
     use crate::random::stream;
     use rand::RngExt;
 

@@ -240,7 +240,7 @@ impl CoordinateDescent {
         workspace: &mut Workspace,
     ) -> Option<SignalReport> {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
-        let (gap, Given { signal, lambda, started, work: watched, .. }) = (f64::from(gap), given);
+        let (gap, &Given { signal, lambda, started, work: watched, .. }) = (f64::from(gap), &given);
         workspace.start(code, started, columns);
         let energy_of_signal = energy(signal);
         let mut effort = Effort { sweeps: 0, work: 0.0, stalled: self.patience == 0.0 };
