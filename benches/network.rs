@@ -13,11 +13,12 @@ use mlcsc::autoencoder::{EncoderWeights, Trainable, TrainingBatch};
 use mlcsc::autoencoder::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
 use mlcsc::baselines::one_layer;
 use mlcsc::data::{self, DataConfig};
-use mlcsc::learn::config::{GradientMode, UnrolledUpdateConfig, UpdateRule};
+use mlcsc::learn::config::{UnrolledUpdateConfig, UpdateRule};
 use mlcsc::learn::unrolled::UnrolledTraining;
 use mlcsc::learn::{TrainingState, TrainConfig};
 use mlcsc::model::Mlcsc;
 use mlcsc::model::preset::Preset;
+use mlcsc::names::{IntoEnumIterator, named};
 
 #[global_allocator]
 static MEMORY: divan::AllocProfiler = divan::AllocProfiler::system();
@@ -32,10 +33,9 @@ fn main() {
     divan::main();
 }
 
-#[divan::bench(args = NetworkPursuit::ALL.map(|(_, name)| name), sample_count = 10)]
-fn step(bencher: Bencher, name: &str) {
+#[divan::bench(args = NetworkPursuit::iter(), sample_count = 10)]
+fn step(bencher: Bencher, pursuit: NetworkPursuit) {
     let device = mlcsc::device::named(None).expect("a device").autodiff();
-    let (pursuit, _) = NetworkPursuit::ALL.into_iter().find(|(_, known)| *known == name).expect("a network");
     let network = PursuitNetworkConfig::mnist(pursuit).init(0, &device).expect("a network");
     // Numbers in [0, 1).
     let mut state = 1u32;
@@ -64,8 +64,8 @@ fn step(bencher: Bencher, name: &str) {
 )]
 fn end_to_end(bencher: Bencher, (geometry, gradient, iterations): (&str, &str, usize)) {
     let device = mlcsc::device::named(None).expect("a device");
-    let way = GradientMode::ALL.into_iter().find(|(_, name)| *name == gradient).expect("a way of gradients").0;
-    let mut config = TrainConfig::preset(Preset::named("mnist").expect("a preset"));
+    let way = named("gradient", gradient).expect("a way of gradients");
+    let mut config = TrainConfig::preset(Preset::Mnist);
     if geometry == "one layer" {
         config.model = one_layer(config.model.signal, 1024).expect("a geometry");
     }

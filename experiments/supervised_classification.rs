@@ -19,6 +19,7 @@ use mlcsc::export::mosaic;
 use mlcsc::files;
 use mlcsc::learn::end_to_end::{EndToEnd, Watcher, last_checkpoint};
 use mlcsc::learn::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
+use mlcsc::names::named;
 use serde::{Deserialize, Serialize};
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -126,7 +127,7 @@ fn trained(
     digits: &Dataset,
     (device, computed_on): (&Device, &str),
 ) -> Result<Found> {
-    let (name, started) = (pursuit.name(), Instant::now());
+    let (name, started) = (pursuit.into_str(), Instant::now());
     // A run is gone on with by the same settings only.
     let settings = format!("{}-{}-{}-{}", args.train, args.epochs, args.batch_size, args.learning_rate);
     let folder = args.runs.join(format!("{name}-{seed}-{settings}"));
@@ -192,11 +193,7 @@ fn main() -> Result<()> {
     };
     for &seed in &args.seeds {
         for name in &args.networks {
-            let pursuit = NetworkPursuit::ALL.into_iter().find(|(_, known)| known == name);
-            let (pursuit, _) = pursuit.ok_or_else(|| {
-                let known: Vec<&str> = NetworkPursuit::ALL.iter().map(|(_, name)| *name).collect();
-                Error::parameter("--networks", name, format!("some of {}", known.join(",")))
-            })?;
+            let pursuit = named("--networks", name)?;
             let key = (name.as_str(), digits.train.len(), args.epochs, args.batch_size, computed_on.as_str());
             let same = |found: &Found| found.seed == seed && found.setting() == key;
             if results.iter().any(same) {

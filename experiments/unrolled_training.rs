@@ -29,8 +29,8 @@ use mlcsc::learn::config::{GradientMode, Schedule, UpdateRule};
 use mlcsc::learn::rivals::{RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::{HeldOut, Observer, Record, Run, TrainConfig, TrainingState};
 use mlcsc::model::normalization::Normalization;
-use mlcsc::model::preset::Preset;
 use mlcsc::model::{CodingDefaults, Mlcsc};
+use mlcsc::names::named;
 use mlcsc::pursuit::{OrthogonalMatchingPursuitConfig, PursuitConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -372,7 +372,7 @@ fn mean(values: impl Iterator<Item = f64> + Clone) -> f64 {
 fn main() -> Result<()> {
     let args = Args::parse();
     let device = mlcsc::device::named(args.device.as_deref())?;
-    let mut base = TrainConfig::preset(Preset::named(&args.preset)?);
+    let mut base = TrainConfig::preset(named("--preset", &args.preset)?);
     base.learning.epochs = args.epochs;
     if let Some(source) = &args.data {
         base.data.source = source.clone();

@@ -126,6 +126,7 @@ pub mod geometry;
 pub mod kernels;
 pub mod learn;
 pub mod model;
+pub mod names;
 pub mod prelude;
 pub mod pursuit;
 mod random;

@@ -25,6 +25,7 @@ use mlcsc::model::file::CodingDefaults;
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::preset::Preset;
 use mlcsc::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
+use mlcsc::names::named;
 use mlcsc::pursuit::{
     Acceleration, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig, Problem,
     ProximalGradientConfig, Pursuit, Unrolled,
@@ -208,13 +209,13 @@ impl Contender {
             }
             Request::ExportModel { model, folder } => self.export_model(&model, &folder),
             Request::RandomModel { preset, side, path } => {
-                let model = Preset::named(&preset)?.model();
+                let model = named::<Preset>("--preset", &preset)?.model();
                 let signal = SignalShape { height: side, width: side, ..model.signal };
                 self.random_model(ModelConfig { signal, ..model })?.save(&path, CodingDefaults::default())?;
                 Ok(json!({}))
             }
             Request::LearnModel { preset, source, count, epochs, path } => {
-                let mut config = TrainConfig::preset(Preset::named(&preset)?);
+                let mut config = TrainConfig::preset(named("--preset", &preset)?);
                 config.data = DataConfig { count: (source == "digits").then_some(count), source, ..config.data };
                 config.learning.epochs = epochs;
                 self.learn(&config)?.save(&path, CodingDefaults::default())?;

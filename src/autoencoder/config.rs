@@ -19,6 +19,8 @@ const MAX_WEIGHTS: usize = 1 << 28;
 /// The pursuits that can be unrolled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum UnrolledPursuit {
     /// Proximal gradient steps on the effective dictionary.
     Ista,
@@ -32,10 +34,6 @@ pub enum UnrolledPursuit {
 }
 
 impl UnrolledPursuit {
-    /// Every one with its name.
-    pub const ALL: [(Self, &'static str); 4] =
-        [(Self::Ista, "ista"), (Self::Fista, "fista"), (Self::MlIsta, "ml-ista"), (Self::MlFista, "ml-fista")];
-
     /// Whether it steps in every layer.
     pub fn is_multi_layer(self) -> bool {
         matches!(self, Self::MlIsta | Self::MlFista)

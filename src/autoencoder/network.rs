@@ -38,8 +38,12 @@ pub const INITIAL_NORM: f32 = 0.1;
 /// What the layers of a [`PursuitNetwork`] do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum NetworkPursuit {
     /// One thresholding a layer: a plain convolutional network.
+    #[strum(serialize = "cnn")]
+    #[serde(rename = "cnn", alias = "thresholding")]
     Thresholding,
     /// Steps through all layers. The default.
     #[default]
@@ -49,23 +53,9 @@ pub enum NetworkPursuit {
     /// Steps through all layers, analysis by weights of its own.
     MlLista,
     /// Every layer's basis pursuit, one after the other.
+    #[strum(serialize = "layered-bp")]
+    #[serde(rename = "layered-bp", alias = "layered-basis-pursuit")]
     LayeredBasisPursuit,
-}
-
-impl NetworkPursuit {
-    /// Every one with its name.
-    pub const ALL: [(Self, &'static str); 5] = [
-        (Self::Thresholding, "cnn"),
-        (Self::MlIsta, "ml-ista"),
-        (Self::MlFista, "ml-fista"),
-        (Self::MlLista, "ml-lista"),
-        (Self::LayeredBasisPursuit, "layered-bp"),
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
 }
 
 /// Configuration of a [`PursuitNetwork`].

@@ -85,17 +85,14 @@ pub fn check_power(power: f32) -> Result<()> {
 /// What features are divided by once their means are taken off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Scaling {
     /// Every feature by its own standard deviation: the penalty weighs rare features like frequent ones. The default.
     #[default]
     Each,
     /// All by the root of their mean variance: features keep their proportions, and rare ones count for less.
     Common,
-}
-
-impl Scaling {
-    /// Every kind, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 2] = [(Self::Each, "each"), (Self::Common, "common")];
 }
 
 /// What brings features to mean 0 and standard deviation 1, each or on the average, over the vectors that it was taken from;
@@ -174,6 +171,8 @@ impl Standardization {
 /// What is kept of a cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum PoolingMethod {
     /// The largest value. The default.
     #[default]
@@ -182,14 +181,11 @@ pub enum PoolingMethod {
     Mean,
 }
 
-impl PoolingMethod {
-    /// Every method, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 2] = [(Self::Max, "max"), (Self::Mean, "mean")];
-}
-
 /// What is done about signs before pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Rectification {
     /// max(γ, 0) and max(−γ, 0) are pooled apart, two features a cell; of non-negative codes only the first. The default.
     #[default]
@@ -198,12 +194,6 @@ pub enum Rectification {
     Absolute,
     /// γ is pooled as it is: of a cell whose values have both signs, the one of largest magnitude or the mean.
     Signed,
-}
-
-impl Rectification {
-    /// Every kind, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 3] =
-        [(Self::Split, "split"), (Self::Absolute, "absolute"), (Self::Signed, "signed")];
 }
 
 /// How codes become features.

@@ -21,18 +21,19 @@ use serde::{Deserialize, Serialize};
 /// What a wrong or an unsure score costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Loss {
     /// Multinomial logistic regression.
     Logistic,
     /// Linear support vector machines, each class against all others, squared hinge. The default.
     #[default]
+    #[strum(serialize = "svm")]
+    #[serde(rename = "svm", alias = "squared-hinge")]
     SquaredHinge,
 }
 
 impl Loss {
-    /// Every loss, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 2] = [(Self::Logistic, "logistic"), (Self::SquaredHinge, "svm")];
-
     /// Loss of one vector's scores; they are replaced by the derivatives.
     #[inline(always)]
     fn differentiate(self, scores: &mut [f32], label: usize) -> f64 {
@@ -308,6 +309,7 @@ impl LinearClassifier {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::names::IntoEnumIterator;
     use rand::{RngExt, SeedableRng};
     use rand_chacha::ChaCha8Rng;
 
@@ -330,7 +332,7 @@ mod tests {
     fn derivatives_are_differences() {
         let (features, labels) = drawn(40, 7, 1.0);
         let rows: Vec<usize> = (0..40).filter(|row| row % 3 != 0).collect();
-        for (loss, _) in Loss::ALL {
+        for loss in Loss::iter() {
             let config = LinearClassifierConfig { loss, ..LinearClassifierConfig::default() };
             let mut random = ChaCha8Rng::seed_from_u64(6);
             let point: Vec<f64> = (0..24).map(|_| random.random_range(-0.5..0.5)).collect();
@@ -360,7 +362,7 @@ mod tests {
     fn fits_do_not_depend_on_the_start() {
         let (features, labels) = drawn(300, 12, 1.5);
         let rows: Vec<usize> = (0..300).collect();
-        for (loss, _) in Loss::ALL {
+        for loss in Loss::iter() {
             let config = LinearClassifierConfig { loss, penalty: 0.05, max_iterations: 2000, tolerance: 1e-6 };
             let cold = config.fit(&features, &labels, &rows, 3, None).unwrap();
             let other = LinearClassifierConfig { penalty: 1e-4, ..config.clone() };
@@ -379,7 +381,7 @@ mod tests {
         let (features, labels) = drawn(200, 9, 0.1);
         let rows: Vec<usize> = (0..100).collect();
         let others: Vec<usize> = (100..200).collect();
-        for (loss, _) in Loss::ALL {
+        for loss in Loss::iter() {
             let config = LinearClassifierConfig { loss, ..LinearClassifierConfig::default() };
             let classifier = config.fit(&features, &labels, &rows, 3, None).unwrap();
             assert_eq!(classifier.predict(&features, &others).unwrap(), labels[100..]);

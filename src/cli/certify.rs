@@ -1,19 +1,23 @@
 //! `mlcsc certify`: what is proven about codes.
 
-use super::coding::{Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
+use super::coding::{Batch, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
 use super::data::{InputArgs, Signals};
 use super::output::{counted, number, table};
-use super::{interrupt, output};
+use super::{flags, interrupt, output};
 use crate::error::{Error, Result};
 use crate::evaluate::trial::{self, Trial, TrialSignal};
 use crate::kernels::sparse::to_host;
+use crate::model::Operator;
+use crate::model::normalization::Normalization;
 use crate::model::sample::{add_noise, generator};
 use crate::pursuit::{Convergence, PursuitName};
 use crate::theory::certificate::{Certificate, Uniqueness, median};
 use crate::theory::{
     Bound, ColumnPair, DictionaryProfile, LayerLevels, Levels, ModelProfile, Noise, Promise, Theorem, Unmet,
 };
+use burn::tensor::Tensor;
 use clap::Args;
+use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
@@ -37,8 +41,8 @@ pub(super) struct CertifyArgs {
     /// Length E ≥ 0 of the noise; omp and projection stop at residuals of that length
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     noise: Option<f32>,
-    /// The pursuit, as `mlcsc encode --pursuit` names it
-    #[arg(long, value_name = "NAME", default_value = "bp")]
+    /// The pursuit, as of `mlcsc encode`
+    #[arg(long, value_name = "NAME", default_value = "bp", value_parser = flags::names::<PursuitName>())]
     pursuit: PursuitName,
     /// Most non-zeros of γ_L for omp and projection
     #[arg(long, value_name = "K", allow_negative_numbers = true)]
@@ -71,6 +75,64 @@ struct Drawn {
     of_length: Vec<Trial>,
     /// For every theorem, told the length on every patch.
     of_patches: Vec<Trial>,
+}
+
+/// Certifies batch by batch.
+struct Certifier<'a> {
+    profile: &'a ModelProfile,
+    normalization: Normalization,
+    /// Length of the noise.
+    noise: f32,
+    rng: ChaCha8Rng,
+    certified: Vec<Certified>,
+}
+
+impl Certifier<'_> {
+    fn add(&mut self, operator: &Operator, batch: Batch) -> Result<()> {
+        let Batch { signals, pursued, .. } = batch;
+        let representations = operator.propagate(pursued.codes.clone());
+        let levels = Levels::of(self.profile, &representations)?;
+        let drawn: Vec<Option<Drawn>> = match self.noise > 0.0 {
+            true => self.draw(operator, &pursued.codes, &representations)?.into_iter().map(Some).collect(),
+            false => levels.iter().map(|_| None).collect(),
+        };
+        let normalised = to_host(self.normalization.apply(signals).0);
+        let normalised = normalised.chunks_exact(operator.signal().len());
+        let codes = to_host(pursued.codes);
+        let codes = codes.chunks_exact(operator.code().len());
+        for ((levels, drawn), (signal, code)) in levels.into_iter().zip(drawn).zip(normalised.zip(codes)) {
+            interrupt::check(UNFINISHED)?;
+            let residual = self.profile.distance(signal, code);
+            let certificate = Certificate::new(self.profile, levels, residual, self.noise.into(), &Theorem::all());
+            self.certified.push(Certified { certificate, drawn });
+        }
+        Ok(())
+    }
+
+    /// Adds noise to the reconstructions and runs every theorem's pursuit, told its length and then its length on every patch as well.
+    fn draw(&mut self, operator: &Operator, codes: &Tensor<4>, representations: &[Tensor<4>]) -> Result<Vec<Drawn>> {
+        let (profile, length) = (self.profile, self.noise);
+        let noisy = add_noise(operator.synthesize(codes.clone()), length, &mut self.rng);
+        let of_length = TrialSignal::of(profile, &noisy, representations, |_| Noise::of_length(length.into()))?;
+        let measured = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
+        let of_patches = TrialSignal::of(profile, &noisy, representations, measured)?;
+        let mut drawn: Vec<Drawn> = of_patches
+            .iter()
+            .map(|known| Drawn { noise: known.noise, of_length: Vec::new(), of_patches: Vec::new() })
+            .collect();
+        for theorem in Theorem::all() {
+            let run = |known: &[TrialSignal]| {
+                let watched = trial::run_watched(&theorem, profile, operator, known, &interrupt::Unseen);
+                interrupt::named(watched, UNFINISHED)
+            };
+            let trials = run(&of_length)?.into_iter().zip(run(&of_patches)?);
+            for (drawn, (of_length, of_patches)) in drawn.iter_mut().zip(trials) {
+                drawn.of_length.push(of_length);
+                drawn.of_patches.push(of_patches);
+            }
+        }
+        Ok(drawn)
+    }
 }
 
 /// What theorems speak of.
@@ -109,47 +171,15 @@ impl CertifyArgs {
         let shape = signals.shape();
         let coder = Coder::new(model.clone(), shape, &signals.source(), settings)?;
         let profile = ModelProfile::new(&model, shape)?;
-        let mut rng = generator(self.seed);
-        let mut certified = Vec::with_capacity(signals.len());
-        let noise = f64::from(self.noise.unwrap_or(0.0));
-        let coded = coder.run(&signals, |batch| {
-            let operator = coder.operator();
-            let representations = operator.propagate(batch.pursued.codes.clone());
-            let levels = Levels::of(&profile, &representations)?;
-            let mut drawn: Vec<Option<Drawn>> = levels.iter().map(|_| None).collect();
-            if let Some(length) = self.noise.filter(|noise| *noise > 0.0) {
-                let noisy = add_noise(operator.synthesize(batch.pursued.codes.clone()), length, &mut rng);
-                let of_length = TrialSignal::of(&profile, &noisy, &representations, |_| Noise::of_length(noise))?;
-                let measured = |noise: &[f32]| Noise::measured(profile.geometry(), noise);
-                let of_patches = TrialSignal::of(&profile, &noisy, &representations, measured)?;
-                drawn = of_patches
-                    .iter()
-                    .map(|known| Some(Drawn { noise: known.noise, of_length: Vec::new(), of_patches: Vec::new() }))
-                    .collect();
-                for theorem in Theorem::all() {
-                    let [of_length, of_patches] = [&of_length, &of_patches].map(|known| {
-                        let watched = trial::run_watched(&theorem, &profile, operator, known, &interrupt::Unseen);
-                        interrupt::named(watched, UNFINISHED)
-                    });
-                    for (drawn, (of_length, of_patches)) in
-                        drawn.iter_mut().flatten().zip(of_length?.into_iter().zip(of_patches?))
-                    {
-                        drawn.of_length.push(of_length);
-                        drawn.of_patches.push(of_patches);
-                    }
-                }
-            }
-            let normalised = to_host(model.config().normalization.apply(batch.signals).0);
-            let (normalised, codes) = (normalised.chunks_exact(shape.len()), to_host(batch.pursued.codes));
-            let codes = codes.chunks_exact(operator.code().len());
-            for ((levels, drawn), (signal, code)) in levels.into_iter().zip(drawn).zip(normalised.zip(codes)) {
-                interrupt::check(UNFINISHED)?;
-                let residual = profile.distance(signal, code);
-                let certificate = Certificate::new(&profile, levels, residual, noise, &Theorem::all());
-                certified.push(Certified { certificate, drawn });
-            }
-            Ok(())
-        })?;
+        let mut certifier = Certifier {
+            profile: &profile,
+            normalization: model.config().normalization,
+            noise: self.noise.unwrap_or(0.0),
+            rng: generator(self.seed),
+            certified: Vec::with_capacity(signals.len()),
+        };
+        let coded = coder.run(&signals, |batch| certifier.add(coder.operator(), batch))?;
+        let certified = certifier.certified;
         if self.json {
             let mut document = self.document(&profile, &signals, &certified);
             document["not_converged"] = not_converged_json(&Convergence::of(&coded.reports), &coder.basis());
@@ -168,7 +198,7 @@ impl CertifyArgs {
             "signals": signals.len(),
             "source": signals.source(),
             "skipped": signals.skipped(),
-            "pursuit": self.pursuit.name(),
+            "pursuit": self.pursuit,
             "noise": self.noise,
             "device": self.input.device.name(),
             "theorems_concern": CONCERN,
@@ -256,29 +286,19 @@ fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], nois
         table(&layers(profile, certified, &mut reasons)),
         table(&dictionaries(profile)),
     );
-    let of_length: Vec<Vec<Stated>> = (0..Theorem::all().len())
-        .map(|index| {
-            let stated = certified.iter().map(|certified| {
-                let report = &certified.certificate.theorems[index];
-                let trial = certified.drawn.as_ref().map(|drawn| &drawn.of_length[index]);
-                Stated { promise: &report.promise, radius: Some(report.radius), trial }
-            });
-            stated.collect()
-        })
-        .collect();
+    let of_length = by_theorem(certified, |certified, index| {
+        let report = &certified.certificate.theorems[index];
+        let trial = certified.drawn.as_ref().map(|drawn| &drawn.of_length[index]);
+        Stated { promise: &report.promise, radius: Some(report.radius), trial }
+    });
     text.push_str("\n\nfor any fresh noise of length E\n");
     text.push_str(&table(&theorems(profile, certified, &of_length, &mut reasons)));
     let drawn: Vec<&Drawn> = certified.iter().filter_map(|certified| certified.drawn.as_ref()).collect();
     if !drawn.is_empty() {
-        let of_patches: Vec<Vec<Stated>> = (0..Theorem::all().len())
-            .map(|index| {
-                let stated = drawn.iter().map(|drawn| {
-                    let trial = &drawn.of_patches[index];
-                    Stated { promise: &trial.promise, radius: None, trial: Some(trial) }
-                });
-                stated.collect()
-            })
-            .collect();
+        let of_patches = by_theorem(&drawn, |drawn, index| {
+            let trial = &drawn.of_patches[index];
+            Stated { promise: &trial.promise, radius: None, trial: Some(trial) }
+        });
         let middle = |value: fn(&Noise) -> f64| {
             let values: Vec<f64> = drawn.iter().map(|drawn| value(&drawn.noise)).collect();
             median(&values).map_or("–".into(), number)
@@ -453,6 +473,11 @@ struct Stated<'a> {
     trial: Option<&'a Trial>,
 }
 
+/// For every theorem, by its number, what it states of all signals.
+fn by_theorem<'a, T>(signals: &'a [T], state: impl Fn(&'a T, usize) -> Stated<'a>) -> Vec<Vec<Stated<'a>>> {
+    (0..Theorem::all().len()).map(|index| signals.iter().map(|signal| state(signal, index)).collect()).collect()
+}
+
 /// What every theorem says about all signals.
 fn theorems(
     profile: &ModelProfile,
@@ -500,22 +525,27 @@ fn theorems(
             row.extend((0..profile.depth()).map(|layer| median(&errors(layer)).map_or("–".into(), number)));
         }
         rows.push(row);
-        if let Some(unmet) = stated.iter().find_map(|stated| stated.promise.unmet()) {
-            let told = if radii { "" } else { ", noise drawn" };
-            // Said once where it does not depend on what is known of the noise.
-            let same = |reason: &String| {
-                reason.starts_with(&format!("  {}: ", theorem.name())) && reason.contains(&unmet.condition)
-            };
-            if !reasons.iter().any(same) {
-                reasons.push(format!("  {}{told}: {unmet}", theorem.name()));
-            }
-        }
-        let unmeasured = stated.iter().filter(|stated| stated.promise.holds());
-        if let Some(reason) = unmeasured.filter_map(|stated| stated.trial?.errors.as_ref().err()).next() {
-            reasons.push(format!("  {}, not measured: {reason}", theorem.name()));
-        }
+        add_reasons(theorem, stated, radii, reasons);
     }
     rows
+}
+
+/// Says why a theorem promises nothing, or why what it promises was not measured. `any_noise` says that no noise was drawn.
+fn add_reasons(theorem: &Theorem, stated: &[Stated], any_noise: bool, reasons: &mut Vec<String>) {
+    if let Some(unmet) = stated.iter().find_map(|stated| stated.promise.unmet()) {
+        let told = if any_noise { "" } else { ", noise drawn" };
+        // Said once where it does not depend on what is known of the noise.
+        let same = |reason: &String| {
+            reason.starts_with(&format!("  {}: ", theorem.name())) && reason.contains(&unmet.condition)
+        };
+        if !reasons.iter().any(same) {
+            reasons.push(format!("  {}{told}: {unmet}", theorem.name()));
+        }
+    }
+    let unmeasured = stated.iter().filter(|stated| stated.promise.holds());
+    if let Some(reason) = unmeasured.filter_map(|stated| stated.trial?.errors.as_ref().err()).next() {
+        reasons.push(format!("  {}, not measured: {reason}", theorem.name()));
+    }
 }
 
 /// The median of what is promised, and how much of it is vacuous.

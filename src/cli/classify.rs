@@ -1,13 +1,13 @@
 //! `mlcsc classify`: what codes say about classes.
 
-use super::coding::{self, CodingArgs, name_flags};
+use super::coding::{self, CodingArgs};
 use super::data::{self, DataArgs};
 use super::diagnose::network;
 use super::inputs::Inputs;
 use super::output::{self, Summary, counted, number, table};
 use super::page::{self, FolderArgs};
 use super::progress::Progress;
-use super::{DeviceArgs, interrupt};
+use super::{DeviceArgs, flags, interrupt};
 use crate::classify::{
     Candidate, Confusion, DeskewingEncoder, Encoder, Evaluation, EvaluationConfig, Features, Labelled,
     LinearClassifierConfig, Loss, NetworkEncoder, PoolingConfig, PoolingMethod, Rectification, Scaling, SignalEncoder,
@@ -17,7 +17,6 @@ use crate::data::{DataConfig, Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::report::{Classification, Head, Mistakes, Origin};
 use crate::model::Mlcsc;
-use crate::pursuit::by_name;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
@@ -62,20 +61,20 @@ pub(super) struct ClassifyArgs {
     /// Pool over G × G cells; several numbers put the features of several grids beside each other
     #[arg(long, value_name = "G,…", value_delimiter = ',', default_value = "4", help_heading = "Features")]
     grid: Vec<usize>,
-    /// What is kept of a cell: max or mean
-    #[arg(long, value_name = "NAME", default_value = "max", value_parser = pooling, help_heading = "Features")]
+    /// What is kept of a cell
+    #[arg(long, value_name = "NAME", default_value = "max", value_parser = flags::names::<PoolingMethod>(), help_heading = "Features")]
     pool: PoolingMethod,
-    /// Signs: split (positive and negative parts apart), absolute or signed
-    #[arg(long, value_name = "NAME", default_value = "split", value_parser = rectification, help_heading = "Features")]
+    /// Signs; split takes positive and negative parts apart
+    #[arg(long, value_name = "NAME", default_value = "split", value_parser = flags::names::<Rectification>(), help_heading = "Features")]
     rectify: Rectification,
     /// Power that magnitudes are raised to after pooling; less than 1 brings large ones closer to small ones
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Features")]
     power: f32,
     /// What features are divided by: their own deviations (each), or one number for all (common)
-    #[arg(long, value_name = "NAME", default_value = "each", value_parser = scaling, help_heading = "Features")]
+    #[arg(long, value_name = "NAME", default_value = "each", value_parser = flags::names::<Scaling>(), help_heading = "Features")]
     scale: Scaling,
-    /// svm (squared hinge, one class against all others) or logistic (multinomial)
-    #[arg(long, value_name = "NAME", default_value = "svm", value_parser = loss, help_heading = "Classifier")]
+    /// The classifier's loss: squared hinge, one class against all others (svm), or multinomial (logistic)
+    #[arg(long, value_name = "NAME", default_value = "svm", value_parser = flags::names::<Loss>(), help_heading = "Classifier")]
     classifier: Loss,
     /// Penalties to choose from. Default: 1 to 1e-6 in half powers of ten
     #[arg(long, value_name = "A,…", value_delimiter = ',', allow_negative_numbers = true, help_heading = "Classifier")]
@@ -93,22 +92,6 @@ pub(super) struct ClassifyArgs {
     json: bool,
     #[command(flatten)]
     coding: CodingArgs,
-}
-
-fn pooling(text: &str) -> Result<PoolingMethod, String> {
-    by_name(&PoolingMethod::ALL, text)
-}
-
-fn rectification(text: &str) -> Result<Rectification, String> {
-    by_name(&Rectification::ALL, text)
-}
-
-fn scaling(text: &str) -> Result<Scaling, String> {
-    by_name(&Scaling::ALL, text)
-}
-
-fn loss(text: &str) -> Result<Loss, String> {
-    by_name(&Loss::ALL, text)
 }
 
 /// The file for the JSON document.
@@ -140,9 +123,9 @@ impl ClassifyArgs {
 
     fn check(&self) -> Result<()> {
         self.coding.check()?;
-        self.pooling().check().map_err(named)?;
-        check_power(self.power).map_err(named)?;
-        self.evaluation().check().map_err(named)?;
+        self.pooling().check().map_err(flags::named::<Self>)?;
+        check_power(self.power).map_err(flags::named::<Self>)?;
+        self.evaluation().check().map_err(flags::named::<Self>)?;
         for (flag, value) in [("--train-limit", self.train_limit), ("--test-limit", self.test_limit)] {
             if value == Some(0) {
                 return Err(Error::parameter(flag, 0, "at least 1"));
@@ -170,7 +153,8 @@ impl ClassifyArgs {
                 let (wanted, found) = (network.signal(), data.train.shape());
                 return Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found));
             }
-            let encoder = NetworkEncoder::new(network.as_ref(), self.layers.as_deref(), &device).map_err(named)?;
+            let encoder =
+                NetworkEncoder::new(network.as_ref(), self.layers.as_deref(), &device).map_err(flags::named::<Self>)?;
             return self.judge(&data, Box::new(encoder));
         }
         let (model, defaults) = Mlcsc::load(&self.model, &device)?;
@@ -196,11 +180,11 @@ impl ClassifyArgs {
                 padding: self.padding,
                 basis: self.coding.solver.basis(nonnegative),
             };
-            Box::new(config.init(&model, shape).map_err(named)?)
+            Box::new(config.init(&model, shape).map_err(flags::named::<Self>)?)
         } else {
             let operator = coding::operator(&model, shape, &source, self.coding.solver.application)?;
             let (recipe, nonnegative) = settings.recipe_for(&operator);
-            Box::new(name_flags(SignalEncoder::new(&model, operator, recipe, layers, nonnegative)).map_err(named)?)
+            Box::new(SignalEncoder::new(&model, operator, recipe, layers, nonnegative).map_err(flags::named::<Self>)?)
         };
         self.judge(&data, encoder)
     }
@@ -274,7 +258,7 @@ impl ClassifyArgs {
         });
         let features = interrupt::named(features, UNFINISHED)?;
         let mut features = features.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))?;
-        features.raise(self.power).map_err(named)?;
+        features.raise(self.power).map_err(flags::named::<Self>)?;
         Ok(Half { features, labels: labels[..count].to_vec() })
     }
 
@@ -286,7 +270,7 @@ impl ClassifyArgs {
             progress.message(format!("held-out error {:.2}%", 100.0 * candidate.error));
             !interrupt::interrupted()
         });
-        found.map_err(named)?.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))
+        found.map_err(flags::named::<Self>)?.ok_or_else(|| Error::Interrupted(UNFINISHED.into()))
     }
 
     fn document(&self, evaluations: &[Evaluation], labelled: &Labelled, coding_seconds: f64, seconds: f64) -> Value {
@@ -349,7 +333,6 @@ impl ClassifyArgs {
 
     /// What a page says of how it came about.
     fn origin(&self) -> Origin {
-        let of = |value: Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let list = |values: &[usize]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let config = self.evaluation();
         let penalties = config.penalties.iter().map(|penalty| number(*penalty)).collect::<Vec<_>>();
@@ -359,12 +342,12 @@ impl ClassifyArgs {
             ("pursuit", format!("{}, λ {}", self.coding.pursuit.name, self.coding.lambda.said())),
             ("layers", self.layers.as_deref().map_or("the deepest".into(), list)),
             ("grids of cells", list(&self.grid)),
-            ("kept of a cell", of(json!(self.pool))),
-            ("signs", of(json!(self.rectify))),
+            ("kept of a cell", self.pool.to_string()),
+            ("signs", self.rectify.to_string()),
             ("power", self.power.to_string()),
-            ("divided by deviations", of(json!(self.scale))),
+            ("divided by deviations", self.scale.to_string()),
             ("deskewed too", if self.deskew { "yes".into() } else { "no".into() }),
-            ("classifier", of(json!(self.classifier))),
+            ("classifier", self.classifier.to_string()),
             ("penalties to choose from", penalties.join(", ")),
         ];
         let data_seed = self.data.data_seed.unwrap_or(DataConfig::default().seed);
@@ -408,22 +391,4 @@ fn mistakes(source: &dyn Source, evaluation: &Evaluation, device: &Device) -> Re
     let data = TensorData::new(values, source.shape().batched(indices.len()));
     let texts = shown.iter().map(|(index, (label, found))| format!("{}: {label}, found {found}", index + 1));
     Ok(Some(Mistakes { signals: Tensor::from_data(data, device), texts: texts.collect(), of: wrong.len() }))
-}
-
-/// Puts a flag's name in place of a parameter's.
-fn named(error: Error) -> Error {
-    match error {
-        Error::Parameter { parameter, value, expected } => {
-            let flag = match parameter.as_str() {
-                "grids" => "--grid",
-                "layers" | "penalties" | "labels" | "padding" | "stride" | "power" => &format!("--{parameter}"),
-                _ => parameter.as_str(),
-            };
-            Error::parameter(flag, value, expected)
-        }
-        Error::Shape { what, expected, found } if what == "strides of windows" => {
-            Error::parameter("--stride", output::numbers(&found), expected)
-        }
-        other => other,
-    }
 }

@@ -1,9 +1,9 @@
 //! Coding a set of signals batch by batch, with the flags that say how: what `encode` and `reconstruct` share.
 
 use super::data::Signals;
-use super::interrupt;
-use super::output::{Summary, counted, number, numbers};
+use super::output::{Summary, counted, number};
 use super::progress::Progress;
+use super::{flags, interrupt};
 pub use crate::coder::Batch;
 pub(super) use crate::coder::default_batch;
 use crate::coder::{CoderConfig, default_lambda};
@@ -13,6 +13,7 @@ use crate::evaluate::comparison::Parameters;
 use crate::geometry::SignalShape;
 use crate::model::file::CodingDefaults;
 use crate::model::{Mlcsc, Operator, OperatorForm};
+use crate::names::IntoEnumIterator;
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Convergence, Lambda, PursuitName, Recipe, SignalReport, StopReason, Threshold,
@@ -42,13 +43,12 @@ pub struct CodingArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pursuit")]
 pub struct PursuitArgs {
-    /// bp (½‖y − D^(L)γ‖² + λ‖γ‖₁ by --algorithm), ista, fista, coordinate-descent or residual-descent (the same by that
-    /// algorithm), omp, projection, layered-thresholding, layered-bp, ml-ista, ml-fista, ml-bp or holistic
-    #[arg(id = "pursuit", long, value_name = "NAME", default_value = "bp")]
+    /// The pursuit. bp is the minimum of ½‖y − D^(L)γ‖² + λ‖γ‖₁ by --algorithm; the next four are the same by the algorithm of that
+    /// name
+    #[arg(id = "pursuit", long, value_name = "NAME", default_value = "bp", value_parser = flags::names::<PursuitName>())]
     pub name: PursuitName,
-    /// auto, ista, fista, coordinate-descent, residual-descent or active-set, for bp, layered-bp and projection --convex. Default:
-    /// auto
-    #[arg(long, value_name = "NAME")]
+    /// Algorithm for bp, layered-bp and projection --convex. Default: auto
+    #[arg(long, value_name = "NAME", value_parser = flags::names::<Algorithm>())]
     pub algorithm: Option<Algorithm>,
     /// Most non-zeros of γ_L for omp and projection; for holistic those of γ_1,…,γ_{L−1}
     #[arg(long, value_name = "K", value_delimiter = ',', allow_negative_numbers = true)]
@@ -63,8 +63,13 @@ pub struct PursuitArgs {
     /// 0,…,0,1
     #[arg(long, value_name = "W1,…,WL", value_delimiter = ',', allow_negative_numbers = true)]
     pub layer_weights: Option<Vec<f32>>,
-    /// soft, hard or nonnegative for layered-thresholding. Default: nonnegative where codes are kept so, else soft
-    #[arg(long, value_name = "KIND", conflicts_with_all = ["nonnegative", "signed"])]
+    /// Kind of layered-thresholding. Default: nonnegative where codes are kept so, else soft
+    #[arg(
+        long,
+        value_name = "KIND",
+        value_parser = flags::names::<Threshold>(),
+        conflicts_with_all = ["nonnegative", "signed"]
+    )]
     pub threshold: Option<Threshold>,
     /// Project by basis pursuit, with λ raised until all limits are kept, instead of greedily
     #[arg(long)]
@@ -99,8 +104,8 @@ pub struct LambdaArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Pursuit")]
 pub struct SolverArgs {
-    /// How D^(L) is applied: auto, cascade, filters, matrix or gram
-    #[arg(long, value_name = "NAME", default_value = "auto")]
+    /// How D^(L) is applied
+    #[arg(long, value_name = "NAME", default_value = "auto", value_parser = flags::names::<OperatorForm>())]
     pub application: OperatorForm,
     /// Relative duality gap at which a signal is finished, in (0, 1). Default: 1e-4
     #[arg(long, value_name = "G", allow_negative_numbers = true)]
@@ -133,6 +138,27 @@ pub const PURSUIT_FLAGS: [&str; 16] = [
     "max_iterations",
 ];
 
+/// A flag that only some pursuits take.
+#[derive(Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "kebab-case", prefix = "--")]
+enum Flag {
+    Algorithm,
+    Nonzeros,
+    Noise,
+    StripeLimits,
+    LayerWeights,
+    Threshold,
+    Convex,
+    Debias,
+    Lambda,
+    LambdaRelative,
+    LambdaFile,
+    Nonnegative,
+    Signed,
+    Gap,
+    MaxIterations,
+}
+
 impl LambdaArgs {
     /// What was asked for, in words.
     pub fn said(&self) -> String {
@@ -149,13 +175,8 @@ impl LambdaArgs {
     /// # Errors
     /// Numbers out of range.
     pub fn check(&self) -> Result<()> {
-        if let Some(value) = self.lambda {
-            name_flag("--lambda", Lambda::Absolute(value).check())?;
-        }
-        if let Some(value) = self.lambda_relative {
-            name_flag("--lambda-relative", Lambda::Relative(value).check())?;
-        }
-        Ok(())
+        let given = [self.lambda.map(Lambda::Absolute), self.lambda_relative.map(Lambda::Relative)];
+        given.iter().flatten().try_for_each(Lambda::check).map_err(flags::named::<Self>)
     }
 
     /// λ for `signals` signals, and whether codes are non-negative; what the flags leave open is what the model was trained with.
@@ -166,7 +187,7 @@ impl LambdaArgs {
         let lambda = match (self.lambda, self.lambda_relative, &self.lambda_file) {
             (Some(value), ..) => Lambda::Absolute(value),
             (_, Some(fraction), _) => Lambda::Relative(fraction),
-            (.., Some(path)) => Lambda::PerSignal(read_lambda(path, signals)?),
+            (.., Some(path)) => read_lambda(path, signals)?,
             _ => default_lambda(defaults),
         };
         Ok((lambda, !self.signed && (self.nonnegative || defaults.nonnegative)))
@@ -182,8 +203,7 @@ impl SolverArgs {
         if self.batch_size == Some(0) {
             return Err(Error::parameter("--batch-size", 0, "at least 1"));
         }
-        let flag = if self.max_iterations == Some(0) { "--max-iterations" } else { "--gap" };
-        name_flag(flag, self.basis(false).check())
+        self.basis(false).check().map_err(flags::named::<Self>)
     }
 
     /// Gap, iterations and sign.
@@ -204,20 +224,20 @@ impl PursuitArgs {
     }
 
     /// Whether the pursuit takes a flag.
-    fn takes(&self, flag: &str) -> bool {
+    fn takes(&self, flag: Flag) -> bool {
         use PursuitName::*;
         let (greedy, projects) = (self.is_greedy(), self.name == Projection);
         match flag {
-            "--algorithm" => matches!(self.name, BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
-            "--nonzeros" => greedy || self.name == Holistic,
-            "--noise" => greedy,
-            "--stripe-limits" | "--convex" => projects,
-            "--debias" => projects && self.convex,
-            "--layer-weights" => self.name.takes_layer_weights(),
-            "--threshold" => self.name == LayeredThresholding,
-            "--nonnegative" => !greedy && self.name != Holistic,
-            "--gap" | "--max-iterations" => !greedy && self.name != LayeredThresholding,
-            _ => !greedy,
+            Flag::Algorithm => matches!(self.name, BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
+            Flag::Nonzeros => greedy || self.name == Holistic,
+            Flag::Noise => greedy,
+            Flag::StripeLimits | Flag::Convex => projects,
+            Flag::Debias => projects && self.convex,
+            Flag::LayerWeights => self.name.takes_layer_weights(),
+            Flag::Threshold => self.name == LayeredThresholding,
+            Flag::Nonnegative => !greedy && self.name != Holistic,
+            Flag::Gap | Flag::MaxIterations => !greedy && self.name != LayeredThresholding,
+            Flag::Lambda | Flag::LambdaRelative | Flag::LambdaFile | Flag::Signed => !greedy,
         }
     }
 
@@ -241,7 +261,7 @@ impl CodingArgs {
             return Err(Error::parameter("--noise", noise, "a finite length ≥ 0"));
         }
         if let Some(weights) = &pursuit.layer_weights {
-            name_flag("--layer-weights", check_weights(weights))?;
+            check_weights(weights).map_err(flags::named::<PursuitArgs>)?;
         }
         let nonzeros = pursuit.nonzeros.as_deref();
         for (flag, values) in [("--nonzeros", nonzeros), ("--stripe-limits", pursuit.stripe_limits.as_deref())] {
@@ -285,30 +305,30 @@ impl CodingArgs {
         let Self { pursuit, lambda, solver } = self;
         let switch = |on: bool| on.then(|| "given".to_owned());
         let given = [
-            ("--algorithm", pursuit.algorithm.map(|algorithm| algorithm.flag_name().to_owned())),
-            ("--nonzeros", pursuit.nonzeros.as_deref().map(list)),
-            ("--noise", pursuit.noise.map(|noise| noise.to_string())),
-            ("--stripe-limits", pursuit.stripe_limits.as_deref().map(list)),
-            ("--layer-weights", pursuit.layer_weights.as_deref().map(list)),
-            ("--threshold", pursuit.threshold.map(|threshold| threshold.name().to_owned())),
-            ("--convex", switch(pursuit.convex)),
-            ("--debias", switch(pursuit.debias)),
-            ("--lambda", lambda.lambda.map(|value| value.to_string())),
-            ("--lambda-relative", lambda.lambda_relative.map(|value| value.to_string())),
-            ("--lambda-file", lambda.lambda_file.as_ref().map(|path| path.display().to_string())),
-            ("--nonnegative", switch(lambda.nonnegative)),
-            ("--signed", switch(lambda.signed)),
-            ("--gap", solver.gap.map(|gap| gap.to_string())),
-            ("--max-iterations", solver.max_iterations.map(|iterations| iterations.to_string())),
+            (Flag::Algorithm, pursuit.algorithm.map(|algorithm| algorithm.to_string())),
+            (Flag::Nonzeros, pursuit.nonzeros.as_deref().map(list)),
+            (Flag::Noise, pursuit.noise.map(|noise| noise.to_string())),
+            (Flag::StripeLimits, pursuit.stripe_limits.as_deref().map(list)),
+            (Flag::LayerWeights, pursuit.layer_weights.as_deref().map(list)),
+            (Flag::Threshold, pursuit.threshold.map(|threshold| threshold.to_string())),
+            (Flag::Convex, switch(pursuit.convex)),
+            (Flag::Debias, switch(pursuit.debias)),
+            (Flag::Lambda, lambda.lambda.map(|value| value.to_string())),
+            (Flag::LambdaRelative, lambda.lambda_relative.map(|value| value.to_string())),
+            (Flag::LambdaFile, lambda.lambda_file.as_ref().map(|path| path.display().to_string())),
+            (Flag::Nonnegative, switch(lambda.nonnegative)),
+            (Flag::Signed, switch(lambda.signed)),
+            (Flag::Gap, solver.gap.map(|gap| gap.to_string())),
+            (Flag::MaxIterations, solver.max_iterations.map(|iterations| iterations.to_string())),
         ];
         for (flag, value) in &given {
             if let Some(value) = value
-                && !pursuit.takes(flag)
+                && !pursuit.takes(*flag)
             {
-                let taken = given.iter().map(|(flag, _)| *flag).filter(|flag| pursuit.takes(flag));
+                let taken = given.iter().filter(|(flag, _)| pursuit.takes(*flag)).map(|(flag, _)| flag.to_string());
                 let taken = taken.collect::<Vec<_>>().join(", ");
                 let expected = format!("no such flag with {}, which takes {taken}", pursuit.called());
-                return Err(Error::parameter(*flag, value, expected));
+                return Err(Error::parameter(flag.to_string(), value, expected));
             }
         }
         Ok(())
@@ -329,45 +349,21 @@ fn list<T: ToString>(values: &[T]) -> String {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
 }
 
-/// Names the flag in place of what the library calls it.
-pub(super) fn name_flags<T>(checked: Result<T>) -> Result<T> {
-    let flag = |name: &str| match name {
-        _ if name.starts_with("nonzeros") => Some("--nonzeros"),
-        _ if name.starts_with("limit") => Some("--stripe-limits"),
-        "layer weights" => Some("--layer-weights"),
-        "number of layers" => Some("--pursuit holistic: number of layers"),
-        "pursuits" => Some("--pursuits"),
-        _ => None,
-    };
-    checked.map_err(|error| match error {
-        Error::Parameter { parameter, value, expected } => {
-            Error::Parameter { parameter: flag(&parameter).map_or(parameter, str::to_owned), value, expected }
-        }
-        Error::Shape { what, expected, found } => match flag(&what) {
-            Some(flag) => Error::Parameter { parameter: flag.into(), value: numbers(&found), expected },
-            None => Error::Shape { what, expected, found },
-        },
-        other => other,
-    })
-}
-
 /// One λ for each of `signals` signals.
-fn read_lambda(path: &Path, signals: usize) -> Result<Vec<f32>> {
+fn read_lambda(path: &Path, signals: usize) -> Result<Lambda> {
     let array = npy::read_array(path)?;
     if array.shape != [signals] {
         let expected = format!("[{signals}], one λ for each signal");
         return Err(Error::shape(format!("--lambda-file {}", path.display()), expected, format!("{:?}", array.shape)));
     }
-    name_flag(&format!("--lambda-file {}", path.display()), Lambda::PerSignal(array.values.clone()).check())?;
-    Ok(array.values)
-}
-
-/// Puts a flag's name in place of a parameter's.
-pub(super) fn name_flag(flag: &str, checked: Result<()>) -> Result<()> {
-    checked.map_err(|error| match error {
-        Error::Parameter { value, expected, .. } => Error::Parameter { parameter: flag.into(), value, expected },
+    let lambda = Lambda::PerSignal(array.values);
+    lambda.check().map_err(|error| match error {
+        Error::Parameter { value, expected, .. } => {
+            Error::parameter(format!("--lambda-file {}", path.display()), value, expected)
+        }
         other => other,
-    })
+    })?;
+    Ok(lambda)
 }
 
 /// Checked settings of a coding.
@@ -473,7 +469,7 @@ impl Coders {
         };
         for group in &groups[1..] {
             let operator = operator(&model, group.shape(), &named(group), settings.args.solver.application)?;
-            name_flags(settings.recipe(&operator).check(&operator))?;
+            settings.recipe(&operator).check(&operator).map_err(flags::named::<CodingArgs>)?;
         }
         let first = Coder::new(model.clone(), first.shape(), &named(first), settings.part(first.places()))?;
         Ok(Self { model, groups, settings, first })
@@ -592,7 +588,7 @@ impl Coder {
         let operator = operator(&model, signal, source, solver.application)?;
         let recipe = settings.recipe(&operator);
         let config = CoderConfig { recipe, application: solver.application, batch_size: solver.batch_size };
-        let coder = name_flags(config.init_on(model, operator))?;
+        let coder = config.init_on(model, operator).map_err(flags::named::<CodingArgs>)?;
         let setup_seconds = start.elapsed().as_secs_f64();
         Ok(Self { coder, settings, setup_seconds })
     }
@@ -742,7 +738,7 @@ impl Coder {
                 number(mean(reports, |report| report.data_term.into()))
             ),
         );
-        if args.takes("--gap") && args.name != PursuitName::Holistic {
+        if args.takes(Flag::Gap) && args.name != PursuitName::Holistic {
             let largest_gap = reports.iter().map(|report| report.relative_gap).fold(0.0, f32::max);
             summary.row(
                 "relative gap",
@@ -794,10 +790,7 @@ pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: O
         Error::Shape { what, expected, found } => {
             Error::Shape { what: format!("{what} on signals of {source} ({signal})"), expected, found }
         }
-        Error::Parameter { parameter, value, expected } if parameter == "application" => {
-            Error::Parameter { parameter: "--application".into(), value, expected }
-        }
-        other => other,
+        other => flags::named::<SolverArgs>(other),
     })
 }
 
@@ -811,15 +804,14 @@ fn handed_over(reports: &[SignalReport]) -> BTreeMap<&'static str, usize> {
     reports
         .iter()
         .filter_map(|report| report.finished_by)
-        .for_each(|to| *counts.entry(to.flag_name()).or_default() += 1);
+        .for_each(|to| *counts.entry(to.into_str()).or_default() += 1);
     counts
 }
 
 /// How often every reason ended a pursuit, those that did.
-fn stops(reports: &[SignalReport]) -> Vec<(String, usize)> {
+fn stops(reports: &[SignalReport]) -> Vec<(&'static str, usize)> {
     let count = |stop: StopReason| reports.iter().filter(|report| report.stop == stop).count();
-    let name = |stop: StopReason| json!(stop).as_str().unwrap_or_default().to_owned();
-    StopReason::ALL.into_iter().map(|stop| (name(stop), count(stop))).filter(|(_, count)| *count > 0).collect()
+    StopReason::iter().map(|stop| (stop.into_str(), count(stop))).filter(|(_, count)| *count > 0).collect()
 }
 
 fn converged(reports: &[SignalReport]) -> usize {

@@ -1,12 +1,12 @@
 //! `mlcsc compare`: pursuits side by side.
 
-use super::coding::{self, LambdaArgs, SolverArgs, name_flag, name_flags};
+use super::coding::{self, LambdaArgs, SolverArgs};
 use super::data::{InputArgs, Signals};
 use super::inputs::Inputs;
 use super::output::{counted, number, table};
 use super::page;
 use super::progress::Progress;
-use super::{interrupt, output};
+use super::{flags, interrupt, output};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::evaluate::comparison::{Batches, Comparison, Row, Setting};
@@ -37,9 +37,9 @@ const UNFINISHED: &str = "not all pursuits were compared";
 pub(super) struct CompareArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Pursuits, as `mlcsc encode --pursuit` names them. Default: bp, omp, layered-thresholding and layered-bp; with
+    /// Pursuits. Default: bp, omp, layered-thresholding and layered-bp; with
     /// --layer-weights ml-fista and ml-bp too, with --stripe-limits projection too
-    #[arg(long, value_name = "A,B,…", value_delimiter = ',')]
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = flags::names::<PursuitName>())]
     pursuits: Option<Vec<PursuitName>>,
     /// Non-zeros of γ_L for omp and projection. Default: 10 in the table, 1 to 55 in the picture
     #[arg(long, value_name = "K1,K2,…", value_delimiter = ',', allow_negative_numbers = true)]
@@ -84,7 +84,7 @@ impl CompareArgs {
             }
         }
         if let Some(weights) = &self.layer_weights {
-            name_flag("--layer-weights", check_weights(weights))?;
+            check_weights(weights).map_err(flags::named::<Self>)?;
         }
         self.check_out()?;
         let pursuits = self.pursuits();
@@ -177,16 +177,7 @@ impl CompareArgs {
             shallower_nonzeros: self.shallower_nonzeros.clone().unwrap_or_default(),
             basis: self.solver.basis(nonnegative),
         };
-        let checked = comparison.check(&operator, self.out.is_some()).map_err(|error| match error {
-            Error::Parameter { parameter, value, expected } if parameter.starts_with("nonzeros of layer") => {
-                Error::parameter("--shallower-nonzeros", value, expected)
-            }
-            Error::Shape { what, expected, found } if what.starts_with("nonzeros") => {
-                Error::parameter("--shallower-nonzeros", output::numbers(&found), expected)
-            }
-            other => other,
-        });
-        name_flags(checked)?;
+        comparison.check(&operator, self.out.is_some()).map_err(flags::named::<Self>)?;
         let work = comparison.work(&operator, signals.len(), self.out.is_some());
         let batches = Read {
             batch_size: self.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry())),

@@ -1,12 +1,12 @@
 //! Flags that say what signals to read.
 
-use super::{DeviceArgs, output};
+use super::{DeviceArgs, flags, output};
 use crate::data::{self, DataConfig, Dataset, Group, Source, Split};
 use crate::error::{Error, Result};
 use crate::geometry::{Pair, SignalShape};
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
-use clap::{Args, ValueEnum};
+use clap::Args;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -52,7 +52,7 @@ impl DataArgs {
     /// Numbers out of range.
     pub fn apply(&self, config: DataConfig) -> Result<DataConfig> {
         let config = self.complete(config)?;
-        config.check().map_err(name_flag)?;
+        config.check().map_err(flags::named::<DataArgs>)?;
         Ok(config)
     }
 
@@ -79,7 +79,7 @@ impl DataArgs {
 /// # Errors
 /// As [`data::open`].
 pub fn open(config: &DataConfig) -> Result<Dataset> {
-    open_configured(config).map_err(name_flag)
+    open_configured(config).map_err(flags::named::<DataArgs>)
 }
 
 /// [`open`] where not all was said by flags: mistakes are named as the library names them.
@@ -101,29 +101,13 @@ fn tell_skipped(source: &dyn Source) {
     }
 }
 
-/// Puts the flag in place of the configuration's field, where there is one.
-fn name_flag(error: Error) -> Error {
-    match error {
-        Error::Parameter { parameter, value, expected } => {
-            let flag = match parameter.as_str() {
-                "source" => "--data".into(),
-                "seed" => "--data-seed".into(),
-                "count" | "patch" | "patches" => format!("--{parameter}"),
-                _ => parameter,
-            };
-            Error::Parameter { parameter: flag, value, expected }
-        }
-        other => other,
-    }
-}
-
 /// Which of the signals to take.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Signals")]
 pub struct SelectionArgs {
     /// Part of the signals. Default: test where the source comes with a test set, else all
-    #[arg(long, value_enum)]
-    pub split: Option<Part>,
+    #[arg(long, value_name = "PART", value_parser = flags::names::<Split>())]
+    pub split: Option<Split>,
     /// Take the first N signals only
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -178,9 +162,8 @@ impl InputArgs {
         self.selection.check()?;
         let config = self.data.config()?;
         let limit = self.selection.limit.unwrap_or(usize::MAX);
-        let split = self.selection.split.map(Split::from);
-        let (split, groups) = data::open_by_size(&config, split, limit).map_err(name_flag)?;
-        let part = name_of(split);
+        let (part, groups) =
+            data::open_by_size(&config, self.selection.split, limit).map_err(flags::named::<DataArgs>)?;
         if let Some(group) = groups.first() {
             tell_skipped(&*group.source);
         }
@@ -191,42 +174,12 @@ impl InputArgs {
     }
 }
 
-/// A part of a data set, as flags name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Part {
-    /// Signals to learn from
-    Train,
-    /// Held-out signals
-    Test,
-    /// Both
-    All,
-}
-
-impl From<Part> for Split {
-    fn from(part: Part) -> Self {
-        match part {
-            Part::Train => Self::Train,
-            Part::Test => Self::Test,
-            Part::All => Self::All,
-        }
-    }
-}
-
-/// A part's name for messages.
-fn name_of(split: Split) -> &'static str {
-    match split {
-        Split::Train => "train",
-        Split::Test => "test",
-        Split::All => "all",
-    }
-}
-
 /// Signals to run through, in order.
 pub struct Signals {
     source: Arc<dyn Source>,
     count: usize,
     places: Vec<usize>,
-    part: &'static str,
+    part: Split,
 }
 
 impl SelectionArgs {
@@ -247,9 +200,8 @@ impl SelectionArgs {
     /// As [`Self::check`]; a part without signals.
     pub fn select(&self, data: &Dataset) -> Result<Signals> {
         self.check()?;
-        let part = self.split.unwrap_or(if data.has_test_set { Part::Test } else { Part::All });
-        let source = data.split(part.into());
-        let part = name_of(part.into());
+        let part = self.split.unwrap_or(if data.has_test_set { Split::Test } else { Split::All });
+        let source = data.split(part);
         if source.is_empty() {
             let expected = format!("a part of {} that has signals", source.describe());
             return Err(Error::parameter("--split", part, expected));
@@ -307,7 +259,7 @@ impl Signals {
     pub fn describe_all(groups: &[Self]) -> String {
         let count = groups.iter().map(Self::len).sum();
         let Some(first) = groups.first() else { return output::counted(0, "signal") };
-        let part = if first.part == "all" { String::new() } else { format!(", {}", first.part) };
+        let part = if first.part == Split::All { String::new() } else { format!(", {}", first.part) };
         format!("{} ({}{part})", output::counted(count, "signal"), first.source.describe())
     }
 

@@ -1,10 +1,9 @@
 //! `mlcsc import`: a model from dictionaries that were learned elsewhere.
 
-use super::coding::name_flag;
 use super::data::{pair, pair_or_zero};
 use super::inputs::Inputs;
 use super::output::{Summary, grouped};
-use super::{DeviceArgs, output};
+use super::{DeviceArgs, flags, output};
 use crate::data::npy;
 use crate::error::{Error, Result};
 use crate::files;
@@ -14,7 +13,7 @@ use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
 use crate::pursuit::Lambda;
 use burn::tensor::{Tensor, TensorData};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -33,9 +32,10 @@ pub(super) struct ImportArgs {
     /// Shape of the signals
     #[arg(long, value_name = "CxHxW")]
     input_shape: SignalShape,
-    /// What is done to signals before they are coded
-    #[arg(long, value_enum, default_value = "none")]
-    normalization: NormalizationName,
+    /// What is done to signals before they are coded: center takes their mean off, contrast divides by the standard deviation too,
+    /// high-pass takes a smooth component off every channel
+    #[arg(long, value_name = "NAME", default_value = "none", value_parser = flags::names::<Normalization>())]
+    normalization: Normalization,
     /// λ that later coding takes unless told otherwise. Default: 0.1 of each signal's λ_max
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lambda: Option<f32>,
@@ -52,34 +52,10 @@ pub(super) struct ImportArgs {
     device: DeviceArgs,
 }
 
-/// A normalisation, as flags name it.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(super) enum NormalizationName {
-    /// Signals as they come
-    None,
-    /// Each signal's mean is subtracted
-    Center,
-    /// … and the rest divided by its standard deviation
-    Contrast,
-    /// A smooth component is subtracted from every channel
-    HighPass,
-}
-
-impl From<NormalizationName> for Normalization {
-    fn from(name: NormalizationName) -> Self {
-        match name {
-            NormalizationName::None => Self::None,
-            NormalizationName::Center => Self::Center,
-            NormalizationName::Contrast => Self::Contrast,
-            NormalizationName::HighPass => Self::HighPass,
-        }
-    }
-}
-
 impl ImportArgs {
     pub(super) fn run(&self) -> Result<()> {
         if let Some(lambda) = self.lambda {
-            name_flag("--lambda", Lambda::Absolute(lambda).check())?;
+            Lambda::Absolute(lambda).check().map_err(flags::named::<Self>)?;
         }
         let strides = per_layer("--strides", &self.strides, self.filters.len(), 1)?;
         let paddings = per_layer("--paddings", &self.paddings, self.filters.len(), 0)?;
@@ -112,8 +88,7 @@ impl ImportArgs {
             layers.push(LayerShape::new(atoms, Pair([height, width]), stride).with_padding(padding));
             filters.push(Tensor::from_data(TensorData::new(array.values, [atoms, below, height, width]), &device));
         }
-        let config =
-            ModelConfig { normalization: self.normalization.into(), ..ModelConfig::new(self.input_shape, layers) };
+        let config = ModelConfig { normalization: self.normalization, ..ModelConfig::new(self.input_shape, layers) };
         let model = Mlcsc::from_filters(config, filters).map_err(name_layer)?;
         model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative })?;
 

@@ -5,12 +5,15 @@ use super::coding;
 use super::output::{self, Summary, grouped, number};
 use crate::error::Result;
 use crate::geometry::{LayerGeometry, SignalShape};
+use crate::model::file::CodingDefaults;
+use crate::model::normalization::Normalization;
 use crate::model::operator::Costs;
-use crate::model::{Mlcsc, OperatorForm};
+use crate::model::{Mlcsc, Operator, OperatorForm};
+use crate::names::IntoEnumIterator;
 use crate::theory::{DictionaryProfile, ModelProfile, welch_bound};
 use burn::tensor::Tensor;
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -62,119 +65,179 @@ impl Filters {
     }
 }
 
-impl InspectArgs {
-    pub(super) fn run(&self) -> Result<()> {
-        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
-        let config = model.config();
-        let signal = self.input_shape.unwrap_or(config.signal);
-        let operator = coding::operator(&model, signal, "--input-shape", OperatorForm::Auto)?;
-        let geometry = operator.geometry();
-        let layers = geometry.layers();
-        let filters = model.filters();
-        let profile = ModelProfile::new(&model, signal).ok();
-        let (owns, effectives) = match &profile {
-            Some(profile) => (profile.own.iter().map(Some).collect(), profile.effective.iter().map(Some).collect()),
-            None => (vec![None; layers.len()], vec![None; layers.len()]),
-        };
-        let own: Vec<Filters> = filters
-            .iter()
-            .zip(layers)
-            .zip(owns)
-            .map(|((filters, layer), profile)| Filters::new(filters.clone(), layer, profile))
-            .collect();
-        let effective: Vec<Filters> = (1..=model.depth())
-            .zip(effectives)
-            .map(|(depth, profile)| Filters::new(model.effective_filters(depth), &geometry.windows(depth), profile))
-            .collect();
-        let parameters: usize = filters.iter().map(|filters| filters.dims().iter().product::<usize>()).sum();
-        // The bound that first-order pursuits would step with.
-        let bound = operator.squared_norm_bound();
-        let costs = Costs::new(geometry);
-        // Where positions share no sample, pursuits code each one's window.
-        let window = geometry.window().map(|window| (geometry.code().height * geometry.code().width, window.signal()));
+/// A layer in numbers.
+#[derive(Serialize)]
+struct Layer {
+    atoms: usize,
+    padding: [usize; 2],
+    #[serde(serialize_with = "as_text")]
+    code: SignalShape,
+    filters: Filters,
+    effective: Filters,
+    #[serde(skip)]
+    parameters: usize,
+}
 
-        if self.json {
-            let layers: Vec<_> = layers
-                .iter()
-                .zip(own.iter().zip(&effective))
-                .map(|(layer, (own, effective))| {
-                    json!({
-                        "atoms": layer.code.channels,
-                        "padding": layer.padding,
-                        "code": layer.code.to_string(),
-                        "filters": own,
-                        "effective": effective,
-                    })
-                })
-                .collect();
-            return output::print_json(&json!({
-                "model": self.model.display().to_string(),
-                "signal": signal.to_string(),
-                "normalization": config.normalization,
-                "parameters": parameters,
-                "layers": layers,
-                "squared_norm_bound": bound,
-                "multiplications": costs,
-                "application": operator.application(),
-                "windows": window.map(|(count, signal)| json!({ "count": count, "signal": signal.to_string() })),
-                "coding": defaults,
-            }));
+/// Windows that share no sample: pursuits code each position's.
+#[derive(Serialize)]
+struct Windows {
+    count: usize,
+    #[serde(serialize_with = "as_text")]
+    signal: SignalShape,
+}
+
+/// What there is to say of a model.
+#[derive(Serialize)]
+struct Inspection {
+    model: String,
+    #[serde(serialize_with = "as_text")]
+    signal: SignalShape,
+    normalization: Normalization,
+    parameters: usize,
+    layers: Vec<Layer>,
+    /// The bound that first-order pursuits would step with.
+    squared_norm_bound: f64,
+    multiplications: Costs,
+    application: OperatorForm,
+    windows: Option<Windows>,
+    coding: CodingDefaults,
+}
+
+fn as_text<S: Serializer>(value: &SignalShape, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl Inspection {
+    fn new(name: String, model: &Mlcsc, coding: CodingDefaults, operator: &Operator) -> Self {
+        let (geometry, signal) = (operator.geometry(), operator.signal());
+        let profile = ModelProfile::new(model, signal).ok();
+        let layers: Vec<Layer> = geometry
+            .layers()
+            .iter()
+            .zip(model.filters())
+            .enumerate()
+            .map(|(index, (layer, filters))| {
+                let own = profile.as_ref().map(|profile| &profile.own[index]);
+                let of_effective = profile.as_ref().map(|profile| &profile.effective[index]);
+                let effective = model.effective_filters(index + 1);
+                Layer {
+                    atoms: layer.code.channels,
+                    padding: layer.padding,
+                    code: layer.code,
+                    parameters: filters.dims().iter().product(),
+                    filters: Filters::new(filters, layer, own),
+                    effective: Filters::new(effective, &geometry.windows(index + 1), of_effective),
+                }
+            })
+            .collect();
+        Self {
+            model: name,
+            signal,
+            normalization: model.config().normalization,
+            parameters: layers.iter().map(|layer| layer.parameters).sum(),
+            layers,
+            squared_norm_bound: operator.squared_norm_bound(),
+            multiplications: Costs::new(geometry),
+            application: operator.application(),
+            windows: geometry.window().map(|window| Windows {
+                count: geometry.code().height * geometry.code().width,
+                signal: window.signal(),
+            }),
+            coding,
         }
-        let pair = |[vertical, horizontal]: [usize; 2]| {
-            if vertical == horizontal { vertical.to_string() } else { format!("{vertical}x{horizontal}") }
-        };
-        let cells = |cells: &[&str]| cells.iter().map(|&cell| cell.to_owned()).collect::<Vec<String>>();
-        let mut shapes = vec![cells(&["layer", "atoms", "kernel", "stride", "padding", "code", "parameters", "zeros"])];
-        let mut numbers = vec![cells(&["dictionary", "kernel", "stride", "norms", "coherence", "least possible"])];
-        for (index, (layer, own)) in layers.iter().zip(&own).enumerate() {
-            shapes.push(vec![
+    }
+
+    fn text(&self) -> String {
+        format!(
+            "{}\n\n{}\n\n{}\n\n{}\n  (of one pursuit iteration, for one signal)",
+            self.summary().text(),
+            output::table(&self.shapes()),
+            output::table(&self.dictionaries()),
+            output::table(&self.ways())
+        )
+    }
+
+    fn summary(&self) -> Summary {
+        let depth = self.layers.len();
+        let mut summary =
+            Summary::new(format!("{}: {} on {}", self.model, output::counted(depth, "layer"), self.signal));
+        summary
+            .row("parameters", grouped(self.parameters as u64))
+            .row("normalisation", self.normalization)
+            .row("λ", self.coding.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
+            .row("sign of γ_L", if self.coding.nonnegative { "non-negative" } else { "both" })
+            .row(format!("‖D^({depth})‖²"), format!("at most {}", number(self.squared_norm_bound)));
+        if let Some(Windows { count, signal }) = &self.windows {
+            summary.row("positions", format!("share no sample: coded as {count} signals of {signal}"));
+        }
+        summary
+    }
+
+    fn shapes(&self) -> Vec<Vec<String>> {
+        let mut rows = vec![cells(&["layer", "atoms", "kernel", "stride", "padding", "code", "parameters", "zeros"])];
+        rows.extend(self.layers.iter().enumerate().map(|(index, layer)| {
+            vec![
                 (index + 1).to_string(),
-                layer.code.channels.to_string(),
-                pair(layer.kernel),
-                pair(layer.stride),
+                layer.atoms.to_string(),
+                pair(layer.filters.kernel),
+                pair(layer.filters.stride),
                 pair(layer.padding),
                 layer.code.to_string(),
-                grouped(layer.filter_dims().iter().product::<usize>() as u64),
-                format!("{:.1}%", 100.0 * own.sparsity),
-            ]);
-        }
-        let own = own.iter().enumerate().map(|(index, filters)| (format!("D_{}", index + 1), filters));
-        let effective =
-            effective.iter().enumerate().skip(1).map(|(index, filters)| (format!("D^({})", index + 1), filters));
-        for (name, filters) in own.chain(effective) {
+                grouped(layer.parameters as u64),
+                format!("{:.1}%", 100.0 * layer.filters.sparsity),
+            ]
+        }));
+        rows
+    }
+
+    /// D_1 … D_L, then D^(2) … D^(L).
+    fn dictionaries(&self) -> Vec<Vec<String>> {
+        let layers = || self.layers.iter().enumerate();
+        let own = layers().map(|(index, layer)| (format!("D_{}", index + 1), &layer.filters));
+        let effective = layers().skip(1).map(|(index, layer)| (format!("D^({})", index + 1), &layer.effective));
+        let mut rows = vec![cells(&["dictionary", "kernel", "stride", "norms", "coherence", "least possible"])];
+        rows.extend(own.chain(effective).map(|(name, filters)| {
             let norms = [filters.min_norm, filters.max_norm].map(|norm| number(norm.into()));
-            numbers.push(vec![
+            vec![
                 name,
                 pair(filters.kernel),
                 pair(filters.stride),
                 if norms[0] == norms[1] { norms[0].clone() } else { norms.join(" to ") },
                 filters.coherence.map_or("not computed: too large".into(), number),
                 number(filters.welch_bound),
-            ]);
+            ]
+        }));
+        rows
+    }
+
+    fn ways(&self) -> Vec<Vec<String>> {
+        let mut rows = vec![cells(&["way", "multiplications"])];
+        rows.extend(OperatorForm::iter().filter(|way| *way != OperatorForm::Auto).map(|way| {
+            let count = self.multiplications.of(way).map_or("not possible".into(), grouped);
+            let chosen = if way == self.application { "← auto" } else { "" };
+            vec![way.to_string(), count, chosen.into()]
+        }));
+        rows
+    }
+}
+
+fn pair([vertical, horizontal]: [usize; 2]) -> String {
+    if vertical == horizontal { vertical.to_string() } else { format!("{vertical}x{horizontal}") }
+}
+
+fn cells(cells: &[&str]) -> Vec<String> {
+    cells.iter().map(|&cell| cell.to_owned()).collect()
+}
+
+impl InspectArgs {
+    pub(super) fn run(&self) -> Result<()> {
+        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let signal = self.input_shape.unwrap_or(model.config().signal);
+        let operator = coding::operator(&model, signal, "--input-shape", OperatorForm::Auto)?;
+        let inspection = Inspection::new(self.model.display().to_string(), &model, defaults, &operator);
+        match self.json {
+            true => output::print_json(&json!(inspection)),
+            false => output::print(&inspection.text()),
         }
-        let mut ways = vec![cells(&["way", "multiplications"])];
-        for way in [OperatorForm::Cascade, OperatorForm::Filters, OperatorForm::Matrix, OperatorForm::Gram] {
-            let count = costs.of(way).map_or("not possible".into(), grouped);
-            let chosen = if way == operator.application() { "← auto" } else { "" };
-            ways.push(vec![way.to_string(), count, chosen.into()]);
-        }
-        let mut summary =
-            Summary::new(format!("{}: {} on {signal}", self.model.display(), output::counted(model.depth(), "layer")));
-        summary
-            .row("parameters", grouped(parameters as u64))
-            .row("normalisation", config.normalization.name())
-            .row("λ", defaults.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
-            .row("sign of γ_L", if defaults.nonnegative { "non-negative" } else { "both" })
-            .row(format!("‖D^({})‖²", model.depth()), format!("at most {}", number(bound)));
-        if let Some((count, signal)) = window {
-            summary.row("positions", format!("share no sample: coded as {count} signals of {signal}"));
-        }
-        output::print(&format!(
-            "{}\n\n{}\n\n{}\n\n{}\n  (of one pursuit iteration, for one signal)",
-            summary.text(),
-            output::table(&shapes),
-            output::table(&numbers),
-            output::table(&ways)
-        ))
     }
 }

@@ -12,6 +12,7 @@ pub mod data;
 mod diagnose;
 mod encode;
 mod export;
+pub mod flags;
 mod import;
 mod inputs;
 mod inspect;
@@ -174,32 +175,6 @@ pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'s
         ("dense units", found.dense_units.to_string()),
         ("units by density: <1e-5 … >0.1", density),
     ]
-}
-
-/// Names a parameter as the flag that sets it, where there is one.
-pub(crate) fn usage_of_flag(error: Error) -> Error {
-    let Error::Parameter { parameter, value, expected } = error else { return error };
-    let flag = match parameter.as_str() {
-        "update" => "--method",
-        "iterations" => "--unrolled-iterations",
-        "source" => "--data",
-        "epochs" => "--epochs",
-        "batch_size" => "--batch-size",
-        "lambda" => "--lambda",
-        "preset" => "--preset",
-        "out" => "--out",
-        "method" => "--method",
-        "learning_rate" => "--learning-rate",
-        "model" => "--model",
-        "units" => "--units",
-        "from" => "--from",
-        "seed" => "--seed",
-        "count" => "--count",
-        "patch" => "--patch",
-        "patches" => "--patches",
-        _ => return Error::Parameter { parameter, value, expected },
-    };
-    Error::parameter(flag, value, expected)
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ impl ReconstructArgs {
                 Normalization::HighPass => "the array smooth, which undoes",
                 _ => "the arrays mean and scale, which undo",
             };
-            let expected = format!("expected {arrays} the model's normalisation ({})", normalization.name());
+            let expected = format!("expected {arrays} the model's normalisation ({normalization})");
             let reason = format!("{expected}, found nothing such; `mlcsc encode` writes it");
             return Err(Error::format(path, reason));
         }

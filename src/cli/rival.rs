@@ -52,7 +52,8 @@ mod trained {
     use super::super::output::{self, Summary, number, or_dash};
     use super::super::page::origin_of_run;
     use super::super::progress::Progress;
-    use super::super::{configuration, interrupt, usage_of_flag};
+    use super::super::train::TrainArgs;
+    use super::super::{configuration, flags, interrupt};
     use super::{Chosen, RivalOutput, RivalRequest};
     use crate::autoencoder::diagnostics::diagnose;
     use crate::autoencoder::{Autoencoder, Diagnostics};
@@ -104,13 +105,7 @@ mod trained {
             Chosen::Named("pca") => {
                 return Err(Error::parameter("--model", "pca", "a rival with a configuration; it has --units alone"));
             }
-            Chosen::Named(name) => {
-                let known = RivalConfig::named(name).map_err(|_| {
-                    let expected = format!("one of {}, pca, dictionary", RivalConfig::NAMES.join(", "));
-                    Error::parameter("--model", format!("{name:?}"), expected)
-                })?;
-                RivalTrainConfig::new(known)
-            }
+            Chosen::Named(name) => RivalTrainConfig::new(RivalConfig::named(name).map_err(flags::named::<TrainArgs>)?),
             Chosen::Configured(path, text) => rivals::parse_config(path, text)?,
         };
         config.data.seed = wishes.seed.unwrap_or(config.data.seed);
@@ -263,7 +258,7 @@ mod trained {
         if let Some(units) = wishes.units.filter(|&units| units > most) {
             return Err(Error::parameter("--units", units, format!("at most {most}, the values of a signal")));
         }
-        let found = config.fit(&*data.train, screen.device).map_err(usage_of_flag)?;
+        let found = config.fit(&*data.train, screen.device).map_err(flags::named::<TrainArgs>)?;
         let batch = wishes.batch_size.unwrap_or(256);
         let Some(test) = diagnose(&found, &*data.test, batch, screen.device, |_| true)? else { return Ok(()) };
         let picture = paint(&found, folder)?;

@@ -4,7 +4,7 @@ use super::coding;
 use super::inputs::Inputs;
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
-use super::{DeviceArgs, interrupt, output};
+use super::{DeviceArgs, flags, interrupt, output};
 use crate::error::{Error, Result};
 use crate::export::{CodesWriter, arrays, codes, mosaic};
 use crate::files;
@@ -114,7 +114,7 @@ impl SampleArgs {
             interrupt::check("nothing was written")
         };
         let drawn = config.init(&operator).and_then(|sampler| sampler.sample_while(self.count, &mut rng, go_on));
-        let samples = drawn.map_err(name_flag)?;
+        let samples = drawn.map_err(flags::named::<Self>)?;
         progress.finish();
         let noise = self.noise.unwrap_or(0.0);
         let noisy = match self.noise {
@@ -250,22 +250,4 @@ fn planted(code: &[f32], noise: f32) -> SignalReport {
 
 fn mean_nonzeros(codes: &Tensor<4>) -> f64 {
     nonzeros(&to_host(codes.clone())).count() as f64 / codes.dims()[0].max(1) as f64
-}
-
-/// Puts the flag in place of what the library calls it.
-fn name_flag(error: Error) -> Error {
-    match error {
-        Error::Parameter { parameter, value, expected } => {
-            let parameter = match parameter.as_str() {
-                "nonzeros" => "--nonzeros".into(),
-                name if name.starts_with("limit") => format!("--stripe-limit, {name}"),
-                _ => parameter,
-            };
-            Error::Parameter { parameter, value, expected }
-        }
-        Error::Shape { what, expected, found } if what.starts_with("limits") => {
-            Error::parameter("--stripe-limit", output::numbers(&found), format!("{expected}, or one for the deepest"))
-        }
-        other => other,
-    }
 }

@@ -2,14 +2,15 @@
 
 use super::coding::{not_converged_by, not_converged_json};
 use super::data::{DataArgs, open_configured};
+use super::flags::Given;
 use super::inputs::Inputs;
 use super::interrupt;
 use super::output::{self, Summary, number, or_dash};
 use super::page::origin_of_run;
 use super::progress::Progress;
 use super::rival::Chosen;
-use super::{DeviceArgs, configuration, usage_of_flag};
-use crate::baselines::one_layer;
+use super::{DeviceArgs, configuration, flags};
+use crate::baselines::{RivalConfig, one_layer};
 use crate::data::{DataConfig, Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
@@ -25,6 +26,7 @@ use crate::model::{Mlcsc, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
 use burn::tensor::Device;
 use clap::Args;
+use clap::builder::PossibleValuesParser;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,21 +49,23 @@ const LINE_EVERY: Duration = Duration::from_secs(15);
 #[command(after_long_help = configuration::help())]
 pub struct TrainArgs {
     #[command(flatten)]
+    given: Given,
+    #[command(flatten)]
     data: DataArgs,
-    /// Geometry and settings: small, mnist, or for photographs natural or natural-colour, whose patches --patch may make larger or
-    /// smaller. Default: small
-    #[arg(long, value_name = "NAME", conflicts_with = "config")]
-    preset: Option<String>,
+    /// Geometry and settings; natural and natural-colour are for photographs, and --patch may make their patches larger or smaller.
+    /// Default: small
+    #[arg(long, value_name = "NAME", value_parser = flags::names::<Preset>(), conflicts_with = "config")]
+    preset: Option<Preset>,
     /// Geometry and settings as a JSON file; a run's config.json is one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How the dictionaries are learned: pursuit, gradient (the paper's online update) or unrolled (end to end, through the
-    /// layers of an unrolled pursuit). Default: pursuit, or what --config says
-    #[arg(long, value_name = "NAME")]
-    method: Option<String>,
-    /// How gradients reach the dictionaries with --method unrolled: envelope or implicit (at exact codes), unrolled or truncated (through
-    /// all iterations, or the last). Default: envelope
-    #[arg(long, value_name = "NAME")]
+    /// How the dictionaries are learned; gradient is the paper's online update, unrolled goes end to end through the layers of an
+    /// unrolled pursuit. Default: pursuit, or what --config says
+    #[arg(long, value_name = "NAME", value_parser = flags::names::<UpdateRule>())]
+    method: Option<UpdateRule>,
+    /// How gradients reach the dictionaries with --method unrolled: at exact codes (envelope, implicit), through all iterations
+    /// (unrolled) or through the last (truncated). Default: envelope
+    #[arg(long, value_name = "NAME", value_parser = flags::names::<GradientMode>())]
     gradient: Option<GradientMode>,
     /// Iterations of the pursuit that --method unrolled unrolls: the layers of the encoder. Default: 10
     #[arg(long, value_name = "T")]
@@ -73,9 +77,9 @@ pub struct TrainArgs {
     /// over
     #[arg(long, value_name = "FILE", value_parser = super::model_path())]
     from: Option<PathBuf>,
-    /// Train one of the model's rivals instead: sae, k-sparse, top-k, fc-wta, stacked-wta, conv-wta or sdae; or a floor: pca,
-    /// or dictionary (one layer)
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "from"])]
+    /// Train one of the model's rivals instead; or a floor: pca, or dictionary (one layer)
+    #[arg(long, value_name = "NAME", value_parser = rivals(),
+        conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "from"])]
     model: Option<String>,
     /// Hidden units of --model or of a rival's --config, in every layer. Default: what its authors used
     #[arg(long, value_name = "N")]
@@ -120,6 +124,11 @@ pub struct TrainArgs {
     json: bool,
 }
 
+/// Parses the name of a rival or of a floor.
+fn rivals() -> PossibleValuesParser {
+    PossibleValuesParser::new(RivalConfig::NAMES.into_iter().chain(["pca", "dictionary"]))
+}
+
 impl TrainArgs {
     /// Runs the command.
     ///
@@ -152,7 +161,7 @@ impl TrainArgs {
         if self.model.is_some() {
             // One layer of atoms as large as the signals, whatever those are.
             let shape = self.signals(&config, path)?.train.shape();
-            config.model = one_layer(shape, self.units.unwrap_or(1000)).map_err(usage_of_flag)?;
+            config.model = one_layer(shape, self.units.unwrap_or(1000)).map_err(flags::named::<Self>)?;
         }
         if self.print_config {
             self.check(&config, path)?;
@@ -261,29 +270,15 @@ impl TrainArgs {
     /// A mistake named as the flag that it came by; else as the file that holds it; else as the flag that mends it.
     fn named(&self, error: Error, file: Option<&Path>) -> Error {
         let Error::Parameter { parameter, value, mut expected } = error else { return error };
-        let given = match parameter.as_str() {
-            // Where it came by no flag, one was made up.
-            "out" => true,
-            "epochs" => self.epochs.is_some(),
-            "batch_size" => self.batch_size.is_some(),
-            "lambda" => self.lambda.is_some(),
-            "update" => self.method.is_some(),
-            "iterations" => self.unrolled_iterations.is_some(),
-            "learning_rate" => self.learning_rate.is_some(),
-            "units" => self.units.is_some(),
-            "source" => self.data.source.is_some(),
-            "count" => self.data.count.is_some(),
-            "patch" => self.data.patch.is_some(),
-            "patches" => self.data.patches.is_some(),
-            _ => false,
-        };
+        // Where the folder came by no flag, one was made up.
+        let given = parameter == "out" || self.given.holds::<Self>(&parameter);
         if parameter == "source" && self.resume && !given {
             expected.push_str("; where they lie elsewhere by now: --data PATH");
         }
         let error = Error::Parameter { parameter, value, expected };
         match file {
             Some(path) if !given => Error::format(path, error.to_string()),
-            _ => usage_of_flag(error),
+            _ => flags::named::<Self>(error),
         }
     }
 
@@ -314,8 +309,8 @@ impl TrainArgs {
     fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
         let refused: [(&str, Option<String>); 5] = [
             ("--lambda", self.lambda.map(|lambda| lambda.to_string())),
-            ("--method", self.method.clone()),
-            ("--gradient", self.gradient.map(|gradient| gradient.name().into())),
+            ("--method", self.method.map(|method| method.to_string())),
+            ("--gradient", self.gradient.map(|gradient| gradient.to_string())),
             ("--unrolled-iterations", self.unrolled_iterations.map(|iterations| iterations.to_string())),
             ("--from", self.from.as_ref().map(|path| path.display().to_string())),
         ];
@@ -375,7 +370,7 @@ impl TrainArgs {
         let mut config = match file {
             Some((path, text)) => parse_config(path, text, from.as_ref())?,
             None => {
-                let preset = Preset::named(self.preset.as_deref().unwrap_or("small")).map_err(usage_of_flag)?;
+                let preset = self.preset.unwrap_or(Preset::Small);
                 let mut config = TrainConfig::preset(preset);
                 if let Some(Pair([height, width])) = self.data.patch.filter(|_| preset.is_local()) {
                     config.model.signal = SignalShape { height, width, ..config.model.signal };
@@ -402,9 +397,7 @@ impl TrainArgs {
             return Err(Error::parameter("--units", units, "--model beside it"));
         }
         let learning = &mut config.learning;
-        if let Some(method) = &self.method {
-            learning.update = UpdateRule::named(method).map_err(usage_of_flag)?;
-        }
+        learning.update = self.method.unwrap_or(learning.update);
         let unrolled = learning.update == UpdateRule::Unrolled;
         if let Some(iterations) = self.unrolled_iterations {
             if !unrolled {
@@ -414,7 +407,7 @@ impl TrainArgs {
         }
         if let Some(gradient) = self.gradient {
             if !unrolled {
-                return Err(Error::parameter("--gradient", gradient.name(), "--method unrolled beside it"));
+                return Err(Error::parameter("--gradient", gradient, "--method unrolled beside it"));
             }
             learning.unrolled.gradient = gradient;
         }
@@ -437,7 +430,7 @@ impl TrainArgs {
     fn new_folder(&self, config: &TrainConfig) -> PathBuf {
         let settings = match (&self.config, &self.preset) {
             (Some(path), _) => stem(&path.to_string_lossy()),
-            (None, preset) => preset.clone().unwrap_or_else(|| "small".into()),
+            (None, preset) => preset.unwrap_or(Preset::Small).to_string(),
         };
         let settings = self.model.clone().unwrap_or(settings);
         new_folder(&config.data.source, &settings)

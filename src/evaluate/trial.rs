@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::geometry::{LayerGeometry, LayerShape, Pair};
 use crate::kernels::sparse::to_host;
+use crate::model::stripe::stripe_norm;
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, LayeredBasisPursuitConfig, LayeredThresholding, Observer,
@@ -113,7 +114,7 @@ pub fn run(
     operator: &Operator,
     signals: &[TrialSignal],
 ) -> Result<Vec<Trial>> {
-    watched(theorem, profile, operator, signals, None)
+    Experiment { theorem, profile, operator, observer: None }.run(signals)
 }
 
 /// [`run`], which the observer may end.
@@ -127,46 +128,7 @@ pub fn run_watched(
     signals: &[TrialSignal],
     observer: &dyn Observer,
 ) -> Result<Vec<Trial>> {
-    watched(theorem, profile, operator, signals, Some(observer))
-}
-
-fn watched(
-    theorem: &Theorem,
-    profile: &ModelProfile,
-    operator: &Operator,
-    signals: &[TrialSignal],
-    observer: Option<&dyn Observer>,
-) -> Result<Vec<Trial>> {
-    let promises: Vec<Promise> =
-        signals.iter().map(|known| theorem.promise(profile, &known.levels, &known.noise)).collect();
-    // What is promised nothing is not run.
-    let open: Vec<usize> = (0..signals.len()).filter(|&row| promises[row].holds()).collect();
-    let too_large = needs_matrices(theorem, profile).iter().any(|layer| {
-        let values = layer.code.len().saturating_mul(layer.signal.len());
-        values > MAX_MATRIX
-    });
-    let found = match too_large {
-        true => Vec::new(),
-        false => estimates(theorem, profile, operator, signals, (&open, &promises), observer)?,
-    };
-    let missing = if too_large { Unmeasured::TooLarge } else { Unmeasured::NotFound };
-    let mut trials: Vec<Trial> = promises
-        .into_iter()
-        .map(|promise| {
-            let errors = Err(if promise.holds() { missing } else { Unmeasured::NoPromise });
-            Trial { promise, errors, gap_missed: None }
-        })
-        .collect();
-    for Estimates { rows, layers, missed } in found {
-        for (place, &row) in rows.iter().enumerate() {
-            let own: Vec<Vec<f32>> = layers.iter().map(|layer| layer[place].clone()).collect();
-            trials[row].gap_missed = missed[place];
-            if allows(theorem, profile, operator, &signals[row], &own, &trials[row].promise)? {
-                trials[row].errors = Ok(Errors::of(profile, &own, &signals[row].representations));
-            }
-        }
-    }
-    Ok(trials)
+    Experiment { theorem, profile, operator, observer: Some(observer) }.run(signals)
 }
 
 /// Largest matrix of normalised columns that a pursuit runs over (2²⁶ values: 256 MiB).
@@ -206,150 +168,266 @@ fn weights(dictionary: &DictionaryProfile, atoms: usize) -> Option<Vec<f32>> {
     atoms.iter().all(|norms| alike(norms)).then(|| atoms.iter().map(|norms| norms[0]).collect())
 }
 
-/// What a theorem's pursuit found of some of the signals.
-struct Estimates {
-    /// Which ones.
-    rows: Vec<usize>,
-    /// Layer by layer, each signal's representation.
-    layers: Vec<Vec<Vec<f32>>>,
-    /// Of each signal, [`Trial::gap_missed`].
-    missed: Vec<Option<f32>>,
+/// Relative gap and iterations of basis pursuits.
+fn basis() -> BasisPursuitConfig {
+    BasisPursuitConfig { gap: GAP, max_iterations: ITERATIONS, nonnegative: false }
 }
 
-impl Estimates {
-    fn new(rows: Vec<usize>, layers: Vec<Tensor<4>>, reports: &[SignalReport]) -> Self {
-        let mut missed = missed(reports);
-        // Where nothing was to be found there is no report.
-        missed.resize(rows.len(), None);
-        Self { missed, rows, layers: layers.into_iter().map(split).collect() }
+/// A theorem whose pursuit is run.
+struct Experiment<'a> {
+    theorem: &'a Theorem,
+    profile: &'a ModelProfile,
+    operator: &'a Operator,
+    observer: Option<&'a dyn Observer>,
+}
+
+/// A signal of which something is promised.
+struct Promised<'a> {
+    /// Its place among all signals.
+    row: usize,
+    known: &'a TrialSignal,
+    promise: &'a Promise,
+}
+
+/// What a theorem's pursuit found of a signal.
+struct Estimate {
+    row: usize,
+    /// γ̂_1 … γ̂_L.
+    layers: Vec<Vec<f32>>,
+    /// See [`Trial::gap_missed`].
+    missed: Option<f32>,
+}
+
+impl Estimate {
+    /// Of signals that were coded at once.
+    fn all(signals: &[&Promised], layers: Vec<Tensor<4>>, reports: &[SignalReport]) -> Vec<Self> {
+        let mut estimates = Self::none(signals);
+        layers.into_iter().for_each(|codes| Self::add_layer(&mut estimates, codes, &[]));
+        Self::add_gaps(&mut estimates, reports);
+        estimates
     }
 
-    /// Of a cascade that is coded layer by layer, the next layer's; each with the larger of the gaps missed.
-    fn push(&mut self, codes: Tensor<4>, reports: &[SignalReport]) {
-        self.layers.push(split(codes));
-        for (known, new) in self.missed.iter_mut().zip(missed(reports)) {
-            *known = if new > *known { new } else { *known };
+    /// Of signals that are still to be coded, layer by layer.
+    fn none(signals: &[&Promised]) -> Vec<Self> {
+        signals.iter().map(|signal| Self { row: signal.row, layers: Vec::new(), missed: None }).collect()
+    }
+
+    /// The next layer's codes.
+    fn add_layer(estimates: &mut [Self], codes: Tensor<4>, reports: &[SignalReport]) {
+        let [_, atoms, height, width] = codes.dims();
+        let values = to_host(codes);
+        for (estimate, code) in estimates.iter_mut().zip(values.chunks_exact(atoms * height * width)) {
+            estimate.layers.push(code.to_vec());
+        }
+        Self::add_gaps(estimates, reports);
+    }
+
+    /// Keeps the largest gap missed; there are no reports where nothing was to be found.
+    fn add_gaps(estimates: &mut [Self], reports: &[SignalReport]) {
+        for (estimate, report) in estimates.iter_mut().zip(reports) {
+            let missed = report.is_above_gap().then_some(report.relative_gap);
+            estimate.missed = if missed > estimate.missed { missed } else { estimate.missed };
         }
     }
 }
 
-fn missed(reports: &[SignalReport]) -> Vec<Option<f32>> {
-    reports.iter().map(|report| report.is_above_gap().then_some(report.relative_gap)).collect()
-}
-
-fn estimates(
-    theorem: &Theorem,
-    profile: &ModelProfile,
-    operator: &Operator,
-    signals: &[TrialSignal],
-    (open, promises): (&[usize], &[Promise]),
-    observer: Option<&dyn Observer>,
-) -> Result<Vec<Estimates>> {
-    if open.is_empty() {
-        return Ok(Vec::new());
-    }
-    let problem = || Ok(Problem::new(operator, stacked(operator, signals, open))?.watched_by(observer));
-    let basis = BasisPursuitConfig { gap: GAP, max_iterations: ITERATIONS, nonnegative: false };
-    match theorem {
-        Theorem::ModelProjection | Theorem::GreedyProjection => {
-            let deepest = |row: &usize| signals[*row].levels.layers[profile.depth() - 1].nonzeros;
-            grouped(open, deepest)
-                .into_iter()
-                .map(|(nonzeros, rows)| {
-                    let signals = stacked(operator, signals, &rows);
-                    let (codes, reports) = matching(operator, signals, nonzeros, observer)?;
-                    Ok(Estimates::new(rows, operator.propagate(codes), &reports))
-                })
-                .collect()
-        }
-        Theorem::LayeredCoding => {
-            let counts = |row: &usize| -> Vec<usize> {
-                signals[*row].levels.layers.iter().map(|level| level.nonzeros).collect()
-            };
-            let code = |(nonzeros, rows): (Vec<usize>, Vec<usize>)| {
-                let mut below = stacked(operator, signals, &rows);
-                let mut found = Estimates { missed: vec![None; rows.len()], rows, layers: Vec::new() };
-                for (layer, nonzeros) in operator.layers().iter().zip(nonzeros) {
-                    let signals = layer.signal_shaped(operator.flat(below));
-                    let (codes, reports) = matching(layer, signals, nonzeros, observer)?;
-                    found.push(codes.clone(), &reports);
-                    below = codes;
-                }
-                Ok(found)
-            };
-            grouped(open, counts).into_iter().map(code).collect()
-        }
-        Theorem::ConvexProjection { penalty } => {
-            let of_signal = |&row: &usize| match penalty {
-                Some(penalty) => penalty.least as f32,
-                None => (4.0 * signals[row].noise.effective_patch) as f32,
-            };
-            let lambda = Lambda::PerSignal(open.iter().map(of_signal).collect());
-            let (representations, reports) = match of_deepest(profile) {
-                Some(weights) => {
-                    let problem = problem()?.with_weights(profile.depth(), weights)?.with_lambda(lambda)?;
-                    let found = Algorithm::Auto.init_for(&basis, &problem)?.solve(&problem)?;
-                    (found.representations(operator), found.reports)
-                }
-                None => {
-                    let dictionary = &profile.effective[profile.depth() - 1];
-                    let signals = stacked(operator, signals, open);
-                    let with = (operator, dictionary);
-                    let (codes, reports) = normalised_basis_pursuit(with, signals, lambda, &basis, observer)?;
-                    (operator.propagate(codes), reports)
-                }
-            };
-            Ok(vec![Estimates::new(open.to_vec(), representations, &reports)])
-        }
-        Theorem::LayeredBasisPursuit { penalties } => {
-            // By default, the penalty of a layer is four times the patch error promised for the one before.
-            let error = |row: usize, depth: usize| match depth {
-                0 => signals[row].noise.first_patch,
-                _ => promises[row].layers[depth - 1].as_ref().map_or(0.0, |bound| bound.local),
-            };
-            let lambda = |depth: usize| {
-                let of_signal = |&row: &usize| match penalties {
-                    Some(penalties) => penalties[depth - 1].least as f32,
-                    None => (4.0 * error(row, depth - 1)) as f32,
-                };
-                Lambda::PerSignal(open.iter().map(of_signal).collect())
-            };
-            let Some(of_atoms) = of_layers(profile) else {
-                let mut below = stacked(operator, signals, open);
-                let mut found = Estimates { rows: open.to_vec(), layers: Vec::new(), missed: vec![None; open.len()] };
-                for (index, (layer, own)) in operator.layers().iter().zip(&profile.own).enumerate() {
-                    let signals = layer.signal_shaped(operator.flat(below));
-                    let lambda = lambda(index + 1);
-                    let (codes, reports) = normalised_basis_pursuit((layer, own), signals, lambda, &basis, observer)?;
-                    found.push(codes.clone(), &reports);
-                    below = codes;
-                }
-                return Ok(vec![found]);
-            };
-            let mut problem = problem()?;
-            for (index, weights) in of_atoms.into_iter().enumerate() {
-                problem = problem.with_weights(index + 1, weights)?;
+impl Experiment<'_> {
+    fn run(&self, signals: &[TrialSignal]) -> Result<Vec<Trial>> {
+        let promises: Vec<Promise> =
+            signals.iter().map(|known| self.theorem.promise(self.profile, &known.levels, &known.noise)).collect();
+        // What is promised nothing is not run.
+        let all = signals.iter().zip(&promises).enumerate();
+        let open: Vec<Promised> = all
+            .map(|(row, (known, promise))| Promised { row, known, promise })
+            .filter(|signal| signal.promise.holds())
+            .collect();
+        let too_large = needs_matrices(self.theorem, self.profile).iter().any(|layer| {
+            let values = layer.code.len().saturating_mul(layer.signal.len());
+            values > MAX_MATRIX
+        });
+        let found =
+            if too_large || open.is_empty() { Vec::new() } else { self.estimates(&open.iter().collect::<Vec<_>>())? };
+        let missing = if too_large { Unmeasured::TooLarge } else { Unmeasured::NotFound };
+        let mut trials: Vec<Trial> = promises
+            .into_iter()
+            .map(|promise| {
+                let errors = Err(if promise.holds() { missing } else { Unmeasured::NoPromise });
+                Trial { promise, errors, gap_missed: None }
+            })
+            .collect();
+        for Estimate { row, layers, missed } in found {
+            trials[row].gap_missed = missed;
+            if self.allows(&signals[row], &layers, &trials[row].promise)? {
+                trials[row].errors = Ok(Errors::of(self.profile, &layers, &signals[row].representations));
             }
-            let problem = problem
-                .with_lambda(lambda(profile.depth()))?
-                .with_shallower_lambda((1..profile.depth()).map(lambda).collect())?;
-            let found = LayeredBasisPursuitConfig { basis, ..Default::default() }.init()?.solve(&problem)?;
-            Ok(vec![Estimates::new(open.to_vec(), found.representations(operator), &found.reports)])
         }
-        Theorem::LayeredThresholding { soft, thresholds } => {
-            let of_signal = |&row: &usize| match thresholds {
-                Some(thresholds) => thresholds.clone(),
-                None => bounds::thresholds(profile, &signals[row].levels, &signals[row].noise, *soft),
+        Ok(trials)
+    }
+
+    /// What the theorem's pursuit finds; there is at least one signal.
+    fn estimates(&self, signals: &[&Promised]) -> Result<Vec<Estimate>> {
+        match self.theorem {
+            Theorem::ModelProjection | Theorem::GreedyProjection => self.greedy_projection(signals),
+            Theorem::LayeredCoding => self.layered_coding(signals),
+            Theorem::ConvexProjection { penalty } => {
+                let least = penalty.as_ref().map(|penalty| penalty.least);
+                self.convex_projection(signals, least)
+            }
+            Theorem::LayeredBasisPursuit { penalties } => {
+                let least = penalties.as_ref().map(|all| all.iter().map(|penalty| penalty.least).collect());
+                self.layered_basis_pursuit(signals, least)
+            }
+            Theorem::LayeredThresholding { soft, thresholds } => {
+                self.layered_thresholding(signals, *soft, thresholds.as_deref())
+            }
+        }
+    }
+
+    fn problem(&self, signals: &[&Promised]) -> Result<Problem<'_>> {
+        Ok(Problem::new(self.operator, stacked(self.operator, signals))?.watched_by(self.observer))
+    }
+
+    /// Orthogonal matching pursuit with as many non-zeros as γ_L has.
+    fn greedy_projection(&self, signals: &[&Promised]) -> Result<Vec<Estimate>> {
+        let deepest = |signal: &Promised| signal.known.levels.layers[self.profile.depth() - 1].nonzeros;
+        let mut found = Vec::new();
+        for (nonzeros, signals) in grouped(signals, deepest) {
+            let (codes, reports) = matching(self.operator, stacked(self.operator, &signals), nonzeros, self.observer)?;
+            found.extend(Estimate::all(&signals, self.operator.propagate(codes), &reports));
+        }
+        Ok(found)
+    }
+
+    /// Orthogonal matching pursuit layer by layer, with as many non-zeros as γ_i has.
+    fn layered_coding(&self, signals: &[&Promised]) -> Result<Vec<Estimate>> {
+        let counts = |signal: &Promised| -> Vec<usize> {
+            signal.known.levels.layers.iter().map(|level| level.nonzeros).collect()
+        };
+        let mut found = Vec::new();
+        for (nonzeros, signals) in grouped(signals, counts) {
+            let mut below = stacked(self.operator, &signals);
+            let mut estimates = Estimate::none(&signals);
+            for (layer, nonzeros) in self.operator.layers().iter().zip(nonzeros) {
+                let signals = layer.signal_shaped(self.operator.flat(below));
+                let (codes, reports) = matching(layer, signals, nonzeros, self.observer)?;
+                Estimate::add_layer(&mut estimates, codes.clone(), &reports);
+                below = codes;
+            }
+            found.extend(estimates);
+        }
+        Ok(found)
+    }
+
+    /// Basis pursuit over D^(L), with the least penalty given or else four times the noise on a patch.
+    fn convex_projection(&self, signals: &[&Promised], penalty: Option<f64>) -> Result<Vec<Estimate>> {
+        let of_signal = |signal: &&Promised| penalty.unwrap_or(4.0 * signal.known.noise.effective_patch) as f32;
+        let lambda = Lambda::PerSignal(signals.iter().map(of_signal).collect());
+        let depth = self.profile.depth();
+        let Some(weights) = of_deepest(self.profile) else {
+            let with = (self.operator, &self.profile.effective[depth - 1]);
+            let stacked = stacked(self.operator, signals);
+            let (codes, reports) = normalised_basis_pursuit(with, stacked, lambda, &basis(), self.observer)?;
+            return Ok(Estimate::all(signals, self.operator.propagate(codes), &reports));
+        };
+        let problem = self.problem(signals)?.with_weights(depth, weights)?.with_lambda(lambda)?;
+        let found = Algorithm::Auto.init_for(&basis(), &problem)?.solve(&problem)?;
+        Ok(Estimate::all(signals, found.representations(self.operator), &found.reports))
+    }
+
+    /// Basis pursuit layer by layer, with the least penalties given; else the penalty of a layer is four times the patch error promised
+    /// for the one before.
+    fn layered_basis_pursuit(&self, signals: &[&Promised], penalties: Option<Vec<f64>>) -> Result<Vec<Estimate>> {
+        let error = |signal: &Promised, depth: usize| match depth {
+            0 => signal.known.noise.first_patch,
+            _ => signal.promise.layers[depth - 1].as_ref().map_or(0.0, |bound| bound.local),
+        };
+        let lambda = |depth: usize| {
+            let of_signal = |signal: &&Promised| match &penalties {
+                Some(penalties) => penalties[depth - 1] as f32,
+                None => (4.0 * error(signal, depth - 1)) as f32,
             };
-            let thresholds: Vec<Vec<f64>> = open.iter().map(of_signal).collect();
-            let lambda = |depth: usize| Lambda::PerSignal(thresholds.iter().map(|all| all[depth - 1] as f32).collect());
-            let problem = problem()?
-                .with_lambda(lambda(profile.depth()))?
-                .with_shallower_lambda((1..profile.depth()).map(lambda).collect())?;
-            let threshold = if *soft { Threshold::Soft } else { Threshold::Hard };
-            let found = LayeredThresholding::new(threshold).solve(&problem)?;
-            Ok(vec![Estimates::new(open.to_vec(), found.representations(operator), &found.reports)])
+            Lambda::PerSignal(signals.iter().map(of_signal).collect())
+        };
+        let Some(of_atoms) = of_layers(self.profile) else {
+            let mut below = stacked(self.operator, signals);
+            let mut estimates = Estimate::none(signals);
+            for (index, with) in self.operator.layers().iter().zip(&self.profile.own).enumerate() {
+                let signals = with.0.signal_shaped(self.operator.flat(below));
+                let lambda = lambda(index + 1);
+                let (codes, reports) = normalised_basis_pursuit(with, signals, lambda, &basis(), self.observer)?;
+                Estimate::add_layer(&mut estimates, codes.clone(), &reports);
+                below = codes;
+            }
+            return Ok(estimates);
+        };
+        let mut problem = self.problem(signals)?;
+        for (index, weights) in of_atoms.into_iter().enumerate() {
+            problem = problem.with_weights(index + 1, weights)?;
         }
+        let problem = self.with_penalties(problem, lambda)?;
+        let found = LayeredBasisPursuitConfig { basis: basis(), ..Default::default() }.init()?.solve(&problem)?;
+        Ok(Estimate::all(signals, found.representations(self.operator), &found.reports))
+    }
+
+    /// Thresholding layer by layer, with the thresholds given or else those of the theorem.
+    fn layered_thresholding(
+        &self,
+        signals: &[&Promised],
+        soft: bool,
+        thresholds: Option<&[f64]>,
+    ) -> Result<Vec<Estimate>> {
+        let of_signal = |signal: &&Promised| match thresholds {
+            Some(thresholds) => thresholds.to_vec(),
+            None => bounds::thresholds(self.profile, &signal.known.levels, &signal.known.noise, soft),
+        };
+        let thresholds: Vec<Vec<f64>> = signals.iter().map(of_signal).collect();
+        let lambda = |depth: usize| Lambda::PerSignal(thresholds.iter().map(|all| all[depth - 1] as f32).collect());
+        let problem = self.with_penalties(self.problem(signals)?, lambda)?;
+        let threshold = if soft { Threshold::Soft } else { Threshold::Hard };
+        let found = LayeredThresholding::new(threshold).solve(&problem)?;
+        Ok(Estimate::all(signals, found.representations(self.operator), &found.reports))
+    }
+
+    /// The problem with the penalties of all layers, counted from 1.
+    fn with_penalties<'p>(&self, problem: Problem<'p>, lambda: impl Fn(usize) -> Lambda) -> Result<Problem<'p>> {
+        let depth = self.profile.depth();
+        problem.with_lambda(lambda(depth))?.with_shallower_lambda((1..depth).map(lambda).collect())
+    }
+
+    /// Whether what was found is what the theorem speaks of.
+    fn allows(&self, known: &TrialSignal, estimates: &[Vec<f32>], promise: &Promise) -> Result<bool> {
+        let Self { profile, operator, .. } = self;
+        let layers = profile.geometry().layers();
+        let stripes = |effective: bool| {
+            estimates.iter().enumerate().all(|(index, estimate)| {
+                let level = &known.levels.layers[index];
+                let (dictionary, limit) = match effective {
+                    true => (&profile.effective[index], level.effective_stripe),
+                    false => (&profile.own[index], level.own_stripe),
+                };
+                stripe_norm(estimate, layers[index].code, dictionary.radius) <= limit
+            })
+        };
+        let residual = |operator: &Operator, signal: &[f32], code: &[f32]| {
+            let code = Tensor::<1>::from_floats(code, &operator.device()).reshape([1, code.len()]);
+            let made: Vec<f32> = to_host(operator.synthesize_rows(code));
+            made.iter().zip(signal).map(|(made, signal)| f64::from(made - signal).powi(2)).sum::<f64>().sqrt()
+        };
+        Ok(match self.theorem {
+            Theorem::ModelProjection => {
+                residual(operator, &known.noisy, &estimates[estimates.len() - 1]) <= known.noise.global && stripes(true)
+            }
+            Theorem::LayeredCoding => {
+                let mut below = (&known.noisy, known.noise.global);
+                let mut within = stripes(false);
+                for (layer, (estimate, bound)) in operator.layers().iter().zip(estimates.iter().zip(&promise.layers)) {
+                    within &= residual(layer, below.0, estimate) <= below.1;
+                    below = (estimate, bound.as_ref().map_or(0.0, |bound| bound.global));
+                }
+                within
+            }
+            _ => true,
+        })
     }
 }
 
@@ -377,49 +455,6 @@ fn normalised_basis_pursuit(
     Ok((layer.code_shaped(operator.flat(found.codes) / lengths.unsqueeze_dim(0)), found.reports))
 }
 
-/// Whether what was found is what the theorem speaks of.
-fn allows(
-    theorem: &Theorem,
-    profile: &ModelProfile,
-    operator: &Operator,
-    known: &TrialSignal,
-    estimates: &[Vec<f32>],
-    promise: &Promise,
-) -> Result<bool> {
-    use crate::model::stripe::stripe_norm;
-    let layers = profile.geometry().layers();
-    let stripes = |effective: bool| {
-        estimates.iter().enumerate().all(|(index, estimate)| {
-            let level = &known.levels.layers[index];
-            let (dictionary, limit) = match effective {
-                true => (&profile.effective[index], level.effective_stripe),
-                false => (&profile.own[index], level.own_stripe),
-            };
-            stripe_norm(estimate, layers[index].code, dictionary.radius) <= limit
-        })
-    };
-    let residual = |operator: &Operator, signal: &[f32], code: &[f32]| {
-        let code = Tensor::<1>::from_floats(code, &operator.device()).reshape([1, code.len()]);
-        let made: Vec<f32> = to_host(operator.synthesize_rows(code));
-        made.iter().zip(signal).map(|(made, signal)| f64::from(made - signal).powi(2)).sum::<f64>().sqrt()
-    };
-    Ok(match theorem {
-        Theorem::ModelProjection => {
-            residual(operator, &known.noisy, &estimates[estimates.len() - 1]) <= known.noise.global && stripes(true)
-        }
-        Theorem::LayeredCoding => {
-            let mut below = (&known.noisy, known.noise.global);
-            let mut within = stripes(false);
-            for (layer, (estimate, bound)) in operator.layers().iter().zip(estimates.iter().zip(&promise.layers)) {
-                within &= residual(layer, below.0, estimate) <= below.1;
-                below = (estimate, bound.as_ref().map_or(0.0, |bound| bound.global));
-            }
-            within
-        }
-        _ => true,
-    })
-}
-
 fn matching(
     operator: &Operator,
     signals: Tensor<4>,
@@ -435,22 +470,20 @@ fn matching(
     Ok((found.codes, found.reports))
 }
 
-/// Rows that are alike in something.
-fn grouped<K: Ord>(rows: &[usize], key: impl Fn(&usize) -> K) -> BTreeMap<K, Vec<usize>> {
-    let mut groups: BTreeMap<K, Vec<usize>> = BTreeMap::new();
-    rows.iter().for_each(|row| groups.entry(key(row)).or_default().push(*row));
+/// Signals that are alike in something.
+fn grouped<'a, 'b, K: Ord>(
+    signals: &[&'a Promised<'b>],
+    key: impl Fn(&Promised) -> K,
+) -> BTreeMap<K, Vec<&'a Promised<'b>>> {
+    let mut groups: BTreeMap<K, Vec<&Promised>> = BTreeMap::new();
+    signals.iter().for_each(|signal| groups.entry(key(signal)).or_default().push(signal));
     groups
 }
 
-fn stacked(operator: &Operator, signals: &[TrialSignal], rows: &[usize]) -> Tensor<4> {
-    let values: Vec<f32> = rows.iter().flat_map(|&row| signals[row].noisy.iter().copied()).collect();
-    Tensor::<1>::from_floats(values.as_slice(), &operator.device()).reshape(operator.signal().batched(rows.len()))
-}
-
-fn split(codes: Tensor<4>) -> Vec<Vec<f32>> {
-    let dims = codes.dims();
-    let values = to_host(codes);
-    values.chunks_exact(dims[1] * dims[2] * dims[3]).map(<[f32]>::to_vec).collect()
+/// The noisy signals one after the other.
+fn stacked(operator: &Operator, signals: &[&Promised]) -> Tensor<4> {
+    let values: Vec<f32> = signals.iter().flat_map(|signal| signal.known.noisy.iter().copied()).collect();
+    Tensor::<1>::from_floats(values.as_slice(), &operator.device()).reshape(operator.signal().batched(signals.len()))
 }
 
 #[cfg(test)]

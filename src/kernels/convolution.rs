@@ -258,9 +258,12 @@ impl<'a> Parts<'a> {
         let targets = (0..code.channels)
             .flat_map(|channel| (0..joined).map(move |row| Target { channel, row: row as isize, column: 0 }))
             .collect();
-        let weight = move |output: usize, [channel, e, f]: [usize; 3]| {
-            let (atom, row) = (output / joined, e.wrapping_sub(output % joined * stride[0]));
-            if row < kernel[0] { filters.atom(atom)[(channel * kernel[0] + row) * kernel[1] + f] } else { 0.0 }
+        // Row of the filter by which an output takes the signal at vertical tap e; `None` beyond the filter.
+        let filter_row =
+            move |output: usize, e: usize| e.checked_sub(output % joined * stride[0]).filter(|&row| row < kernel[0]);
+        let weight = move |output: usize, [channel, e, f]: [usize; 3]| match filter_row(output, e) {
+            Some(row) => filters.atom(output / joined)[(channel * kernel[0] + row) * kernel[1] + f],
+            None => 0.0,
         };
         Self {
             input: *signal,
@@ -282,20 +285,31 @@ impl<'a> Parts<'a> {
         let outputs = signal.channels * stride[0] * stride[1];
         let joined = joined_rows(outputs, reach[0], signal.height.div_ceil(stride[0]));
         let rows = joined * stride[0];
+        // Channel and phase of an output: its row among the joined ones, and its column.
+        let phase_of =
+            move |output: usize| (output / (rows * stride[1]), [output / stride[1] % rows, output % stride[1]]);
         let targets = (0..signal.channels * rows * stride[1])
-            .map(|output| Target {
-                channel: output / (rows * stride[1]),
-                row: (output / stride[1] % rows) as isize - padding[0] as isize,
-                column: (output % stride[1]) as isize - padding[1] as isize,
+            .map(|output| {
+                let (channel, [row, column]) = phase_of(output);
+                Target {
+                    channel,
+                    row: row as isize - padding[0] as isize,
+                    column: column as isize - padding[1] as isize,
+                }
             })
             .collect();
+        // Row and column of the filter by which an output of some phase takes the code at tap (e, f); `None` beyond the filter.
+        let filter_place = move |[row, column]: [usize; 2], [e, f]: [usize; 2]| {
+            let down = (row / stride[0] + reach[0] - 1).checked_sub(e).filter(|&down| down < reach[0])?;
+            let place = [down * stride[0] + row % stride[0], (reach[1] - 1 - f) * stride[1] + column];
+            (place[0] < kernel[0] && place[1] < kernel[1]).then_some(place)
+        };
         let weight = move |output: usize, [atom, e, f]: [usize; 3]| {
-            let (channel, phase) = (output / (rows * stride[1]), [output / stride[1] % rows, output % stride[1]]);
-            let down = (phase[0] / stride[0] + reach[0] - 1).wrapping_sub(e);
-            let row = down.wrapping_mul(stride[0]).wrapping_add(phase[0] % stride[0]);
-            let column = (reach[1] - 1 - f) * stride[1] + phase[1];
-            let inside = down < reach[0] && row < kernel[0] && column < kernel[1];
-            if inside { filters.atom(atom)[(channel * kernel[0] + row) * kernel[1] + column] } else { 0.0 }
+            let (channel, phase) = phase_of(output);
+            match filter_place(phase, [e, f]) {
+                Some([row, column]) => filters.atom(atom)[(channel * kernel[0] + row) * kernel[1] + column],
+                None => 0.0,
+            }
         };
         Self {
             input: *code,

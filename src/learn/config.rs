@@ -177,6 +177,8 @@ pub enum AtomNorm {
 /// The update rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum UpdateRule {
     /// Every atom is a sparse code over the dictionary below it, found by a pursuit. The default.
     #[default]
@@ -185,28 +187,6 @@ pub enum UpdateRule {
     Gradient,
     /// End to end: gradients through an unrolled pursuit, an optimizer of burn's, then the same hard thresholds and norms.
     Unrolled,
-}
-
-impl UpdateRule {
-    /// Every rule with its name.
-    pub const ALL: [(Self, &'static str); 3] =
-        [(Self::Pursuit, "pursuit"), (Self::Gradient, "gradient"), (Self::Unrolled, "unrolled")];
-
-    /// The rule of that name.
-    ///
-    /// # Errors
-    /// An unknown name.
-    pub fn named(name: &str) -> Result<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(rule, _)| *rule).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            Error::parameter("method", format!("{name:?}"), format!("one of {}", names.join(", ")))
-        })
-    }
-
-    /// The rule's name.
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
 }
 
 /// The rules that change the dictionaries after every batch.
@@ -338,6 +318,8 @@ impl Default for GradientUpdateConfig {
 /// How the gradient of the objective reaches the dictionaries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum GradientMode {
     /// The codes are those of a pursuit run to its gap, and are held fixed: by Danskin's theorem this is the gradient of the minimum of the
     /// objective over codes. The default.
@@ -352,30 +334,9 @@ pub enum GradientMode {
 }
 
 impl GradientMode {
-    /// Every mode with its name.
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Envelope, "envelope"),
-        (Self::Implicit, "implicit"),
-        (Self::Unrolled, "unrolled"),
-        (Self::Truncated, "truncated"),
-    ];
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-
     /// Whether codes are those of a pursuit that is run to its gap.
     pub fn is_exact(self) -> bool {
         matches!(self, Self::Envelope | Self::Implicit)
-    }
-}
-
-impl std::str::FromStr for GradientMode {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        crate::pursuit::by_name(&Self::ALL, text)
     }
 }
 

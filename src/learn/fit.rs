@@ -75,7 +75,7 @@ impl TrainConfig {
         progress: impl FnMut(f32) -> bool,
     ) -> Result<SparseAutoencoder> {
         if self.learning.update != UpdateRule::Unrolled {
-            return Err(Error::parameter("update", self.learning.update.name(), "unrolled for an auto-encoder"));
+            return Err(Error::parameter("update", self.learning.update, "unrolled for an auto-encoder"));
         }
         self.fit_unrolled(Arc::new(signals), device, progress)
     }

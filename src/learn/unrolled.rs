@@ -483,6 +483,7 @@ mod tests {
     use super::*;
     use crate::kernels::sparse::norm;
     use crate::learn::config::{UnrolledUpdateConfig, UpdateRule};
+    use crate::names::IntoEnumIterator;
     use crate::random::stream;
     use rand::RngExt;
 
@@ -593,7 +594,7 @@ mod tests {
     /// Dictionaries that are not to be learned have no gradient, whatever the way; what the encoder has of its own does.
     #[test]
     fn dictionaries_stay_where_they_are_to() {
-        for (_, mode) in GradientMode::ALL.map(|(mode, name)| (name, mode)) {
+        for mode in GradientMode::iter() {
             let mut network = network(configs().remove(1), mode, AtomNorm::Effective);
             let learning = network.rules.learning.clone();
             let unrolled = UnrolledUpdateConfig {

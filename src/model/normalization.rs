@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// A named normalisation of each signal, stored in the model. Off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Normalization {
     /// Signals are coded as they come.
     #[default]
@@ -58,16 +60,6 @@ impl Normalization {
         let signals = offset.iter().fold(signals, |signals, offset| signals - offset.clone());
         let signals = scale.iter().fold(signals, |signals, scale| signals / scale.clone());
         (signals, Undo { offset, scale })
-    }
-
-    /// As it is written in configurations.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Center => "center",
-            Self::Contrast => "contrast",
-            Self::HighPass => "high-pass",
-        }
     }
 }
 

@@ -12,12 +12,13 @@ use crate::kernels::sparse::to_host;
 use crate::kernels::spectrum;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use std::sync::OnceLock;
 
 /// A way to apply D^(L).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum OperatorForm {
     /// Whichever costs least on the geometry at hand; see [`Costs`].
     #[default]
@@ -30,35 +31,6 @@ pub enum OperatorForm {
     Matrix,
     /// The dense matrix, and its Gram matrix in gradients.
     Gram,
-}
-
-impl OperatorForm {
-    /// Every way, with the name that flags and files use.
-    pub const ALL: [(Self, &'static str); 5] = [
-        (Self::Auto, "auto"),
-        (Self::Cascade, "cascade"),
-        (Self::Filters, "filters"),
-        (Self::Matrix, "matrix"),
-        (Self::Gram, "gram"),
-    ];
-}
-
-impl fmt::Display for OperatorForm {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, name) = Self::ALL.iter().find(|(way, _)| way == self).expect("every way has a name");
-        f.pad(name)
-    }
-}
-
-impl std::str::FromStr for OperatorForm {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        Self::ALL.iter().find(|(_, name)| *name == text).map(|(way, _)| *way).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            format!("expected one of {}, found {text:?}", names.join(", "))
-        })
-    }
 }
 
 /// How many times dearer a multiplication inside a convolution is than one inside a large matrix product.

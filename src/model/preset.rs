@@ -2,13 +2,14 @@
 
 use super::config::ModelConfig;
 use super::normalization::Normalization;
-use crate::error::{Error, Result};
 use crate::geometry::{LayerShape, SignalShape};
 use serde::{Deserialize, Serialize};
 
 /// A named geometry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Preset {
     /// Three small layers for 28×28 digits: 16 filters 7×7 at stride 2, 48 of 5×5, 256 whole-image atoms.
     Small,
@@ -32,30 +33,6 @@ fn photographs(channels: usize, [first, second, third]: [usize; 3]) -> ModelConf
 }
 
 impl Preset {
-    /// Every preset with its name.
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Small, "small"),
-        (Self::Mnist, "mnist"),
-        (Self::Natural, "natural"),
-        (Self::NaturalColour, "natural-colour"),
-    ];
-
-    /// The preset of that name.
-    ///
-    /// # Errors
-    /// An unknown name.
-    pub fn named(name: &str) -> Result<Self> {
-        Self::ALL.iter().find(|(_, known)| *known == name).map(|(preset, _)| *preset).ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|(_, name)| *name).collect();
-            Error::parameter("preset", format!("{name:?}"), format!("one of {}", names.join(", ")))
-        })
-    }
-
-    /// The preset's name.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(preset, _)| *preset == self).map_or("", |(_, name)| name)
-    }
-
     /// Whether atoms of all layers are small parts of a signal, so that signals may have any size.
     pub fn is_local(self) -> bool {
         matches!(self, Self::Natural | Self::NaturalColour)

@@ -11,7 +11,7 @@
 //! The Gram matrix of the support is that of the `f32` atoms, summed in `f64`, and its Cholesky factor is updated, not computed
 //! anew. The duality gap is computed from the residual in `f64`: it has no floor of rounding, however small λ is.
 
-use super::duality::Certificate;
+use super::duality::{Certificate, Sums};
 use super::{BasisPursuitConfig, SignalReport, StopReason};
 use crate::kernels::simd::vectorised;
 use crate::pursuit::columns::{Columns, sum_of_lanes};
@@ -481,10 +481,15 @@ impl ActiveSet<'_> {
 
     fn certify(&self, correlations: &[f64]) -> Certificate {
         let largest = correlations.iter().fold(0.0, |largest: f64, &value| largest.max(self.size(value)));
-        let one_norm = self.values.iter().map(|value| value.abs()).sum();
         let code_correlation = self.support.iter().zip(&self.values).map(|(&place, value)| value * correlations[place]);
-        let energy = square(&self.residual);
-        Certificate::new(self.lambda, energy, one_norm, code_correlation.sum(), largest)
+        Certificate::from(Sums {
+            lambda: self.lambda,
+            residual_energy: square(&self.residual),
+            one_norm: self.values.iter().map(|value| value.abs()).sum(),
+            code_correlation: code_correlation.sum(),
+            largest_correlation: largest,
+            ..Sums::default()
+        })
     }
 
     fn size(&self, correlation: f64) -> f64 {

@@ -17,7 +17,7 @@
 //! number of threads or on the rest of the batch.
 
 use super::active_set;
-use super::duality::Certificate;
+use super::duality::{Certificate, Sums};
 use super::handover::hand_over;
 use super::observer::{Work, interrupted};
 use super::{Algorithm, BasisPursuitConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
@@ -240,62 +240,37 @@ impl CoordinateDescent {
         workspace: &mut Workspace,
     ) -> Option<SignalReport> {
         let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
-        let (gap, Given { signal, correlations, lambda, started, work: watched }) = (f64::from(gap), given);
-        let Workspace { working, violators, residual_correlations, support, values, best } = workspace;
-        working.clear();
-        violators.clear();
-        if started {
-            violators.extend((0..code.len()).filter(|&atom| code[atom] != 0.0).map(|atom| (0.0, atom)));
-        } else {
-            // It is zero, but memory that is read before it is written to is fetched twice, and the second time halts all threads.
-            code.fill(0.0);
-        }
-        working.admit(violators, columns);
+        let (gap, &Given { signal, lambda, started, work: watched, .. }) = (f64::from(gap), &given);
+        workspace.start(code, started, columns);
         let energy_of_signal = energy(signal);
-        let (mut sweeps, mut stalled, mut lowest) = (0, self.patience == 0.0, f64::INFINITY);
-        let mut work = 0.0;
+        let mut effort = Effort { sweeps: 0, work: 0.0, stalled: self.patience == 0.0 };
+        let mut lowest = f64::INFINITY;
         loop {
-            // Moves accumulate rounding; what the gap is computed from starts afresh.
-            support.clear();
-            support.extend(working.members.iter().copied().filter(|&atom| code[atom] != 0.0));
-            values.clear();
-            values.extend(support.iter().map(|&atom| code[atom]));
-            columns.subtract_explained(correlations, support, values, residual_correlations);
-            let largest = f64::from(largest(residual_correlations, nonnegative));
-            let (mut one_norm, mut code_correlation, mut explained) = (0.0f64, 0.0f64, 0.0f64);
-            for (&place, &value) in support.iter().zip(&*values) {
-                let (value, correlation) = (f64::from(value), f64::from(residual_correlations[place]));
-                one_norm += value.abs();
-                code_correlation += value * correlation;
-                explained += value * (f64::from(correlations[place]) + correlation);
-            }
-            let certify = |energy| Certificate::new(f64::from(lambda), energy, one_norm, code_correlation, largest);
+            let Look { sums, explained } = workspace.look(code, columns, &given, nonnegative);
+            let certify = |residual_energy| Certificate::from(Sums { residual_energy, ..sums });
             // ‖y − Dγ‖² = ‖y‖² − 〈γ, Dᵀy + Dᵀ(y − Dγ)〉 costs nothing; what is reported comes from the residual itself.
             let mut certificate = certify((energy_of_signal - explained).max(0.0));
-            let last = sweeps >= max_iterations;
+            let last = effort.sweeps >= max_iterations;
             if last || certificate.relative_gap() <= gap || energy_of_signal - explained < SMALL * energy_of_signal {
-                certificate = certify(energy(&columns.residual(signal, support, values)));
+                certificate = certify(energy(&columns.residual(signal, &workspace.support, &workspace.values)));
             }
             let converged = certificate.relative_gap() <= gap;
             if !converged && certificate.objective > lowest * (1.0 + RISE) {
                 // What the last round did is taken back.
                 code.fill(0.0);
-                best.iter().for_each(|&(place, value)| code[place] = value);
-                stalled = true;
+                workspace.best.iter().for_each(|&(place, value)| code[place] = value);
+                effort.stalled = true;
             }
-            let given_up = !converged && !last && (stalled || sweeps >= MANY_SWEEPS);
+            let given_up = !converged && !last && (effort.stalled || effort.sweeps >= MANY_SWEEPS);
             if watched.is_cancelled() {
                 return None;
             }
-            // Products of whole batches, at the speed of the machine, are tried first where a factor may become large.
-            let may_be_many = |support: &[usize]| {
-                let excess = residual_correlations.iter().filter(|value| value.abs() > lambda).count();
-                (support.len() + excess).min(signal.len()) > MANY_NONZEROS
-            };
             if given_up
-                && !(self.patience > 0.0 && may_be_many(support))
+                && !(self.patience > 0.0 && workspace.may_be_many(signal.len(), lambda))
                 && let Some(report) =
-                    active_set::finish(columns, signal, lambda, &self.config, sweeps, code, || watched.is_cancelled())
+                    active_set::finish(columns, signal, lambda, &self.config, effort.sweeps, code, || {
+                        watched.is_cancelled()
+                    })
             {
                 // It may have ended early, at what it had.
                 if watched.is_cancelled() {
@@ -309,75 +284,70 @@ impl CoordinateDescent {
                 watched.advance(1.0);
                 return Some(SignalReport {
                     lambda,
-                    iterations: sweeps,
+                    iterations: effort.sweeps,
                     objective: certificate.objective as f32,
                     relative_gap: certificate.relative_gap() as f32,
                     data_term: certificate.data_term as f32,
-                    nonzeros: support.len(),
+                    nonzeros: workspace.support.len(),
                     stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
                     finished_by: None,
                 });
             }
             lowest = lowest.min(certificate.objective);
-            best.clear();
-            best.extend(support.iter().copied().zip(values.iter().copied()));
-            violators.clear();
-            for (chunk, correlations) in residual_correlations.chunks(CHUNK).enumerate() {
-                if columns::largest(correlations, nonnegative) <= lambda {
-                    continue;
-                }
-                for (place, &correlation) in correlations.iter().enumerate() {
-                    let excess = (if nonnegative { correlation } else { correlation.abs() }) - lambda;
-                    if excess > 0.0 && !working.has(chunk * CHUNK + place) {
-                        violators.push((excess, chunk * CHUNK + place));
-                    }
-                }
-            }
-            let room = ((working.members.len() as f32 * GROWTH) as usize).max(LEAST_GROWTH);
-            if violators.len() > room {
-                violators.select_nth_unstable_by(room, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-                violators.truncate(room);
-                violators.sort_unstable_by_key(|&(_, atom)| atom);
-            }
-            working.admit(violators, columns);
-            working.gather(code, residual_correlations);
+            workspace.keep_best();
+            workspace.admit(columns, lambda, nonnegative);
+            let working = &mut workspace.working;
+            working.gather(code, &workspace.residual_correlations);
             let wanted = gap.max(AHEAD * certificate.relative_gap());
             let tolerance = SWEEP_TOLERANCE * wanted * certificate.objective / working.members.len().max(1) as f64;
-            loop {
-                let (progress, changed) = working.sweep(lambda, nonnegative);
-                sweeps += 1;
-                work += (changed * working.members.len()) as f64;
-                if f64::from(progress) <= tolerance || sweeps >= max_iterations {
-                    break;
-                }
-                stalled |= work > self.patience * expected_work(columns, working.nonzeros());
-                if stalled || sweeps >= MANY_SWEEPS {
-                    break;
-                }
-                // Correlated atoms settle slowly, yet once their signs are known the rest is a linear system.
-                if sweeps.is_multiple_of(SWEEPS_PER_SOLUTION) {
-                    for _ in 0..SIGN_CHANGES {
-                        let nonzeros = working.nonzeros();
-                        work += (nonzeros as f64).powi(3) / 3.0;
-                        stalled = nonzeros > MANY_NONZEROS && work > self.patience * expected_work(columns, nonzeros);
-                        if stalled {
-                            break;
-                        }
-                        match working.solve_on_support(lambda) {
-                            Solved::Reached => break,
-                            Solved::SignChanged => {}
-                            Solved::Refused => {
-                                stalled = true;
-                                break;
-                            }
-                        }
-                    }
-                    if stalled {
-                        break;
-                    }
+            self.settle(working, columns, lambda, tolerance, &mut effort);
+            working.scatter(code);
+        }
+    }
+
+    /// Sweeps over the working set until it moves the objective by no more than `tolerance` in a sweep, until it stalls, or until what is
+    /// permitted is used up.
+    #[inline(always)]
+    fn settle(&self, working: &mut WorkingSet, columns: &Columns, lambda: f32, tolerance: f64, effort: &mut Effort) {
+        loop {
+            let (progress, changed) = working.sweep(lambda, self.config.nonnegative);
+            effort.sweeps += 1;
+            effort.work += (changed * working.members.len()) as f64;
+            if f64::from(progress) <= tolerance || effort.sweeps >= self.config.max_iterations {
+                return;
+            }
+            effort.stalled |= effort.work > self.patience * expected_work(columns, working.nonzeros());
+            if effort.stalled || effort.sweeps >= MANY_SWEEPS {
+                return;
+            }
+            // Correlated atoms settle slowly, yet once their signs are known the rest is a linear system.
+            if effort.sweeps.is_multiple_of(SWEEPS_PER_SOLUTION) {
+                self.solve_on_support(working, columns, lambda, effort);
+                if effort.stalled {
+                    return;
                 }
             }
-            working.scatter(code);
+        }
+    }
+
+    /// Solves the linear system on the support, anew whenever a coefficient becomes zero.
+    #[inline(always)]
+    fn solve_on_support(&self, working: &mut WorkingSet, columns: &Columns, lambda: f32, effort: &mut Effort) {
+        for _ in 0..SIGN_CHANGES {
+            let nonzeros = working.nonzeros();
+            effort.work += (nonzeros as f64).powi(3) / 3.0;
+            effort.stalled = nonzeros > MANY_NONZEROS && effort.work > self.patience * expected_work(columns, nonzeros);
+            if effort.stalled {
+                return;
+            }
+            match working.solve_on_support(lambda) {
+                Solved::Reached => return,
+                Solved::SignChanged => {}
+                Solved::Refused => {
+                    effort.stalled = true;
+                    return;
+                }
+            }
         }
     }
 }
@@ -387,6 +357,23 @@ fn expected_work(columns: &Columns, nonzeros: usize) -> f64 {
     let (nonzeros, atom, atoms) = (nonzeros as f64, columns.atom_len() as f64, columns.code_len() as f64);
     let start = nonzeros * nonzeros * (atom + nonzeros);
     start + EXPECTED_MOVES * (3.0 * nonzeros * atom + 2.0 * nonzeros * nonzeros + atoms * atom)
+}
+
+/// What a signal has cost so far.
+struct Effort {
+    sweeps: usize,
+    /// Operations on the working set.
+    work: f64,
+    /// Whether sweeps no longer pay, or lead nowhere.
+    stalled: bool,
+}
+
+/// What a look at all atoms tells.
+struct Look {
+    /// All but the residual's energy.
+    sums: Sums,
+    /// ‖y‖² − ‖y − Dγ‖².
+    explained: f64,
 }
 
 /// What is known of one signal.
@@ -423,6 +410,81 @@ impl Workspace {
             values: Vec::new(),
             best: Vec::new(),
         }
+    }
+
+    /// Begins with a signal: from its code, where it has `started`, else from zero.
+    #[inline(always)]
+    fn start(&mut self, code: &mut [f32], started: bool, columns: &Columns) {
+        self.working.clear();
+        self.violators.clear();
+        if started {
+            self.violators.extend((0..code.len()).filter(|&atom| code[atom] != 0.0).map(|atom| (0.0, atom)));
+        } else {
+            // It is zero, but memory that is read before it is written to is fetched twice, and the second time halts all threads.
+            code.fill(0.0);
+        }
+        self.working.admit(&self.violators, columns);
+    }
+
+    /// Looks at all atoms. Moves accumulate rounding; what the gap is computed from starts afresh.
+    #[inline(always)]
+    fn look(&mut self, code: &[f32], columns: &Columns, given: &Given, nonnegative: bool) -> Look {
+        let Self { working, residual_correlations, support, values, .. } = self;
+        support.clear();
+        support.extend(working.members.iter().copied().filter(|&atom| code[atom] != 0.0));
+        values.clear();
+        values.extend(support.iter().map(|&atom| code[atom]));
+        columns.subtract_explained(given.correlations, support, values, residual_correlations);
+        let largest = f64::from(largest(residual_correlations, nonnegative));
+        let (mut one_norm, mut code_correlation, mut explained) = (0.0f64, 0.0f64, 0.0f64);
+        for (&place, &value) in support.iter().zip(&*values) {
+            let (value, correlation) = (f64::from(value), f64::from(residual_correlations[place]));
+            one_norm += value.abs();
+            code_correlation += value * correlation;
+            explained += value * (f64::from(given.correlations[place]) + correlation);
+        }
+        let lambda = f64::from(given.lambda);
+        let sums = Sums { lambda, one_norm, code_correlation, largest_correlation: largest, ..Sums::default() };
+        Look { sums, explained }
+    }
+
+    /// Whether the support may become so large that products of whole batches, at the speed of the machine, are tried before a factor.
+    #[inline(always)]
+    fn may_be_many(&self, signal_len: usize, lambda: f32) -> bool {
+        let excess = self.residual_correlations.iter().filter(|value| value.abs() > lambda).count();
+        (self.support.len() + excess).min(signal_len) > MANY_NONZEROS
+    }
+
+    /// Remembers the code, in case that the next round makes it worse.
+    #[inline(always)]
+    fn keep_best(&mut self) {
+        self.best.clear();
+        self.best.extend(self.support.iter().copied().zip(self.values.iter().copied()));
+    }
+
+    /// Takes the atoms that violate optimality most into the working set.
+    #[inline(always)]
+    fn admit(&mut self, columns: &Columns, lambda: f32, nonnegative: bool) {
+        let Self { working, violators, residual_correlations, .. } = self;
+        violators.clear();
+        for (chunk, correlations) in residual_correlations.chunks(CHUNK).enumerate() {
+            if columns::largest(correlations, nonnegative) <= lambda {
+                continue;
+            }
+            for (place, &correlation) in correlations.iter().enumerate() {
+                let excess = (if nonnegative { correlation } else { correlation.abs() }) - lambda;
+                if excess > 0.0 && !working.has(chunk * CHUNK + place) {
+                    violators.push((excess, chunk * CHUNK + place));
+                }
+            }
+        }
+        let room = ((working.members.len() as f32 * GROWTH) as usize).max(LEAST_GROWTH);
+        if violators.len() > room {
+            violators.select_nth_unstable_by(room, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+            violators.truncate(room);
+            violators.sort_unstable_by_key(|&(_, atom)| atom);
+        }
+        working.admit(violators, columns);
     }
 }
 

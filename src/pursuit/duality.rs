@@ -24,44 +24,43 @@ pub struct Certificate {
     pub gap: f64,
 }
 
-impl Certificate {
-    /// From the sums that a pursuit has at hand.
-    ///
-    /// - `lambda`: λ ≥ 0
-    /// - `residual_energy`: ‖r‖²
-    /// - `one_norm`: ‖γ‖₁
-    /// - `code_correlation`: Σ_j γ_j c_j
-    /// - `largest_correlation`: ‖c‖_∞, or the largest c_j for non-negative codes
-    pub fn new(
-        lambda: f64,
-        residual_energy: f64,
-        one_norm: f64,
-        code_correlation: f64,
-        largest_correlation: f64,
-    ) -> Self {
-        Self::with_shallower([lambda, residual_energy, one_norm, code_correlation, largest_correlation], 0.0, 0.0)
-    }
+/// The sums that a pursuit has at hand, of one signal.
+///
+/// Those of the shallower layers are of a multi-layer problem, see [`super::multi_layer`], whose correlations are v; they are 0 for one
+/// layer.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Sums {
+    /// λ ≥ 0.
+    pub lambda: f64,
+    /// ‖r‖².
+    pub residual_energy: f64,
+    /// ‖γ‖₁.
+    pub one_norm: f64,
+    /// Σ_j γ_j c_j.
+    pub code_correlation: f64,
+    /// ‖c‖_∞, or the largest c_j for non-negative codes.
+    pub largest_correlation: f64,
+    /// Σ_{i<L} λ_i‖γ_i‖₁.
+    pub shallower_penalty: f64,
+    /// Σ_{i<L} 〈u_i, γ_i〉.
+    pub dual_correlation: f64,
+}
 
-    /// From the sums of a multi-layer problem, see [`super::multi_layer`].
-    ///
-    /// - the first five as those of [`Self::new`], the correlations being v
-    /// - `penalty`: Σ_{i<L} λ_i‖γ_i‖₁
-    /// - `dual_correlation`: Σ_{i<L} 〈u_i, γ_i〉
-    pub(super) fn with_shallower(
-        [lambda, residual_energy, one_norm, code_correlation, largest_correlation]: [f64; 5],
-        penalty: f64,
-        dual_correlation: f64,
-    ) -> Self {
+impl From<Sums> for Certificate {
+    fn from(sums: Sums) -> Self {
+        let Sums { lambda, residual_energy, one_norm, code_correlation, largest_correlation, .. } = sums;
         let scale = if largest_correlation <= lambda { 1.0 } else { lambda / largest_correlation };
         let slack = (lambda * one_norm - scale * code_correlation).max(0.0);
-        let shallower_slack = (penalty - scale * dual_correlation).max(0.0);
+        let shallower_slack = (sums.shallower_penalty - scale * sums.dual_correlation).max(0.0);
         Self {
-            objective: 0.5 * residual_energy + lambda * one_norm + penalty,
+            objective: 0.5 * residual_energy + lambda * one_norm + sums.shallower_penalty,
             data_term: 0.5 * residual_energy,
             gap: 0.5 * (1.0 - scale).powi(2) * residual_energy + slack + shallower_slack,
         }
     }
+}
 
+impl Certificate {
     /// Gap over objective; 0 where both are 0.
     pub fn relative_gap(&self) -> f64 {
         if self.gap == 0.0 { 0.0 } else { self.gap / self.objective.max(f64::MIN_POSITIVE) }
@@ -83,10 +82,25 @@ mod tests {
         let primal = 0.5 * energy + lambda * 1.7;
         let distance: f64 = (0..2).map(|i| (y[i] - scale * residual[i]).powi(2)).sum();
         let dual = 0.5 * 10.0 - 0.5 * distance;
-        let certificate = Certificate::new(lambda, energy, 1.7, code[0] * residual[0] + code[1] * residual[1], largest);
+        let certificate = Certificate::from(Sums {
+            lambda,
+            residual_energy: energy,
+            one_norm: 1.7,
+            code_correlation: code[0] * residual[0] + code[1] * residual[1],
+            largest_correlation: largest,
+            ..Sums::default()
+        });
         assert!((certificate.objective - primal).abs() < 1e-12);
         assert!((certificate.gap - (primal - dual)).abs() < 1e-12);
         // At the solution, γ = S_1(y) = (2, 0), it closes.
-        assert_eq!(Certificate::new(1.0, 2.0, 2.0, 2.0, 1.0).gap, 0.0);
+        let closed = Sums {
+            lambda: 1.0,
+            residual_energy: 2.0,
+            one_norm: 2.0,
+            code_correlation: 2.0,
+            largest_correlation: 1.0,
+            ..Sums::default()
+        };
+        assert_eq!(Certificate::from(closed).gap, 0.0);
     }
 }

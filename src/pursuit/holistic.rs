@@ -8,8 +8,8 @@
 
 use super::greedy::{codes_of, least_squares, support_columns};
 use super::layered::data_terms;
-use super::multi_layer::with_zeros;
 use super::observer::Work;
+use super::splitting::with_zeros;
 use super::{
     BasisPursuitConfig, MultiLayerSplittingConfig, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host,
 };

@@ -10,8 +10,8 @@
 
 use super::observer::Share;
 use super::{
-    Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, by_name,
-    largest, masked, to_host, weighted,
+    Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, largest,
+    masked, to_host, weighted,
 };
 use crate::error::{Error, Result};
 use crate::kernels::threshold::{hard_threshold, soft_threshold};
@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
 /// What layered thresholding does to correlations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Threshold {
     /// sign(x)·max(|x| − β, 0).
     #[default]
@@ -30,26 +32,9 @@ pub enum Threshold {
     /// x where |x| > β, else 0.
     Hard,
     /// max(x − β, 0): a rectifier with bias −β.
+    #[strum(serialize = "nonnegative")]
+    #[serde(rename = "nonnegative", alias = "non-negative")]
     NonNegative,
-}
-
-impl Threshold {
-    /// Every threshold, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 3] =
-        [(Self::Soft, "soft"), (Self::Hard, "hard"), (Self::NonNegative, "nonnegative")];
-
-    /// Its name in flags.
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-}
-
-impl std::str::FromStr for Threshold {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        by_name(&Self::ALL, text)
-    }
 }
 
 /// Layered thresholding.

@@ -22,6 +22,7 @@ pub mod projection;
 pub mod proximal_gradient;
 pub(crate) mod recipe;
 pub mod residual_descent;
+pub mod splitting;
 
 pub use config::PursuitConfig;
 pub use convergence::Convergence;
@@ -29,9 +30,7 @@ pub use coordinate_descent::CoordinateDescent;
 pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
 pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
 pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
-pub use multi_layer::{
-    MultiLayerProximalGradient, MultiLayerProximalGradientConfig, MultiLayerSplitting, MultiLayerSplittingConfig,
-};
+pub use multi_layer::{MultiLayerProximalGradient, MultiLayerProximalGradientConfig};
 pub use observer::Observer;
 pub use problem::Problem;
 pub use projection::{
@@ -40,6 +39,7 @@ pub use projection::{
 pub use proximal_gradient::{Acceleration, ProximalGradient, ProximalGradientConfig};
 pub use recipe::{PursuitName, Recipe};
 pub use residual_descent::ResidualDescent;
+pub use splitting::{MultiLayerSplitting, MultiLayerSplittingConfig};
 
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
@@ -157,6 +157,8 @@ impl Lambda {
 /// Why a pursuit ended on a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum StopReason {
     /// The relative duality gap reached what was asked for.
     DualityGap,
@@ -177,19 +179,7 @@ pub enum StopReason {
 }
 
 impl StopReason {
-    /// Every reason.
-    pub const ALL: [Self; 8] = [
-        Self::DualityGap,
-        Self::MaxIterations,
-        Self::Nonzeros,
-        Self::Residual,
-        Self::Limit,
-        Self::Exhausted,
-        Self::FixedPoint,
-        Self::Direct,
-    ];
-
-    /// Its number in files: its place in [`Self::ALL`].
+    /// Its number in files: its place in the declaration.
     pub fn number(self) -> u8 {
         self as u8
     }
@@ -468,6 +458,8 @@ impl BasisPursuitConfig {
 /// The algorithms for basis pursuit on the effective dictionary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum Algorithm {
     /// Descent on the residual where D^(L) is a convolution with some tens of positions or more, else coordinate descent where codes
     /// are small enough for it, else FISTA.
@@ -486,21 +478,6 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm, with the name that flags use.
-    pub const ALL: [(Self, &'static str); 6] = [
-        (Self::Auto, "auto"),
-        (Self::Ista, "ista"),
-        (Self::Fista, "fista"),
-        (Self::CoordinateDescent, "coordinate-descent"),
-        (Self::ResidualDescent, "residual-descent"),
-        (Self::ActiveSet, "active-set"),
-    ];
-
-    /// Its name in flags.
-    pub fn flag_name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-
     /// What [`Self::Auto`] is for an operator, as long as there are neither weights nor masks: for its windows, where signals are coded
     /// window by window.
     fn resolved(self, operator: &Operator) -> Self {
@@ -565,22 +542,6 @@ impl Algorithm {
             Self::ActiveSet => Box::new(CoordinateDescent::active_set(config.clone())?),
         })
     }
-}
-
-impl std::str::FromStr for Algorithm {
-    type Err = String;
-
-    fn from_str(text: &str) -> std::result::Result<Self, String> {
-        by_name(&Self::ALL, text)
-    }
-}
-
-/// The value of that name.
-pub(crate) fn by_name<T: Copy>(all: &[(T, &'static str)], text: &str) -> std::result::Result<T, String> {
-    all.iter().find(|(_, name)| *name == text).map(|(value, _)| *value).ok_or_else(|| {
-        let names: Vec<_> = all.iter().map(|(_, name)| *name).collect();
-        format!("expected one of {}, found {text:?}", names.join(", "))
-    })
 }
 
 fn take_rows(tensor: &Tensor<2>, positions: &[usize]) -> Tensor<2> {

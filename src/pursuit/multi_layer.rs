@@ -2,7 +2,7 @@
 //!
 //! J. Sulam, A. Aberdam, A. Beck, M. Elad, "On Multi-Layer Basis Pursuit, Efficient Algorithms and Convolutional Neural Networks",
 //! IEEE Trans. Pattern Analysis and Machine Intelligence 42(8), 2020. [`MultiLayerProximalGradient`] is their ML-ISTA and
-//! ML-FISTA, whose fixed point differs from the minimiser by what is proportional to the step; [`MultiLayerSplitting`] minimises
+//! ML-FISTA, whose fixed point differs from the minimiser by what is proportional to the step; [`super::splitting`] minimises
 //! to any gap.
 //!
 //! Every λ_i is in [`Problem`]; a relative one is, for every layer, a fraction of ‖D^(L)ᵀy‖_∞. Weights of every layer's atoms, a
@@ -20,7 +20,7 @@
 //!
 //! a sum of terms that are not negative, as for one layer in `super::duality`.
 
-use super::duality::Certificate;
+use super::duality::{Certificate, Sums};
 use super::observer::Closing;
 use super::proximal_gradient::extrapolate;
 use super::{
@@ -35,23 +35,23 @@ use burn::tensor::{Bool, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// A multi-layer problem as tensors.
-struct Cascade<'a> {
-    layers: &'a [Operator],
-    signals: Tensor<2>,
-    mask: Option<Tensor<2>>,
+pub(super) struct Cascade<'a> {
+    pub(super) layers: &'a [Operator],
+    pub(super) signals: Tensor<2>,
+    pub(super) mask: Option<Tensor<2>>,
     /// λ_L, `[n, 1]`.
-    lambda: Tensor<2>,
+    pub(super) lambda: Tensor<2>,
     /// λ_i times the weights, `[n, 1]` or `[n, values of γ_i]`; `None` where layer i < L has no penalty.
-    penalties: Vec<Option<Tensor<2>>>,
+    pub(super) penalties: Vec<Option<Tensor<2>>>,
     /// Weights of the deepest layer's atoms.
-    weights: Option<Tensor<2>>,
+    pub(super) weights: Option<Tensor<2>>,
     /// Entries of γ_i that must be zero.
-    zeros: Vec<Option<Tensor<2, Bool>>>,
-    nonnegative: bool,
+    pub(super) zeros: Vec<Option<Tensor<2, Bool>>>,
+    pub(super) nonnegative: bool,
 }
 
 impl<'a> Cascade<'a> {
-    fn new(problem: &Problem<'a>, nonnegative: bool) -> Result<Self> {
+    pub(super) fn new(problem: &Problem<'a>, nonnegative: bool) -> Result<Self> {
         let operator = problem.operator();
         let (signals, weights) = (problem.signals(), problem.weights(problem.depth()));
         let lambdas = problem.lambdas()?;
@@ -69,12 +69,12 @@ impl<'a> Cascade<'a> {
         Ok(Self { layers, signals, mask, lambda, penalties, weights, zeros, nonnegative })
     }
 
-    fn depth(&self) -> usize {
+    pub(super) fn depth(&self) -> usize {
         self.layers.len()
     }
 
     /// x, γ_1 … γ_L for γ_L.
-    fn down(&self, codes: Tensor<2>) -> Vec<Tensor<2>> {
+    pub(super) fn down(&self, codes: Tensor<2>) -> Vec<Tensor<2>> {
         let mut all = vec![codes];
         for layer in self.layers.iter().rev() {
             all.push(layer.synthesize_rows(all[all.len() - 1].clone()));
@@ -84,7 +84,7 @@ impl<'a> Cascade<'a> {
     }
 
     /// D_Lᵀ(… D_2ᵀ(D_1ᵀ s + t_1) + t_2 …) + t_L.
-    fn up(&self, signal: Tensor<2>, terms: &[Option<Tensor<2>>]) -> Tensor<2> {
+    pub(super) fn up(&self, signal: Tensor<2>, terms: &[Option<Tensor<2>>]) -> Tensor<2> {
         self.layers.iter().zip(terms).fold(signal, |below, (layer, term)| {
             let above = layer.analyze_rows(below);
             match term {
@@ -95,12 +95,12 @@ impl<'a> Cascade<'a> {
     }
 
     /// M(y − x).
-    fn residual(&self, made: Tensor<2>) -> Tensor<2> {
+    pub(super) fn residual(&self, made: Tensor<2>) -> Tensor<2> {
         self.signals.clone() - masked(made, &self.mask)
     }
 
     /// Certificates and non-zeros of codes, given u_1 … u_{L−1} within their bounds.
-    fn certify(&self, codes: &Tensor<2>, duals: &[Option<Tensor<2>>]) -> Vec<(f32, Certificate, usize)> {
+    pub(super) fn certify(&self, codes: &Tensor<2>, duals: &[Option<Tensor<2>>]) -> Vec<Looked> {
         let all = self.down(codes.clone());
         let residual = self.residual(all[0].clone());
         let mut terms: Vec<Option<Tensor<2>>> = duals.iter().map(|dual| dual.clone().map(Tensor::neg)).collect();
@@ -128,15 +128,33 @@ impl<'a> Cascade<'a> {
         ];
         to_host(Tensor::cat(columns, 1))
             .chunks_exact(8)
-            .map(|sums| {
-                let of_lasso = std::array::from_fn(|index| f64::from(sums[index]));
-                let certificate = Certificate::with_shallower(of_lasso, f64::from(sums[5]), f64::from(sums[6]));
-                (sums[0], certificate, sums[7] as usize)
+            .map(|columns| {
+                let [
+                    lambda,
+                    residual_energy,
+                    one_norm,
+                    code_correlation,
+                    largest_correlation,
+                    shallower_penalty,
+                    dual_correlation,
+                    nonzeros,
+                ] = std::array::from_fn(|column| f64::from(columns[column]));
+                let sums = Sums {
+                    lambda,
+                    residual_energy,
+                    one_norm,
+                    code_correlation,
+                    largest_correlation,
+                    shallower_penalty,
+                    dual_correlation,
+                };
+                // λ came as `f32`, and counts are exact.
+                Looked { lambda: lambda as f32, certificate: sums.into(), nonzeros: nonzeros as usize, still: false }
             })
             .collect()
     }
 
-    fn keep(self, rows: &[usize]) -> Self {
+    pub(super) fn keep(self, rows: &[usize]) -> Self {
         Self {
             signals: take_rows(&self.signals, rows),
             mask: self.mask.map(|mask| take_rows(&mask, rows)),
@@ -152,21 +170,29 @@ impl<'a> Cascade<'a> {
     }
 }
 
-fn keep_each(tensors: Vec<Option<Tensor<2>>>, rows: &[usize]) -> Vec<Option<Tensor<2>>> {
+pub(super) fn keep_each(tensors: Vec<Option<Tensor<2>>>, rows: &[usize]) -> Vec<Option<Tensor<2>>> {
     tensors.into_iter().map(|tensor| tensor.map(|tensor| take_rows(&tensor, rows))).collect()
 }
 
+/// What a look at a signal's code tells.
+pub(super) struct Looked {
+    pub(super) lambda: f32,
+    pub(super) certificate: Certificate,
+    pub(super) nonzeros: usize,
+    /// Whether the code has stopped moving.
+    pub(super) still: bool,
+}
+
 /// What an iteration needs, so that one loop serves both algorithms.
-trait Iteration: Sized {
+pub(super) trait Iteration: Sized {
     fn step(&mut self);
     fn codes(&self) -> Tensor<2>;
-    /// Certificates of the codes, and which of them have stopped moving.
-    fn look(&self) -> Vec<(f32, Certificate, usize, bool)>;
+    fn look(&self) -> Vec<Looked>;
     fn keep(self, rows: &[usize]) -> Self;
 }
 
 /// Iterates until every signal has its gap, has stopped moving, or has used up its iterations.
-fn run(
+pub(super) fn run(
     problem: &Problem,
     basis: &BasisPursuitConfig,
     check_every: usize,
@@ -186,7 +212,7 @@ fn run(
     loop {
         let last = iterations >= basis.max_iterations;
         let (mut done, mut open) = (Vec::new(), Vec::new());
-        for (position, (lambda, certificate, nonzeros, still)) in state.look().into_iter().enumerate() {
+        for (position, Looked { lambda, certificate, nonzeros, still }) in state.look().into_iter().enumerate() {
             let converged = certificate.relative_gap() <= f64::from(basis.gap);
             if !converged && !still && !last {
                 work.advance(closing[rows[position]].to(certificate.relative_gap(), basis.gap.into()));
@@ -444,7 +470,7 @@ impl Iteration for Gradient<'_> {
         self.codes.clone()
     }
 
-    fn look(&self) -> Vec<(f32, Certificate, usize, bool)> {
+    fn look(&self) -> Vec<Looked> {
         let (_, duals) = self.gradient(&self.codes);
         let moved = (self.codes.clone() - self.before.clone()).square().sum_dim(1);
         let length = self.codes.clone().square().sum_dim(1);
@@ -452,15 +478,12 @@ impl Iteration for Gradient<'_> {
         let part = f64::from(self.config.tolerance * self.config.step);
         // Before the first step nothing has moved yet.
         let stepped = self.stepped;
-        self.cascade
-            .certify(&self.codes, &duals)
-            .into_iter()
-            .zip(moves.chunks_exact(2))
-            .map(|((lambda, certificate, nonzeros), moves)| {
-                let (moved, length) = (f64::from(moves[0]).sqrt(), f64::from(moves[1]).sqrt());
-                (lambda, certificate, nonzeros, stepped && moved <= part * length)
-            })
-            .collect()
+        let mut looked = self.cascade.certify(&self.codes, &duals);
+        for (looked, moves) in looked.iter_mut().zip(moves.chunks_exact(2)) {
+            let [moved, length] = std::array::from_fn(|column| f64::from(moves[column]).sqrt());
+            looked.still = stepped && moved <= part * length;
+        }
+        looked
     }
 
     fn keep(self, rows: &[usize]) -> Self {
@@ -477,7 +500,7 @@ impl Iteration for Gradient<'_> {
 }
 
 /// Iterations between two looks at the certificates.
-const CHECK_EVERY: usize = 10;
+pub(super) const CHECK_EVERY: usize = 10;
 
 impl Pursuit for MultiLayerProximalGradient {
     fn name(&self) -> &'static str {
@@ -513,257 +536,4 @@ impl Unrolled for MultiLayerProximalGradient {
         }
         Ok(problem.operator().code_shaped(state.codes))
     }
-}
-
-/// Parameters of [`MultiLayerSplitting`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MultiLayerSplittingConfig {
-    /// Gap, iterations, and the sign of γ_L. Gaps below 1e-5 drown in the rounding of `f32`.
-    #[serde(default)]
-    pub basis: BasisPursuitConfig,
-    /// Conjugate gradient steps in every iteration, at least 1. Default 10.
-    #[serde(default = "default_inner")]
-    pub inner: usize,
-}
-
-fn default_inner() -> usize {
-    10
-}
-
-impl Default for MultiLayerSplittingConfig {
-    fn default() -> Self {
-        Self { basis: BasisPursuitConfig::default(), inner: default_inner() }
-    }
-}
-
-impl MultiLayerSplittingConfig {
-    /// Checks the parameters.
-    ///
-    /// # Errors
-    /// As [`BasisPursuitConfig::check`]; no inner step.
-    pub fn init(self) -> Result<MultiLayerSplitting> {
-        self.basis.check()?;
-        if self.inner == 0 {
-            return Err(Error::parameter("inner", 0, "at least 1"));
-        }
-        Ok(MultiLayerSplitting { config: self })
-    }
-}
-
-/// The exact minimiser by the alternating direction method of multipliers, with checked parameters.
-///
-/// Every penalised layer has a copy z_i of γ_i = A_i γ_L that takes the penalty (S. Boyd et al., "Distributed Optimization and
-/// Statistical Learning via the Alternating Direction Method of Multipliers", Found. Trends Machine Learning 3(1), 2011). The
-/// linear system (D^(L)ᵀMD^(L) + ρ Σ_i A_iᵀA_i)γ_L = D^(L)ᵀy + ρ Σ_i A_iᵀ(z_i − u_i) is solved by conjugate gradients from the
-/// former solution, so that no matrix is formed and every signal has its own mask and its own ρ, which is balanced between
-/// primal and dual residual. The code returned is z_L, whose zeros are exact.
-#[derive(Debug, Clone)]
-pub struct MultiLayerSplitting {
-    config: MultiLayerSplittingConfig,
-}
-
-/// Over-relaxation of the copies.
-const RELAXATION: f32 = 1.6;
-
-/// Iterations between two balancings of ρ, and the last iteration at which it is balanced: convergence needs a constant ρ.
-const BALANCE_EVERY: usize = 20;
-const BALANCE_UNTIL: usize = 600;
-
-/// Residuals that differ by more than this are balanced.
-const IMBALANCE: f32 = 4.0;
-
-/// State of the splitting.
-struct Splitting<'a> {
-    cascade: Cascade<'a>,
-    inner: usize,
-    iteration: usize,
-    /// ρ, `[n, 1]`.
-    rho: Tensor<2>,
-    solution: Tensor<2>,
-    /// z_i; `None` for layers that have neither penalty nor zeros.
-    copies: Vec<Option<Tensor<2>>>,
-    /// Multipliers divided by ρ.
-    duals: Vec<Option<Tensor<2>>>,
-}
-
-impl<'a> Splitting<'a> {
-    fn new(cascade: Cascade<'a>, operator: &Operator, start: Tensor<2>, inner: usize) -> Self {
-        let all = cascade.down(start.clone());
-        let depth = cascade.depth();
-        let split = |index: usize| {
-            index + 1 == depth
-                || cascade.zeros[index].is_some()
-                || matches!(cascade.penalties.get(index), Some(Some(_)))
-        };
-        let copies: Vec<_> = (0..depth).map(|index| split(index).then(|| all[index + 1].clone())).collect();
-        // ‖A_i‖² by the product of the layers' bounds; a ρ for which both parts of the system weigh about the same.
-        let mut norms = vec![1.0f64; depth];
-        for index in (0..depth - 1).rev() {
-            norms[index] = norms[index + 1] * cascade.layers[index + 1].squared_norm_bound();
-        }
-        let sum: f64 = (0..depth).filter(|&index| split(index)).map(|index| norms[index]).sum();
-        let rho = (operator.squared_norm_bound() / sum).max(f64::from(f32::MIN_POSITIVE)) as f32;
-        Self {
-            inner,
-            iteration: 0,
-            rho: cascade.lambda.zeros_like() + 0.3 * rho,
-            solution: start,
-            duals: copies.iter().map(|copy| copy.as_ref().map(Tensor::zeros_like)).collect(),
-            copies,
-            cascade,
-        }
-    }
-
-    /// (D^(L)ᵀMD^(L) + ρ Σ_i A_iᵀA_i) times a code.
-    fn system(&self, codes: &Tensor<2>) -> Tensor<2> {
-        let all = self.cascade.down(codes.clone());
-        let terms: Vec<_> = self
-            .copies
-            .iter()
-            .zip(&all[1..])
-            .map(|(copy, gamma)| copy.as_ref().map(|_| gamma.clone() * self.rho.clone()))
-            .collect();
-        self.cascade.up(masked(all[0].clone(), &self.cascade.mask), &terms)
-    }
-
-    /// Conjugate gradients (M. Hestenes, E. Stiefel, J. Research NBS 49, 1952) from the former solution.
-    fn solve(&mut self) {
-        let terms: Vec<_> = self
-            .copies
-            .iter()
-            .zip(&self.duals)
-            .map(|(copy, dual)| match (copy, dual) {
-                (Some(copy), Some(dual)) => Some((copy.clone() - dual.clone()) * self.rho.clone()),
-                _ => None,
-            })
-            .collect();
-        let wanted = self.cascade.up(self.cascade.signals.clone(), &terms);
-        let mut residual = wanted - self.system(&self.solution);
-        let mut direction = residual.clone();
-        let mut energy = residual.clone().square().sum_dim(1);
-        for _ in 0..self.inner {
-            let image = self.system(&direction);
-            let curvature = (direction.clone() * image.clone()).sum_dim(1);
-            // A solved system has neither curvature nor residual: the step is then 0.
-            let length = energy.clone() / curvature.clamp_min(f32::MIN_POSITIVE);
-            self.solution = self.solution.clone() + direction.clone() * length.clone();
-            residual = residual - image * length;
-            let next = residual.clone().square().sum_dim(1);
-            direction = residual.clone() + direction * (next.clone() / energy.clamp_min(f32::MIN_POSITIVE));
-            energy = next;
-        }
-    }
-}
-
-impl Iteration for Splitting<'_> {
-    fn step(&mut self) {
-        self.solve();
-        let all = self.cascade.down(self.solution.clone());
-        let zero = self.rho.zeros_like();
-        let (mut primal, mut dual, mut size, mut dual_size) = (zero.clone(), zero.clone(), zero.clone(), zero);
-        let depth = self.cascade.depth();
-        for index in 0..depth {
-            let (Some(copy), Some(multiplier)) = (&self.copies[index], &self.duals[index]) else { continue };
-            let gamma = all[index + 1].clone();
-            let relaxed = gamma.clone() * RELAXATION + copy.clone() * (1.0 - RELAXATION);
-            let target = relaxed + multiplier.clone();
-            let mut next = match &self.cascade.penalties[index] {
-                Some(bound) => soft_threshold(
-                    target.clone(),
-                    bound.clone() / self.rho.clone(),
-                    self.cascade.nonnegative && index + 1 == depth,
-                ),
-                None => target.clone(),
-            };
-            if let Some(zeros) = &self.cascade.zeros[index] {
-                next = next.mask_fill(zeros.clone(), 0.0);
-            }
-            let multiplier = target - next.clone();
-            primal = primal + (gamma - next.clone()).square().sum_dim(1);
-            dual = dual + (next.clone() - copy.clone()).square().sum_dim(1);
-            size = size + next.clone().square().sum_dim(1);
-            dual_size = dual_size + multiplier.clone().square().sum_dim(1);
-            self.copies[index] = Some(next);
-            self.duals[index] = Some(multiplier);
-        }
-        self.iteration += 1;
-        if self.iteration.is_multiple_of(BALANCE_EVERY) && self.iteration <= BALANCE_UNTIL {
-            // Both relative to what they are residuals of.
-            let primal = (primal / size.clamp_min(f32::MIN_POSITIVE)).sqrt();
-            let dual = (dual / dual_size.clamp_min(f32::MIN_POSITIVE)).sqrt();
-            let factor = primal.ones_like();
-            let factor = factor.mask_fill(primal.clone().greater(dual.clone() * IMBALANCE), 2.0);
-            let factor = factor.mask_fill(dual.greater(primal * IMBALANCE), 0.5);
-            self.rho = self.rho.clone() * factor.clone();
-            for multiplier in self.duals.iter_mut().flatten() {
-                *multiplier = multiplier.clone() / factor.clone();
-            }
-        }
-    }
-
-    fn codes(&self) -> Tensor<2> {
-        self.copies[self.copies.len() - 1].clone().unwrap_or_else(|| self.solution.clone())
-    }
-
-    fn look(&self) -> Vec<(f32, Certificate, usize, bool)> {
-        let duals: Vec<_> = self.duals[..self.duals.len() - 1]
-            .iter()
-            .map(|dual| dual.as_ref().map(|dual| dual.clone() * self.rho.clone()))
-            .collect();
-        let looked = self.cascade.certify(&self.codes(), &duals);
-        looked.into_iter().map(|(lambda, certificate, nonzeros)| (lambda, certificate, nonzeros, false)).collect()
-    }
-
-    fn keep(self, rows: &[usize]) -> Self {
-        Self {
-            cascade: self.cascade.keep(rows),
-            rho: take_rows(&self.rho, rows),
-            solution: take_rows(&self.solution, rows),
-            copies: keep_each(self.copies, rows),
-            duals: keep_each(self.duals, rows),
-            ..self
-        }
-    }
-}
-
-impl Pursuit for MultiLayerSplitting {
-    fn name(&self) -> &'static str {
-        "multi-layer-splitting"
-    }
-
-    /// Takes λ and weights of every layer, a mask and codes to start from.
-    fn solve(&self, problem: &Problem) -> Result<Pursued> {
-        if let Some(found) = by_windows::solve(problem, &self.config.basis, |parts| self.solve(parts))? {
-            return Ok(found);
-        }
-        let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
-        if problem.count() == 0 {
-            return Ok(Pursued::consistent(problem.operator().code_shaped(problem.start()), Vec::new()));
-        }
-        let state = Splitting::new(cascade, problem.operator(), problem.start(), self.config.inner);
-        run(problem, &self.config.basis, CHECK_EVERY, state)
-    }
-}
-
-/// γ_L after a fixed number of iterations of the splitting where, besides the penalties, entries of the shallower layers are zero.
-///
-/// # Shapes
-/// - zeros: for every layer but the deepest `[n, values of γ_i]`; out: `[n, code values]`.
-pub(super) fn with_zeros(
-    problem: &Problem,
-    zeros: Vec<Option<Tensor<2, Bool>>>,
-    iterations: usize,
-) -> Result<Tensor<2>> {
-    let mut cascade = Cascade::new(problem, false)?;
-    for (index, zeros) in zeros.into_iter().enumerate() {
-        cascade.zeros[index] = zeros;
-    }
-    let mut state = Splitting::new(cascade, problem.operator(), problem.start(), default_inner());
-    let work = problem.work();
-    for _ in 0..iterations {
-        work.check()?;
-        state.step();
-    }
-    Ok(state.codes())
 }

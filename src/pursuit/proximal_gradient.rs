@@ -6,7 +6,7 @@
 //! schemes", Found. Comput. Math. 15, 2015). Every few iterations the duality gap of every signal is computed from its true
 //! residual; finished signals leave the batch, so that they cost nothing any more.
 
-use super::duality::Certificate;
+use super::duality::{Certificate, Sums};
 use super::observer::{Closing, Work};
 use super::{
     BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
@@ -286,9 +286,18 @@ impl ProximalGradient {
             .chunks_exact(5)
             .zip(lambda)
             .map(|(sums, &lambda)| {
-                let [energy, one_norm, code_correlation, largest, nonzeros] =
+                let [residual_energy, one_norm, code_correlation, largest_correlation, nonzeros] =
                     std::array::from_fn(|index| f64::from(sums[index]));
-                (Certificate::new(f64::from(lambda), energy, one_norm, code_correlation, largest), nonzeros as usize)
+                let lambda = f64::from(lambda);
+                let sums = Sums {
+                    lambda,
+                    residual_energy,
+                    one_norm,
+                    code_correlation,
+                    largest_correlation,
+                    ..Sums::default()
+                };
+                (Certificate::from(sums), nonzeros as usize)
             })
             .collect();
         Ok(certificates)

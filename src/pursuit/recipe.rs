@@ -1,16 +1,19 @@
 //! A pursuit together with the penalties it is run with, and the names by which pursuits are chosen.
 
-use super::{Algorithm, Lambda, Problem, Pursued, Pursuit, PursuitConfig, by_name};
+use super::{Algorithm, Lambda, Problem, Pursued, Pursuit, PursuitConfig};
 use crate::error::{Error, Result};
 use crate::model::{Operator, OperatorForm};
 use burn::tensor::Tensor;
-use serde::{Serialize, Serializer};
-use std::fmt;
+use serde::Serialize;
 
 /// The pursuits, as flags name them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "&'static str")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
 pub enum PursuitName {
     /// Basis pursuit by the algorithm that suits.
+    #[strum(serialize = "bp")]
     BasisPursuit,
     /// Basis pursuit by proximal gradient steps.
     Ista,
@@ -21,46 +24,27 @@ pub enum PursuitName {
     /// Basis pursuit by descent on the residual.
     ResidualDescent,
     /// Orthogonal matching pursuit.
+    #[strum(serialize = "omp")]
     OrthogonalMatchingPursuit,
     /// Projection onto the model, greedy or convex.
     Projection,
     /// Thresholding layer by layer.
     LayeredThresholding,
     /// Basis pursuit layer by layer.
+    #[strum(serialize = "layered-bp")]
     LayeredBasisPursuit,
     /// Multi-layer basis pursuit by ML-ISTA.
     MlIsta,
     /// Multi-layer basis pursuit by ML-FISTA.
     MlFista,
     /// Multi-layer basis pursuit, the exact minimiser.
+    #[strum(serialize = "ml-bp")]
     MlBasisPursuit,
     /// Holistic pursuit.
     Holistic,
 }
 
 impl PursuitName {
-    /// Every pursuit with its name, in the order of their declaration.
-    pub const ALL: [(Self, &'static str); 13] = [
-        (Self::BasisPursuit, "bp"),
-        (Self::Ista, "ista"),
-        (Self::Fista, "fista"),
-        (Self::CoordinateDescent, "coordinate-descent"),
-        (Self::ResidualDescent, "residual-descent"),
-        (Self::OrthogonalMatchingPursuit, "omp"),
-        (Self::Projection, "projection"),
-        (Self::LayeredThresholding, "layered-thresholding"),
-        (Self::LayeredBasisPursuit, "layered-bp"),
-        (Self::MlIsta, "ml-ista"),
-        (Self::MlFista, "ml-fista"),
-        (Self::MlBasisPursuit, "ml-bp"),
-        (Self::Holistic, "holistic"),
-    ];
-
-    /// The name.
-    pub fn name(self) -> &'static str {
-        Self::ALL[self as usize].1
-    }
-
     /// Whether it codes layer by layer, so that its representations are not consistent.
     pub fn is_layered(self) -> bool {
         matches!(self, Self::LayeredThresholding | Self::LayeredBasisPursuit)
@@ -69,26 +53,6 @@ impl PursuitName {
     /// Whether every layer may have a penalty of its own.
     pub fn takes_layer_weights(self) -> bool {
         self.is_layered() || matches!(self, Self::MlIsta | Self::MlFista | Self::MlBasisPursuit | Self::Holistic)
-    }
-}
-
-impl fmt::Display for PursuitName {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.pad(self.name())
-    }
-}
-
-impl std::str::FromStr for PursuitName {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        by_name(&Self::ALL, text)
-    }
-}
-
-impl Serialize for PursuitName {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.name())
     }
 }
 
@@ -207,18 +171,5 @@ pub fn check_weights(weights: &[f32]) -> Result<()> {
     match weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
         Some(weight) => Err(Error::parameter("layer weights", weight, "finite numbers ≥ 0, one per layer")),
         None => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stand_where_they_belong() {
-        for (pursuit, name) in PursuitName::ALL {
-            assert_eq!((pursuit.name(), name.parse()), (name, Ok(pursuit)));
-        }
-        assert!("lars".parse::<PursuitName>().unwrap_err().contains("coordinate-descent"));
     }
 }

@@ -18,7 +18,7 @@ use super::dictionary::{Block, Dictionary, LookScratch, Member, Place, Seen};
 use super::member::{Penalty, WorkingSet};
 use crate::kernels::simd::vectorised;
 use crate::kernels::sparse::energy;
-use crate::pursuit::duality::Certificate;
+use crate::pursuit::duality::{self, Certificate};
 use rayon::prelude::*;
 
 /// Attempts at lowering θ where it is infeasible.
@@ -383,7 +383,14 @@ impl<'a> Picture<'a> {
             .fold((0.0f32, 0.0), |(largest, norm), tile| (tile.largest.max(largest), norm + tile.one_norm));
         // 〈γ, Dᵀr〉 = 〈Dγ, r〉, and Dγ = y − r where the mask is one.
         let plain = self.sums(|_, _| 1.0);
-        let mut best = Certificate::new(lambda, plain.energy, one_norm, plain.correlation, f64::from(largest));
+        let mut best = Certificate::from(duality::Sums {
+            lambda,
+            residual_energy: plain.energy,
+            one_norm,
+            code_correlation: plain.correlation,
+            largest_correlation: f64::from(largest),
+            ..duality::Sums::default()
+        });
         if best.relative_gap() <= gap || self.tiles.len() == 1 || !thorough {
             return best;
         }

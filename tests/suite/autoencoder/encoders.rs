@@ -13,6 +13,7 @@ use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::ModelConfig;
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::{Mlcsc, OperatorForm};
+use mlcsc::names::IntoEnumIterator;
 use mlcsc::pursuit::multi_layer::MultiLayerProximalGradientConfig;
 use mlcsc::pursuit::{Acceleration, BasisPursuitConfig, Lambda, Problem, Pursuit};
 
@@ -65,13 +66,12 @@ fn every_encoder_is_differentiable() {
             // Steps are constants for gradients: as parameters they can be held where they were.
             .with_learned_steps(true)
             .with_learned_thresholds(true);
-        for ((pursuit, name), weights) in UnrolledPursuit::ALL
-            .into_iter()
+        for (pursuit, weights) in UnrolledPursuit::iter()
             .flat_map(|pursuit| {
                 [EncoderWeights::Tied, EncoderWeights::Free, EncoderWeights::PerIteration]
                     .map(|weights| (pursuit, weights))
             })
-            .filter(|((pursuit, _), weights)| *weights != EncoderWeights::PerIteration || !pursuit.is_multi_layer())
+            .filter(|(pursuit, weights)| *weights != EncoderWeights::PerIteration || !pursuit.is_multi_layer())
         {
             for nonnegative in [false, true] {
                 let mut config = base.clone().with_pursuit(pursuit).with_weights(weights).with_nonnegative(nonnegative);
@@ -79,7 +79,7 @@ fn every_encoder_is_differentiable() {
                 if pursuit.is_multi_layer() {
                     config.shallower_lambda = vec![0.05];
                 }
-                let what = format!("{name} {weights:?} nonnegative {nonnegative}");
+                let what = format!("{pursuit} {weights:?} nonnegative {nonnegative}");
                 // At a point where a code value is about to come or go the objective has a kink, and differences average over
                 // it: then two other points decide.
                 let first = agreements(&case, &config, 5, &device.device, &what);
@@ -178,9 +178,7 @@ fn a_deep_tied_encoder_is_the_pursuit() {
         let model = case.model(&device.device);
         let operator = model.operator(case.config.signal, OperatorForm::Auto).unwrap();
         let batch = signals(&case, 4, &device.device);
-        for ((pursuit, name), nonnegative) in
-            UnrolledPursuit::ALL.into_iter().flat_map(|pursuit| [(pursuit, false), (pursuit, true)])
-        {
+        for (pursuit, nonnegative) in UnrolledPursuit::iter().flat_map(|pursuit| [(pursuit, false), (pursuit, true)]) {
             let iterations = if device.small { 300 } else { 3000 };
             let basis = BasisPursuitConfig { gap: 1e-6, max_iterations: iterations, nonnegative };
             let mut config = SparseAutoencoderConfig::new(case.config.clone())
@@ -209,11 +207,11 @@ fn a_deep_tied_encoder_is_the_pursuit() {
             let found = host(autoencoder.encode(batch.clone()).unwrap());
             let largest = host(expected.clone()).iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
             let error = found.iter().zip(host(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            println!("{name} {nonnegative}: {error} of {largest}");
+            println!("{pursuit} {nonnegative}: {error} of {largest}");
             // What a relative gap of 1e-6 leaves, by the strong convexity on the support; less iterations leave more. Measured: 3e-6, and 0.030
             // of the few.
             let tolerance = if device.small { 0.05 } else { 1e-4 };
-            assert!(largest > 0.1 && error <= tolerance * largest, "{name} {nonnegative}: {error} of {largest}");
+            assert!(largest > 0.1 && error <= tolerance * largest, "{pursuit} {nonnegative}: {error} of {largest}");
         }
     });
 }
@@ -225,7 +223,7 @@ fn learned_encoders_start_as_the_pursuit() {
         let case = case();
         let model = case.model(&device.device);
         let batch = signals(&case, 3, &device.device);
-        for (pursuit, name) in UnrolledPursuit::ALL {
+        for pursuit in UnrolledPursuit::iter() {
             let tied = SparseAutoencoderConfig::new(case.config.clone()).with_pursuit(pursuit).with_iterations(7);
             let learned =
                 tied.clone().with_weights(EncoderWeights::Free).with_learned_steps(true).with_learned_thresholds(true);
@@ -235,7 +233,7 @@ fn learned_encoders_start_as_the_pursuit() {
             assert!(tied.iter().any(|value| *value != 0.0));
             for (a, b) in tied.iter().zip(&learned) {
                 // The Gram matrix and its two factors round differently.
-                assert!((a - b).abs() <= 1e-4, "{name}: {a} {b}");
+                assert!((a - b).abs() <= 1e-4, "{pursuit}: {a} {b}");
             }
         }
     });

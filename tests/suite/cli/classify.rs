@@ -148,7 +148,7 @@ fn mistakes_are_told() {
         (format!("{whole} --penalties -1"), 2, "--penalties = -1"),
         (format!("{whole} --labels 5"), 2, "--labels = 5"),
         (format!("{whole} --train-limit 0"), 2, "--train-limit = 0"),
-        (format!("{whole} --pool median"), 2, "expected one of max, mean"),
+        (format!("{whole} --pool median"), 2, "'median' for '--pool <NAME>' [possible values: max, mean]"),
         (format!("{whole} --padding 2"), 2, "--windows"),
         ("classify --model whole.safetensors --data images".into(), 2, "labels"),
         ("classify --model none.safetensors --data digits".into(), 1, "none.safetensors"),

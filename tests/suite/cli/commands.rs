@@ -105,6 +105,19 @@ fn version_and_help() {
         assert!(bench.works(&format!("{command} --help")).contains("Usage"));
     }
     assert_eq!(bench.run("").status.code(), Some(2));
+    let help = |command: &str| {
+        let help = bench.works(&format!("{command} --help"));
+        help.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    for (command, names) in [
+        ("encode", "[default: auto] [possible values: auto, cascade, filters, matrix, gram]"),
+        ("encode", "[possible values: soft, hard, nonnegative]"),
+        ("classify", "[default: svm] [possible values: logistic, svm]"),
+        ("train", "[possible values: small, mnist, natural, natural-colour]"),
+        ("train", "sdae, pca, dictionary]"),
+    ] {
+        assert!(help(command).contains(names), "{names} in {}", help(command));
+    }
 }
 
 #[test]

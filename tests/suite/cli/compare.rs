@@ -223,7 +223,8 @@ fn wrong_flags_of_pursuits() {
     let bench = Bench::new("two_layer");
     let encode = format!("encode {} --out new.npz", bench.data());
     for (flags, words) in [
-        ("--pursuit lars", &["--pursuit", "layered-thresholding", "holistic"][..]),
+        ("--pursuit lars", &["'lars' for '--pursuit <NAME>' [possible values: bp, ista,", "ml-bp, holistic]"][..]),
+        ("--pursuit holistik", &["'holistik'", "tip: a similar value exists: 'holistic'"]),
         ("--pursuit omp", &["--nonzeros", "at least 1"]),
         ("--pursuit omp --nonzeros 0", &["--nonzeros = 0", "at least 1"]),
         ("--pursuit omp --nonzeros -3", &["--nonzeros", "-3"]),
@@ -249,7 +250,7 @@ fn wrong_flags_of_pursuits() {
         ("--pursuit layered-thresholding --gap 0.1", &["--gap = 0.1", "layered-thresholding"]),
         ("--pursuit holistic", &["--nonzeros", "one number for each layer before the deepest"]),
         ("--pursuit holistic --nonzeros 3,3", &["--nonzeros = 2 numbers", "1, one per layer"]),
-        ("--pursuit holistic --nonzeros 100000", &["--nonzeros = 100000", "1 to "]),
+        ("--pursuit holistic --nonzeros 100000", &["--nonzeros, nonzeros of layer 1 = 100000", "1 to "]),
         ("--pursuit ista --algorithm fista", &["--algorithm = fista", "ista"]),
         ("--pursuit coordinate-descent --application cascade", &["--application", "gram"]),
         ("--nonzeros 3", &["--nonzeros = 3", "--pursuit bp", "--lambda"]),
@@ -263,7 +264,7 @@ fn wrong_flags_of_pursuits() {
     let one = Bench::new("one_layer");
     one.refuses(
         &format!("encode {} --out new.npz --pursuit holistic --nonzeros 3", one.data()),
-        &["--pursuit holistic", "at least 2"],
+        &["--pursuit, number of layers = 1", "at least 2 with holistic pursuit"],
     );
     bench.refuses(
         "reconstruct --model model.safetensors --codes c.npz --out x --pursuit omp",
@@ -399,7 +400,10 @@ fn wrong_flags_of_comparisons() {
         ("--pursuits lars", &["--pursuits", "ml-fista"][..]),
         ("--pursuits omp,omp", &["--pursuits = omp", "once"]),
         ("--pursuits holistic", &["--pursuits = holistic", "--shallower-nonzeros"]),
-        ("--pursuits holistic --shallower-nonzeros 100000", &["--shallower-nonzeros = 100000", "1 to "]),
+        (
+            "--pursuits holistic --shallower-nonzeros 100000",
+            &["--shallower-nonzeros, nonzeros of layer 1 = 100000", "1 to "],
+        ),
         ("--pursuits holistic --shallower-nonzeros 3,3", &["--shallower-nonzeros = 2 numbers"]),
         ("--shallower-nonzeros 3", &["--shallower-nonzeros", "holistic"]),
         ("--pursuits bp --nonzeros 3", &["--nonzeros", "omp"]),

@@ -10,6 +10,7 @@ use mlcsc::error::Error;
 use mlcsc::evaluate::comparison::Parameters;
 use mlcsc::geometry::{LayerShape, Pair, SignalShape};
 use mlcsc::model::{Operator, OperatorForm};
+use mlcsc::names::IntoEnumIterator;
 use mlcsc::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, PursuitName, Recipe, StopReason, Threshold,
 };
@@ -207,9 +208,7 @@ fn every_pursuit_can_be_ended() {
         let operator = case.model(&device.device).operator(shape, OperatorForm::Auto).unwrap();
         let signals = tensor::<4>(&case.signals(2), shape.batched(2), &device.device);
         let none = PursuitName::LayeredThresholding;
-        for (name, convex) in
-            PursuitName::ALL.iter().map(|(name, _)| (*name, false)).chain([(PursuitName::Projection, true)])
-        {
+        for (name, convex) in PursuitName::iter().map(|name| (name, false)).chain([(PursuitName::Projection, true)]) {
             let parameters = Parameters {
                 algorithm: Algorithm::Auto,
                 basis: BasisPursuitConfig { gap: 1e-2, max_iterations: 40, nonnegative: false },
