@@ -15,7 +15,7 @@ use mlcsc::baselines::one_layer;
 use mlcsc::data::{self, DataConfig};
 use mlcsc::learn::config::{UnrolledUpdateConfig, UpdateRule};
 use mlcsc::learn::unrolled::UnrolledTraining;
-use mlcsc::learn::{TrainingState, TrainConfig};
+use mlcsc::learn::{TrainConfig, TrainingState};
 use mlcsc::model::Mlcsc;
 use mlcsc::model::preset::Preset;
 use mlcsc::names::{IntoEnumIterator, named};

@@ -30,6 +30,20 @@ const OTHER_NAMES: [(&str, &[&str]); 9] = [
     ("update", &["method"]),
 ];
 
+/// What the library advises to set, and the flag that does.
+const ADVICE: [(&str, &str); 5] = [
+    ("`grey`", "--grey"),
+    ("`patch`", "--patch"),
+    ("`resume`", "--resume"),
+    ("`source`", "--data"),
+    ("`update gradient`", "--method gradient"),
+];
+
+/// A message with flags in place of what the library calls them.
+pub fn in_text(message: &str) -> String {
+    ADVICE.iter().fold(message.to_owned(), |text, (setting, flag)| text.replace(setting, flag))
+}
+
 /// The flag among those of `T` that sets what the library calls by a name.
 fn flag_of<T: Args>(what: &str) -> Option<Arg> {
     let command = T::augment_args(Command::new(""));

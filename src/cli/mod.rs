@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             // One line whatever a file's name or a library's message holds.
             let message = error.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-            output::complain(&format!("error: {message}"));
+            output::complain(&format!("error: {}", flags::in_text(&message)));
             match error {
                 Error::Interrupted(_) => ExitCode::from(interrupt::EXIT_CODE),
                 error if error.is_usage() => ExitCode::from(2),

@@ -67,12 +67,14 @@ fn by_network() -> impl Fn(&Path) -> Result<(), String> {
 
 fn open_in(folder: Option<PathBuf>, download: impl Fn(&Path) -> Result<(), String>) -> Result<Collection> {
     let folder = folder.ok_or_else(|| {
-        Error::Download("cannot download MNIST: no cache folder is known; name a folder with its files (--data)".into())
+        Error::Download(
+            "cannot download MNIST: no cache folder is known; name a folder with its files as `source`".into(),
+        )
     })?;
     let unavailable = |reason: &str| {
         Error::Download(format!(
             "cannot download MNIST ({reason}); put train-images-idx3-ubyte and t10k-images-idx3-ubyte, gzipped or not, \
-             into {} or name a folder that holds them (--data)",
+             into {} or name a folder that holds them as `source`",
             folder.display()
         ))
     };
@@ -208,7 +210,7 @@ mod tests {
         };
         let message = open_in(Some(cache.clone()), failing).err().unwrap().to_string();
         assert!(!message.contains('\n'), "{message}");
-        for part in ["the line is dead", cache.to_str().unwrap(), "--data", "t10k-images-idx3-ubyte"] {
+        for part in ["the line is dead", cache.to_str().unwrap(), "`source`", "t10k-images-idx3-ubyte"] {
             assert!(message.contains(part), "{message}");
         }
         open_in(Some(cache.clone()), successful).unwrap();

@@ -249,7 +249,7 @@ pub fn open_by_size(config: &DataConfig, split: Option<Split>, limit: usize) -> 
 
 /// What to say is expected of signals that have another shape than `wanted`, with the way out where colours are the only matter.
 pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: SignalShape) -> String {
-    let way = if channels == 1 && found.channels == 3 { " (--grey turns colour pictures grey)" } else { "" };
+    let way = if channels == 1 && found.channels == 3 { " (`grey` turns colour pictures grey)" } else { "" };
     format!("{}{way}", wanted.to_string())
 }
 

@@ -199,7 +199,7 @@ fn common_shape(pictures: &dyn Pictures) -> Result<SignalShape> {
         None => Ok(shape),
         Some(other) => Err(Error::shape(
             pictures.describe(),
-            "signals of one shape, or `patch` (--patch HxW), which cuts patches of one shape from them",
+            "signals of one shape, or `patch`, which cuts patches of one shape from them",
             format!("{} {shape} and {} {}", pictures.name(0), pictures.name(other), pictures.shape(other)),
         )),
     }

@@ -526,16 +526,14 @@ impl LearningConfig {
             return Err(Error::parameter(
                 "update",
                 "pursuit",
-                format!(
-                    "at most {MAX_TENSOR_LEN} pairs of atoms and shifts, not {statistics}; else the update gradient (--method gradient)"
-                ),
+                format!("at most {MAX_TENSOR_LEN} pairs of atoms and shifts, not {statistics}; else `update gradient`"),
             ));
         }
         if self.update == UpdateRule::Pursuit && !geometry.effective_is_convolution() {
             return Err(Error::parameter(
                 "update",
                 "pursuit",
-                "no padding after the first layer; with it the update gradient (--method gradient)",
+                "no padding after the first layer; with it `update gradient`",
             ));
         }
         Ok(())

@@ -230,7 +230,7 @@ impl RivalRun {
     /// to learn from.
     pub fn create(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         if RunFolder::new(folder).holds_run() {
-            return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
+            return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or `resume`"));
         }
         let mut run = Self::assemble(folder, config, data, device)?;
         check_content(&*data.train, Normalization::None)?;

@@ -274,7 +274,7 @@ impl Run {
         let files_of = RunFolder::new(folder);
         let again = files_of.is_unstarted() && read_config(folder).is_ok_and(|config| begun(&config));
         if files_of.holds_run() && !again {
-            return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or --resume"));
+            return Err(Error::parameter("out", folder.display(), "a folder without a run in it, or `resume`"));
         }
         check(config, data)?;
         check_content(&*data.train, config.model.normalization)?;

@@ -138,7 +138,7 @@ fn another<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
     let found = keys.find_map(|key| match key {
         "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify` take"),
         "mlcsc-checkpoint" => Some("a run's checkpoint; its model is model.safetensors beside it"),
-        "mlcsc_codes" => Some("codes, which `mlcsc reconstruct --codes` takes"),
+        "mlcsc_codes" => Some("codes, which signals are reconstructed from"),
         _ => None,
     });
     found.unwrap_or("a safetensors file without mlcsc's metadata").into()
