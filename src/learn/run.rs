@@ -11,7 +11,7 @@
 //! was left alone.
 
 use super::checkpoint;
-use super::config::{LearningConfig, TrainConfig, UpdateRule};
+use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
 use super::end_to_end;
 use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder, without_mark};
@@ -313,12 +313,12 @@ impl Run {
         let mut training = Training::of(state);
         let fingerprint = Fingerprint::of(data)?;
         let epoch = checkpoint::load(&path, &mut training, &fingerprint)?;
-        let learner = training.state_mut();
         #[cfg(feature = "train")]
-        if config.learning.update == UpdateRule::Unrolled {
+        if let Training::EndToEnd(state) = &mut training {
             // Parameters, optimizer and scheduler are in checkpoints of their own, which may be an epoch behind.
-            learner.step = end_to_end::last_checkpoint(folder).unwrap_or(0) * learner.steps_per_epoch();
+            state.step = end_to_end::last_checkpoint(folder).unwrap_or(0) * state.steps_per_epoch();
         }
+        let learner = training.state();
         if learner.steps_done() > learner.steps() {
             let (done, least) = (learner.steps_done(), learner.steps_done().div_ceil(learner.steps_per_epoch()));
             let expected = format!("at least {least}: {done} steps are done");
