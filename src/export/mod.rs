@@ -1,8 +1,8 @@
 //! What leaves the program besides models: pictures of filters, arrays for other programs, codes.
 
 pub mod arrays;
-pub(crate) mod codes;
-pub(crate) mod model;
+pub mod codes;
+pub mod model;
 pub mod mosaic;
 #[cfg(feature = "report")]
 pub mod report;

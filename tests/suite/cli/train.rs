@@ -3,6 +3,7 @@
 use crate::common;
 
 use common::metrics;
+#[cfg(feature = "train")]
 use common::page::Page;
 use common::program::Program;
 use mlcsc::export::arrays::write_npy;
