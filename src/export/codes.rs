@@ -58,6 +58,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zip::ZipArchive;
 use zip::read::ZipFile;
+use zip::result::ZipError;
 
 /// Key of the safetensors metadata; not the one of model files, so that neither is taken for the other.
 const METADATA_KEY: &str = "mlcsc_codes";
@@ -700,7 +701,10 @@ fn npz_values<'a>(
     name: &str,
     path: &Path,
 ) -> Result<ZipFile<'a, BufReader<File>>> {
-    let mut entry = archive.by_name(&npz_entry(name)).map_err(|_| missing(path, name, Vec::new()))?;
+    let mut entry = archive.by_name(&npz_entry(name)).map_err(|error| match error {
+        ZipError::FileNotFound => missing(path, name, Vec::new()),
+        other => Error::format(path, format!("{name} that cannot be read: {other}")),
+    })?;
     npyz::NpyHeader::from_reader(&mut entry).map_err(|error| Error::format(path, error.to_string()))?;
     Ok(entry)
 }
@@ -728,7 +732,12 @@ impl Archive for NpzFile {
         let path = self.path.clone();
         let broken = |reason: String| Error::format(&path, format!("expected codes (npz), found {reason}"));
         let entry = self.archive.by_name(&npz_entry(name));
-        let Ok(mut entry) = entry else { return Ok(None) };
+        let mut entry = match entry {
+            Ok(entry) => entry,
+            Err(ZipError::FileNotFound) => return Ok(None),
+            // Such as one that is encrypted, or compressed by another method than deflate.
+            Err(other) => return Err(broken(format!("{name} that cannot be read: {other}"))),
+        };
         let size = entry.size();
         // Long headers are made up: what is read of one is bounded, whatever length it states.
         let mut start = Vec::new();
@@ -936,6 +945,35 @@ mod tests {
         assert!(writer.finish(&serde_json::Value::Null).is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         assert!(CodesWriter::create(&folder.path().join("codes.txt"), 2).is_err());
+    }
+
+    /// An archive whose arrays are there, compressed in a way that is not read, is not said to lack them; one made again is the same.
+    #[test]
+    fn archives_of_another_compression_are_named_as_such() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = folder.path().join(name);
+            let mut writer = CodesWriter::create(&path, 2).unwrap();
+            writer.begin("", SIGNAL, &CODES, 1).unwrap();
+            append(&mut writer, CODES, 0, 1).unwrap();
+            writer.finish(&serde_json::Value::Null).unwrap();
+            std::fs::read(path).unwrap()
+        };
+        let mut bytes = write("codes.npz");
+        assert_eq!(bytes, write("again.npz"));
+        // The method of every entry, in its own header and in the archive's list; 12 is bzip2.
+        for at in 0..bytes.len() - 12 {
+            match &bytes[at..at + 4] {
+                b"PK\x03\x04" => bytes[at + 8] = 12,
+                b"PK\x01\x02" => bytes[at + 10] = 12,
+                _ => {}
+            }
+        }
+        let path = folder.path().join("other.npz");
+        std::fs::write(&path, bytes).unwrap();
+        let message = CodesReader::open(&path, 2).unwrap_err().to_string();
+        assert!(message.contains("gamma_2") && message.contains("compression"), "{message}");
+        println!("{message}");
     }
 
     #[test]
