@@ -230,7 +230,7 @@ impl Coder {
     /// # Errors
     /// As [`Self::encode`]; [`Error::Interrupted`] where the observer ended it.
     pub fn encode_batch(&self, signals: Tensor<4>, start: usize, observer: Option<&dyn Observer>) -> Result<Batch> {
-        let (normalized, undo) = self.model.config().normalization.apply(signals.clone());
+        let (normalized, undo) = self.model.config().normalizer().apply(signals.clone());
         let mut problem = self.recipe.problem(&self.operator, normalized, start)?;
         if let Some(observer) = observer {
             problem = problem.with_observer(observer);

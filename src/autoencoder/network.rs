@@ -273,7 +273,7 @@ impl Autoencoder for PursuitNetwork {
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
         check_batch("signals", self.signal(), &signals)?;
         let geometry = self.geometry()?;
-        let (signals, _) = self.config.model.normalization.apply(signals);
+        let (signals, _) = self.config.model.normalizer().apply(signals);
         let layers = geometry.layers();
         Ok(match self.config.pursuit {
             NetworkPursuit::Thresholding => self.feed_forward(signals, layers),

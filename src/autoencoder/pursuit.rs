@@ -3,7 +3,7 @@
 use super::{Autoencoder, Coded, check_batch};
 use crate::error::Result;
 use crate::geometry::SignalShape;
-use crate::model::normalization::Normalization;
+use crate::model::normalization::Normalizer;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Pursuit};
@@ -14,7 +14,7 @@ pub struct PursuitAutoencoder {
     operator: Operator,
     pursuit: Box<dyn Pursuit>,
     lambda: Lambda,
-    normalization: Normalization,
+    normalizer: Normalizer,
     /// Of all signals so far.
     convergence: Tally,
 }
@@ -28,8 +28,8 @@ impl PursuitAutoencoder {
         lambda.check()?;
         let operator = model.operator(model.config().signal, OperatorForm::Auto)?;
         let pursuit = basis.init_for(&operator)?;
-        let (normalization, convergence) = (model.config().normalization, Tally::default());
-        Ok(Self { operator, pursuit, lambda, normalization, convergence })
+        let (normalizer, convergence) = (model.config().normalizer(), Tally::default());
+        Ok(Self { operator, pursuit, lambda, normalizer, convergence })
     }
 
     /// The deepest codes of normalised signals.
@@ -52,7 +52,7 @@ impl Autoencoder for PursuitAutoencoder {
     /// The deepest codes γ_L of normalised signals.
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
         check_batch("signals", self.signal(), &signals)?;
-        let (signals, _) = self.normalization.apply(signals);
+        let (signals, _) = self.normalizer.apply(signals);
         self.pursue(signals)
     }
 
@@ -76,7 +76,7 @@ impl Autoencoder for PursuitAutoencoder {
 
     fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
         check_batch("signals", self.signal(), &signals)?;
-        let (signals, undo) = self.normalization.apply(signals);
+        let (signals, undo) = self.normalizer.apply(signals);
         let codes = self.pursue(signals)?;
         let reconstruction = undo.undo(self.operator.synthesize(codes.clone()));
         Ok(Coded { codes, reconstruction })

@@ -489,7 +489,7 @@ impl Prepared {
     /// Signals of another shape.
     pub fn coded_with_objective(&self, signals: Tensor<4>) -> Result<(Coded, Tensor<1>)> {
         check_batch("signals", self.signal(), &signals)?;
-        let (signals, undo) = self.config.model.normalization.apply(signals);
+        let (signals, undo) = self.config.model.normalizer().apply(signals);
         let codes = self.pursue(signals.clone())?;
         Ok(self.synthesized_with_objective(signals, &undo, codes))
     }
@@ -518,7 +518,7 @@ impl Autoencoder for Prepared {
 
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
         check_batch("signals", self.signal(), &signals)?;
-        self.pursue(self.config.model.normalization.apply(signals).0)
+        self.pursue(self.config.model.normalizer().apply(signals).0)
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
@@ -536,7 +536,7 @@ impl Autoencoder for Prepared {
 
     fn reconstruct(&self, signals: Tensor<4>) -> Result<Coded> {
         check_batch("signals", self.signal(), &signals)?;
-        let (signals, undo) = self.config.model.normalization.apply(signals);
+        let (signals, undo) = self.config.model.normalizer().apply(signals);
         let codes = self.pursue(signals)?;
         let reconstruction = undo.undo(self.decoder.synthesize(codes.clone()));
         Ok(Coded { codes, reconstruction })

@@ -15,7 +15,7 @@ use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use crate::kernels::sparse::to_host;
-use crate::model::normalization::Normalization;
+use crate::model::normalization::Normalizer;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Observer, Problem, Pursuit, Recipe};
@@ -115,7 +115,7 @@ pub fn extract(
 /// Codes whole signals.
 pub struct SignalEncoder {
     operator: Operator,
-    normalization: Normalization,
+    normalizer: Normalizer,
     recipe: Recipe,
     pursuit: Box<dyn Pursuit>,
     layers: Vec<usize>,
@@ -137,8 +137,8 @@ impl SignalEncoder {
     ) -> Result<Self> {
         check_layers(&layers, model.depth())?;
         let pursuit = recipe.prepare(&operator)?;
-        let (normalization, tally) = (model.config().normalization, Tally::default());
-        Ok(Self { operator, normalization, recipe, pursuit, layers, nonnegative, tally })
+        let (normalizer, tally) = (model.config().normalizer(), Tally::default());
+        Ok(Self { operator, normalizer, recipe, pursuit, layers, nonnegative, tally })
     }
 }
 
@@ -158,7 +158,7 @@ impl Encoder for SignalEncoder {
     }
 
     fn encode(&self, signals: Tensor<4>, observer: Option<&dyn Observer>) -> Result<Vec<Tensor<4>>> {
-        let (signals, _) = self.normalization.apply(signals);
+        let (signals, _) = self.normalizer.apply(signals);
         let found = self.pursuit.solve(&self.recipe.problem(&self.operator, signals, 0)?.watched_by(observer))?;
         self.tally.add(&found.reports);
         let representations = found.representations(&self.operator);
@@ -272,7 +272,7 @@ impl WindowConfig {
         });
         Ok(WindowEncoder {
             stages: stages.collect::<Result<_>>()?,
-            normalization: model.config().normalization,
+            normalizer: model.config().normalizer(),
             signal,
             padding: self.padding,
             nonnegative: self.basis.nonnegative,
@@ -284,7 +284,7 @@ impl WindowConfig {
 /// Codes the window of every position by itself.
 pub struct WindowEncoder {
     stages: Vec<Stage>,
-    normalization: Normalization,
+    normalizer: Normalizer,
     signal: SignalShape,
     padding: usize,
     nonnegative: bool,
@@ -347,7 +347,7 @@ impl Encoder for WindowEncoder {
             let shape = stage.operator.signal();
             let count = windows.len() / shape.len();
             let windows = Tensor::from_data(TensorData::new(windows, shape.batched(count)), &self.device());
-            let (windows, _) = self.normalization.apply(windows);
+            let (windows, _) = self.normalizer.apply(windows);
             let problem = Problem::new(&stage.operator, windows)?.with_lambda(stage.lambda.batch(0, count))?;
             let found = stage.pursuit.solve(&problem.watched_by(observer))?;
             self.tally.add(&found.reports);
@@ -418,6 +418,7 @@ mod tests {
     use crate::device;
     use crate::geometry::LayerShape;
     use crate::model::ModelConfig;
+    use crate::model::normalization::Normalization;
     use burn::tensor::Distribution;
 
     fn model() -> Mlcsc {
@@ -478,7 +479,7 @@ mod tests {
                     }
                 }
                 let window = Tensor::from_data(TensorData::new(window, [1, 1, size, size]), &model.device());
-                let (window, _) = Normalization::Contrast.apply(window);
+                let (window, _) = model.config().normalizer().apply(window);
                 let alone = config.basis.init_for(&operator).unwrap().pursue(&operator, window, &lambda).unwrap();
                 let there = codes.clone().slice([number..number + 1, 0..atoms, row..row + 1, column..column + 1]);
                 let error: f32 = (alone.codes - there).abs().max().into_scalar();

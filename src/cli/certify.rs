@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::trial::{self, Trial, TrialSignal};
 use crate::kernels::sparse::to_host;
 use crate::model::Operator;
-use crate::model::normalization::Normalization;
+use crate::model::normalization::Normalizer;
 use crate::model::sample::{add_noise, generator};
 use crate::pursuit::{Convergence, PursuitName};
 use crate::theory::certificate::{Certificate, Uniqueness, median};
@@ -80,7 +80,7 @@ struct Drawn {
 /// Certifies batch by batch.
 struct Certifier<'a> {
     profile: &'a ModelProfile,
-    normalization: Normalization,
+    normalizer: Normalizer,
     /// Length of the noise.
     noise: f32,
     rng: ChaCha8Rng,
@@ -96,7 +96,7 @@ impl Certifier<'_> {
             true => self.draw(operator, &pursued.codes, &representations)?.into_iter().map(Some).collect(),
             false => levels.iter().map(|_| None).collect(),
         };
-        let normalised = to_host(self.normalization.apply(signals).0);
+        let normalised = to_host(self.normalizer.apply(signals).0);
         let normalised = normalised.chunks_exact(operator.signal().len());
         let codes = to_host(pursued.codes);
         let codes = codes.chunks_exact(operator.code().len());
@@ -173,7 +173,7 @@ impl CertifyArgs {
         let profile = ModelProfile::new(&model, shape)?;
         let mut certifier = Certifier {
             profile: &profile,
-            normalization: model.config().normalization,
+            normalizer: model.config().normalizer(),
             noise: self.noise.unwrap_or(0.0),
             rng: generator(self.seed),
             certified: Vec::with_capacity(signals.len()),

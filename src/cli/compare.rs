@@ -14,7 +14,7 @@ use crate::evaluate::plot;
 use crate::export::report::{Head, Origin, PursuitComparison, REPORT};
 use crate::files;
 use crate::model::Operator;
-use crate::model::normalization::Normalization;
+use crate::model::normalization::Normalizer;
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{BasisPursuitConfig, Convergence, Lambda, Observer, PursuitName};
 use burn::tensor::{Tensor, TensorData};
@@ -181,7 +181,7 @@ impl CompareArgs {
         let work = comparison.work(&operator, signals.len(), self.out.is_some());
         let batches = Read {
             batch_size: self.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry())),
-            normalization: model.config().normalization,
+            normalizer: model.config().normalizer(),
             operator: &operator,
             signals: &signals,
             left: Cell::new(work),
@@ -295,7 +295,7 @@ fn ends(rows: &[Row], curves: &[Vec<Row>], basis: &BasisPursuitConfig) -> Vec<St
 /// The signals as a comparison reads them.
 struct Read<'a> {
     batch_size: usize,
-    normalization: Normalization,
+    normalizer: Normalizer,
     operator: &'a Operator,
     signals: &'a Signals,
     /// Codes that are still to be found.
@@ -314,7 +314,7 @@ impl Batches for Read<'_> {
 
     fn read(&self, start: usize, count: usize) -> Result<Tensor<4>> {
         let data = TensorData::new(self.signals.read(start, count)?, self.signals.shape().batched(count));
-        Ok(self.normalization.apply(Tensor::from_data(data, &self.operator.device())).0)
+        Ok(self.normalizer.apply(Tensor::from_data(data, &self.operator.device())).0)
     }
 
     fn advance(&self, count: usize) -> Result<()> {

@@ -54,6 +54,10 @@ pub(super) struct ImportArgs {
 
 impl ImportArgs {
     pub(super) fn run(&self) -> Result<()> {
+        if self.normalization.is_fitted() {
+            let expected = "none, center, contrast or high-pass; the others are fitted to training signals";
+            return Err(Error::parameter("--normalization", self.normalization, expected));
+        }
         if let Some(lambda) = self.lambda {
             Lambda::Absolute(lambda).check().map_err(flags::named::<Self>)?;
         }

@@ -133,6 +133,7 @@ impl ReconstructArgs {
         if !codes.iter().all(|codes| codes.undoes(normalization)) {
             let arrays = match normalization {
                 Normalization::HighPass => "the array smooth, which undoes",
+                _ if normalization.is_fitted() => "the arrays channel_mean and channel_scale, which undo",
                 _ => "the arrays mean and scale, which undo",
             };
             let expected = format!("expected {arrays} the model's normalisation ({normalization})");

@@ -90,7 +90,7 @@ impl Hash {
 }
 
 /// Indices below `count` at even distances, the first and the last among them: all, or `most` ≥ 2.
-fn spread(count: usize, most: usize) -> Vec<usize> {
+pub(crate) fn spread(count: usize, most: usize) -> Vec<usize> {
     if count <= most {
         return (0..count).collect();
     }

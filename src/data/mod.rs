@@ -19,6 +19,7 @@ pub mod quality;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
+pub(crate) use fingerprint::spread;
 pub use memory::{InMemory, first};
 
 use crate::error::{Error, Result};

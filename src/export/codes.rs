@@ -5,6 +5,7 @@
 //! | `gamma_1` … `gamma_L` | `[n, m_i, h_i, w_i]` | f32 | representations; γ_{i−1} = D_i γ_i, but for pursuits layer by layer |
 //! | `signal_shape` | `[3]` | i32 | channels, height, width of the signals |
 //! | `mean`, `scale` | `[n]` | f32 | undo the model's normalisation: x = `scale`·D^(L)γ_L + `mean`; 0 and 1 where there is none |
+//! | `channel_mean`, `channel_scale` | `[channels]` | f32 | the same of the channels of all signals: x is then multiplied by the one and the other added; there for models with the normalisations `mean`, `mean-and-scale` and `standardise` only |
 //! | `smooth` | `[n, channels, height, width]` | f32 | to be added as well; there for models with the normalisation `high-pass` only |
 //! | `lambda` | `[n]` | f32 | λ of each signal |
 //! | `iterations` | `[n]` | i32 | iterations (of coordinate descent: sweeps) |
@@ -41,6 +42,8 @@
 //! x = dictionary(codes["gamma_1"], np.load("filters/W_1.npy"), codes["signal_shape"], stride=(2, 2))
 //! x = codes["scale"][:, None, None, None] * x + codes["mean"][:, None, None, None]
 //! if "smooth" in codes: x += codes["smooth"]
+//! if "channel_mean" in codes:
+//!     x = codes["channel_scale"][:, None, None] * x + codes["channel_mean"][:, None, None]
 //! ```
 
 use super::arrays::{self, Content, Element, NamedArray, npz_entry};
@@ -48,7 +51,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::geometry::{SignalShape, checked_len};
 use crate::kernels::sparse::to_host;
-use crate::model::normalization::{Normalization, Undo};
+use crate::model::normalization::{ChannelStatistics, Normalization, Undo};
 use crate::pursuit::SignalReport;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::tensor::{Dtype, Metadata};
@@ -132,6 +135,8 @@ struct Group {
     /// Where smooth components begin in their spool, and of how many signals there are some: of all or of none.
     smooth_start: u64,
     smooth: usize,
+    /// What all signals were normalised by.
+    channels: Option<ChannelStatistics>,
 }
 
 impl Group {
@@ -176,8 +181,13 @@ impl Group {
             shape: self.signal.batched(self.smooth).to_vec(),
             content: Content::File(smooth.clone(), self.smooth_start),
         });
+        let channels = self
+            .channels
+            .iter()
+            .flat_map(|statistics| [own("channel_mean", &statistics.mean), own("channel_scale", &statistics.scale)]);
         codes
             .chain(smooth)
+            .chain(channels)
             .chain([
                 NamedArray::integers(self.array("signal_shape"), &extents),
                 own("mean", &self.means),
@@ -244,6 +254,7 @@ impl CodesWriter {
             scales: Vec::new(),
             smooth_start,
             smooth: 0,
+            channels: None,
         });
         Ok(())
     }
@@ -275,6 +286,11 @@ impl CodesWriter {
         {
             return Err(Error::shape("signals to write", "smooth components of all of them or of none", "others"));
         }
+        let channels = undo.channels();
+        if !group.reports.is_empty() && group.channels.as_ref() != channels {
+            return Err(Error::shape("signals to write", "the same statistics of channels for all of them", "others"));
+        }
+        group.channels = channels.cloned();
         if [reports.len(), means.len(), scales.len()] != [count; 3] {
             let found = format!("{} reports, {} means, {} scales", reports.len(), means.len(), scales.len());
             return Err(Error::shape("signals to write", format!("{count} of each"), found));
@@ -353,6 +369,8 @@ pub struct CodesReader {
     undo: Option<(Vec<f32>, Vec<f32>)>,
     /// Smooth components of the signals.
     smooth: Option<BatchedArray>,
+    /// What all signals were normalised by.
+    channels: Option<ChannelStatistics>,
 }
 
 /// An array of floats in a file that is read some signals at a time.
@@ -422,10 +440,23 @@ impl CodesReader {
             }
             (None, _) => None,
         };
-        Ok(Self { path: path.into(), group, deepest, count, codes: shape, signal, undo, smooth })
+        let channels = match signal {
+            Some(signal) => {
+                let mut numbers = |name: &str| Self::per_signal(file, &array_name(&group, name), signal.channels);
+                match (numbers("channel_mean")?, numbers("channel_scale")?) {
+                    (None, None) => None,
+                    (mean, scale) => {
+                        let mean = mean.unwrap_or(vec![0.0; signal.channels]);
+                        Some(ChannelStatistics { scale: scale.unwrap_or(vec![1.0; mean.len()]), mean })
+                    }
+                }
+            }
+            None => None,
+        };
+        Ok(Self { path: path.into(), group, deepest, count, codes: shape, signal, undo, smooth, channels })
     }
 
-    /// One number for each of `count` signals, where the file has such an array.
+    /// One number for each of `count` signals or channels, where the file has such an array.
     fn per_signal(file: &mut impl Archive, name: &str, count: usize) -> Result<Option<Vec<f32>>> {
         let Some(array) = file.header(name)? else { return Ok(None) };
         let width = match array.element {
@@ -455,6 +486,9 @@ impl CodesReader {
             Normalization::Center | Normalization::Contrast => self.undo.is_some(),
             // Signals that were drawn never were normalised, and have means of zero alone.
             Normalization::HighPass => self.smooth.is_some() || self.undo.is_some(),
+            Normalization::Mean | Normalization::MeanAndScale | Normalization::Standardise => {
+                self.channels.is_some() || self.undo.is_some()
+            }
         }
     }
 
@@ -513,7 +547,10 @@ impl CodesReader {
                     None => (vec![0.0; count], vec![1.0; count]),
                 };
                 let is_known = self.undo.is_some() || components.is_some();
-                let undo = is_known.then(|| Undo::from_parts(means, scales, components, device)).transpose()?;
+                let undo = match &self.channels {
+                    Some(channels) => Some(Undo::from_channels(channels.clone())),
+                    None => is_known.then(|| Undo::from_parts(means, scales, components, device)).transpose()?,
+                };
                 visit(values, undo)?;
             }
             Ok(())

@@ -121,6 +121,8 @@ pub(super) fn load(path: &Path, training: &mut Training, data: &Fingerprint) -> 
         // The signals themselves are compared, not the place where they lie.
         config.data.source.clone_from(&learner.config().data.source);
     }
+    // Found from the signals again, which are compared themselves.
+    config.model.statistics.clone_from(&learner.config().model.statistics);
     if config != *learner.config() {
         return Err(broken("one of another configuration than config.json beside it".into()));
     }

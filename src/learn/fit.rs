@@ -92,7 +92,7 @@ impl TrainConfig {
         let learning = &self.learning;
         let data = Dataset::divided(signals, HELD_OUT, learning.seed)?;
         let learner = TrainingState::start(self, &*data.train, device, |_, _| ())?;
-        let network = UnrolledTraining::new(self, &learner.model()?, 0.0, learner.steps_per_epoch())?;
+        let network = UnrolledTraining::new(learner.config(), &learner.model()?, 0.0, learner.steps_per_epoch())?;
         let training = EndToEnd {
             folder: None,
             train: data.train,

@@ -78,7 +78,7 @@ pub fn initialize(
                 .iter()
                 .map(|layer| LayerShape { padding: 0.into(), ..layer.clone() })
                 .collect(),
-            normalization: config.model.normalization,
+            ..config.model.clone()
         };
         let sampler = Sampler { source, config, device };
         let mut generator = stream(learning.seed, Purpose::Seeds, layer as u64);
@@ -211,7 +211,7 @@ impl Sampler<'_> {
             let mut signals = vec![0.0; wanted * len];
             self.source.read(&indices, &mut signals)?;
             let tensor = TensorData::new(signals, self.source.shape().batched(wanted));
-            let (tensor, _) = self.config.model.normalization.apply(Tensor::from_data(tensor, self.device));
+            let (tensor, _) = self.config.model.normalizer().apply(Tensor::from_data(tensor, self.device));
             let signals: Vec<f32> = to_host(tensor);
             let places: Vec<(&[f32], [usize; 2])> = (0..candidates)
                 .map(|candidate| {

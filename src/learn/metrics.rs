@@ -150,7 +150,7 @@ impl BatchSums {
             pursued.reports.iter().map(|report| f64::from(value(report))).sum()
         };
         let mut quality = Quality::new(len);
-        let reports = pursued.reports.iter().zip(undo.scales(count));
+        let reports = pursued.reports.iter().zip(undo.error_scales(count));
         for (signal, (report, scale)) in values.chunks_exact(len).zip(reports) {
             let error = 2.0 * f64::from(report.data_term);
             quality.add_error(signal.iter().map(|&value| f64::from(value)), error, f64::from(scale));

@@ -210,11 +210,20 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
 /// means are taken off.
 pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -> Result<()> {
     let len = source.shape().len();
-    let mut values = Vec::new();
+    let (mut values, mut first): (Vec<f32>, Option<Vec<f32>>) = (Vec::new(), None);
     for start in (0..source.len()).step_by(AT_A_TIME) {
         let indices: Vec<usize> = (start..(start + AT_A_TIME).min(source.len())).collect();
         values.resize(indices.len() * len, 0.0);
         source.read(&indices, &mut values)?;
+        if normalization.is_fitted() {
+            // What the first of all signals has is taken off all.
+            let first = first.get_or_insert_with(|| values[..len].to_vec());
+            let differs = |signal: &[f32]| signal.iter().zip(&*first).any(|(a, b)| (a - b).abs() > NOTHING);
+            if values.chunks_exact(len.max(1)).any(differs) {
+                return Ok(());
+            }
+            continue;
+        }
         let holds = |signal: &[f32]| match normalization {
             Normalization::None => signal.iter().any(|&value| value.abs() > NOTHING),
             _ => signal.iter().any(|&value| (value - signal[0]).abs() > NOTHING),
@@ -225,6 +234,7 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
     }
     let [what, found] = match normalization {
         Normalization::None => ["values other than zero, of more than 1e-15 in magnitude", "zeros only"],
+        _ if normalization.is_fitted() => ["signals that differ, whose mean is taken off", "one signal throughout"],
         _ => ["values that differ within a signal, whose mean is taken off", "flat signals only"],
     };
     Err(Error::shape(format!("training signals of {}", source.describe()), what, found))

@@ -4,11 +4,12 @@ use super::cascade::Cascade;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::initialize;
 use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
-use crate::data::{Source, wanted_shape};
+use crate::data::{Source, spread, wanted_shape};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::kernels::sparse::HostFilters;
 use crate::kernels::windows::Windows;
+use crate::model::normalization::ChannelSums;
 use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, Lambda, Pursued};
 use crate::random::{Purpose, stream};
@@ -56,6 +57,7 @@ impl TrainingState {
         progress: impl FnMut(usize, f32),
     ) -> Result<Self> {
         let geometry = check(config, source)?;
+        let config = &with_statistics(config, source)?;
         let cascade = initialize(config, &geometry, source, device, progress)?;
         Ok(Self::assemble(config, geometry, cascade, source, device))
     }
@@ -66,6 +68,7 @@ impl TrainingState {
     /// A configuration that does not fit itself, the model or the signals.
     pub fn from_model(config: &TrainConfig, model: &Mlcsc, source: &dyn Source, device: &Device) -> Result<Self> {
         let geometry = check(config, source)?;
+        let config = &with_statistics(config, source)?;
         let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
         let fits = filters.len() == geometry.depth()
             && filters.iter().zip(geometry.layers()).all(|(filters, layer)| filters.dims() == layer.filter_dims());
@@ -204,7 +207,7 @@ impl TrainingState {
         let mut values = vec![0.0; indices.len() * shape.len()];
         source.read(indices, &mut values)?;
         let signals = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), &self.device);
-        let (signals, undo) = self.config.model.normalization.apply(signals);
+        let (signals, undo) = self.config.model.normalizer().apply(signals);
         stopwatch.lap(&mut seconds.reading);
         let lambda = self.lambda();
         let pursuit = Algorithm::Auto.init(&learning.basis(), operator)?;
@@ -242,6 +245,32 @@ fn batch_size(config: &TrainConfig, geometry: &Geometry) -> usize {
         Some(windows) => (learning.batch_size / windows.positions()).max(1),
         None => learning.batch_size,
     }
+}
+
+/// Values that the statistics of a normalisation are found from at most (2²⁶); of larger sets signals at even distances stand for all.
+const MOST_VALUES: usize = 1 << 26;
+
+/// Signals that are read at a time.
+const READ_AT_ONCE: usize = 256;
+
+/// A configuration with the statistics that its normalisation needs, found from the training signals where it does not name them.
+fn with_statistics(config: &TrainConfig, source: &dyn Source) -> Result<TrainConfig> {
+    let mut config = config.clone();
+    let normalization = config.model.normalization;
+    if !normalization.is_fitted() || config.model.statistics.is_some() {
+        return Ok(config);
+    }
+    let (shape, len) = (source.shape(), source.shape().len());
+    let mut values = vec![0.0; len];
+    source.read(&[0], &mut values)?;
+    let mut sums = ChannelSums::new(shape.channels, &values);
+    for indices in spread(source.len(), (MOST_VALUES / len.max(1)).max(2)).chunks(READ_AT_ONCE) {
+        values.resize(indices.len() * len, 0.0);
+        source.read(indices, &mut values)?;
+        values.chunks_exact(len).for_each(|signal| sums.add(signal));
+    }
+    config.model.statistics = sums.statistics(normalization);
+    Ok(config)
 }
 
 /// Checks a configuration against itself and the signals.

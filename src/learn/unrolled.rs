@@ -169,7 +169,7 @@ impl UnrolledTraining {
 
     /// The loss of the dictionaries on exact codes, and that of the encoder where it has something of its own.
     fn by_exact_codes(&self, signals: Tensor<4>) -> Result<Outcome> {
-        let (signals, undo) = self.autoencoder.config().model.normalization.apply(signals);
+        let (signals, undo) = self.autoencoder.config().model.normalizer().apply(signals);
         let unrolled = &self.rules.learning.unrolled;
         let operator = if unrolled.dictionaries { self.operator()? } else { self.valid().operator()? };
         let still = constant(&operator)?;
@@ -396,7 +396,7 @@ impl Trainable for UnrolledTraining {
         let ready = last.prepare(self.signal())?;
         let (coded, loss) = match self.is_exact() && !last.config().has_own() {
             true => {
-                let (signals, undo) = last.config().model.normalization.apply(batch.signals.clone());
+                let (signals, undo) = last.config().model.normalizer().apply(batch.signals.clone());
                 let codes = self.exact(ready.operator(), signals.clone(), last.config().lambda)?;
                 ready.synthesized_with_objective(signals, &undo, codes)
             }
@@ -414,7 +414,7 @@ impl Trainable for UnrolledTraining {
         if !self.rules.learning.unrolled.dictionaries {
             return Ok(self);
         }
-        let (signals, _) = self.autoencoder.config().model.normalization.apply(batch.signals.clone());
+        let (signals, _) = self.autoencoder.config().model.normalizer().apply(batch.signals.clone());
         let still = self.valid();
         let operator = still.operator()?;
         let lambda = still.autoencoder.config().lambda;

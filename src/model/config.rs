@@ -1,6 +1,6 @@
 //! What a model is made of, as it stands in configuration files, model files and presets.
 
-use super::normalization::Normalization;
+use super::normalization::{ChannelStatistics, Normalization, Normalizer};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, LayerShape, SignalShape};
 use crate::text::counted;
@@ -21,20 +21,37 @@ pub struct ModelConfig {
     /// What is done to signals before coding and undone in outputs. Default `none`.
     #[serde(default)]
     pub normalization: Normalization,
+    /// What the normalisations `mean`, `mean-and-scale` and `standardise` subtract and divide by. Default: found from the training
+    /// signals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statistics: Option<ChannelStatistics>,
 }
 
 impl ModelConfig {
     /// A model without normalisation.
     pub fn new(signal: SignalShape, layers: Vec<LayerShape>) -> Self {
-        Self { signal, layers, normalization: Normalization::None }
+        Self { signal, layers, normalization: Normalization::None, statistics: None }
     }
 
     /// Checks everything and computes the shapes of all layers on the configured signal.
     ///
     /// # Errors
-    /// As [`Geometry::new`].
+    /// As [`Geometry::new`]; as [`ChannelStatistics::check`].
     pub fn geometry(&self) -> Result<Geometry> {
+        if let Some(statistics) = &self.statistics {
+            statistics.check(self.signal.channels)?;
+            if !self.normalization.is_fitted() {
+                let expected = "none with a normalisation that is not fitted to training signals";
+                return Err(Error::parameter("statistics", "given", expected));
+            }
+        }
         Geometry::new(self.signal, &self.layers)
+    }
+
+    /// What is done to signals before they are coded. A fitted normalisation without statistics leaves them as they are; no trained model
+    /// is without.
+    pub fn normalizer(&self) -> Normalizer {
+        Normalizer::new(self.normalization, self.statistics.clone())
     }
 
     /// The shapes of all layers on signals of another size.

@@ -1,4 +1,9 @@
 //! What is done to signals before they are coded, and undone in what comes out.
+//!
+//! [`Normalization`] is the name of it, which stands in configurations. Some kinds need nothing but the signal itself. Others take the
+//! same off every signal: these are fitted to the training signals once, and what was found, [`ChannelStatistics`], is stored in the model.
+//! Statistics are those of channels, over all positions, so that a model can be applied to signals of other sizes; of vectors (d
+//! channels, 1×1) every value has its own.
 
 use crate::error::{Error, Result};
 use crate::kernels::sparse::to_host;
@@ -6,8 +11,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::sync::Arc;
 
-/// A named normalisation of each signal, stored in the model. Off by default.
+/// A named normalisation of signals, stored in the model. Off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
@@ -23,6 +29,15 @@ pub enum Normalization {
     /// A smooth component is subtracted from every channel, which leaves edges and texture: (I + 5 GᵀG)⁻¹ along columns and along
     /// rows, G taking differences of neighbouring samples; borders are mirrored.
     HighPass,
+    /// The mean of the training signals is subtracted, channel by channel: what sparse auto-encoders learn as the decoder's bias.
+    Mean,
+    /// The same, and all is divided by one number, so that training signals have a root mean square length of √(values of a signal).
+    MeanAndScale,
+    /// The mean of the training signals is subtracted and the rest divided by their standard deviation, channel by channel; channels that
+    /// don't vary are not divided.
+    #[strum(serialize = "standardise", serialize = "standardize")]
+    #[serde(rename = "standardise", alias = "standardize")]
+    Standardise,
 }
 
 /// Smallest standard deviation that [`Normalization::Contrast`] divides by: flat signals stay flat.
@@ -39,34 +54,184 @@ pub struct Undo {
     /// One number a signal, `[n, 1, 1, 1]`, or signals.
     offset: Option<Tensor<4>>,
     scale: Option<Tensor<4>>,
+    /// What all signals have in common.
+    channels: Option<Arc<ChannelStatistics>>,
 }
 
 impl Normalization {
+    /// Whether it is fitted to the training signals, so that the model stores [`ChannelStatistics`] with it.
+    pub fn is_fitted(self) -> bool {
+        matches!(self, Self::Mean | Self::MeanAndScale | Self::Standardise)
+    }
+}
+
+/// Mean and scale of every channel of training signals: x is coded as (x − `mean`)/`scale`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelStatistics {
+    /// What is subtracted, one finite number for each channel.
+    pub mean: Vec<f32>,
+    /// What the rest is divided by, one positive number for each channel.
+    pub scale: Vec<f32>,
+}
+
+impl ChannelStatistics {
+    /// A mean that is subtracted, and nothing else.
+    pub fn of_mean(mean: Vec<f32>) -> Self {
+        Self { scale: vec![1.0; mean.len()], mean }
+    }
+
+    /// Checks lengths and ranges.
+    ///
+    /// # Errors
+    /// Not one number a channel; a mean that is not finite; a scale that is not positive.
+    pub fn check(&self, channels: usize) -> Result<()> {
+        for (name, values) in [("mean", &self.mean), ("scale", &self.scale)] {
+            if values.len() != channels {
+                let expected = format!("{channels} numbers, one for each channel");
+                return Err(Error::parameter(format!("statistics.{name}"), values.len(), expected));
+            }
+        }
+        if let Some(value) = self.mean.iter().find(|value| !value.is_finite()) {
+            return Err(Error::parameter("statistics.mean", value, "finite numbers"));
+        }
+        match self.scale.iter().find(|value| !(value.is_finite() && **value > 0.0)) {
+            Some(value) => Err(Error::parameter("statistics.scale", value, "positive numbers")),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, `[1, channels, 1, 1]` each.
+    fn tensors(&self, device: &Device) -> [Tensor<4>; 2] {
+        [&self.mean, &self.scale]
+            .map(|values| Tensor::from_data(TensorData::new(values.clone(), [1, values.len(), 1, 1]), device))
+    }
+}
+
+/// Sums over signals that a fitted normalisation follows from.
+#[derive(Debug, Clone)]
+pub struct ChannelSums {
+    /// Close to the mean, so that nothing is lost where signals lie far from zero.
+    shift: Vec<f64>,
+    count: f64,
+    sums: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl ChannelSums {
+    /// Of nothing yet, `like` being any signal, `[channels, positions]`.
+    pub fn new(channels: usize, like: &[f32]) -> Self {
+        let positions = (like.len() / channels.max(1)).max(1);
+        let mean = |values: &[f32]| values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64;
+        let shift = like.chunks_exact(positions).map(mean).collect();
+        Self { shift, count: 0.0, sums: vec![0.0; channels], squares: vec![0.0; channels] }
+    }
+
+    /// Takes a signal into account, `[channels, positions]`.
+    pub fn add(&mut self, signal: &[f32]) {
+        let positions = (signal.len() / self.shift.len().max(1)).max(1);
+        self.count += positions as f64;
+        let sums = self.sums.iter_mut().zip(&mut self.squares).zip(&self.shift);
+        for (((sum, square), shift), values) in sums.zip(signal.chunks_exact(positions)) {
+            for value in values {
+                let value = f64::from(*value) - shift;
+                *sum += value;
+                *square += value * value;
+            }
+        }
+    }
+
+    /// What a normalisation stores; `None` for one that stores nothing. Signals that are all the same are only centred.
+    pub fn statistics(&self, normalization: Normalization) -> Option<ChannelStatistics> {
+        if !normalization.is_fitted() {
+            return None;
+        }
+        let count = self.count.max(1.0);
+        let mean: Vec<f64> = self.sums.iter().map(|sum| sum / count).collect();
+        let variances = self.squares.iter().zip(&mean).map(|(square, mean)| (square / count - mean * mean).max(0.0));
+        let deviations: Vec<f64> = variances.map(f64::sqrt).collect();
+        let largest = deviations.iter().copied().fold(0.0, f64::max);
+        let or_one = |scale: f64| if scale > f64::from(f32::MIN_POSITIVE) { scale as f32 } else { 1.0 };
+        let scale = match normalization {
+            Normalization::MeanAndScale => {
+                let mean_square =
+                    deviations.iter().map(|value| value * value).sum::<f64>() / deviations.len().max(1) as f64;
+                vec![or_one(mean_square.sqrt()); mean.len()]
+            }
+            Normalization::Standardise => {
+                let scale = |deviation: &f64| if *deviation > CONSTANT * largest { or_one(*deviation) } else { 1.0 };
+                deviations.iter().map(scale).collect()
+            }
+            _ => vec![1.0; mean.len()],
+        };
+        let mean = mean.iter().zip(&self.shift).map(|(mean, shift)| (mean + shift) as f32).collect();
+        Some(ChannelStatistics { mean, scale })
+    }
+}
+
+/// Part of the largest standard deviation of a channel up to which another's is rounding.
+const CONSTANT: f64 = 1e-6;
+
+/// A normalisation with what it needs: [`ModelConfig::normalizer`](super::ModelConfig::normalizer) makes one.
+#[derive(Debug, Clone)]
+pub struct Normalizer {
+    kind: Normalization,
+    statistics: Option<Arc<ChannelStatistics>>,
+}
+
+impl Normalizer {
+    /// A normalisation with what it was fitted to; without statistics a fitted one does nothing.
+    pub(super) fn new(kind: Normalization, statistics: Option<ChannelStatistics>) -> Self {
+        Self { kind, statistics: statistics.filter(|_| kind.is_fitted()).map(Arc::new) }
+    }
+
+    /// Its name.
+    pub fn kind(&self) -> Normalization {
+        self.kind
+    }
+
     /// Normalises signals and returns what undoes it.
     ///
     /// # Shapes
     /// - signals: `[n, channels, height, width]`, the same out.
-    pub fn apply(self, signals: Tensor<4>) -> (Tensor<4>, Undo) {
-        let (offset, scale) = match self {
-            Self::None => (None, None),
-            Self::Center => (Some(mean_per_signal(signals.clone())), None),
-            Self::Contrast => {
+    pub fn apply(&self, signals: Tensor<4>) -> (Tensor<4>, Undo) {
+        let (offset, scale) = match self.kind {
+            Normalization::Center => (Some(mean_per_signal(signals.clone())), None),
+            Normalization::Contrast => {
                 let mean = mean_per_signal(signals.clone());
                 let power = mean_per_signal((signals.clone() - mean.clone()).square());
                 (Some(mean), Some(power.sqrt().clamp_min(MIN_DEVIATION)))
             }
-            Self::HighPass => (Some(smooth(signals.clone())), None),
+            Normalization::HighPass => (Some(smooth(signals.clone())), None),
+            _ => (None, None),
         };
         let signals = offset.iter().fold(signals, |signals, offset| signals - offset.clone());
         let signals = scale.iter().fold(signals, |signals, scale| signals / scale.clone());
-        (signals, Undo { offset, scale })
+        let signals = match &self.statistics {
+            Some(statistics) => {
+                let [mean, scale] = statistics.tensors(&signals.device());
+                (signals - mean) / scale
+            }
+            None => signals,
+        };
+        (signals, Undo { offset, scale, channels: self.statistics.clone() })
     }
 }
 
 impl Undo {
     /// Leaves signals as they are.
     pub fn nothing() -> Self {
-        Self { offset: None, scale: None }
+        Self { offset: None, scale: None, channels: None }
+    }
+
+    /// What brings signals back that were normalised by these statistics.
+    pub fn from_channels(statistics: ChannelStatistics) -> Self {
+        Self { channels: Some(Arc::new(statistics)), ..Self::nothing() }
+    }
+
+    /// The statistics that all signals were normalised by, where that was so.
+    pub fn channels(&self) -> Option<&ChannelStatistics> {
+        self.channels.as_deref()
     }
 
     /// What brings signals back that were normalised as x = scale·z + mean, from one mean and one scale for each, or as
@@ -92,16 +257,17 @@ impl Undo {
             Some(smooth) => smooth + means,
             None => means,
         };
-        Ok(Self { offset: Some(offset), scale: Some(rows(scales)) })
+        Ok(Self { offset: Some(offset), scale: Some(rows(scales)), channels: None })
     }
 
     /// What undoes the normalisation of one signal of the batch.
     pub fn of_signal(&self, index: usize) -> Self {
         let one = |values: &Tensor<4>| values.clone().narrow(0, index, 1);
-        Self { offset: self.offset.as_ref().map(one), scale: self.scale.as_ref().map(one) }
+        let (offset, scale) = (self.offset.as_ref().map(one), self.scale.as_ref().map(one));
+        Self { offset, scale, channels: self.channels.clone() }
     }
 
-    /// The mean that was taken from each of `count` signals; 0 where none was, or something smooth.
+    /// The mean that was taken from each of `count` signals; 0 where none was, or something smooth, or the mean of other signals.
     pub fn means(&self, count: usize) -> Vec<f32> {
         match self.offset.as_ref().filter(|offset| is_per_signal(offset)) {
             Some(means) => to_host(means.clone()),
@@ -114,7 +280,19 @@ impl Undo {
         self.offset.clone().filter(|offset| !is_per_signal(offset))
     }
 
-    /// What errors of each of `count` coded signals are multiplied by when they are brought back to the scale of the signals.
+    /// What errors of each of `count` coded signals are multiplied by when they are brought back to the scale of the signals; where
+    /// channels have scales of their own, their root mean square.
+    pub fn error_scales(&self, count: usize) -> Vec<f32> {
+        match &self.channels {
+            Some(statistics) => {
+                let squares = statistics.scale.iter().map(|scale| f64::from(*scale).powi(2)).sum::<f64>();
+                vec![(squares / statistics.scale.len().max(1) as f64).sqrt() as f32; count]
+            }
+            None => self.scales(count),
+        }
+    }
+
+    /// What each of `count` signals alone was divided by; 1 where it was not.
     pub fn scales(&self, count: usize) -> Vec<f32> {
         match &self.scale {
             Some(deviation) => to_host(deviation.clone()),
@@ -127,6 +305,13 @@ impl Undo {
     /// # Shapes
     /// - signals: as they were given to [`Normalization::apply`].
     pub fn undo(&self, signals: Tensor<4>) -> Tensor<4> {
+        let signals = match &self.channels {
+            Some(statistics) => {
+                let [mean, scale] = statistics.tensors(&signals.device());
+                signals * scale + mean
+            }
+            None => signals,
+        };
         let signals = self.scale.iter().fold(signals, |signals, scale| signals * scale.clone());
         self.offset.iter().fold(signals, |signals, offset| signals + offset.clone())
     }
@@ -216,7 +401,7 @@ mod tests {
         for normalization in
             [Normalization::None, Normalization::Center, Normalization::Contrast, Normalization::HighPass]
         {
-            let (normalized, undo) = normalization.apply(signals.clone());
+            let (normalized, undo) = Normalizer::new(normalization, None).apply(signals.clone());
             let parts = (undo.means(2), undo.scales(2), undo.smooth());
             assert_eq!(parts.2.is_some(), normalization == Normalization::HighPass);
             let again = Undo::from_parts(parts.0, parts.1, parts.2, &device).unwrap();
@@ -228,12 +413,51 @@ mod tests {
             }
         }
         // Nothing is left of a flat channel, and an edge stays. Measured: ±0.391, and −0.012 at the border.
-        let (flat, _) = Normalization::HighPass.apply(Tensor::ones([1, 2, 6, 9], &device) * 0.7);
+        let high_pass = Normalizer::new(Normalization::HighPass, None);
+        let (flat, _) = high_pass.apply(Tensor::ones([1, 2, 6, 9], &device) * 0.7);
         assert!(to_host(flat).iter().all(|value| value.abs() < 1e-6));
         let edge: Vec<f32> = (0..400).map(|index| f32::from(u8::from(index % 20 >= 10))).collect();
-        let (edge, _) =
-            Normalization::HighPass.apply(Tensor::from_data(TensorData::new(edge, [1, 1, 20, 20]), &device));
+        let (edge, _) = high_pass.apply(Tensor::from_data(TensorData::new(edge, [1, 1, 20, 20]), &device));
         let edge = to_host(edge);
         assert!(edge[10] > 0.38 && edge[9] < -0.38 && edge[0].abs() < 0.015, "{:?}", &edge[..20]);
+    }
+
+    /// Against the definitions, on channels far from zero of which one does not vary, and there and back.
+    #[test]
+    fn fitted_normalisations_follow_their_definitions() {
+        let device = crate::device::named(None).unwrap();
+        // Two signals of three channels and two positions.
+        let values = [1001.0f32, 1003.0, -2.0, -2.0, 0.5, 0.1, 1005.0, 1007.0, -2.0, -2.0, 0.3, 0.3];
+        let mut sums = ChannelSums::new(3, &values[..6]);
+        values.chunks_exact(6).for_each(|signal| sums.add(signal));
+        assert_eq!(sums.statistics(Normalization::Center), None);
+        let mean = [1004.0f32, -2.0, 0.3];
+        let deviations = [5f32.sqrt(), 0.0, 0.02f32.sqrt()];
+        let mean_square = deviations.iter().map(|value| value * value).sum::<f32>() / 3.0;
+        for (normalization, scale) in [
+            (Normalization::Mean, [1.0; 3]),
+            (Normalization::MeanAndScale, [mean_square.sqrt(); 3]),
+            (Normalization::Standardise, [deviations[0], 1.0, deviations[2]]),
+        ] {
+            let found = sums.statistics(normalization).unwrap();
+            found.check(3).unwrap();
+            let close =
+                |found: &[f32], wanted: &[f32]| found.iter().zip(wanted).all(|(a, b)| (a - b).abs() < 1e-5 * b.abs());
+            assert!(close(&found.mean, &mean) && close(&found.scale, &scale), "{normalization}: {found:?}");
+            let signals: Tensor<4> = Tensor::from_data(TensorData::new(values.to_vec(), [2, 3, 2, 1]), &device);
+            let (normalized, undo) = Normalizer::new(normalization, Some(found)).apply(signals);
+            let energy = to_host(normalized.clone()).iter().map(|value| value * value).sum::<f32>();
+            if normalization == Normalization::MeanAndScale {
+                // Twice √6 squared.
+                assert!((energy - 12.0).abs() < 1e-3, "{energy}");
+            }
+            for undo in [undo.clone(), undo.of_signal(1)] {
+                let back = to_host(undo.undo(normalized.clone()));
+                assert!(back.iter().zip(&values).all(|(back, value)| (back - value).abs() < 1e-3), "{back:?}");
+            }
+        }
+        assert!(ChannelStatistics::of_mean(vec![1.0, f32::NAN]).check(2).is_err());
+        assert!(ChannelStatistics::of_mean(vec![1.0]).check(2).is_err());
+        assert!(ChannelStatistics { mean: vec![0.0], scale: vec![0.0] }.check(1).is_err());
     }
 }

@@ -109,7 +109,7 @@ impl Following<'_> {
         let learner = self.run.state();
         let config = learner.config();
         let learning = &config.learning;
-        let (signals, undo) = config.model.normalization.apply(batch.signals.clone());
+        let (signals, undo) = config.model.normalizer().apply(batch.signals.clone());
         let problem = Problem::new(operator, signals.clone())?.with_lambda(Lambda::Absolute(lambda))?;
         let codes = outcome.coded.codes.clone();
         let reports = report_on(&problem, codes.clone(), learning.nonnegative, learning.unrolled.iterations)?;
