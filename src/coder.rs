@@ -24,7 +24,7 @@ use crate::model::file::CodingDefaults;
 use crate::model::normalization::Undo;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::{
-    Algorithm, BasisPursuitConfig, Lambda, Observer, Pursued, Pursuit, PursuitConfig, Recipe, SignalReport,
+    Algorithm, BasisPursuitConfig, Lambda, Observer, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, PursuitConfig, Recipe, SignalReport,
 };
 use burn::tensor::{Tensor, TensorData};
 
@@ -41,7 +41,7 @@ const BATCH_VALUES: usize = 1 << 24;
 ///
 /// | field | default | range |
 /// |---|---|---|
-/// | `recipe.config` | basis pursuit by the algorithm that suits, to a relative duality gap of 10⁻⁴ | see [`PursuitConfig`] |
+/// | `recipe.config` | basis pursuit by the algorithm that suits, to a relative duality gap of 10⁻⁴; orthogonal matching pursuit where the model was learned with it | see [`PursuitConfig`] |
 /// | `recipe.lambda` | the λ that the model was learned with, else 0.1 of each signal's λ_max | ≥ 0; fractions in [0, 1] |
 /// | `recipe.layer_weights` | none | one ≥ 0 for each layer |
 /// | `application` | chosen by the number of operations | what the geometry admits |
@@ -57,11 +57,16 @@ pub struct CoderConfig {
 }
 
 impl CoderConfig {
-    /// Basis pursuit as the model was trained with.
+    /// The pursuit that the model was trained with.
     pub fn new(defaults: &CodingDefaults) -> Self {
         let basis = BasisPursuitConfig { nonnegative: defaults.nonnegative, ..BasisPursuitConfig::default() };
         let config = PursuitConfig::BasisPursuit { algorithm: Algorithm::Auto, basis };
-        let recipe = Recipe { config, lambda: Some(default_lambda(defaults)), layer_weights: None };
+        let lambda = Some(default_lambda(defaults)).filter(|_| defaults.nonzeros.is_none());
+        let config = match defaults.nonzeros {
+            Some(nonzeros) => PursuitConfig::OrthogonalMatchingPursuit(OrthogonalMatchingPursuitConfig::new(nonzeros)),
+            None => config,
+        };
+        let recipe = Recipe { config, lambda, layer_weights: None };
         Self { recipe, application: OperatorForm::Auto, batch_size: None }
     }
 

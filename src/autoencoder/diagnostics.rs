@@ -115,11 +115,6 @@ impl DiagnosticsSums {
     pub fn finish(&self) -> Diagnostics {
         let signals = self.quality.signals();
         let places = (signals * self.positions).max(1) as f64;
-        let mut density = [0; DENSITY_BINS];
-        for part in self.densities() {
-            let bin = (0..DENSITY_BINS - 1).rev().find(|&bin| part >= 10f64.powi(bin as i32 - 5));
-            density[bin.map_or(0, |bin| bin + 1)] += 1;
-        }
         Diagnostics {
             signals,
             fvu: self.quality.variance_unexplained(),
@@ -128,11 +123,24 @@ impl DiagnosticsSums {
             hoyer: (self.coded > 0).then(|| self.hoyer / self.coded as f64),
             shrinkage: (self.energy > 0.0).then(|| self.inner / self.energy),
             dead_units: self.usage.iter().filter(|count| **count == 0).count(),
-            dense_units: self.usage.iter().filter(|count| **count as f64 > 0.1 * places).count(),
-            density,
+            dense_units: self.usage.iter().filter(|count| **count as f64 > DENSE * places).count(),
+            density: density_histogram(self.densities()),
         }
     }
 }
+
+/// Number of units by density; see [`Diagnostics::density`].
+pub(crate) fn density_histogram(densities: impl IntoIterator<Item = f64>) -> [usize; DENSITY_BINS] {
+    let mut histogram = [0; DENSITY_BINS];
+    for part in densities {
+        let bin = (0..DENSITY_BINS - 1).rev().find(|&bin| part >= 10f64.powi(bin as i32 - 5));
+        histogram[bin.map_or(0, |bin| bin + 1)] += 1;
+    }
+    histogram
+}
+
+/// Part of all positions of all signals from which on a unit that is used counts as dense.
+pub(crate) const DENSE: f64 = 0.1;
 
 /// Hoyer's sparsity of a code; `None` for zero, of which it says nothing.
 pub fn hoyer(code: &[f32]) -> Option<f64> {

@@ -32,7 +32,7 @@ impl SparseAutoencoder {
     /// A path that cannot be written, a full disk.
     pub fn save(&self, path: &Path) -> Result<()> {
         let config = self.config();
-        let coding = CodingDefaults { lambda: Some(config.lambda), nonnegative: config.nonnegative };
+        let coding = CodingDefaults { lambda: Some(config.lambda), nonnegative: config.nonnegative, nonzeros: None };
         let settings = EncoderSettings {
             pursuit: config.pursuit,
             iterations: config.iterations,

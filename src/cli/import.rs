@@ -94,7 +94,7 @@ impl ImportArgs {
         }
         let config = ModelConfig { normalization: self.normalization, ..ModelConfig::new(self.input_shape, layers) };
         let model = Mlcsc::from_filters(config, filters).map_err(name_layer)?;
-        model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative })?;
+        model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative, nonzeros: None })?;
 
         let geometry = model.config().geometry()?;
         let parameters: usize =

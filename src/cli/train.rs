@@ -634,7 +634,7 @@ impl Page {
     fn write(&self, learner: &TrainingState) -> Option<PathBuf> {
         let path = self.folder.join(REPORT);
         let config = learner.config();
-        let coding = config.coding();
+        let coding = learner.coding();
         let origin = origin_of_run(&self.folder, config.learning.seed, config.data.seed, self.device.clone());
         let written = learner
             .model()

@@ -33,6 +33,9 @@ struct Metadata {
     /// What tells the run's signals from others; older checkpoints have none.
     #[serde(default)]
     data: Option<Fingerprint>,
+    /// λ as it was steered so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    steered: Option<f32>,
     config: TrainConfig,
 }
 
@@ -49,6 +52,7 @@ pub(super) fn save(path: &Path, training: &Training, data: &Fingerprint, epoch: 
         step: learner.step,
         signals: learner.signals,
         data: Some(data.clone()),
+        steered: learner.steered,
         config: learner.config().clone(),
     };
     let broken = |error: String| Error::format(path, error);
@@ -176,6 +180,7 @@ pub(super) fn load(path: &Path, training: &mut Training, data: &Fingerprint) -> 
     learner.cascade = Cascade::new(learner.config().model.clone(), filters);
     learner.idle = idle.as_chunks::<4>().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect();
     learner.step = metadata.step;
+    learner.steered = metadata.steered;
     let Ok(epoch) = tensors.tensor("epoch") else { return Ok(None) };
     let values: Vec<f64> = epoch.data().as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect();
     BatchSums::from_values(&values, &learner.geometry)

@@ -37,7 +37,7 @@ impl TrainConfig {
 
     /// What the file of a model that was learned this way says of coding.
     pub fn coding(&self) -> CodingDefaults {
-        CodingDefaults { lambda: Some(self.learning.lambda.at(1.0)), nonnegative: self.learning.nonnegative }
+        self.learning.coding(self.learning.lambda.at(1.0))
     }
 
     /// A preset's geometry with the settings that suit it.
@@ -222,6 +222,13 @@ pub struct LearningConfig {
     pub batch_size: usize,
     /// Weight λ ≥ 0 of the ℓ1 norm of γ_L. Default 0.3, for pixels in [0, 1] and atoms of unit norm.
     pub lambda: Schedule,
+    /// Mean number of non-zeros of γ_L that λ is steered to, greater than 0 and no more than a signal and its code have values. Then
+    /// `lambda` does not count: the first λ is found from the first signals, the last one is stored in the model. Not with `unrolled`.
+    /// Default: none.
+    pub target_nonzeros: Option<f32>,
+    /// Non-zeros of γ_L, from 1 to as many as a signal and its code have values, that every signal is coded with by orthogonal matching
+    /// pursuit, in place of a basis pursuit by `lambda`. Not with `unrolled`. Default: none.
+    pub code_nonzeros: Option<usize>,
     /// Whether γ_L is kept non-negative. Default yes.
     pub nonnegative: bool,
     /// Part of zeros, in [0, 1), that D_2 … D_L are to reach, one number per layer. Default 0.95 for D_2 and 0.99 for deeper
@@ -258,6 +265,8 @@ impl Default for LearningConfig {
             epochs: 10,
             batch_size: 256,
             lambda: Schedule::constant(0.3),
+            target_nonzeros: None,
+            code_nonzeros: None,
             nonnegative: true,
             zeros: None,
             zeros_over: 0.5,
@@ -498,6 +507,28 @@ impl LearningConfig {
             let (open, close) = (if low { '[' } else { '(' }, if high { ']' } else { ')' });
             if inside { Ok(()) } else { Err(Error::parameter(name, value, format!("a number in {open}0, 1{close}"))) }
         };
+        let most = geometry.code().len().min(geometry.signal().len());
+        if let Some(target) = self.target_nonzeros.filter(|target| !(*target > 0.0 && *target <= most as f32)) {
+            let expected = format!("a number greater than 0 and at most {most}, {}", least_of(geometry));
+            return Err(Error::parameter("target_nonzeros", target, expected));
+        }
+        if let Some(nonzeros) = self.code_nonzeros.filter(|nonzeros| !(1..=most).contains(nonzeros)) {
+            let expected = format!("a number from 1 to {most}, {}", least_of(geometry));
+            return Err(Error::parameter("code_nonzeros", nonzeros, expected));
+        }
+        if let (Some(target), Some(_)) = (self.target_nonzeros, self.code_nonzeros) {
+            let expected = "none beside `code_nonzeros`: λ is what is steered";
+            return Err(Error::parameter("target_nonzeros", target, expected));
+        }
+        if self.update == UpdateRule::Unrolled {
+            let given = [
+                ("target_nonzeros", self.target_nonzeros.map(f64::from)),
+                ("code_nonzeros", self.code_nonzeros.map(|nonzeros| nonzeros as f64)),
+            ];
+            if let Some((name, Some(value))) = given.into_iter().find(|(_, value)| value.is_some()) {
+                return Err(Error::parameter(name, value, "none where training goes end to end (`update unrolled`)"));
+            }
+        }
         if let Some(zeros) = &self.zeros {
             if zeros.len() + 1 != geometry.depth() {
                 return Err(Error::parameter(
@@ -555,6 +586,15 @@ impl LearningConfig {
             .collect()
     }
 
+    /// What the file of a model says of coding that was learned so, λ having come to `lambda`.
+    pub(super) fn coding(&self, lambda: f32) -> CodingDefaults {
+        CodingDefaults {
+            lambda: Some(lambda).filter(|_| self.code_nonzeros.is_none()),
+            nonnegative: self.nonnegative,
+            nonzeros: self.code_nonzeros,
+        }
+    }
+
     /// The pursuit during training.
     pub(super) fn basis(&self) -> BasisPursuitConfig {
         BasisPursuitConfig { gap: self.gap, max_iterations: self.max_iterations, nonnegative: self.nonnegative }
@@ -574,6 +614,12 @@ impl LearningConfig {
             })
             .collect()
     }
+}
+
+/// Why there are no more non-zeros, in words.
+fn least_of(geometry: &Geometry) -> String {
+    let [code, signal] = [geometry.code().len(), geometry.signal().len()];
+    format!("the smaller of {code} code values and {signal} signal values")
 }
 
 /// Entries of `len` that may differ from zero when the part `zeros` must not.

@@ -101,11 +101,13 @@ impl DictionaryLearner {
         let mut stopwatch = Stopwatch::start();
         let operator = self.cascade.operator(&self.device)?;
         let indices = &order[within * self.batch_size..end];
+        self.state.find_lambda(&operator, source, indices)?;
         let Some((batch, mut sums)) = self.code(&operator, source, indices, progress)? else { return Ok(None) };
         let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
         let codes: Vec<f32> = to_host(pursued.codes.clone());
         self.state.count_idle(sums.usage());
+        self.state.steer(sums.usage().iter().sum(), indices.len());
         // What `code` accounted for is not counted twice; the rest served the pursuit.
         stopwatch.lap(&mut preparing);
         sums.seconds.coding += preparing - counted;

@@ -1,6 +1,7 @@
 //! What is measured while dictionaries are learned.
 
 use super::cascade::Cascade;
+use crate::autoencoder::diagnostics::{DENSE, DENSITY_BINS, density_histogram, hoyer};
 use crate::data::quality::Quality;
 use crate::geometry::Geometry;
 use crate::kernels::sparse::{SparseDictionary, to_host};
@@ -101,6 +102,12 @@ pub struct BatchSums {
     nonzeros: Vec<f64>,
     /// Non-zeros of every deepest atom.
     usage: Vec<f64>,
+    /// Positions of a code.
+    positions: f64,
+    /// Hoyer's sparsity of the codes that are not zero, and how many these are.
+    hoyer: [f64; 2],
+    /// Cosines between signals and reconstructions, and of how many signals.
+    cosine: [f64; 2],
 }
 
 /// Means over some signals.
@@ -126,8 +133,21 @@ pub struct Summary {
     pub fvu: Option<f64>,
     /// Mean ‖γ_i‖₀ of every layer.
     pub nonzeros: Vec<f64>,
+    /// Mean cosine between a signal, normalised as the model says, and its reconstruction; 0 where either is zero. `None` where it was
+    /// not measured: it is on held-out signals.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
+    /// Mean Hoyer sparsity of the codes that are not zero; see [`Diagnostics::hoyer`](crate::autoencoder::Diagnostics::hoyer).
+    #[serde(default)]
+    pub hoyer: Option<f64>,
     /// Atoms of the deepest layer that no signal used.
     pub dead_atoms: usize,
+    /// Atoms of the deepest layer that are used at more than a tenth of all positions of all signals.
+    #[serde(default)]
+    pub dense_atoms: usize,
+    /// Number of atoms by how often they fire; see [`Diagnostics::density`](crate::autoencoder::Diagnostics::density).
+    #[serde(default)]
+    pub density: [usize; DENSITY_BINS],
     /// Signals per second, everything included.
     pub signals_per_second: f64,
     /// What the time was spent on.
@@ -158,7 +178,12 @@ impl BatchSums {
         let codes: Vec<f32> = to_host(pursued.codes.clone());
         let positions = geometry.code().height * geometry.code().width;
         let mut usage = vec![0.0; geometry.code().channels];
+        let mut sparsity = [0.0; 2];
         for code in codes.chunks_exact(geometry.code().len()) {
+            if let Some(hoyer) = hoyer(code) {
+                sparsity[0] += hoyer;
+                sparsity[1] += 1.0;
+            }
             for (count, map) in usage.iter_mut().zip(code.chunks_exact(positions)) {
                 *count += map.iter().filter(|value| **value != 0.0).count() as f64;
             }
@@ -173,6 +198,25 @@ impl BatchSums {
             convergence: Convergence::of(&pursued.reports),
             nonzeros: nonzeros_of_layers(cascade, geometry, codes),
             usage,
+            positions: positions as f64,
+            hoyer: sparsity,
+            cosine: [0.0; 2],
+        }
+    }
+
+    /// Measures the cosines between signals and their reconstructions.
+    ///
+    /// # Shapes
+    /// - signals, reconstructions: `[n, channels, height, width]`.
+    pub(super) fn compare(&mut self, signals: &Tensor<4>, reconstructions: Tensor<4>) {
+        let count = signals.dims()[0].max(1);
+        let (signals, reconstructions) = (to_host(signals.clone()), to_host(reconstructions));
+        let len = (signals.len() / count).max(1);
+        for (signal, reconstruction) in signals.chunks_exact(len).zip(reconstructions.chunks_exact(len)) {
+            let inner = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+            let lengths = (inner(signal, signal) * inner(reconstruction, reconstruction)).sqrt();
+            self.cosine[0] += if lengths > 0.0 { inner(signal, reconstruction) / lengths } else { 0.0 };
+            self.cosine[1] += 1.0;
         }
     }
 
@@ -197,7 +241,13 @@ impl BatchSums {
         self.data_term += other.data_term;
         self.gap += other.gap;
         self.convergence.merge(&other.convergence);
-        for (own, other) in [(&mut self.nonzeros, &other.nonzeros), (&mut self.usage, &other.usage)] {
+        let sums = [
+            (&mut self.nonzeros[..], &other.nonzeros[..]),
+            (&mut self.usage, &other.usage),
+            (&mut self.hoyer, &other.hoyer),
+            (&mut self.cosine, &other.cosine),
+        ];
+        for (own, other) in sums {
             own.iter_mut().zip(other).for_each(|(own, other)| *own += other);
         }
     }
@@ -216,7 +266,11 @@ impl BatchSums {
             psnr: self.quality.psnr().unwrap_or(0.0),
             fvu: self.quality.variance_unexplained(),
             nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
+            cosine: (self.cosine[1] > 0.0).then(|| self.cosine[0] / self.cosine[1]),
+            hoyer: (self.hoyer[1] > 0.0).then(|| self.hoyer[0] / self.hoyer[1]),
             dead_atoms: self.usage.iter().filter(|count| **count == 0.0).count(),
+            dense_atoms: self.usage.iter().filter(|uses| **uses > DENSE * count * self.positions).count(),
+            density: density_histogram(self.usage.iter().map(|uses| uses / (count * self.positions))),
             signals_per_second: signals as f64 / self.seconds.total().max(f64::MIN_POSITIVE),
             seconds: self.seconds,
         }
@@ -228,7 +282,8 @@ impl BatchSums {
         let Convergence { above, of, worst_gap, used_up } = self.convergence;
         let convergence = [above as f64, of as f64, worst_gap.into(), used_up as f64];
         let quality = self.quality.to_values();
-        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &quality, &convergence].concat()
+        let codes = [self.hoyer, self.cosine].concat();
+        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &quality, &convergence, &codes].concat()
     }
 
     /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
@@ -239,15 +294,17 @@ impl BatchSums {
         let (usage, rest) = rest.split_at_checked(geometry.code().channels)?;
         let of_quality = Quality::new(geometry.signal().len()).to_values().len();
         let (quality, rest) = rest.split_at_checked(of_quality)?;
-        let convergence = match *rest {
-            // Older checkpoints do not tell.
-            [] => Convergence::default(),
-            [above, of, worst_gap, used_up] => {
-                let [above, of, used_up] = [above, of, used_up].map(|count| count as usize);
-                Convergence { above, of, worst_gap: worst_gap as f32, used_up }
-            }
+        // Older checkpoints tell less.
+        let (convergence, codes) = match *rest {
+            [] => ([0.0; 4], [0.0; 4]),
+            [above, of, worst, used_up] => ([above, of, worst, used_up], [0.0; 4]),
+            [above, of, worst, used_up, ref codes @ ..] => ([above, of, worst, used_up], *codes.as_array()?),
             _ => return None,
         };
+        let [above, of, worst_gap, used_up] = convergence;
+        let [above, of, used_up] = [above, of, used_up].map(|count| count as usize);
+        let convergence = Convergence { above, of, worst_gap: worst_gap as f32, used_up };
+        let [hoyer, coded, cosine, compared] = codes;
         Some(Self {
             seconds: Phases::from_values(seconds),
             quality: Quality::from_values(quality)?,
@@ -258,6 +315,9 @@ impl BatchSums {
             convergence,
             nonzeros: nonzeros.to_vec(),
             usage: usage.to_vec(),
+            positions: (geometry.code().height * geometry.code().width) as f64,
+            hoyer: [hoyer, coded],
+            cosine: [cosine, compared],
         })
     }
 }
@@ -347,11 +407,16 @@ mod tests {
             convergence: Convergence { above: 2, of: 9, worst_gap: 0.25, used_up: 1 },
             nonzeros: vec![3.0, 2.0],
             usage: vec![1.0, 0.0, 2.0, 5.0],
+            positions: 2.0,
+            hoyer: [0.6, 2.0],
+            cosine: [0.9, 1.0],
         };
         let values = sums.to_values();
         assert_eq!(BatchSums::from_values(&values, &geometry), Some(sums.clone()));
-        let older = BatchSums { convergence: Convergence::default(), ..sums };
-        assert_eq!(BatchSums::from_values(&values[..values.len() - 4], &geometry), Some(older));
+        let older = BatchSums { hoyer: [0.0; 2], cosine: [0.0; 2], ..sums };
+        assert_eq!(BatchSums::from_values(&values[..values.len() - 4], &geometry), Some(older.clone()));
+        let oldest = BatchSums { convergence: Convergence::default(), ..older };
+        assert_eq!(BatchSums::from_values(&values[..values.len() - 8], &geometry), Some(oldest));
         for wrong in [&values[..values.len() - 1], &values[..9], &[values.clone(), vec![0.0]].concat()] {
             assert_eq!(BatchSums::from_values(wrong, &geometry), None);
         }

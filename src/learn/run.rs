@@ -22,7 +22,6 @@ use crate::autoencoder::Diagnostics;
 use crate::data::{DataConfig, Dataset, Fingerprint, Source};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
 use burn::tensor::Device;
@@ -485,9 +484,7 @@ impl Run {
             kept: None,
         };
         self.journal.write(&record)?;
-        let learning = &learner.config().learning;
-        let coding = CodingDefaults { lambda: Some(learner.lambda()), nonnegative: learning.nonnegative };
-        learner.model()?.save(&self.model_path(), coding)?;
+        learner.model()?.save(&self.model_path(), learner.coding())?;
         observer.record(&record, learner)?;
         self.journal.remember(record);
         Ok(true)

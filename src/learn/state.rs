@@ -10,8 +10,10 @@ use crate::geometry::Geometry;
 use crate::kernels::sparse::HostFilters;
 use crate::kernels::windows::Windows;
 use crate::model::normalization::ChannelSums;
-use crate::model::{Mlcsc, Operator};
-use crate::pursuit::{Algorithm, Lambda, Pursued};
+use crate::model::{CodingDefaults, Mlcsc, Operator};
+use crate::pursuit::{
+    Algorithm, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, SignalReport,
+};
 use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::seq::SliceRandom;
@@ -26,6 +28,8 @@ pub struct TrainingState {
     pub(super) idle: Vec<u32>,
     /// Steps done.
     pub(super) step: usize,
+    /// λ as it was steered so far, where a number of non-zeros is the target.
+    pub(super) steered: Option<f32>,
     /// Number of training signals.
     pub(super) signals: usize,
     /// Signals of a step.
@@ -44,6 +48,15 @@ pub(super) struct Batch {
 /// pursuits round by the size of the batch, do not depend on how fast they are found.
 const CODED_AT_ONCE: usize = 1 << 18;
 const LEAST_AT_ONCE: usize = 16;
+
+/// Signals that the first λ is found from, to which gap and in how many halvings of its logarithm, from which part of λ_max on.
+const LOOKED_AT: usize = 256;
+const LOOSE_GAP: f32 = 1e-2;
+const BISECTIONS: usize = 9;
+const SMALLEST_PART: f32 = 1e-3;
+
+/// Exponent of the ratio of non-zeros found and wanted that λ is multiplied by after a step, at the beginning and at the end of a run.
+const STEERING: [f64; 2] = [0.3, 0.03];
 
 impl TrainingState {
     /// Starts a run: dictionaries initialised from the training signals.
@@ -95,6 +108,7 @@ impl TrainingState {
             geometry,
             cascade,
             step: 0,
+            steered: None,
             device: device.clone(),
         }
     }
@@ -140,7 +154,66 @@ impl TrainingState {
 
     /// λ at this moment.
     pub fn lambda(&self) -> f32 {
-        self.config.learning.lambda.at(self.progress())
+        self.steered.unwrap_or_else(|| self.config.learning.lambda.at(self.progress()))
+    }
+
+    /// How signals are to be coded with the dictionaries as they are.
+    pub fn coding(&self) -> CodingDefaults {
+        self.config.learning.coding(self.lambda())
+    }
+
+    /// Finds the first λ where a number of non-zeros is the target: from a few signals, by bisection.
+    ///
+    /// # Errors
+    /// Signals that cannot be read.
+    pub(super) fn find_lambda(&mut self, operator: &Operator, source: &dyn Source, indices: &[usize]) -> Result<()> {
+        let Some(target) = self.config.learning.target_nonzeros.filter(|_| self.steered.is_none()) else {
+            return Ok(());
+        };
+        let indices = &indices[..indices.len().min(LOOKED_AT)];
+        let shape = source.shape();
+        let mut values = vec![0.0; indices.len() * shape.len()];
+        source.read(indices, &mut values)?;
+        let signals = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), &self.device);
+        let (signals, _) = self.config.model.normalizer().apply(signals);
+        let basis = BasisPursuitConfig { gap: LOOSE_GAP, ..self.config.learning.basis() };
+        let pursuit = Algorithm::Auto.init(&basis, operator)?;
+        // λ as a part of each signal's largest; then the mean of what that is.
+        let (mut low, mut high) = (SMALLEST_PART, 1.0f32);
+        let mut lambda = None;
+        for _ in 0..BISECTIONS {
+            let part = (low * high).sqrt();
+            let pursued = pursuit.pursue(operator, signals.clone(), &Lambda::Relative(part))?;
+            let mean = |value: fn(&SignalReport) -> f64| {
+                pursued.reports.iter().map(value).sum::<f64>() / pursued.reports.len().max(1) as f64
+            };
+            lambda = Some(mean(|report| f64::from(report.lambda)) as f32);
+            match mean(|report| report.nonzeros as f64) > f64::from(target) {
+                true => low = part,
+                false => high = part,
+            }
+        }
+        self.steered = lambda.filter(|lambda| *lambda > 0.0);
+        Ok(())
+    }
+
+    /// Moves λ towards what gives the target, `nonzeros` being those of a batch of so many signals.
+    pub(super) fn steer(&mut self, nonzeros: f64, signals: usize) {
+        let (Some(target), Some(lambda)) = (self.config.learning.target_nonzeros, self.steered) else { return };
+        let found = (nonzeros / signals.max(1) as f64).max(0.1 * f64::from(target));
+        // In large steps at first; small ones at the end, where the batches' chance would be all that they follow.
+        let rate = STEERING[1] + (STEERING[0] - STEERING[1]) * f64::from(1.0 - self.progress());
+        let factor = (found / f64::from(target)).powf(rate).clamp(0.5, 2.0);
+        self.steered = Some((f64::from(lambda) * factor) as f32);
+    }
+
+    /// The pursuit that codes the signals of training.
+    fn pursuit(&self, operator: &Operator) -> Result<Box<dyn Pursuit>> {
+        let learning = &self.config.learning;
+        match learning.code_nonzeros {
+            Some(nonzeros) => Ok(Box::new(OrthogonalMatchingPursuitConfig::new(nonzeros).init()?)),
+            None => Algorithm::Auto.init(&learning.basis(), operator),
+        }
     }
 
     /// Codes held-out signals with the dictionaries as they are, in batches. `progress` is told the part that is done and ends it,
@@ -155,9 +228,10 @@ impl TrainingState {
         for start in (0..source.len()).step_by(batch) {
             let indices: Vec<usize> = (start..(start + batch).min(source.len())).collect();
             let of_all = |part: f32| (start as f32 + part * indices.len() as f32) / source.len() as f32;
-            let Some((_, sums)) = self.code(&operator, source, &indices, |part| progress(of_all(part)))? else {
+            let Some((coded, mut sums)) = self.code(&operator, source, &indices, |part| progress(of_all(part)))? else {
                 return Ok(None);
             };
+            sums.compare(&coded.signals, operator.synthesize(coded.pursued.codes));
             match &mut total {
                 Some(total) => total.add(&sums),
                 None => total = Some(sums),
@@ -201,7 +275,6 @@ impl TrainingState {
         indices: &[usize],
         mut progress: impl FnMut(f32) -> bool,
     ) -> Result<Option<(Batch, BatchSums)>> {
-        let learning = &self.config.learning;
         let shape = source.shape();
         let (mut stopwatch, mut seconds) = (Stopwatch::start(), Phases::default());
         let mut values = vec![0.0; indices.len() * shape.len()];
@@ -210,7 +283,7 @@ impl TrainingState {
         let (signals, undo) = self.config.model.normalizer().apply(signals);
         stopwatch.lap(&mut seconds.reading);
         let lambda = self.lambda();
-        let pursuit = Algorithm::Auto.init(&learning.basis(), operator)?;
+        let pursuit = self.pursuit(operator)?;
         let (mut codes, mut reports) = (Vec::new(), Vec::with_capacity(indices.len()));
         let at_once = (CODED_AT_ONCE / operator.code().len()).max(LEAST_AT_ONCE);
         for start in (0..indices.len()).step_by(at_once) {

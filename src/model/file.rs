@@ -23,6 +23,9 @@ pub struct CodingDefaults {
     /// Whether γ_L was kept non-negative.
     #[serde(default)]
     pub nonnegative: bool,
+    /// Non-zeros of every code, where the dictionaries were learned with orthogonal matching pursuit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nonzeros: Option<usize>,
 }
 
 /// What stands in a model file's metadata.

@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-const CODING: CodingDefaults = CodingDefaults { lambda: Some(0.1), nonnegative: true };
+const CODING: CodingDefaults = CodingDefaults { lambda: Some(0.1), nonnegative: true, nonzeros: None };
 
 /// Name, shape, values.
 type NamedTensor = (String, Vec<usize>, Vec<f32>);
