@@ -1,7 +1,7 @@
 //! Flags that say what signals to read.
 
 use super::{DeviceArgs, flags, output};
-use crate::data::{self, DataConfig, Dataset, Group, Source, Split};
+use crate::data::{self, DataConfig, Dataset, Group, Layout, Source, Split};
 use crate::error::{Error, Result};
 use crate::geometry::{Pair, SignalShape};
 use crate::model::Mlcsc;
@@ -31,6 +31,11 @@ pub struct DataArgs {
     /// Turn colour images grey, as Pillow's convert("L") does
     #[arg(long)]
     pub grey: bool,
+    /// What the axes of an array mean: vectors [n, d] or any row flattened, time [n, t] or [n, c, t], images [n, h, w] or [n, c, h, w],
+    /// maps [c, h, w] or [n, c, h, w]; images can be flattened by vectors. Default: by the number of axes, [n, d] being vectors and
+    /// [n, h, w] images
+    #[arg(long, value_name = "NAME", value_parser = flags::names::<Layout>())]
+    pub layout: Option<Layout>,
     /// Seed of the generator, of the patches and of the split
     #[arg(long, value_name = "SEED")]
     pub data_seed: Option<u64>,
@@ -69,6 +74,7 @@ impl DataArgs {
             return Err(Error::parameter("--patches", patches, "--patch beside it, the patches' size"));
         }
         config.grey |= self.grey;
+        config.layout = self.layout.or(config.layout);
         config.seed = self.data_seed.unwrap_or(config.seed);
         Ok(config)
     }

@@ -31,8 +31,9 @@ const OTHER_NAMES: [(&str, &[&str]); 9] = [
 ];
 
 /// What the library advises to set, and the flag that does.
-const ADVICE: [(&str, &str); 5] = [
+const ADVICE: [(&str, &str); 6] = [
     ("`grey`", "--grey"),
+    ("`layout`", "--layout"),
     ("`patch`", "--patch"),
     ("`resume`", "--resume"),
     ("`source`", "--data"),

@@ -4,6 +4,7 @@
 //! stay on disk, mapped into memory; compressed ones are unpacked and held as bytes.
 
 use super::pictures::{Collection, Pictures, Window};
+use super::stored::Bytes;
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::geometry::SignalShape;
@@ -20,23 +21,6 @@ pub(super) const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 pub(super) const IDX_MAGIC: [u8; 3] = [0, 0, 8];
 /// Most bytes that a gzipped file is unpacked to: what is larger is better mapped than held.
 const MAX_UNPACKED: u64 = 1 << 31;
-
-/// Bytes of a file.
-enum Bytes {
-    Mapped(Mmap),
-    Held(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Held(bytes) => bytes,
-        }
-    }
-}
 
 /// Images of one IDX file.
 pub(super) struct Idx {

@@ -3,6 +3,7 @@
 //! Everything that can be read is a [`Source`]: a number of signals of one shape, read by index into a caller's
 //! buffer, so that nothing but raw bytes is ever held for the whole set.
 
+mod arrays;
 mod burn;
 pub mod deskew;
 pub mod digits;
@@ -11,21 +12,25 @@ mod idx;
 mod images;
 mod integrity;
 mod jpeg;
+mod layout;
 mod memory;
 mod mnist;
 pub mod npy;
 mod pictures;
 pub mod quality;
+mod stored;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
 pub(crate) use fingerprint::spread;
+pub use layout::Layout;
 pub use memory::{InMemory, first};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};
 use crate::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
 use crate::text::beginning;
+use arrays::Arrays;
 use pictures::Collection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -107,6 +112,11 @@ pub struct DataConfig {
     /// Ignored by other sources.
     #[serde(default)]
     pub grey: bool,
+    /// What the axes of an array mean: `vectors` (d×1×1; whatever a row holds is flattened), `time` (c×1×t), `images` (c×h×w) or `maps`
+    /// (c×h×w). Default: by the rank, `[d]` and `[n, d]` being vectors, `[n, h, w]` and `[n, c, h, w]` images. Images of other sources
+    /// can be flattened by `vectors`; other layouts than their own are refused.
+    #[serde(default)]
+    pub layout: Option<Layout>,
     /// Part of the signals, in [0, 1), that is held out where a source does not come with a test set. Default 0.1, at
     /// least one signal where there are two.
     #[serde(default = "default_held_out")]
@@ -132,6 +142,7 @@ impl Default for DataConfig {
             patch: None,
             patches: None,
             grey: false,
+            layout: None,
             held_out: default_held_out(),
             seed: 0,
         }
@@ -218,7 +229,7 @@ impl DataConfig {
 /// | IDX file of unsigned bytes `[count, height, width]`, gzipped or not | its images | a random part |
 /// | folder of PNG, JPEG, PNM, TIFF, BMP or WebP files | images in the order of names | a random part |
 /// | file of one of these formats | one image | the same |
-/// | `.npy` array `[count, (channels,) height, width]` | its values as they are | a random part |
+/// | `.npy` array of rank 1 to 4, or any with `layout` vectors | its values as they are, see [`Layout`] | a random part |
 ///
 /// Files are recognised by their content, those in a folder of images by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
 /// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`); its hidden files, subfolders and other files are skipped,
@@ -257,8 +268,8 @@ pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: Signal
 fn collection(config: &DataConfig) -> Result<Collection> {
     config.check()?;
     match config.source.as_str() {
-        "digits" => Ok(digits::open(config.count, config.seed)),
-        "mnist" => mnist::open(),
+        "digits" => digits::open(config.count, config.seed).laid_out(config.layout, Layout::Images),
+        "mnist" => mnist::open()?.laid_out(config.layout, Layout::Images),
         path => open_path(Path::new(path), config),
     }
 }
@@ -285,11 +296,11 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
         return Err(Error::format(path, "expected signals, found an empty file"));
     }
     if start.starts_with(&npy::NPY_MAGIC) {
-        Ok(Collection::of(npy::Signals::open(path)?))
+        Ok(Collection::of(Arrays::one(npy::find(path)?, config.layout)?))
     } else if start.starts_with(&idx::GZIP_MAGIC) || start.starts_with(&idx::IDX_MAGIC[..2]) {
-        Ok(Collection::of(idx::Idx::open(path)?))
+        Collection::of(idx::Idx::open(path)?).laid_out(config.layout, Layout::Images)
     } else if images::format_of(&start).is_some() {
-        Ok(Collection::of(images::Images::open_file(path, config.grey)?))
+        Collection::of(images::Images::open_file(path, config.grey)?).laid_out(config.layout, Layout::Images)
     } else {
         let expected = format!("expected an IDX file (gzipped or not), a {} image, or a .npy array", images::FORMATS);
         let found = format!("found a file that begins with {}", beginning(&start));
@@ -299,9 +310,9 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
 
 fn open_folder(folder: &Path, config: &DataConfig) -> Result<Collection> {
     if let Some(collection) = idx::Folder::find(folder).open()? {
-        return Ok(collection);
+        return collection.laid_out(config.layout, Layout::Images);
     }
-    Ok(Collection::of(images::Images::open_folder(folder, config.grey)?))
+    Collection::of(images::Images::open_folder(folder, config.grey)?).laid_out(config.layout, Layout::Images)
 }
 
 #[cfg(test)]

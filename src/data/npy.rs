@@ -1,22 +1,17 @@
-//! NumPy's `.npy` files: arrays of signals that stay on disk, and small arrays read whole.
+//! NumPy's `.npy` files: where their values lie, and small arrays read whole.
 //!
 //! The header is parsed here rather than by a library, because it is not to be trusted: its extents are multiplied with
 //! care and compared with the length of the file before anything is sized by them.
 
-use super::pictures::{Pictures, Window};
+use super::arrays::{Found, map};
+use super::stored::{Bytes, Element, Kind, Strided};
 use crate::error::{Error, Result};
-use crate::files::open_with_length;
-use crate::geometry::{MAX_TENSOR_LEN, SignalShape};
+use crate::geometry::MAX_TENSOR_LEN;
 use crate::text::beginning;
-use burn::tensor::f16;
-use memmap2::Mmap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// First bytes of a `.npy` file.
 pub(super) const NPY_MAGIC: [u8; 6] = *b"\x93NUMPY";
-
-/// Largest magnitude of a signal's value. Squares of larger ones, summed over a signal, leave the range of single precision.
-const LARGEST: f32 = 1e15;
 
 /// An array read whole.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,149 +53,68 @@ impl Array {
 /// [`Error::Io`]; [`Error::Format`] for another element type, an extent of zero, or a file whose length is not what its
 /// header says.
 pub fn read_array(path: &Path) -> Result<Array> {
-    let file = File::open(path)?;
-    let len = file.extents.iter().product();
+    let Found { bytes, array, .. } = find(path)?;
+    let len = array.extents.iter().product();
     if len > MAX_TENSOR_LEN {
         return Err(Error::format(path, format!("expected at most {MAX_TENSOR_LEN} values, found {len}")));
     }
     let mut values = vec![0.0; len];
-    file.read_block(&vec![0; file.extents.len()], &file.extents, &mut values);
-    Ok(Array { shape: file.extents, values })
+    array.read_block(&bytes, &vec![0; array.extents.len()], &array.extents, &mut values);
+    Ok(Array { shape: array.extents, values })
 }
 
-/// Type and byte order of the elements.
-#[derive(Debug, Clone, Copy)]
-struct Element {
-    /// `b` for bool, `i`, `u` or `f`, as in NumPy's type strings.
-    kind: u8,
-    /// Bytes per element.
-    size: usize,
-    big_endian: bool,
+/// Parses NumPy's type string, as `<f4`.
+fn element_of(text: &str) -> Option<Element> {
+    let (order, kind, size) = match text.as_bytes() {
+        [order, kind, size] => (order, kind, size),
+        // Without an order it is the machine's.
+        [kind, size] => (&b'=', kind, size),
+        _ => return None,
+    };
+    let size = usize::from(size.checked_sub(b'0')?);
+    let kind = match (kind, size) {
+        (b'b', 1) => Kind::Bool,
+        (b'u', 1 | 2 | 4 | 8) => Kind::Unsigned,
+        (b'i', 1 | 2 | 4 | 8) => Kind::Signed,
+        (b'f', 2 | 4 | 8) => Kind::Float,
+        _ => return None,
+    };
+    let big_endian = match order {
+        b'<' => false,
+        b'>' => true,
+        b'|' if size == 1 => false,
+        b'=' => cfg!(target_endian = "big"),
+        _ => return None,
+    };
+    Some(Element { kind, size, big_endian })
 }
 
-impl Element {
-    /// Parses NumPy's type string, as `<f4`.
-    fn parse(text: &str) -> Option<Self> {
-        let (order, kind, size) = match text.as_bytes() {
-            [order, kind, size] => (order, kind, size),
-            // Without an order it is the machine's.
-            [kind, size] => (&b'=', kind, size),
-            _ => return None,
-        };
-        let size = usize::from(size.checked_sub(b'0')?);
-        let known = matches!((kind, size), (b'b', 1) | (b'i' | b'u', 1 | 2 | 4 | 8) | (b'f', 2 | 4 | 8));
-        let big_endian = match order {
-            b'<' => false,
-            b'>' => true,
-            b'|' if size == 1 => false,
-            b'=' => cfg!(target_endian = "big"),
-            _ => return None,
-        };
-        known.then_some(Self { kind: *kind, size, big_endian })
+/// Maps a file whose header agrees with its length.
+pub(super) fn find(path: &Path) -> Result<Found> {
+    let map = map(path)?;
+    if map.len() < 10 {
+        let found = format!("found {} bytes, too few for its header", map.len());
+        return Err(Error::format(path, format!("expected a .npy array, {found}")));
     }
-
-    /// Converts elements that lie `step` bytes apart, the first at the start of `bytes`.
-    fn convert(self, bytes: &[u8], step: usize, out: &mut [f32]) {
-        macro_rules! convert {
-            ($type:ty) => {
-                match self.big_endian {
-                    false => gather(bytes, step, out, |element| <$type>::from_le_bytes(element) as f32),
-                    true => gather(bytes, step, out, |element| <$type>::from_be_bytes(element) as f32),
-                }
-            };
-        }
-        match (self.kind, self.size) {
-            (b'b', _) => gather(bytes, step, out, |[element]| f32::from(u8::from(element != 0))),
-            (b'u', 1) => convert!(u8),
-            (b'u', 2) => convert!(u16),
-            (b'u', 4) => convert!(u32),
-            (b'u', _) => convert!(u64),
-            (b'i', 1) => convert!(i8),
-            (b'i', 2) => convert!(i16),
-            (b'i', 4) => convert!(i32),
-            (b'i', _) => convert!(i64),
-            (_, 2) if self.big_endian => gather(bytes, step, out, |element| f16::from_be_bytes(element).to_f32()),
-            (_, 2) => gather(bytes, step, out, |element| f16::from_le_bytes(element).to_f32()),
-            (_, 4) => convert!(f32),
-            _ => convert!(f64),
-        }
+    let (offset, header) = split_header(&map).map_err(|reason| Error::format(path, reason))?;
+    let Header { element, fortran_order, extents } =
+        Header::parse(header).map_err(|reason| Error::format(path, reason))?;
+    let shown = format!("{extents:?}");
+    if extents.contains(&0) {
+        return Err(Error::format(path, format!("expected positive extents, found shape {shown}")));
     }
-}
-
-fn gather<const SIZE: usize>(bytes: &[u8], step: usize, out: &mut [f32], convert: impl Fn([u8; SIZE]) -> f32) {
-    for (at, out) in out.iter_mut().enumerate() {
-        let mut element = [0; SIZE];
-        element.copy_from_slice(&bytes[at * step..][..SIZE]);
-        *out = convert(element);
+    let bytes = extents.iter().try_fold(element.size as u64, |bytes, &extent| bytes.checked_mul(extent));
+    let found = (map.len() - offset) as u64;
+    if bytes != Some(found) {
+        let expected = bytes.map_or("far more".to_string(), |bytes| bytes.to_string());
+        let reason =
+            format!("expected {expected} bytes of values, as its header says (shape {shown}), found {found}");
+        return Err(Error::format(path, reason));
     }
-}
-
-/// A mapped file whose header agrees with its length.
-struct File {
-    map: Mmap,
-    /// Where the elements begin.
-    offset: usize,
-    element: Element,
-    extents: Vec<usize>,
-    /// Bytes from one element to the next along each axis.
-    steps: Vec<usize>,
-}
-
-impl File {
-    fn open(path: &Path) -> Result<Self> {
-        let (file, len) = open_with_length(path)?;
-        if len < 10 {
-            return Err(Error::format(
-                path,
-                format!("expected a .npy array, found {len} bytes, too few for its header"),
-            ));
-        }
-        // SAFETY: a map is undefined behaviour only if the file is changed while it is read, which no reader of a
-        // file that another process owns can rule out; after this function the bytes are used as numbers alone.
-        let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
-        let (offset, header) = split_header(&map).map_err(|reason| Error::format(path, reason))?;
-        let Header { element, fortran_order, extents } =
-            Header::parse(header).map_err(|reason| Error::format(path, reason))?;
-        let shown = format!("{extents:?}");
-        if extents.contains(&0) {
-            return Err(Error::format(path, format!("expected positive extents, found shape {shown}")));
-        }
-        let bytes = extents.iter().try_fold(element.size as u64, |bytes, &extent| bytes.checked_mul(extent));
-        let found = (map.len() - offset) as u64;
-        if bytes != Some(found) {
-            let expected = bytes.map_or("far more".to_string(), |bytes| bytes.to_string());
-            let reason =
-                format!("expected {expected} bytes of values, as its header says (shape {shown}), found {found}");
-            return Err(Error::format(path, reason));
-        }
-        // The file is as long as their product, so each of them fits.
-        let extents: Vec<usize> = extents.iter().map(|&extent| extent as usize).collect();
-        let mut steps = vec![0; extents.len()];
-        let mut step = element.size;
-        for at in 0..extents.len() {
-            let axis = if fortran_order { at } else { extents.len() - 1 - at };
-            steps[axis] = step;
-            step *= extents[axis];
-        }
-        Ok(Self { offset, element, extents, steps, map })
-    }
-
-    /// Copies the block of `extents` that begins at `start` into `out`, in C order.
-    fn read_block(&self, start: &[usize], extents: &[usize], out: &mut [f32]) {
-        let base = start.iter().zip(&self.steps).map(|(index, step)| index * step).sum::<usize>() + self.offset;
-        self.read_axis(base, 0, extents, out);
-    }
-
-    fn read_axis(&self, base: usize, axis: usize, extents: &[usize], out: &mut [f32]) {
-        if extents.len() - axis <= 1 {
-            let step = self.steps.last().copied().unwrap_or(self.element.size);
-            return self.element.convert(&self.map[base..], step, out);
-        }
-        let part = out.len() / extents[axis];
-        for (index, out) in out.chunks_exact_mut(part).enumerate() {
-            self.read_axis(base + index * self.steps[axis], axis + 1, extents, out);
-        }
-    }
+    // The file is as long as their product, so each of them fits.
+    let extents: Vec<usize> = extents.iter().map(|&extent| extent as usize).collect();
+    let array = Strided::dense(offset, element, extents, fortran_order);
+    Ok(Found { path: path.into(), bytes: Bytes::Mapped(map), array })
 }
 
 /// Where the values begin, and the header's text.
@@ -246,7 +160,7 @@ impl Header {
         let unprefixed = description.strip_prefix(['u', 'b']).unwrap_or(description);
         let quoted = unprefixed.strip_prefix(['\'', '"']).and_then(|rest| rest.split(['\'', '"']).next());
         let name = quoted.ok_or_else(|| format!("expected {types}, found a structured type"))?;
-        let element = Element::parse(name)
+        let element = element_of(name)
             .ok_or_else(|| format!("expected {types}, found {:?}", name.chars().take(20).collect::<String>()))?;
         let order = value("fortran_order")?;
         let fortran_order = match (order.starts_with("True"), order.starts_with("False")) {
@@ -272,82 +186,11 @@ impl Header {
     }
 }
 
-/// An array of signals `[count, height, width]` or `[count, channels, height, width]`.
-pub(super) struct Signals {
-    path: PathBuf,
-    file: File,
-    count: usize,
-    shape: SignalShape,
-}
-
-impl Signals {
-    pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path)?;
-        let (count, shape) = match file.extents[..] {
-            [count, height, width] => (count, SignalShape::new(1, height, width)),
-            [count, channels, height, width] => (count, SignalShape::new(channels, height, width)),
-            _ => {
-                return Err(Error::shape(
-                    path.display().to_string(),
-                    "an array [count, height, width] or [count, channels, height, width]",
-                    format!("shape {:?}", file.extents),
-                ));
-            }
-        };
-        if shape.len() > MAX_TENSOR_LEN {
-            return Err(Error::shape(
-                path.display().to_string(),
-                format!("signals of at most {MAX_TENSOR_LEN} values"),
-                shape,
-            ));
-        }
-        Ok(Self { path: path.into(), file, count, shape })
-    }
-}
-
-impl Pictures for Signals {
-    fn count(&self) -> usize {
-        self.count
-    }
-
-    fn shape(&self, _index: usize) -> SignalShape {
-        self.shape
-    }
-
-    fn name(&self, index: usize) -> String {
-        format!("signal {index} of {}", self.path.display())
-    }
-
-    fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
-        let start = [index, 0, window.top, window.left];
-        let extents = [1, self.shape.channels, window.height, window.width];
-        match self.file.extents.len() {
-            3 => self.file.read_block(&[start[0], start[2], start[3]], &[extents[0], extents[2], extents[3]], out),
-            _ => self.file.read_block(&start, &extents, out),
-        }
-        match out.iter().find(|value| value.is_nan() || value.abs() > LARGEST) {
-            None => Ok(()),
-            Some(value) => {
-                let expected = match value.is_finite() {
-                    true => {
-                        format!("values of at most {LARGEST:e} in magnitude, whose squares fit into single precision")
-                    }
-                    false => "finite values in single precision".into(),
-                };
-                Err(Error::format(&self.path, format!("expected {expected}, found {value} in signal {index}")))
-            }
-        }
-    }
-
-    fn describe(&self) -> String {
-        self.path.display().to_string()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{DataConfig, Dataset, open};
+    use crate::data::{DataConfig, Dataset, Layout, open};
+    use crate::geometry::SignalShape;
     use npyz::WriterBuilder;
 
     /// A version 1 file with that header text.
@@ -452,9 +295,57 @@ mod tests {
         let mut out = [0.0; 24];
         data.all.read(&[2], &mut out).unwrap();
         assert_eq!(out[..3], [48.0, 49.0, 50.0]);
-        write(&path, &[10, 12], npyz::Order::C, &values);
+        write(&path, &[1, 2, 3, 4, 5], npyz::Order::C, &values);
         let message = open_path(&path).err().unwrap().to_string();
-        assert!(message.contains("[count, height, width]") && message.contains("[10, 12]"), "{message}");
+        assert!(message.contains("[count, height, width]") && message.contains("[1, 2, 3, 4, 5]"), "{message}");
+    }
+
+    /// Every rank and layout gives the signals whose values the indices say, in C and in Fortran order.
+    #[test]
+    fn signals_of_every_rank_and_layout() {
+        use Layout::{Images, Maps, Time, Vectors};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("array.npy");
+        let values: Vec<i16> = (0..120).collect();
+        for (layout, extents, count, shape) in [
+            (None, vec![120], 1, [120, 1, 1]),
+            (None, vec![6, 20], 6, [20, 1, 1]),
+            (Some(Vectors), vec![120], 1, [120, 1, 1]),
+            (Some(Vectors), vec![2, 5, 12], 2, [60, 1, 1]),
+            (Some(Vectors), vec![2, 5, 3, 4], 2, [60, 1, 1]),
+            (Some(Vectors), vec![2, 5, 3, 2, 2], 2, [60, 1, 1]),
+            (Some(Time), vec![120], 1, [1, 1, 120]),
+            (Some(Time), vec![4, 30], 4, [1, 1, 30]),
+            (Some(Time), vec![4, 3, 10], 4, [3, 1, 10]),
+            (Some(Images), vec![10, 12], 1, [1, 10, 12]),
+            (Some(Images), vec![5, 4, 6], 5, [1, 4, 6]),
+            (Some(Images), vec![5, 2, 3, 4], 5, [2, 3, 4]),
+            (Some(Maps), vec![5, 4, 6], 1, [5, 4, 6]),
+            (Some(Maps), vec![5, 2, 3, 4], 5, [2, 3, 4]),
+        ] {
+            let shape = SignalShape::new(shape[0], shape[1], shape[2]);
+            let config = DataConfig { source: path.to_str().unwrap().into(), layout, ..DataConfig::default() };
+            for order in [npyz::Order::C, npyz::Order::Fortran] {
+                let shape_in_file: Vec<u64> = extents.iter().map(|&extent| extent as u64).collect();
+                write(&path, &shape_in_file, order, &values);
+                let data = open(&config).unwrap();
+                assert_eq!((data.all.len(), data.all.shape()), (count, shape), "{layout:?} {extents:?}");
+                let mut out = vec![0.0; 120];
+                data.all.read(&(0..count).collect::<Vec<_>>(), &mut out).unwrap();
+                // What is read in C order is the array in C order.
+                assert_eq!(out, read_array(&path).unwrap().values, "{layout:?} {extents:?}");
+            }
+        }
+        write(&path, &[4, 30], npyz::Order::C, &values);
+        for (layout, part) in [(Maps, "[channels, height, width]"), (Maps, "`layout` maps"), (Maps, "[4, 30]")] {
+            let config = DataConfig {
+                source: path.to_str().unwrap().into(),
+                layout: Some(layout),
+                ..DataConfig::default()
+            };
+            let message = open(&config).err().unwrap().to_string();
+            assert!(message.contains(part) && message.contains("array.npy"), "{message}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What every kind of input boils down to: pictures that can be read whole or by window, and the two ways to make
 //! signals of them, whole or as random patches.
 
-use super::{DataConfig, Dataset, Group, Source, Split, first};
+use super::{DataConfig, Dataset, Group, Layout, Source, Split, first};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use rand::{RngExt, SeedableRng};
@@ -33,6 +33,11 @@ pub(super) trait Pictures: Send + Sync {
 
     /// Shape of one picture.
     fn shape(&self, index: usize) -> SignalShape;
+
+    /// The shape of all pictures where it is known without looking at each.
+    fn common_shape(&self) -> Option<SignalShape> {
+        None
+    }
 
     /// What one picture is called in messages.
     fn name(&self, index: usize) -> String;
@@ -77,6 +82,23 @@ impl Collection {
     pub fn with_test_set(train: Arc<dyn Pictures>, test: Arc<dyn Pictures>) -> Self {
         let indices = (train.count()..train.count() + test.count()).collect();
         Self { pictures: Arc::new(Joined::new(train, test)), test: Some(indices) }
+    }
+
+    /// Signals of a source whose layout is `own`, as the configuration wants them: as they are, or flattened.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`]: another layout.
+    pub fn laid_out(self, wanted: Option<Layout>, own: Layout) -> Result<Self> {
+        match wanted {
+            Some(Layout::Vectors) if own != Layout::Vectors => {
+                Ok(Self { pictures: Arc::new(Flattened(self.pictures)), ..self })
+            }
+            Some(other) if other != own => {
+                let expected = format!("{own} or vectors, for {}", self.pictures.describe());
+                Err(Error::parameter("layout", other, expected))
+            }
+            _ => Ok(self),
+        }
     }
 
     /// Which pictures are signals to learn from and which are held out.
@@ -194,6 +216,9 @@ pub(super) fn complement(count: usize, excluded: &[usize]) -> Vec<usize> {
 
 /// The one shape of all pictures.
 fn common_shape(pictures: &dyn Pictures) -> Result<SignalShape> {
+    if let Some(shape) = pictures.common_shape() {
+        return Ok(shape);
+    }
     let shape = pictures.shape(0);
     match (1..pictures.count()).find(|&index| pictures.shape(index) != shape) {
         None => Ok(shape),
@@ -206,7 +231,8 @@ fn common_shape(pictures: &dyn Pictures) -> Result<SignalShape> {
 }
 
 fn check_patch(pictures: &dyn Pictures, patch: SignalShape) -> Result<()> {
-    for index in 0..pictures.count() {
+    let shapes = if pictures.common_shape().is_some() { 1 } else { pictures.count() };
+    for index in 0..shapes {
         let shape = pictures.shape(index);
         if patch.height > shape.height || patch.width > shape.width {
             return Err(Error::parameter(
@@ -255,6 +281,10 @@ impl Pictures for Joined {
         pictures.shape(index)
     }
 
+    fn common_shape(&self) -> Option<SignalShape> {
+        self.first.common_shape().filter(|shape| self.second.common_shape() == Some(*shape))
+    }
+
     fn name(&self, index: usize) -> String {
         let (pictures, index) = self.locate(index);
         pictures.name(index)
@@ -280,6 +310,55 @@ impl Pictures for Joined {
 
     fn describe(&self) -> String {
         format!("{} and {}", self.first.describe(), self.second.describe())
+    }
+}
+
+/// Pictures whose values are flattened: the columns of a row, the rows of a channel, the channels one after the other.
+struct Flattened(Arc<dyn Pictures>);
+
+impl Flattened {
+    fn flat(shape: SignalShape) -> SignalShape {
+        SignalShape::new(shape.len(), 1, 1)
+    }
+}
+
+impl Pictures for Flattened {
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn shape(&self, index: usize) -> SignalShape {
+        Self::flat(self.0.shape(index))
+    }
+
+    fn common_shape(&self) -> Option<SignalShape> {
+        self.0.common_shape().map(Self::flat)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.0.name(index)
+    }
+
+    fn read(&self, index: usize, _window: Window, out: &mut [f32]) -> Result<()> {
+        // Of one position there is one window.
+        let SignalShape { height, width, .. } = self.0.shape(index);
+        self.0.read(index, Window { top: 0, left: 0, height, width }, out)
+    }
+
+    fn labels(&self) -> Option<&[u8]> {
+        self.0.labels()
+    }
+
+    fn file(&self, index: usize) -> Option<&Path> {
+        self.0.file(index)
+    }
+
+    fn skipped(&self) -> Option<&str> {
+        self.0.skipped()
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
     }
 }
 

@@ -1,0 +1,184 @@
+//! What the axes of an array mean.
+
+use crate::geometry::SignalShape;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the signals of an array are, where its rank alone does not tell.
+///
+/// | layout | arrays | signals |
+/// |---|---|---|
+/// | `vectors` | `[d]` | one vector, d×1×1 |
+/// | | `[n, …]` | n vectors; what a row holds is flattened, the last index running fastest: `[n, h, w]` gives (h·w)×1×1 |
+/// | `time` | `[t]` | one signal in time, 1×1×t |
+/// | | `[n, t]` | n of them, 1×1×t |
+/// | | `[n, c, t]` | n of c channels, c×1×t |
+/// | `images` | `[h, w]` | one image, 1×h×w |
+/// | | `[n, h, w]` | n images, 1×h×w |
+/// | | `[n, c, h, w]` | n images of c channels, c×h×w |
+/// | `maps` | `[c, h, w]` | one feature map of c channels, c×h×w |
+/// | | `[n, c, h, w]` | n of them |
+///
+/// Without a layout `[d]` and `[n, d]` are vectors, `[n, h, w]` and `[n, c, h, w]` images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
+pub enum Layout {
+    /// Every row of an array, and every image, is flattened into a vector: d channels of one value.
+    Vectors,
+    /// Signals in time: one row of samples a channel.
+    Time,
+    /// Images.
+    Images,
+    /// Feature maps: channels of images.
+    Maps,
+}
+
+/// Most axes of an array of signals.
+pub(super) const MAX_RANK: usize = 8;
+
+/// What one axis of an array runs over within a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role {
+    /// Channels, or what is flattened into them.
+    Channels,
+    Rows,
+    Columns,
+}
+
+/// How the axes of an array make signals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct View {
+    /// The first axes, which count signals.
+    counted: usize,
+    /// What the others are.
+    roles: Vec<Role>,
+    /// Shape of every signal.
+    pub shape: SignalShape,
+}
+
+impl View {
+    /// The view of an array of those extents, or what arrays were expected.
+    pub fn of(extents: &[usize], layout: Option<Layout>) -> Result<Self, &'static str> {
+        use Layout::{Images, Maps, Time, Vectors};
+        use Role::{Channels, Columns, Rows};
+        let rank = extents.len();
+        let (counted, roles) = match (layout, rank) {
+            (None | Some(Vectors), 1) => (0, vec![Channels]),
+            (None, 2) => (1, vec![Channels]),
+            (Some(Vectors), 2..=MAX_RANK) => (1, vec![Channels; rank - 1]),
+            (Some(Time), 1) => (0, vec![Columns]),
+            (Some(Time), 2) => (1, vec![Columns]),
+            (Some(Time), 3) => (1, vec![Channels, Columns]),
+            (Some(Images), 2) => (0, vec![Rows, Columns]),
+            (None | Some(Images), 3) => (1, vec![Rows, Columns]),
+            (Some(Maps), 3) => (0, vec![Channels, Rows, Columns]),
+            (None | Some(Images | Maps), 4) => (1, vec![Channels, Rows, Columns]),
+            _ => {
+                return Err(match layout {
+                    None => {
+                        "an array [values], [count, values], [count, height, width] or [count, channels, height, width]"
+                    }
+                    Some(Vectors) => "an array [values] or [count, …] of at most 8 extents for `layout` vectors",
+                    Some(Time) => "an array [time], [count, time] or [count, channels, time] for `layout` time",
+                    Some(Images) => {
+                        "an array [height, width], [count, height, width] or [count, channels, height, width] for \
+                         `layout` images"
+                    }
+                    Some(Maps) => {
+                        "an array [channels, height, width] or [count, channels, height, width] for `layout` maps"
+                    }
+                });
+            }
+        };
+        Ok(Self::new(counted, roles, extents))
+    }
+
+    /// Vectors along the last axis; all other axes count them.
+    pub fn of_vectors(extents: &[usize]) -> Self {
+        Self::new(extents.len() - 1, vec![Role::Channels], extents)
+    }
+
+    fn new(counted: usize, roles: Vec<Role>, extents: &[usize]) -> Self {
+        let along = |wanted| -> usize {
+            let axes = extents[counted..].iter().zip(&roles);
+            axes.filter(|(_, role)| **role == wanted).map(|(extent, _)| extent).product()
+        };
+        let shape = SignalShape::new(along(Role::Channels), along(Role::Rows), along(Role::Columns));
+        Self { counted, roles, shape }
+    }
+
+    /// Signals in an array of those extents.
+    pub fn count(&self, extents: &[usize]) -> usize {
+        extents[..self.counted].iter().product()
+    }
+
+    /// The extents that all shards of one set share.
+    pub fn trailing<'a>(&self, extents: &'a [usize]) -> &'a [usize] {
+        &extents[self.counted..]
+    }
+
+    /// The block of the array that a window (top, left, height, width) of a signal is: where it begins and how far it goes.
+    pub fn block(&self, extents: &[usize], index: usize, window: [usize; 4]) -> [[usize; MAX_RANK]; 2] {
+        let [top, left, height, width] = window;
+        let (mut start, mut block) = ([0; MAX_RANK], [1; MAX_RANK]);
+        let mut rest = index;
+        for axis in (0..self.counted).rev() {
+            start[axis] = rest % extents[axis];
+            rest /= extents[axis];
+        }
+        for (axis, role) in self.roles.iter().enumerate().map(|(axis, role)| (axis + self.counted, role)) {
+            (start[axis], block[axis]) = match role {
+                Role::Channels => (0, extents[axis]),
+                Role::Rows => (top, height),
+                Role::Columns => (left, width),
+            };
+        }
+        [start, block]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_and_rank() {
+        use Layout::{Images, Maps, Time, Vectors};
+        let view = |layout, extents: &[usize]| {
+            let view = View::of(extents, layout).ok()?;
+            let SignalShape { channels, height, width } = view.shape;
+            Some((view.count(extents), [channels, height, width]))
+        };
+        for (layout, expected) in [
+            (None, [Some((1, [2, 1, 1])), Some((2, [3, 1, 1])), Some((2, [1, 3, 4])), Some((2, [3, 4, 5]))]),
+            (
+                Some(Vectors),
+                [Some((1, [2, 1, 1])), Some((2, [3, 1, 1])), Some((2, [12, 1, 1])), Some((2, [60, 1, 1]))],
+            ),
+            (Some(Time), [Some((1, [1, 1, 2])), Some((2, [1, 1, 3])), Some((2, [3, 1, 4])), None]),
+            (Some(Images), [None, Some((1, [1, 2, 3])), Some((2, [1, 3, 4])), Some((2, [3, 4, 5]))]),
+            (Some(Maps), [None, None, Some((1, [2, 3, 4])), Some((2, [3, 4, 5]))]),
+        ] {
+            for (rank, expected) in (1..).zip(expected) {
+                assert_eq!(view(layout, &[2, 3, 4, 5][..rank]), expected, "{layout:?} {rank}");
+            }
+            assert_eq!(view(layout, &[]), None);
+            assert_eq!(view(layout, &[1; 5]).is_some(), layout == Some(Vectors));
+            assert_eq!(view(layout, &[1; 9]), None);
+        }
+    }
+
+    #[test]
+    fn blocks_of_windows() {
+        let extents = [5, 2, 3, 4];
+        let view = View::of(&extents, None).unwrap();
+        let [start, block] = view.block(&extents, 3, [1, 2, 2, 1]);
+        assert_eq!((&start[..4], &block[..4]), (&[3, 0, 1, 2][..], &[1, 2, 2, 1][..]));
+        let view = View::of_vectors(&extents);
+        assert_eq!((view.count(&extents), view.shape), (30, SignalShape::new(4, 1, 1)));
+        let [start, block] = view.block(&extents, 23, [0, 0, 1, 1]);
+        assert_eq!((&start[..4], &block[..4]), (&[3, 1, 2, 0][..], &[1, 1, 1, 4][..]));
+    }
+}

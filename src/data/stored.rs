@@ -1,0 +1,135 @@
+//! Numbers as files hold them: their type and byte order, and where along every axis they lie.
+
+use burn::tensor::{bf16, f16};
+use memmap2::Mmap;
+
+/// Bytes of a file.
+pub(super) enum Bytes {
+    Mapped(Mmap),
+    Held(Vec<u8>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
+/// What an element's bits mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Bool,
+    Unsigned,
+    Signed,
+    /// IEEE 754: 2, 4 or 8 bytes.
+    Float,
+    /// The upper half of a single-precision number: 2 bytes.
+    Brain,
+    /// A byte that stands for 0 to 1.
+    Pixel,
+}
+
+/// Type and byte order of the elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Element {
+    pub kind: Kind,
+    /// Bytes per element.
+    pub size: usize,
+    pub big_endian: bool,
+}
+
+impl Element {
+    /// Elements whose lower bytes come first.
+    pub const fn little(kind: Kind, size: usize) -> Self {
+        Self { kind, size, big_endian: false }
+    }
+
+    /// Converts elements that lie `step` bytes apart, the first at the start of `bytes`.
+    fn convert(self, bytes: &[u8], step: usize, out: &mut [f32]) {
+        macro_rules! convert {
+            ($type:ty) => {
+                match self.big_endian {
+                    false => gather(bytes, step, out, |element| <$type>::from_le_bytes(element) as f32),
+                    true => gather(bytes, step, out, |element| <$type>::from_be_bytes(element) as f32),
+                }
+            };
+        }
+        match (self.kind, self.size) {
+            (Kind::Bool, _) => gather(bytes, step, out, |[element]| f32::from(u8::from(element != 0))),
+            (Kind::Pixel, _) => gather(bytes, step, out, |[element]| f32::from(element) / 255.0),
+            (Kind::Unsigned, 1) => convert!(u8),
+            (Kind::Unsigned, 2) => convert!(u16),
+            (Kind::Unsigned, 4) => convert!(u32),
+            (Kind::Unsigned, _) => convert!(u64),
+            (Kind::Signed, 1) => convert!(i8),
+            (Kind::Signed, 2) => convert!(i16),
+            (Kind::Signed, 4) => convert!(i32),
+            (Kind::Signed, _) => convert!(i64),
+            (Kind::Brain, _) if self.big_endian => {
+                gather(bytes, step, out, |element| bf16::from_be_bytes(element).to_f32());
+            }
+            (Kind::Brain, _) => gather(bytes, step, out, |element| bf16::from_le_bytes(element).to_f32()),
+            (Kind::Float, 2) if self.big_endian => {
+                gather(bytes, step, out, |element| f16::from_be_bytes(element).to_f32());
+            }
+            (Kind::Float, 2) => gather(bytes, step, out, |element| f16::from_le_bytes(element).to_f32()),
+            (Kind::Float, 4) => convert!(f32),
+            (Kind::Float, _) => convert!(f64),
+        }
+    }
+}
+
+fn gather<const SIZE: usize>(bytes: &[u8], step: usize, out: &mut [f32], convert: impl Fn([u8; SIZE]) -> f32) {
+    for (at, out) in out.iter_mut().enumerate() {
+        let mut element = [0; SIZE];
+        element.copy_from_slice(&bytes[at * step..][..SIZE]);
+        *out = convert(element);
+    }
+}
+
+/// An array within a file: where its elements lie.
+#[derive(Debug, Clone)]
+pub(super) struct Strided {
+    /// Where the first element begins.
+    pub offset: usize,
+    pub element: Element,
+    pub extents: Vec<usize>,
+    /// Bytes from one element to the next along each axis.
+    pub steps: Vec<usize>,
+}
+
+impl Strided {
+    /// Elements without gaps: the last index runs fastest, or the first one in Fortran order. Their number fits into memory's addresses.
+    pub fn dense(offset: usize, element: Element, extents: Vec<usize>, fortran_order: bool) -> Self {
+        let mut steps = vec![0; extents.len()];
+        let mut step = element.size;
+        for at in 0..extents.len() {
+            let axis = if fortran_order { at } else { extents.len() - 1 - at };
+            steps[axis] = step;
+            step *= extents[axis];
+        }
+        Self { offset, element, extents, steps }
+    }
+
+    /// Copies the block of `extents` that begins at `start` into `out`, in C order. `bytes` are those of the whole file.
+    pub fn read_block(&self, bytes: &[u8], start: &[usize], extents: &[usize], out: &mut [f32]) {
+        let base = start.iter().zip(&self.steps).map(|(index, step)| index * step).sum::<usize>() + self.offset;
+        self.read_axis(bytes, base, 0, extents, out);
+    }
+
+    fn read_axis(&self, bytes: &[u8], base: usize, axis: usize, extents: &[usize], out: &mut [f32]) {
+        if extents.len() - axis <= 1 {
+            let step = self.steps.last().copied().unwrap_or(self.element.size);
+            return self.element.convert(&bytes[base..], step, out);
+        }
+        let part = out.len() / extents[axis];
+        for (index, out) in out.chunks_exact_mut(part).enumerate() {
+            self.read_axis(bytes, base + index * self.steps[axis], axis + 1, extents, out);
+        }
+    }
+}
