@@ -235,9 +235,10 @@ impl PursuitArgs {
             Flag::Debias => projects && self.convex,
             Flag::LayerWeights => self.name.takes_layer_weights(),
             Flag::Threshold => self.name == LayeredThresholding,
-            Flag::Nonnegative => !greedy && self.name != Holistic,
+            Flag::Nonnegative => self.name != Holistic,
             Flag::Gap | Flag::MaxIterations => !greedy && self.name != LayeredThresholding,
-            Flag::Lambda | Flag::LambdaRelative | Flag::LambdaFile | Flag::Signed => !greedy,
+            Flag::Lambda | Flag::LambdaRelative | Flag::LambdaFile => !greedy,
+            Flag::Signed => true,
         }
     }
 
@@ -386,18 +387,16 @@ impl Settings {
 
     /// The pursuit with its penalties, and whether it keeps γ_L non-negative.
     pub fn recipe_for(&self, operator: &Operator) -> (Recipe, bool) {
-        let recipe = self.recipe(operator);
-        let nonnegative = self.keeps_nonnegative(&recipe);
-        (recipe, nonnegative)
+        (self.recipe(operator), self.keeps_nonnegative())
     }
 
     /// Whether the pursuit keeps γ_L non-negative: only some can.
-    fn keeps_nonnegative(&self, recipe: &Recipe) -> bool {
+    fn keeps_nonnegative(&self) -> bool {
         let args = &self.args.pursuit;
         let can = match args.name {
             PursuitName::Holistic => false,
             PursuitName::LayeredThresholding => args.threshold.is_none_or(|kind| kind == Threshold::NonNegative),
-            _ => recipe.lambda.is_some(),
+            _ => true,
         };
         can && self.nonnegative
     }
@@ -667,7 +666,7 @@ impl Coder {
                 "lambda": lambda,
                 "gap": basis.gap,
                 "max_iterations": basis.max_iterations,
-                "nonnegative": self.settings.keeps_nonnegative(self.coder.recipe()),
+                "nonnegative": self.settings.keeps_nonnegative(),
             },
         })
     }
@@ -692,7 +691,7 @@ impl Coder {
             "not_converged": not_converged_json(&Convergence::of(reports), &self.basis()),
             "handed_over": handed_over(reports).into_iter().map(|(to, count)| (to, json!(count))).collect::<Value>(),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
-            "nonnegative": self.settings.keeps_nonnegative(self.coder.recipe()),
+            "nonnegative": self.settings.keeps_nonnegative(),
             "pursuit": self.settings.args.pursuit.name,
             "layer_weights": self.coder.recipe().layer_weights,
             "algorithm": self.coder.algorithm(),
@@ -727,8 +726,10 @@ impl Coder {
                 Some(weights) => format!(" times {} from the first layer to the deepest", list(weights)),
                 None => String::new(),
             };
-            let sign = if self.settings.keeps_nonnegative(self.coder.recipe()) { ", γ ≥ 0" } else { "" };
+            let sign = if self.settings.keeps_nonnegative() { ", γ ≥ 0" } else { "" };
             summary.row("λ", format!("{lambda}{weights}{sign}"));
+        } else if self.settings.keeps_nonnegative() {
+            summary.row("sign", "γ ≥ 0");
         }
         summary.row(
             "objective",

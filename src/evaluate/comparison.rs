@@ -238,7 +238,7 @@ pub struct Comparison {
     pub stripe_limits: Option<Vec<usize>>,
     /// Non-zeros of γ_1 … γ_{L−1} for holistic pursuit.
     pub shallower_nonzeros: Vec<usize>,
-    /// Gap, iterations, sign. Greedy pursuits and holistic pursuit know no sign.
+    /// Gap, iterations, sign. Holistic pursuit knows no sign, greedy pursuits neither gap nor iterations.
     pub basis: BasisPursuitConfig,
 }
 
@@ -399,7 +399,12 @@ impl Parameters {
             PursuitName::OrthogonalMatchingPursuit => {
                 let most = operator.code().len().min(operator.signal().len());
                 let nonzeros = self.nonzeros.unwrap_or(most);
-                PursuitConfig::OrthogonalMatchingPursuit(OrthogonalMatchingPursuitConfig { nonzeros, residual })
+                let nonnegative = basis.nonnegative;
+                PursuitConfig::OrthogonalMatchingPursuit(OrthogonalMatchingPursuitConfig {
+                    nonzeros,
+                    residual,
+                    nonnegative,
+                })
             }
             PursuitName::Projection => {
                 let limits = self.stripe_limits.unwrap_or_else(unlimited);
@@ -408,8 +413,8 @@ impl Parameters {
                     let plain = ConvexProjectionConfig::new(limits);
                     PursuitConfig::ConvexProjection(ConvexProjectionConfig { algorithm, basis, debias, ..plain })
                 } else {
-                    let nonzeros = self.nonzeros;
-                    PursuitConfig::GreedyProjection(GreedyProjectionConfig { limits, residual, nonzeros })
+                    let (nonzeros, nonnegative) = (self.nonzeros, basis.nonnegative);
+                    PursuitConfig::GreedyProjection(GreedyProjectionConfig { limits, residual, nonzeros, nonnegative })
                 }
             }
             PursuitName::LayeredThresholding => PursuitConfig::LayeredThresholding { threshold: self.threshold },

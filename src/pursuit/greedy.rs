@@ -6,6 +6,15 @@
 //! M. Zibulevsky, M. Elad, "Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", Technion
 //! CS-2008-08).
 //!
+//! Where codes are kept non-negative the atom of largest positive correlation joins, and the coefficients are those of non-negative
+//! least squares on the support: the step towards the unconstrained ones ends where the first of them becomes zero, that atom
+//! leaves, and so on until all that are left are positive (A. Bruckstein, M. Elad, M. Zibulevsky, "On the uniqueness of nonnegative
+//! sparse solutions to underdetermined systems of equations", IEEE Trans. Information Theory 54(11), 2008; M. Yaghoobi, D. Wu,
+//! M. Davies, "Fast non-negative orthogonal matching pursuit", IEEE Signal Processing Letters 22(9), 2015; C. Lawson, R. Hanson,
+//! "Solving least squares problems", Prentice-Hall 1974, chapter 23). An atom that leaves takes its row out of the Cholesky factor
+//! by rotations, and may come back. Every step makes the residual shorter; one that would not is taken back, and its atom ruled
+//! out until another step has succeeded, so that no support occurs twice.
+//!
 //! Where the atoms' inner products are few enough to be held, correlations with the residual follow from them, signal by signal.
 //! Else they are one analysis of all residuals on the device, and columns of D^(L) are made when an atom is picked and kept by
 //! their non-zeros: nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
@@ -35,12 +44,15 @@ pub struct OrthogonalMatchingPursuitConfig {
     /// Length ‖y − D^(L)γ‖₂ of the residual at which a signal is finished, at least 0. Default 0: only the non-zeros count.
     #[serde(default)]
     pub residual: f32,
+    /// Whether γ_L is kept non-negative. Default no.
+    #[serde(default)]
+    pub nonnegative: bool,
 }
 
 impl OrthogonalMatchingPursuitConfig {
-    /// With that many non-zeros, whatever the residual.
+    /// With that many non-zeros of both signs, whatever the residual.
     pub fn new(nonzeros: usize) -> Self {
-        Self { nonzeros, residual: 0.0 }
+        Self { nonzeros, residual: 0.0, nonnegative: false }
     }
 
     /// Checks the parameters as far as they don't depend on the model.
@@ -78,6 +90,10 @@ pub(super) fn check_nonzeros(operator: &Operator, nonzeros: usize) -> Result<()>
 }
 
 /// Orthogonal matching pursuit with checked parameters.
+///
+/// The coefficients are least squares on the support, or, where they are kept non-negative, non-negative least squares: they are
+/// positive, and the residual is orthogonal to all atoms of the support. From step to step the residual never becomes longer. A
+/// signal that correlates positively with no atom has a zero code ([`StopReason::Exhausted`]).
 #[derive(Debug, Clone)]
 pub struct OrthogonalMatchingPursuit {
     config: OrthogonalMatchingPursuitConfig,
@@ -106,7 +122,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
                 reports.extend(of_part);
                 continue;
             }
-            let mut growth = GreedySelection::new(&part)?;
+            let mut growth = GreedySelection::new(&part, self.config.nonnegative)?;
             let stops = growth.grow_to(self.config.nonzeros, level)?;
             let of_part = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop));
             reports.extend(of_part.collect::<Vec<_>>());
@@ -131,7 +147,7 @@ impl OrthogonalMatchingPursuit {
             return Ok(None);
         }
         let (positions, beyond) = (parts.positions(), parts.energies_beyond(problem));
-        let mut growth = GreedySelection::new(&parts.problem)?;
+        let mut growth = GreedySelection::new(&parts.problem, self.config.nonnegative)?;
         let stops = growth.grow_together(positions, &beyond, self.config.nonzeros, level)?;
         let of_windows: Vec<SignalReport> =
             (0..parts.problem.count()).into_par_iter().map(|row| growth.report(row, stops[row / positions])).collect();
@@ -139,7 +155,7 @@ impl OrthogonalMatchingPursuit {
             let data_term = parts.iter().map(|part| f64::from(part.data_term)).sum::<f64>() + 0.5 * beyond;
             let nonzeros = parts.iter().map(|part| part.nonzeros).sum();
             SignalReport {
-                iterations: nonzeros,
+                iterations: parts.iter().map(|part| part.iterations).sum(),
                 objective: data_term as f32,
                 relative_gap: if data_term as f32 == 0.0 { 0.0 } else { 1.0 },
                 data_term: data_term as f32,
@@ -173,6 +189,9 @@ const TINY_RESIDUAL: f64 = 1e-6;
 /// A score of less than this part of the first one is nothing but rounding.
 const NEGLIGIBLE_SCORE: f32 = 1e-6;
 
+/// Part of the explained energy by which an exchange of atoms has to raise it: less is rounding.
+const GAIN: f64 = 1e-12;
+
 /// A batch of signals that are approximated by ever more atoms.
 pub(super) struct GreedySelection<'a> {
     operator: &'a Operator,
@@ -200,6 +219,9 @@ enum Correlations<'a> {
 /// One signal on the atoms picked so far.
 pub(super) struct Approximation {
     energy: f64,
+    nonnegative: bool,
+    /// Atoms taken into the support, those included that have left it since.
+    pub(super) picks: usize,
     /// Correlation, in units of the atom's norm, of the first pick.
     first_score: f32,
     /// Atoms of the support, and those that depend on it.
@@ -219,7 +241,7 @@ pub(super) struct Approximation {
 impl<'a> GreedySelection<'a> {
     /// # Errors
     /// As [`Columns::new`].
-    pub(super) fn new(problem: &Problem<'a>) -> Result<Self> {
+    pub(super) fn new(problem: &Problem<'a>, nonnegative: bool) -> Result<Self> {
         let operator = problem.operator();
         let signals = to_host(problem.signals());
         let (means, energies): (Correlations<'a>, Vec<f32>) =
@@ -234,8 +256,8 @@ impl<'a> GreedySelection<'a> {
             };
         let inverse = |energy: f32| if energy > 0.0 { energy.sqrt().recip() } else { 0.0 };
         let inverse_norms = energies.into_iter().map(inverse).collect();
-        let approximations =
-            signals.chunks_exact(operator.signal().len()).map(|signal| Approximation::new(signal, &means)).collect();
+        let approximation = |signal| Approximation::new(signal, &means, nonnegative);
+        let approximations = signals.chunks_exact(operator.signal().len()).map(approximation).collect();
         Ok(Self { operator, means, signals, inverse_norms, approximations, work: problem.work() })
     }
 
@@ -281,6 +303,7 @@ impl<'a> GreedySelection<'a> {
         }
         let mut open: Vec<usize> = (0..self.approximations.len()).collect();
         let mut stops = vec![StopReason::Nonzeros; open.len()];
+        let mut rounds = 0;
         loop {
             open.retain(|&row| match finished(&self.approximations[row]) {
                 Some(stop) => {
@@ -292,7 +315,10 @@ impl<'a> GreedySelection<'a> {
             if open.is_empty() {
                 return Ok(stops);
             }
-            self.work.advance(open.len() as f64 / nonzeros.max(1) as f64);
+            if rounds < nonzeros {
+                self.work.advance(open.len() as f64 / nonzeros as f64);
+                rounds += 1;
+            }
             for row in self.grow(&open)? {
                 stops[row] = StopReason::Exhausted;
                 open.retain(|&other| other != row);
@@ -403,7 +429,7 @@ impl<'a> GreedySelection<'a> {
         let data_term = (0.5 * residual_energy) as f32;
         SignalReport {
             lambda: 0.0,
-            iterations: state.support.len(),
+            iterations: state.picks,
             objective: data_term,
             relative_gap: if data_term == 0.0 { 0.0 } else { 1.0 },
             data_term,
@@ -451,7 +477,7 @@ fn grow_windows<'a>(
     let first_score = next.peek().map_or(0.0, |&(score, ..)| f32::from_bits(score));
     let all = |states: &[Approximation]| beyond + states.iter().map(|state| state.residual_energy).sum::<f64>();
     let mut residual_energy = all(states);
-    let (energy, mut count) = (residual_energy, 0);
+    let (energy, mut count, mut most) = (residual_energy, 0, 0);
     let stop = loop {
         if residual_energy <= level {
             break StopReason::Residual;
@@ -468,10 +494,12 @@ fn grow_windows<'a>(
         }
         let state = &mut states[at];
         let (correlations, signal) = of_window(at);
-        let before = state.residual_energy;
+        let (before, size) = (state.residual_energy, state.support.len());
         if state.take(place, columns, correlations, signal) {
-            count += 1;
-            if count % group == 0 {
+            // Where codes are non-negative, others may have left.
+            count = count + state.support.len() - size;
+            if count > most && count % group == 0 {
+                most = count;
                 let part = windows * group as f64 / nonzeros as f64;
                 work.advance(part.min(windows - told));
                 told += part;
@@ -511,10 +539,12 @@ fn select<'a, T>(items: &'a mut [T], rows: &[usize]) -> Vec<&'a mut T> {
 }
 
 impl Approximation {
-    fn new(signal: &[f32], means: &Correlations) -> Self {
+    fn new(signal: &[f32], means: &Correlations, nonnegative: bool) -> Self {
         let energy = energy(signal);
         Self {
             energy,
+            nonnegative,
+            picks: 0,
             residual_energy: energy,
             first_score: 0.0,
             unavailable: Vec::new(),
@@ -530,8 +560,8 @@ impl Approximation {
         }
     }
 
-    /// The available atom of largest correlation relative to its norm, and that score; of equal ones the first. Correlations of
-    /// unavailable ones become zero.
+    /// The available atom of largest correlation relative to its norm, in magnitude or positive only, and that score; of equal ones
+    /// the first. Correlations of unavailable ones become zero.
     #[inline(always)]
     fn pick(&mut self, correlations: &mut [f32], inverse_norms: &[f32]) -> Option<(usize, f32)> {
         self.unavailable.iter().for_each(|&place| correlations[place] = 0.0);
@@ -539,9 +569,9 @@ impl Approximation {
         let (mut best, mut score) = (None, 0.0f32);
         let mut start = 0;
         for (correlations, scales) in correlations.chunks(4 * LANES).zip(inverse_norms.chunks(4 * LANES)) {
-            if largest_score(correlations, scales) > score {
+            if largest_score(correlations, scales, self.nonnegative) > score {
                 for (place, (correlation, scale)) in correlations.iter().zip(scales).enumerate() {
-                    let candidate = (correlation * scale).abs();
+                    let candidate = score_of(*correlation, *scale, self.nonnegative);
                     if candidate > score {
                         (best, score) = (Some(start + place), candidate);
                     }
@@ -590,7 +620,7 @@ impl Approximation {
         self.pick(scratch, inverse_norms)
     }
 
-    /// Takes an atom into the support. Returns whether it was independent of the support.
+    /// Takes an atom into the support. Returns whether it made the residual shorter: not where it depends on the support.
     #[inline(always)]
     fn take(&mut self, place: usize, columns: &Columns, correlations: &[f32], signal: &[f32]) -> bool {
         // Rows of the support are at hand already.
@@ -600,7 +630,8 @@ impl Approximation {
             f64::from(correlations[place]),
             #[inline(always)]
             |_, other| f64::from(columns.inner(other, place)),
-        );
+        )
+        .is_some();
         if admitted {
             let explained: f64 = self.projected.iter().map(|value| value * value).sum();
             self.residual_energy = self.energy - explained;
@@ -633,11 +664,10 @@ impl Approximation {
         };
         let admitted = self.admit(place, energy(&atom), correlation, inner);
         self.picked = picked;
-        if !admitted {
-            return;
-        }
+        let Some(Admitted { left }) = admitted else { return };
         let nonzeros = atom.iter().enumerate().filter(|(_, entry)| **entry != 0.0);
         self.picked.push(nonzeros.map(|(at, &entry)| (at as u32, entry)).collect());
+        left.into_iter().for_each(|index| drop(self.picked.remove(index)));
         let mut residual: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
         for (atom, value) in self.picked.iter().zip(&self.coefficients) {
             atom.iter().for_each(|&(at, entry)| residual[at as usize] -= value * f64::from(entry));
@@ -647,12 +677,19 @@ impl Approximation {
     }
 
     /// Takes an atom of that energy and correlation with the signal into the support and solves for all coefficients; `inner` gives
-    /// its inner product with an atom of the support, by index and place. Returns whether it was independent of the support.
+    /// its inner product with an atom of the support, by index and place. `None` where it is not independent of the support, or
+    /// where non-negative coefficients gain nothing by it: then all is as it was, but that the atom is unavailable.
     #[inline(always)]
-    fn admit(&mut self, place: usize, energy: f64, correlation: f64, inner: impl Fn(usize, usize) -> f64) -> bool {
+    fn admit(
+        &mut self,
+        place: usize,
+        energy: f64,
+        correlation: f64,
+        inner: impl Fn(usize, usize) -> f64,
+    ) -> Option<Admitted> {
         self.unavailable.push(place);
         // One more row of the factor: the triangular system that gives the overlaps with the earlier directions.
-        let (size, start) = (self.support.len(), self.factor.len());
+        let start = self.factor.len();
         for (index, &other) in self.support.iter().enumerate() {
             let earlier = row_of(index);
             let known = dot(&self.factor[start..], &self.factor[earlier..][..index]);
@@ -663,36 +700,131 @@ impl Approximation {
         let left = energy - dot(row, row);
         if left <= DEPENDENT * energy {
             self.factor.truncate(start);
-            return false;
+            return None;
         }
         self.projected.push((correlation - dot(row, &self.projected)) / left.sqrt());
         self.factor.push(left.sqrt());
         self.support.push(place);
-        // Back substitution.
+        let before = if self.nonnegative { self.coefficients.clone() } else { Vec::new() };
+        self.solve();
+        let left = match self.nonnegative && self.coefficients.iter().any(|value| *value <= 0.0) {
+            true => self.keep_nonnegative(before)?,
+            false => Vec::new(),
+        };
+        self.picks += 1;
+        Some(Admitted { left })
+    }
+
+    /// Least squares coefficients on the support, by back substitution.
+    #[inline(always)]
+    fn solve(&mut self) {
         self.coefficients.clone_from(&self.projected);
-        for last in (0..=size).rev() {
+        for last in (0..self.support.len()).rev() {
             let row = &self.factor[row_of(last)..][..=last];
             let value = self.coefficients[last] / row[last];
             self.coefficients[last] = value;
             self.coefficients[..last].iter_mut().zip(row).for_each(|(earlier, entry)| *earlier -= entry * value);
         }
-        true
+    }
+
+    /// Energy of the signal in the span of the support.
+    fn explained(&self) -> f64 {
+        dot(&self.projected, &self.projected)
+    }
+
+    /// Non-negative least squares once an atom has joined the support, `before` being the coefficients of the others until then. Returns
+    /// the places in the support that became free, in the order in which they were left; `None`, and all as it was before, where
+    /// the residual would not become shorter.
+    fn keep_nonnegative(&mut self, before: Vec<f64>) -> Option<Vec<usize>> {
+        let (support, factor, projected) = (self.support.clone(), self.factor.clone(), self.projected.clone());
+        let mut feasible = before.clone();
+        feasible.push(0.0);
+        let mut left = Vec::new();
+        loop {
+            // How far towards the unconstrained coefficients the first becomes zero.
+            let part = |present: f64, wanted: f64| if present > 0.0 { present / (present - wanted) } else { 0.0 };
+            let pairs = feasible.iter().zip(&self.coefficients).enumerate().filter(|(_, (_, wanted))| **wanted <= 0.0);
+            let parts = pairs.map(|(index, (&present, &wanted))| (index, part(present, wanted)));
+            let Some((first, step)) = parts.min_by(|a, b| a.1.total_cmp(&b.1)) else { break };
+            for (present, &wanted) in feasible.iter_mut().zip(&self.coefficients) {
+                *present += step * (wanted - *present);
+            }
+            for index in (0..self.support.len()).rev() {
+                if index == first || (self.coefficients[index] <= 0.0 && feasible[index] <= 0.0) {
+                    self.remove(index);
+                    feasible.remove(index);
+                    self.coefficients.remove(index);
+                    left.push(index);
+                }
+            }
+            self.solve();
+        }
+        let size = support.len() - 1;
+        if self.explained() > (1.0 + GAIN) * dot(&projected[..size], &projected[..size]) {
+            // What depended on atoms that have left need not any more.
+            self.unavailable.clone_from(&self.support);
+            return Some(left);
+        }
+        (self.support, self.factor, self.projected) = (support, factor, projected);
+        self.support.truncate(size);
+        self.factor.truncate(row_of(size));
+        self.projected.truncate(size);
+        self.coefficients = before;
+        None
+    }
+
+    /// Takes an atom out of the support, by its index there. Without its row the factor has one column too many, which rotations of
+    /// neighbouring columns make zero.
+    fn remove(&mut self, index: usize) {
+        let size = self.support.len();
+        let mut rows: Vec<Vec<f64>> =
+            (index + 1..size).map(|row| self.factor[row_of(row)..][..=row].to_vec()).collect();
+        self.factor.truncate(row_of(index));
+        for first in 0..rows.len() {
+            let column = index + first;
+            let (one, other) = (rows[first][column], rows[first][column + 1]);
+            let length = one.hypot(other);
+            let (cosine, sine) = (one / length, other / length);
+            let rotate = |values: &mut [f64]| {
+                let (one, other) = (values[column], values[column + 1]);
+                values[column] = cosine * one + sine * other;
+                values[column + 1] = cosine * other - sine * one;
+            };
+            rows[first..].iter_mut().for_each(|row| rotate(row));
+            rotate(&mut self.projected);
+            self.factor.extend_from_slice(&rows[first][..=column]);
+        }
+        self.support.remove(index);
+        self.projected.truncate(size - 1);
     }
 }
 
-/// Largest correlation relative to the atom's norm.
+/// An atom was taken into the support.
+struct Admitted {
+    /// The places in the support that atoms have left for it, in the order in which they did.
+    left: Vec<usize>,
+}
+
+/// Correlation relative to the atom's norm: in magnitude, or as it is where codes are non-negative.
 #[inline(always)]
-fn largest_score(correlations: &[f32], scales: &[f32]) -> f32 {
+fn score_of(correlation: f32, scale: f32, nonnegative: bool) -> f32 {
+    let score = correlation * scale;
+    if nonnegative { score } else { score.abs() }
+}
+
+/// Largest correlation relative to the atom's norm; 0 where none is positive.
+#[inline(always)]
+fn largest_score(correlations: &[f32], scales: &[f32], nonnegative: bool) -> f32 {
     let ((correlations, rest), (scales, rest_of_scales)) =
         (correlations.as_chunks::<LANES>(), scales.as_chunks::<LANES>());
     let mut largest = [0.0f32; LANES];
     for (correlations, scales) in correlations.iter().zip(scales) {
         for (largest, (correlation, scale)) in largest.iter_mut().zip(correlations.iter().zip(scales)) {
-            let score = (correlation * scale).abs();
+            let score = score_of(*correlation, *scale, nonnegative);
             *largest = if score > *largest { score } else { *largest };
         }
     }
-    let rest = rest.iter().zip(rest_of_scales).map(|(correlation, scale)| (correlation * scale).abs());
+    let rest = rest.iter().zip(rest_of_scales).map(|(correlation, scale)| score_of(*correlation, *scale, nonnegative));
     rest.chain(largest).fold(0.0, f32::max)
 }
 

@@ -130,12 +130,15 @@ pub struct GreedyProjectionConfig {
     /// Most non-zeros of γ_L, from 1 to the smaller of the numbers of code and of signal values. Default: the limits alone count.
     #[serde(default)]
     pub nonzeros: Option<usize>,
+    /// Whether γ_L is kept non-negative. Default no.
+    #[serde(default)]
+    pub nonnegative: bool,
 }
 
 impl GreedyProjectionConfig {
-    /// With those limits, whatever the residual.
+    /// With those limits, both signs, whatever the residual.
     pub fn new(limits: Vec<usize>) -> Self {
-        Self { limits, residual: 0.0, nonzeros: None }
+        Self { limits, residual: 0.0, nonzeros: None, nonnegative: false }
     }
 
     /// Checks the parameters as far as they don't depend on the model.
@@ -154,7 +157,8 @@ impl GreedyProjectionConfig {
 
 /// Projection by orthogonal matching pursuit, with checked parameters.
 ///
-/// The support grows atom by atom; the signal and all its representations are those of the last support that kept every limit.
+/// The support grows atom by atom; the signal and all its representations are those of the last support that kept every limit. Where
+/// codes are kept non-negative, atoms may leave the support for others, as in orthogonal matching pursuit.
 #[derive(Debug, Clone)]
 pub struct GreedyProjection {
     config: GreedyProjectionConfig,
@@ -186,7 +190,7 @@ impl GreedyProjection {
             }
             None => operator.code().len().min(operator.signal().len()),
         };
-        let mut growth = GreedySelection::new(problem)?;
+        let mut growth = GreedySelection::new(problem, self.config.nonnegative)?;
         let mut found: Vec<Admissible> = (0..problem.count())
             .map(|row| Admissible {
                 support: Vec::new(),
@@ -216,7 +220,7 @@ impl GreedyProjection {
             let grown: Vec<usize> = open
                 .iter()
                 .copied()
-                .filter(|&row| growth.approximations[row].support.len() > found[row].support.len())
+                .filter(|&row| growth.approximations[row].picks > found[row].report.iterations)
                 .collect();
             let supports = grown.iter().map(|&row| {
                 let state = &growth.approximations[row];

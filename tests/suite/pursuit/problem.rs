@@ -408,7 +408,7 @@ fn wrong_use_names_the_parameter_and_its_range() {
         }
         names(OrthogonalMatchingPursuitConfig::new(0).init().unwrap_err(), &["nonzeros", "at least 1"]);
         for residual in [-0.1, f32::NAN, f32::INFINITY] {
-            let config = OrthogonalMatchingPursuitConfig { nonzeros: 3, residual };
+            let config = OrthogonalMatchingPursuitConfig { residual, ..OrthogonalMatchingPursuitConfig::new(3) };
             names(config.init().unwrap_err(), &["residual", "≥ 0"]);
             let config = GreedyProjectionConfig { residual, ..GreedyProjectionConfig::new(vec![3, 3]) };
             names(config.init().unwrap_err(), &["residual", "≥ 0"]);

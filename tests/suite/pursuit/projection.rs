@@ -149,7 +149,7 @@ fn a_residual_ends_greedy_pursuits() {
         let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Cascade).unwrap();
         let asked = Problem::new(&operator, problem.array("signals").batch(&device.device)).unwrap();
         let level = 0.6 * norm(problem.array("signals").row(0)) as f32;
-        let config = OrthogonalMatchingPursuitConfig { nonzeros: 50, residual: level };
+        let config = OrthogonalMatchingPursuitConfig { residual: level, ..OrthogonalMatchingPursuitConfig::new(50) };
         let pursued = config.init().unwrap().solve(&asked).unwrap();
         let limits = vec![1000, 1000];
         let projection = GreedyProjectionConfig { residual: level, ..GreedyProjectionConfig::new(limits) };
