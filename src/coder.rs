@@ -63,7 +63,10 @@ impl CoderConfig {
         let config = PursuitConfig::BasisPursuit { algorithm: Algorithm::Auto, basis };
         let lambda = Some(default_lambda(defaults)).filter(|_| defaults.nonzeros.is_none());
         let config = match defaults.nonzeros {
-            Some(nonzeros) => PursuitConfig::OrthogonalMatchingPursuit(OrthogonalMatchingPursuitConfig::new(nonzeros)),
+            Some(nonzeros) => {
+                let greedy = OrthogonalMatchingPursuitConfig::new(nonzeros).with_nonnegative(defaults.nonnegative);
+                PursuitConfig::OrthogonalMatchingPursuit(greedy)
+            }
             None => config,
         };
         let recipe = Recipe { config, lambda, layer_weights: None };

@@ -143,7 +143,7 @@ impl CertifyArgs {
         let greedy = matches!(self.pursuit, PursuitName::OrthogonalMatchingPursuit | PursuitName::Projection);
         CodingArgs {
             pursuit: PursuitArgs {
-                name: self.pursuit,
+                name: Some(self.pursuit),
                 algorithm: None,
                 nonzeros: self.nonzeros.map(|nonzeros| vec![nonzeros]),
                 noise: self.noise.filter(|_| greedy),

@@ -339,7 +339,7 @@ impl ClassifyArgs {
         let settings = vec![
             ("model", self.model.display().to_string()),
             ("data", self.data.source.clone().unwrap_or_default()),
-            ("pursuit", format!("{}, λ {}", self.coding.pursuit.name, self.coding.lambda.said())),
+            ("pursuit", format!("{}, λ {}", self.coding.pursuit.name(), self.coding.lambda.said())),
             ("layers", self.layers.as_deref().map_or("the deepest".into(), list)),
             ("grids of cells", list(&self.grid)),
             ("kept of a cell", self.pool.to_string()),

@@ -44,9 +44,9 @@ pub struct CodingArgs {
 #[command(next_help_heading = "Pursuit")]
 pub struct PursuitArgs {
     /// The pursuit. bp is the minimum of ½‖y − D^(L)γ‖² + λ‖γ‖₁ by --algorithm; the next four are the same by the algorithm of that
-    /// name
-    #[arg(id = "pursuit", long, value_name = "NAME", default_value = "bp", value_parser = flags::names::<PursuitName>())]
-    pub name: PursuitName,
+    /// name. Default: bp, or omp where the model was learned with it
+    #[arg(id = "pursuit", long, value_name = "NAME", value_parser = flags::names::<PursuitName>())]
+    pub name: Option<PursuitName>,
     /// Algorithm for bp, layered-bp and projection --convex. Default: auto
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Algorithm>())]
     pub algorithm: Option<Algorithm>,
@@ -218,25 +218,30 @@ impl SolverArgs {
 }
 
 impl PursuitArgs {
+    /// The pursuit that is asked for, bp where none is.
+    pub fn name(&self) -> PursuitName {
+        self.name.unwrap_or(PursuitName::BasisPursuit)
+    }
+
     /// Whether codes are found without λ.
     fn is_greedy(&self) -> bool {
-        self.name == PursuitName::OrthogonalMatchingPursuit || (self.name == PursuitName::Projection && !self.convex)
+        self.name() == PursuitName::OrthogonalMatchingPursuit || (self.name() == PursuitName::Projection && !self.convex)
     }
 
     /// Whether the pursuit takes a flag.
     fn takes(&self, flag: Flag) -> bool {
         use PursuitName::*;
-        let (greedy, projects) = (self.is_greedy(), self.name == Projection);
+        let (greedy, projects) = (self.is_greedy(), self.name() == Projection);
         match flag {
-            Flag::Algorithm => matches!(self.name, BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
-            Flag::Nonzeros => greedy || self.name == Holistic,
+            Flag::Algorithm => matches!(self.name(), BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
+            Flag::Nonzeros => greedy || self.name() == Holistic,
             Flag::Noise => greedy,
             Flag::StripeLimits | Flag::Convex => projects,
             Flag::Debias => projects && self.convex,
-            Flag::LayerWeights => self.name.takes_layer_weights(),
-            Flag::Threshold => self.name == LayeredThresholding,
-            Flag::Nonnegative => self.name != Holistic,
-            Flag::Gap | Flag::MaxIterations => !greedy && self.name != LayeredThresholding,
+            Flag::LayerWeights => self.name().takes_layer_weights(),
+            Flag::Threshold => self.name() == LayeredThresholding,
+            Flag::Nonnegative => self.name() != Holistic,
+            Flag::Gap | Flag::MaxIterations => !greedy && self.name() != LayeredThresholding,
             Flag::Lambda | Flag::LambdaRelative | Flag::LambdaFile => !greedy,
             Flag::Signed => true,
         }
@@ -244,7 +249,7 @@ impl PursuitArgs {
 
     /// The pursuit as flags call it.
     fn called(&self) -> String {
-        format!("--pursuit {}{}", self.name, if self.convex { " --convex" } else { "" })
+        format!("--pursuit {}{}", self.name(), if self.convex { " --convex" } else { "" })
     }
 }
 
@@ -271,7 +276,7 @@ impl CodingArgs {
             }
         }
         let told = nonzeros.is_some() || pursuit.noise.is_some();
-        match pursuit.name {
+        match pursuit.name() {
             PursuitName::Holistic if nonzeros.is_none() => {
                 return Err(Error::missing("--nonzeros", "one number for each layer before the deepest"));
             }
@@ -295,10 +300,18 @@ impl CodingArgs {
         Ok(())
     }
 
+    /// Whether a flag says what is minimised, or by which means.
+    fn says_how(&self) -> bool {
+        let Self { pursuit, lambda, solver } = self;
+        let of_pursuit = pursuit.name.is_some() || pursuit.algorithm.is_some();
+        let of_lambda = lambda.lambda.is_some() || lambda.lambda_relative.is_some() || lambda.lambda_file.is_some();
+        of_pursuit || of_lambda || solver.gap.is_some() || solver.max_iterations.is_some()
+    }
+
     /// Whether coordinate descent was asked for.
     fn descends(&self) -> bool {
-        let bp = self.pursuit.name == PursuitName::BasisPursuit;
-        self.pursuit.name == PursuitName::CoordinateDescent
+        let bp = self.pursuit.name() == PursuitName::BasisPursuit;
+        self.pursuit.name() == PursuitName::CoordinateDescent
             || (bp && self.pursuit.algorithm == Some(Algorithm::CoordinateDescent))
     }
 
@@ -342,7 +355,12 @@ impl CodingArgs {
     pub fn settings(&self, defaults: CodingDefaults, signals: usize) -> Result<Settings> {
         self.check()?;
         let (lambda, nonnegative) = self.lambda.resolve(&defaults, signals)?;
-        Ok(Settings { args: self.clone(), lambda, nonnegative })
+        let mut args = self.clone();
+        if let (Some(nonzeros), false) = (defaults.nonzeros, self.says_how()) {
+            args.pursuit.name = Some(PursuitName::OrthogonalMatchingPursuit);
+            args.pursuit.nonzeros = Some(vec![nonzeros]);
+        }
+        Ok(Settings { args, lambda, nonnegative })
     }
 }
 
@@ -393,7 +411,7 @@ impl Settings {
     /// Whether the pursuit keeps γ_L non-negative: only some can.
     fn keeps_nonnegative(&self) -> bool {
         let args = &self.args.pursuit;
-        let can = match args.name {
+        let can = match args.name() {
             PursuitName::Holistic => false,
             PursuitName::LayeredThresholding => args.threshold.is_none_or(|kind| kind == Threshold::NonNegative),
             _ => true,
@@ -403,7 +421,7 @@ impl Settings {
 
     fn recipe(&self, operator: &Operator) -> Recipe {
         let args = &self.args.pursuit;
-        let holistic = args.name == PursuitName::Holistic;
+        let holistic = args.name() == PursuitName::Holistic;
         let nonzeros = args.nonzeros.clone().unwrap_or_default();
         let threshold = if self.nonnegative { Threshold::NonNegative } else { Threshold::Soft };
         let parameters = Parameters {
@@ -418,7 +436,7 @@ impl Settings {
             debias: args.debias,
         };
         Recipe {
-            config: parameters.config(args.name, operator),
+            config: parameters.config(args.name(), operator),
             lambda: (!args.is_greedy()).then(|| self.lambda.clone()),
             layer_weights: args.layer_weights.clone(),
         }
@@ -658,7 +676,7 @@ impl Coder {
             "model": self.coder.model().config(),
             "signals": source,
             "pursuit": {
-                "name": self.settings.args.pursuit.name,
+                "name": self.settings.args.pursuit.name(),
                 "parameters": self.coder.recipe().config,
                 "layer_weights": self.coder.recipe().layer_weights,
                 "algorithm": self.coder.algorithm(),
@@ -692,7 +710,7 @@ impl Coder {
             "handed_over": handed_over(reports).into_iter().map(|(to, count)| (to, json!(count))).collect::<Value>(),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
             "nonnegative": self.settings.keeps_nonnegative(),
-            "pursuit": self.settings.args.pursuit.name,
+            "pursuit": self.settings.args.pursuit.name(),
             "layer_weights": self.coder.recipe().layer_weights,
             "algorithm": self.coder.algorithm(),
             "application": self.operator().application(),
@@ -709,7 +727,7 @@ impl Coder {
             coded.ways.iter().map(|(algorithm, application)| format!("({algorithm}), {application}")).collect();
         ways.sort();
         ways.dedup();
-        summary.row("pursuit", format!("{} {}, {device}", args.name, ways.join(" and ")));
+        summary.row("pursuit", format!("{} {}, {device}", args.name(), ways.join(" and ")));
         for (to, count) in handed_over(reports) {
             summary.row("handed over", format!("{} that stalled, to {to}", counted(count, "signal")));
         }
@@ -739,7 +757,7 @@ impl Coder {
                 number(mean(reports, |report| report.data_term.into()))
             ),
         );
-        if args.takes(Flag::Gap) && args.name != PursuitName::Holistic {
+        if args.takes(Flag::Gap) && args.name() != PursuitName::Holistic {
             let largest_gap = reports.iter().map(|report| report.relative_gap).fold(0.0, f32::max);
             summary.row(
                 "relative gap",

@@ -1,7 +1,7 @@
 //! `mlcsc train`.
 
 use super::coding::{not_converged_by, not_converged_json};
-use super::data::{DataArgs, open_configured};
+use super::data::{DataArgs, open_configured, pair};
 use super::flags::Given;
 use super::inputs::Inputs;
 use super::interrupt;
@@ -10,17 +10,18 @@ use super::page::origin_of_run;
 use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, flags};
-use crate::baselines::{RivalConfig, one_layer};
+use crate::baselines::{MAX_UNITS, RivalConfig, one_layer};
 use crate::data::{DataConfig, Dataset, Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::export::report::{self, REPORT};
 use crate::files;
-use crate::geometry::{Pair, SignalShape};
+use crate::geometry::{LayerShape, Pair, SignalShape};
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::metrics;
 use crate::learn::run::{BatchMeasures, EpochMeasures, parse_config};
 use crate::learn::{HeldOut, Observer, Outcome, Record, Run, RunFolder, TrainingState};
+use crate::model::normalization::Normalization;
 use crate::model::preset::Preset;
 use crate::model::{Mlcsc, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -37,6 +38,10 @@ const RUNS: &str = "runs";
 
 /// What a run writes, besides pictures and what lies in a folder of checkpoints.
 const RUN_FILES: [&str; 5] = ["config.json", "metrics.jsonl", "checkpoint.safetensors", "model.safetensors", REPORT];
+
+/// Signals of a step with --atoms on vectors, and non-zeros that λ is steered to, a quarter of the dimensions at most.
+const VECTORS_PER_STEP: usize = 1024;
+const USUAL_NONZEROS: f32 = 32.0;
 
 /// Time between two lines about progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
@@ -59,6 +64,21 @@ pub struct TrainArgs {
     /// Geometry and settings as a JSON file; a run's config.json is one
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Atoms of D_1,…,D_L, for a geometry that follows from the signals: 4096 or 1024,8192 for vectors, with --kernel for signals in time
+    /// and pictures. Unless told otherwise codes are non-negative, and of vectors the mean is subtracted and λ steered to some 32 non-zeros
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with_all = ["preset", "config", "from", "model"])]
+    atoms: Vec<usize>,
+    /// Kernels of --atoms, one for each layer: 25 samples of a signal in time, 8 or 8x6 pixels. Default: 1 for vectors
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = pair, requires = "atoms")]
+    kernel: Vec<Pair>,
+    /// Strides of --atoms, one for each layer. Default: 1
+    #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = pair, requires = "atoms")]
+    stride: Vec<Pair>,
+    /// What is done to signals before they are coded: center and contrast by the mean (and deviation) of each signal itself, high-pass by a
+    /// smooth component; mean, mean-and-scale and standardise by the training signals' mean (and scale), which the model stores. Default:
+    /// mean with --atoms on vectors, else the preset's or none
+    #[arg(long, value_name = "NAME", value_parser = flags::names::<Normalization>(), conflicts_with_all = ["from", "model"])]
+    normalization: Option<Normalization>,
     /// How the dictionaries are learned; gradient is the paper's online update, unrolled goes end to end through the layers of an
     /// unrolled pursuit. Default: pursuit, or what --config says
     #[arg(long, value_name = "NAME", value_parser = flags::names::<UpdateRule>())]
@@ -100,6 +120,21 @@ pub struct TrainArgs {
     /// Weight λ of the ℓ1 norm
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lambda: Option<f32>,
+    /// Steer λ, while training, to this mean number of non-zeros; the λ reached is stored in the model
+    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with_all = ["lambda", "nonzeros"])]
+    target_nonzeros: Option<f32>,
+    /// Codes while training: basis pursuit (bp), or orthogonal matching pursuit (omp) with exactly --nonzeros. Default: bp
+    #[arg(long, value_name = "NAME", value_parser = ["bp", "omp"])]
+    pursuit: Option<String>,
+    /// Non-zeros of every code with --pursuit omp
+    #[arg(long, value_name = "K", allow_negative_numbers = true, conflicts_with = "lambda")]
+    nonzeros: Option<usize>,
+    /// Keep γ_L ≥ 0. Default: what --preset or --config says, which mostly is so
+    #[arg(long, conflicts_with = "signed")]
+    nonnegative: bool,
+    /// Let γ_L have both signs
+    #[arg(long)]
+    signed: bool,
     /// Seed of all randomness, of the data's too unless --data-seed is given
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
@@ -108,7 +143,7 @@ pub struct TrainArgs {
     /// Go on with the run in --out; without --out with the latest one below runs/. With --data: from the same signals, where they lie
     /// by now
     #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "learning_rate", "from", "model",
-        "units", "batch_size", "lambda", "seed", "count", "patch", "patches", "grey", "layout", "data_seed"])]
+        "units", "batch_size", "lambda", "seed", "atoms", "normalization", "target_nonzeros", "pursuit", "nonzeros", "nonnegative", "signed", "count", "patch", "patches", "grey", "layout", "data_seed"])]
     resume: bool,
     /// Print the whole configuration that the other flags make, as JSON for --config, instead of training
     #[arg(long, conflicts_with_all = ["resume", "out", "json"])]
@@ -158,6 +193,10 @@ impl TrainArgs {
         }
         let path = self.config.as_deref();
         let mut config = self.configuration(file)?;
+        if !self.atoms.is_empty() {
+            config.model = self.geometry(self.signals(&config, path)?.train.shape())?;
+            self.suit(&mut config);
+        }
         if self.model.is_some() {
             // One layer of atoms as large as the signals, whatever those are.
             let shape = self.signals(&config, path)?.train.shape();
@@ -169,6 +208,57 @@ impl TrainArgs {
         }
         let folder = self.out.clone().unwrap_or_else(|| self.new_folder(&config));
         self.train(&folder, &config, path, &device, started)
+    }
+
+    /// The model of --atoms on signals of that shape.
+    fn geometry(&self, signal: SignalShape) -> Result<ModelConfig> {
+        let is_vector = [signal.height, signal.width] == [1, 1];
+        let depth = self.atoms.len();
+        if let Some(atoms) = self.atoms.iter().find(|atoms| !(1..=MAX_UNITS).contains(*atoms)) {
+            return Err(Error::parameter("--atoms", atoms, format!("numbers from 1 to {MAX_UNITS}")));
+        }
+        let per_layer = |flag: &str, given: &[Pair]| match given.len() {
+            0 => Ok(None),
+            found if found == depth => Ok(Some(given.to_vec())),
+            found => Err(Error::parameter(flag, found, format!("{depth}, one for each number of --atoms"))),
+        };
+        let kernels = match per_layer("--kernel", &self.kernel)? {
+            // A single number is a length in time where there is nothing else.
+            Some(kernels) if signal.height == 1 => kernels
+                .into_iter()
+                .map(|Pair([height, width])| Pair([if height == width { 1 } else { height }, width]))
+                .collect(),
+            Some(kernels) => kernels,
+            None if is_vector => vec![Pair([1, 1]); depth],
+            None => return Err(Error::missing("--kernel", format!("the size of atoms on signals of {signal}, one for each layer"))),
+        };
+        let strides = per_layer("--stride", &self.stride)?.unwrap_or_else(|| vec![Pair([1, 1]); depth]);
+        let layers = self.atoms.iter().zip(kernels).zip(strides).map(|((&atoms, kernel), stride)| {
+            let stride = if kernel.0[0] == 1 { Pair([1, stride.0[1]]) } else { stride };
+            LayerShape::new(atoms, kernel, stride)
+        });
+        let normalization = match self.normalization {
+            Some(normalization) => normalization,
+            None if is_vector => Normalization::Mean,
+            None => Normalization::None,
+        };
+        Ok(ModelConfig { normalization, ..ModelConfig::new(signal, layers.collect()) })
+    }
+
+    /// Settings that suit --atoms on vectors, as far as flags don't say otherwise.
+    fn suit(&self, config: &mut TrainConfig) {
+        let SignalShape { channels, height, width } = config.model.signal;
+        if [height, width] != [1, 1] {
+            return;
+        }
+        let learning = &mut config.learning;
+        if self.batch_size.is_none() {
+            learning.batch_size = VECTORS_PER_STEP;
+        }
+        if self.lambda.is_none() && self.target_nonzeros.is_none() && self.nonzeros.is_none() {
+            let most = config.model.layers.last().map_or(1, |layer| layer.atoms).min(channels);
+            learning.target_nonzeros = Some((most as f32 / 4.0).clamp(1.0, USUAL_NONZEROS));
+        }
     }
 
     /// Trains by a configuration that is complete, and reports. `file` is where it comes from, flags aside.
@@ -307,7 +397,12 @@ impl TrainArgs {
 
     /// Trains a rival from the beginning.
     fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
-        let refused: [(&str, Option<String>); 5] = [
+        let refused: [(&str, Option<String>); 10] = [
+            ("--target-nonzeros", self.target_nonzeros.map(|target| target.to_string())),
+            ("--pursuit", self.pursuit.clone()),
+            ("--nonzeros", self.nonzeros.map(|nonzeros| nonzeros.to_string())),
+            ("--signed", self.signed.then(|| "given".into())),
+            ("--nonnegative", self.nonnegative.then(|| "given".into())),
             ("--lambda", self.lambda.map(|lambda| lambda.to_string())),
             ("--method", self.method.map(|method| method.to_string())),
             ("--gradient", self.gradient.map(|gradient| gradient.to_string())),
@@ -393,6 +488,7 @@ impl TrainArgs {
             }
             config.model = model;
         }
+        config.model.normalization = self.normalization.unwrap_or(config.model.normalization);
         if let Some(units) = self.units.filter(|_| self.model.is_none()) {
             return Err(Error::parameter("--units", units, "--model beside it"));
         }
@@ -419,7 +515,31 @@ impl TrainArgs {
         }
         learning.epochs = self.epochs.unwrap_or(learning.epochs);
         learning.batch_size = self.batch_size.unwrap_or(learning.batch_size);
-        learning.lambda = self.lambda.map_or(learning.lambda, Schedule::constant);
+        if let Some(lambda) = self.lambda {
+            learning.lambda = Schedule::constant(lambda);
+            (learning.target_nonzeros, learning.code_nonzeros) = (None, None);
+        }
+        if self.target_nonzeros.is_some() {
+            (learning.target_nonzeros, learning.code_nonzeros) = (self.target_nonzeros, None);
+        }
+        match (self.pursuit.as_deref(), self.nonzeros) {
+            (Some("omp"), None) if learning.code_nonzeros.is_none() => {
+                return Err(Error::missing("--nonzeros", "how many non-zeros --pursuit omp gives every code"));
+            }
+            (Some("omp"), nonzeros) => {
+                if let Some(target) = self.target_nonzeros {
+                    return Err(Error::parameter("--target-nonzeros", target, "--pursuit bp: it is λ that is steered"));
+                }
+                learning.code_nonzeros = nonzeros.or(learning.code_nonzeros);
+                learning.target_nonzeros = None;
+            }
+            (_, Some(nonzeros)) => {
+                return Err(Error::parameter("--nonzeros", nonzeros, "--pursuit omp beside it; with bp --target-nonzeros"));
+            }
+            (Some(_), None) => learning.code_nonzeros = None,
+            (None, None) => {}
+        }
+        learning.nonnegative = (learning.nonnegative || self.nonnegative) && !self.signed;
         learning.seed = self.seed.unwrap_or(learning.seed);
         config.data.seed = self.seed.unwrap_or(config.data.seed);
         config.data = self.data.complete(config.data)?;
@@ -430,7 +550,11 @@ impl TrainArgs {
     fn new_folder(&self, config: &TrainConfig) -> PathBuf {
         let settings = match (&self.config, &self.preset) {
             (Some(path), _) => stem(&path.to_string_lossy()),
-            (None, preset) => preset.unwrap_or(Preset::Small).to_string(),
+            (None, Some(preset)) => preset.to_string(),
+            (None, None) if !self.atoms.is_empty() => {
+                self.atoms.iter().map(usize::to_string).collect::<Vec<_>>().join("-")
+            }
+            (None, None) => Preset::Small.to_string(),
         };
         let settings = self.model.clone().unwrap_or(settings);
         new_folder(&config.data.source, &settings)
@@ -520,9 +644,12 @@ impl TrainArgs {
             .row("objective", objective)
             .row("PSNR", format!("{:.2} dB", test.psnr))
             .row("variance unexplained", or_dash(test.fvu, |fvu| format!("{:.1}%", 100.0 * fvu)))
+            .row("cosine", or_dash(test.cosine, |cosine| format!("{cosine:.4}")))
+            .row("λ", number(test.lambda))
             .row("non-zeros of γ_1 … γ_L", list(&test.nonzeros))
             .row("zeros in D_1 … D_L", percent(&dictionaries.zeros))
-            .row("dead atoms", test.dead_atoms);
+            .row("dead, dense atoms", format!("{}, {} of {}", test.dead_atoms, test.dense_atoms, test.density.iter().sum::<usize>()))
+            .row("atoms by density", format!("{} (below 10⁻⁵, then by powers of ten)", test.density.map(|count| count.to_string()).join("/")));
         if let Some(diagnostics) = diagnostics {
             let short = |value| or_dash(value, |value| format!("{value:.3}"));
             summary

@@ -211,7 +211,10 @@ impl TrainingState {
     fn pursuit(&self, operator: &Operator) -> Result<Box<dyn Pursuit>> {
         let learning = &self.config.learning;
         match learning.code_nonzeros {
-            Some(nonzeros) => Ok(Box::new(OrthogonalMatchingPursuitConfig::new(nonzeros).init()?)),
+            Some(nonzeros) => {
+                let config = OrthogonalMatchingPursuitConfig::new(nonzeros).with_nonnegative(learning.nonnegative);
+                Ok(Box::new(config.init()?))
+            }
             None => Algorithm::Auto.init(&learning.basis(), operator),
         }
     }

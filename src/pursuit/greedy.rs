@@ -55,6 +55,12 @@ impl OrthogonalMatchingPursuitConfig {
         Self { nonzeros, residual: 0.0, nonnegative: false }
     }
 
+    /// The same with codes kept non-negative or not.
+    #[must_use]
+    pub fn with_nonnegative(self, nonnegative: bool) -> Self {
+        Self { nonnegative, ..self }
+    }
+
     /// Checks the parameters as far as they don't depend on the model.
     ///
     /// # Errors
