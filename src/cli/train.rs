@@ -135,6 +135,9 @@ pub struct TrainArgs {
     /// Let γ_L have both signs
     #[arg(long)]
     signed: bool,
+    /// Keep atoms from being alike, by this strength ≥ 0; features that fire together then get atoms of their own. Default: 0
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    incoherence: Option<f32>,
     /// Seed of all randomness, of the data's too unless --data-seed is given
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
@@ -143,7 +146,7 @@ pub struct TrainArgs {
     /// Go on with the run in --out; without --out with the latest one below runs/. With --data: from the same signals, where they lie
     /// by now
     #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "learning_rate", "from", "model",
-        "units", "batch_size", "lambda", "seed", "atoms", "normalization", "target_nonzeros", "pursuit", "nonzeros", "nonnegative", "signed", "count", "patch", "patches", "grey", "layout", "data_seed"])]
+        "units", "batch_size", "lambda", "seed", "atoms", "normalization", "target_nonzeros", "pursuit", "nonzeros", "nonnegative", "signed", "incoherence", "count", "patch", "patches", "grey", "layout", "data_seed"])]
     resume: bool,
     /// Print the whole configuration that the other flags make, as JSON for --config, instead of training
     #[arg(long, conflicts_with_all = ["resume", "out", "json"])]
@@ -397,7 +400,8 @@ impl TrainArgs {
 
     /// Trains a rival from the beginning.
     fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
-        let refused: [(&str, Option<String>); 10] = [
+        let refused: [(&str, Option<String>); 11] = [
+            ("--incoherence", self.incoherence.map(|strength| strength.to_string())),
             ("--target-nonzeros", self.target_nonzeros.map(|target| target.to_string())),
             ("--pursuit", self.pursuit.clone()),
             ("--nonzeros", self.nonzeros.map(|nonzeros| nonzeros.to_string())),
@@ -539,6 +543,7 @@ impl TrainArgs {
             (Some(_), None) => learning.code_nonzeros = None,
             (None, None) => {}
         }
+        learning.pursuit.incoherence = self.incoherence.unwrap_or(learning.pursuit.incoherence);
         learning.nonnegative = (learning.nonnegative || self.nonnegative) && !self.signed;
         learning.seed = self.seed.unwrap_or(learning.seed);
         config.data.seed = self.seed.unwrap_or(config.data.seed);

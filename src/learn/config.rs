@@ -297,11 +297,14 @@ pub struct PursuitUpdateConfig {
     pub lower_every: usize,
     /// Part of an atom's non-zeros, in (0, 1], that may move to other places in one update. Default 0.25.
     pub exchange: f32,
+    /// How much atoms of the deepest layer are kept from being alike, at least 0: their objective grows by a quarter of it times
+    /// Σ √(e_j e_k) 〈d_j, d_k〉² over pairs of atoms, e_j being the mean energy of an atom's code. For codes of one position. Default 0.
+    pub incoherence: f32,
 }
 
 impl Default for PursuitUpdateConfig {
     fn default() -> Self {
-        Self { forgetting: 0.7, atoms_per_step: 0.25, lower_every: 2, exchange: 0.25 }
+        Self { forgetting: 0.7, atoms_per_step: 0.25, lower_every: 2, exchange: 0.25, incoherence: 0.0 }
     }
 }
 
@@ -548,6 +551,9 @@ impl LearningConfig {
         part("pursuit.atoms_per_step", self.pursuit.atoms_per_step, false, true)?;
         at_least_one("pursuit.lower_every", self.pursuit.lower_every)?;
         part("pursuit.exchange", self.pursuit.exchange, false, true)?;
+        if !(self.pursuit.incoherence.is_finite() && self.pursuit.incoherence >= 0.0) {
+            return Err(Error::parameter("pursuit.incoherence", self.pursuit.incoherence, "a finite number ≥ 0"));
+        }
         self.gradient.step.check("gradient.step", 0.0..=1.0)?;
         part("gradient.momentum", self.gradient.momentum, true, false)?;
         at_least_one("gradient.repeats", self.gradient.repeats)?;

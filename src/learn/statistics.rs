@@ -191,6 +191,30 @@ impl Statistics {
         }
     }
 
+    /// The statistics of a surrogate that also penalises atoms for being alike: A_jk grows by `strength`·√(A_jj A_kk) 〈d_j, d_k〉 for j ≠ k.
+    ///
+    /// The gradient at `filters` is then that of the data term plus ¼ `strength` Σ_{j≠k} √(A_jj A_kk) 〈d_j, d_k〉². Features that mostly
+    /// fire together are coded with a smaller ℓ1 norm by one atom than by two; what such atoms have in common is what this makes costly.
+    /// Only where atoms have one shift.
+    pub(super) fn with_incoherence(&self, strength: f32, filters: &HostFilters, device: &Device) -> Self {
+        let mut penalised = self.clone();
+        let count = self.geometry.code.channels;
+        let atoms = filters.to_tensor(device).flatten::<2>(1, 3);
+        let gram = to_host(atoms.clone().matmul(atoms.transpose()));
+        let roots: Vec<f32> = self.energies().iter().map(|energy| energy.max(0.0).sqrt()).collect();
+        penalised.second.par_chunks_exact_mut(count).zip(gram.par_chunks_exact(count)).enumerate().for_each(
+            |(atom, (row, gram))| {
+                let weight = strength * roots[atom];
+                for (other, (value, inner)) in row.iter_mut().zip(gram).enumerate() {
+                    if other != atom {
+                        *value += weight * roots[other] * inner;
+                    }
+                }
+            },
+        );
+        penalised
+    }
+
     /// Mean energy of every atom's code, the diagonal of A(0).
     pub fn energies(&self) -> Vec<f32> {
         let [vertical, horizontal] = self.shifts();

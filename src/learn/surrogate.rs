@@ -62,6 +62,8 @@ pub struct SurrogateUpdate {
     pub lower_every: usize,
     /// Part of an atom's non-zeros that may move in one update.
     pub exchange: f32,
+    /// How much atoms of the deepest layer are kept from being alike.
+    pub incoherence: f32,
     /// Where products are computed.
     pub device: Device,
 }
@@ -75,12 +77,16 @@ impl SurrogateUpdate {
             atoms_per_step: config.pursuit.atoms_per_step,
             lower_every: config.pursuit.lower_every,
             exchange: config.pursuit.exchange,
+            incoherence: config.pursuit.incoherence,
             device: device.clone(),
         }
     }
 
     /// One step: some atoms of the deepest layer in turn, and now and then one layer below.
     pub fn step(&self, step: usize, cascade: &mut Cascade, statistics: &Statistics) {
+        let penalised = (self.incoherence > 0.0 && !statistics.overlap())
+            .then(|| statistics.with_incoherence(self.incoherence, cascade.atoms(), &self.device));
+        let statistics = penalised.as_ref().unwrap_or(statistics);
         let atoms = cascade.atoms().atoms();
         // Small blocks, one after the other: atoms of one block are moved at once and may get in each other's way.
         let block = (atoms / 16).clamp(8, 64).min(atoms);
