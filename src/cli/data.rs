@@ -16,7 +16,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[command(next_help_heading = "Signals")]
 pub struct DataArgs {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image (PNG, JPEG, PNM, TIFF, BMP,
-    /// WebP), of a folder of images or of a .npy array
+    /// WebP), of a folder of images, of a .npy array, of a safetensors file, of a folder of such
+    /// files or of a folder that saev wrote
     #[arg(long = "data", value_name = "SRC")]
     pub source: Option<String>,
     /// Signals to draw for `digits`
@@ -36,6 +37,12 @@ pub struct DataArgs {
     /// [n, h, w] images
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Layout>())]
     pub layout: Option<Layout>,
+    /// The tensor to read of a safetensors file that has several
+    #[arg(long, value_name = "NAME")]
+    pub tensor: Option<String>,
+    /// The layer to read of saev's activations that are of several
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub layer: Option<i64>,
     /// Seed of the generator, of the patches and of the split
     #[arg(long, value_name = "SEED")]
     pub data_seed: Option<u64>,
@@ -75,6 +82,8 @@ impl DataArgs {
         }
         config.grey |= self.grey;
         config.layout = self.layout.or(config.layout);
+        config.layer = self.layer.or(config.layer);
+        config.tensor = self.tensor.clone().or(config.tensor);
         config.seed = self.data_seed.unwrap_or(config.seed);
         Ok(config)
     }

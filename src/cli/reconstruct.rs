@@ -38,7 +38,7 @@ pub(super) struct ReconstructArgs {
         long,
         value_name = "F.safetensors|F.npz",
         required_unless_present = "source",
-        conflicts_with_all = ["source", "count", "patch", "patches", "grey", "layout", "data_seed", "split", "limit"],
+        conflicts_with_all = ["source", "count", "patch", "patches", "grey", "layout", "tensor", "layer", "data_seed", "split", "limit"],
         conflicts_with_all = PURSUIT_FLAGS,
     )]
     codes: Option<PathBuf>,

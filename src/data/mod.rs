@@ -8,17 +8,21 @@ mod burn;
 pub mod deskew;
 pub mod digits;
 mod fingerprint;
+mod folder;
 mod idx;
 mod images;
 mod integrity;
 mod jpeg;
+mod labels;
 mod layout;
 mod memory;
 mod mnist;
 pub mod npy;
 mod pictures;
 pub mod quality;
+mod saev;
 mod stored;
+mod tensors;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
@@ -30,6 +34,8 @@ use crate::files::{is_pipe, open_with_length};
 use crate::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
 use crate::text::beginning;
 use arrays::Arrays;
+use folder::Listing;
+use layout::View;
 use pictures::Collection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -91,7 +97,8 @@ pub trait Source: Send + Sync {
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's IDX files, of an image, of a folder of
-    /// images or of a `.npy` array. Default `digits`.
+    /// images, of a `.npy` array, of a
+    /// safetensors file or of a folder of such files. Default `digits`.
     #[serde(default = "default_source")]
     pub source: String,
     /// Signals to draw for `digits`, from 2 to 2²⁴. Default 12,000. Of every six one is held out. Ignored
@@ -116,6 +123,12 @@ pub struct DataConfig {
     /// can be flattened by `vectors`; other layouts than their own are refused.
     #[serde(default)]
     pub layout: Option<Layout>,
+    /// Name of the tensor to read of a safetensors file. Default: the only one. Refused for other sources.
+    #[serde(default)]
+    pub tensor: Option<String>,
+    /// The layer to read of activations that saev wrote, by its number in their `layers`. Default: the only one. Refused for other sources.
+    #[serde(default)]
+    pub layer: Option<i64>,
     /// Part of the signals, in [0, 1), that is held out where a source does not come with a test set. Default 0.1, at
     /// least one signal where there are two.
     #[serde(default = "default_held_out")]
@@ -142,6 +155,8 @@ impl Default for DataConfig {
             patches: None,
             grey: false,
             layout: None,
+            tensor: None,
+            layer: None,
             held_out: default_held_out(),
             seed: 0,
         }
@@ -228,13 +243,18 @@ impl DataConfig {
 /// | IDX file of unsigned bytes `[count, height, width]`, gzipped or not | its images | a random part |
 /// | folder of PNG, JPEG, PNM, TIFF, BMP or WebP files | images in the order of names | a random part |
 /// | file of one of these formats | one image | the same |
-/// | `.npy` array of rank 1 to 4, or any with `layout` vectors | its values as they are, see [`Layout`] | a random part |
+/// | `.npy` array of rank 1 to 4 | its values as they are, see [`Layout`] | a random part |
+/// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
+/// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
+/// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without [CLS], d×1×1 | a random part |
 ///
-/// Files are recognised by their content, those in a folder of images by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
-/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`); its hidden files, subfolders and other files are skipped,
+/// Files are recognised by their content, those in a folder by their ending: those of the kind of which there are most are read, images
+/// where they are equally many (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
+/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`), then `npy`, then `safetensors`; its hidden files, subfolders and other files are skipped,
 /// as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
 /// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
-/// is reached as `./digits`. With [`DataConfig::patch`] the signals are patches of all that: held-out ones are cut from
+/// is reached as `./digits`. Arrays and safetensors have class labels where `labels.npy` lies beside them, or `X_labels.npy` beside
+/// `X.npy`: whole numbers from 0 to 255, one for every signal. With [`DataConfig::patch`] the signals are patches of all that: held-out ones are cut from
 /// held-out signals, unless there is only one.
 ///
 /// # Errors
@@ -266,14 +286,33 @@ pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: Signal
 
 fn collection(config: &DataConfig) -> Result<Collection> {
     config.check()?;
-    match config.source.as_str() {
-        "digits" => digits::open(config.count, config.seed).laid_out(config.layout, Layout::Images),
-        "mnist" => mnist::open()?.laid_out(config.layout, Layout::Images),
-        path => open_path(Path::new(path), config),
+    let (collection, kind) = match config.source.as_str() {
+        "digits" => (digits::open(config.count, config.seed).laid_out(config.layout, Layout::Images)?, Kind::Other),
+        "mnist" => (mnist::open()?.laid_out(config.layout, Layout::Images)?, Kind::Other),
+        path => open_path(Path::new(path), config)?,
+    };
+    if let Some(tensor) = config.tensor.as_ref().filter(|_| kind != Kind::Tensors) {
+        let expected = format!("none, for {} holds no safetensors", collection.pictures.describe());
+        return Err(Error::parameter("tensor", format!("{tensor:?}"), expected));
     }
+    if let Some(layer) = config.layer.filter(|_| kind != Kind::Activations) {
+        let expected = format!("none, for {} is no folder of saev's", collection.pictures.describe());
+        return Err(Error::parameter("layer", layer, expected));
+    }
+    Ok(collection)
 }
 
-fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
+/// Sources that have settings of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Safetensors.
+    Tensors,
+    /// A folder of saev's.
+    Activations,
+    Other,
+}
+
+fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -294,24 +333,78 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
     if start.is_empty() {
         return Err(Error::format(path, "expected signals, found an empty file"));
     }
+    let other = |collection: Collection| Ok((collection, Kind::Other));
     if start.starts_with(&npy::NPY_MAGIC) {
-        Ok(Collection::of(Arrays::one(npy::find(path)?, config.layout)?))
+        let arrays = Arrays::one(npy::find(path)?, config.layout)?;
+        other(Collection::of(arrays.with_labels(labels::beside(path).as_deref())?))
+    } else if tensors::is_beginning(&start) {
+        let (found, _) = tensors::find(path, config.tensor.as_deref())?;
+        let arrays = Arrays::one(found, config.layout)?;
+        Ok((Collection::of(arrays.with_labels(labels::beside(path).as_deref())?), Kind::Tensors))
     } else if start.starts_with(&idx::GZIP_MAGIC) || start.starts_with(&idx::IDX_MAGIC[..2]) {
-        Collection::of(idx::Idx::open(path)?).laid_out(config.layout, Layout::Images)
+        other(Collection::of(idx::Idx::open(path)?).laid_out(config.layout, Layout::Images)?)
     } else if images::format_of(&start).is_some() {
-        Collection::of(images::Images::open_file(path, config.grey)?).laid_out(config.layout, Layout::Images)
+        let image = images::Images::open_file(path, config.grey)?;
+        other(Collection::of(image).laid_out(config.layout, Layout::Images)?)
     } else {
-        let expected = format!("expected an IDX file (gzipped or not), a {} image, or a .npy array", images::FORMATS);
+        let expected = format!(
+            "expected an IDX file (gzipped or not), a {} image, a .npy array or a safetensors file",
+            images::FORMATS
+        );
         let found = format!("found a file that begins with {}", beginning(&start));
         Err(Error::format(path, format!("{expected}, {found}")))
     }
 }
 
-fn open_folder(folder: &Path, config: &DataConfig) -> Result<Collection> {
+fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
+    let other = |collection: Collection| Ok((collection.laid_out(config.layout, Layout::Images)?, Kind::Other));
     if let Some(collection) = idx::Folder::find(folder).open()? {
-        return collection.laid_out(config.layout, Layout::Images);
+        return other(collection);
     }
-    Collection::of(images::Images::open_folder(folder, config.grey)?).laid_out(config.layout, Layout::Images)
+    if saev::is_folder(folder) {
+        let (shards, skipped) = saev::find(folder, config.layer)?;
+        let view = |_: &Path, extents: &[usize]| Ok(View::of_vectors(extents));
+        let activations =
+            Arrays::shards(folder, shards.into_iter().map(Ok), view, skipped.describe(folder))?;
+        return Ok((Collection::of(activations).laid_out(config.layout, Layout::Vectors)?, Kind::Activations));
+    }
+    let Listing { kind, paths, labels, skipped } = Listing::of(folder)?;
+    let view = |path: &Path, extents: &[usize]| arrays::view_of(path, extents, config.layout);
+    match kind {
+        Some(folder::Kind::Images) => {
+            other(Collection::of(images::Images::open_files(folder, &paths, config.grey, skipped)?))
+        }
+        Some(folder::Kind::Arrays) => {
+            let shards = paths.iter().map(|path| Ok(npy::find(path)?.into_shard()));
+            let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
+            Ok((Collection::of(arrays.with_labels(labels.as_deref())?), Kind::Other))
+        }
+        Some(folder::Kind::Tensors) => {
+            let mut of_first: Option<(String, &Path)> = None;
+            let shards = paths.iter().map(|path| {
+                let (found, name) = tensors::find(path, config.tensor.as_deref())?;
+                match &of_first {
+                    Some((first, at)) if *first != name => {
+                        let found = format!("{first:?} in {} and {name:?} in {}", at.display(), path.display());
+                        return Err(Error::shape(format!("shards of {}", folder.display()), "one tensor's name", found));
+                    }
+                    Some(_) => {}
+                    None => of_first = Some((name, path)),
+                }
+                Ok(found.into_shard())
+            });
+            let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
+            Ok((Collection::of(arrays.with_labels(labels.as_deref())?), Kind::Tensors))
+        }
+        None => {
+            let expected = format!(
+                "expected {} images, .npy or .safetensors files, or train-images-idx3-ubyte and t10k-images-idx3-ubyte",
+                images::FORMATS
+            );
+            let skipped = skipped.describe(folder).map_or(String::new(), |skipped| format!("; {skipped}"));
+            Err(Error::format(folder, format!("{expected}, found none of them{skipped}")))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -369,7 +462,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        assert!(message(source(path)).contains("found neither"));
+        assert!(message(source(path)).contains("found none of them"));
         let file = folder.path().join("notes");
         fs::write(&file, "abc").unwrap();
         assert!(message(source(file.to_str().unwrap())).contains("begins with \"abc\""));
