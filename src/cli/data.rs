@@ -1,7 +1,7 @@
 //! Flags that say what signals to read.
 
 use super::{DeviceArgs, flags, output};
-use crate::data::{self, DataConfig, Dataset, Group, Layout, Source, Split};
+use crate::data::{self, DataConfig, Dataset, Group, Layout, Places, Source, Split};
 use crate::error::{Error, Result};
 use crate::geometry::{Pair, SignalShape};
 use crate::model::Mlcsc;
@@ -16,14 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[command(next_help_heading = "Signals")]
 pub struct DataArgs {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image (PNG, JPEG, PNM, TIFF, BMP,
-    /// WebP), of a folder of images, of a .npy array, of a safetensors file, of a folder of such
-    /// files or of a folder that saev wrote
+    /// WebP), of a folder of images, of a .npy array, of a safetensors file, of a .wav file, of a
+    /// folder of such files, of a folder with CIFAR's binary files or of one that saev wrote
     #[arg(long = "data", value_name = "SRC")]
     pub source: Option<String>,
     /// Signals to draw for `digits`
     #[arg(long, value_name = "N")]
     pub count: Option<usize>,
-    /// Cut random patches of this size instead of taking images whole
+    /// Cut random patches of this size instead of taking images whole; windows of N samples from signals in time
     #[arg(long, value_name = "HxW|N", value_parser = pair)]
     pub patch: Option<Pair>,
     /// Number of random patches
@@ -193,7 +193,7 @@ impl InputArgs {
 pub struct Signals {
     source: Arc<dyn Source>,
     count: usize,
-    places: Vec<usize>,
+    places: Places,
     part: Split,
 }
 
@@ -222,7 +222,7 @@ impl SelectionArgs {
             return Err(Error::parameter("--split", part, expected));
         }
         let count = self.limit.unwrap_or(usize::MAX).min(source.len());
-        Ok(Signals { source: source.clone(), count, places: (0..count).collect(), part })
+        Ok(Signals { source: source.clone(), count, places: Places::All(count), part })
     }
 }
 
@@ -243,7 +243,7 @@ impl Signals {
     }
 
     /// Where each signal stands among all that were asked for, from 0, ascending: 0, 1, 2, … unless others have other sizes.
-    pub fn places(&self) -> &[usize] {
+    pub fn places(&self) -> &Places {
         &self.places
     }
 

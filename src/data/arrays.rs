@@ -10,6 +10,7 @@ use crate::files::open_with_length;
 use crate::geometry::{MAX_TENSOR_LEN, SignalShape};
 use memmap2::Mmap;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -138,13 +139,19 @@ impl Arrays {
         Ok(self)
     }
 
+    /// With class labels, one for every signal.
+    pub fn labelled(self, labels: Vec<u8>) -> Self {
+        Self { labels: Some(labels), ..self }
+    }
+
     /// With the class labels of a file, one for every signal, where there is one.
     ///
     /// # Errors
     /// As [`labels::read`].
     pub fn with_labels(self, file: Option<&Path>) -> Result<Self> {
         let Some(file) = file else { return Ok(self) };
-        Ok(Self { labels: Some(labels::read(file, self.count, &self.path)?), ..self })
+        let labels = labels::read(file, self.count, &self.path)?;
+        Ok(self.labelled(labels))
     }
 
     /// The part that holds a signal, and the signal's number in it.
@@ -208,6 +215,19 @@ pub(super) fn view_of(path: &Path, extents: &[usize], layout: Option<Layout>) ->
     Ok(view)
 }
 
+/// Refuses values that are infinite, not a number or too large, of `what` in a file.
+///
+/// # Errors
+/// [`Error::Format`].
+pub(super) fn check_values(values: &[f32], path: &Path, what: impl Display) -> Result<()> {
+    let Some(value) = values.iter().find(|value| value.is_nan() || value.abs() > LARGEST) else { return Ok(()) };
+    let expected = match value.is_finite() {
+        true => format!("values of at most {LARGEST:e} in magnitude, whose squares fit into single precision"),
+        false => "finite values in single precision".into(),
+    };
+    Err(Error::format(path, format!("expected {expected}, found {value} in {what}")))
+}
+
 impl Pictures for Arrays {
     fn count(&self) -> usize {
         self.count
@@ -233,18 +253,7 @@ impl Pictures for Arrays {
         let window = [window.top, window.left, window.height, window.width];
         let [start, block] = self.view.block(&array.extents, index, window);
         self.with_bytes(number, |bytes| array.read_block(bytes, &start[..rank], &block[..rank], out))?;
-        match out.iter().find(|value| value.is_nan() || value.abs() > LARGEST) {
-            None => Ok(()),
-            Some(value) => {
-                let expected = match value.is_finite() {
-                    true => {
-                        format!("values of at most {LARGEST:e} in magnitude, whose squares fit into single precision")
-                    }
-                    false => "finite values in single precision".into(),
-                };
-                Err(Error::format(path, format!("expected {expected}, found {value} in signal {index}")))
-            }
-        }
+        check_values(out, path, format_args!("signal {index}"))
     }
 
     fn labels(&self) -> Option<&[u8]> {

@@ -19,16 +19,19 @@ pub(super) enum Kind {
     Arrays,
     /// `.safetensors`.
     Tensors,
+    /// `.wav`.
+    Recordings,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Images, Self::Arrays, Self::Tensors];
+    const ALL: [Self; 4] = [Self::Images, Self::Arrays, Self::Tensors, Self::Recordings];
 
     fn of(path: &Path) -> Option<Self> {
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         match extension.to_ascii_lowercase().as_str() {
             "npy" => Some(Self::Arrays),
             "safetensors" => Some(Self::Tensors),
+            "wav" => Some(Self::Recordings),
             other => IMAGES.contains(&other).then_some(Self::Images),
         }
     }
@@ -75,7 +78,7 @@ impl Listing {
                 skipped.others.push(name);
             }
         }
-        let [_, (_, arrays), (_, tensors)] = &mut found;
+        let [_, (_, arrays), (_, tensors), _] = &mut found;
         if arrays.is_empty() && tensors.is_empty() {
             arrays.extend(labels.take());
         }

@@ -5,12 +5,14 @@
 
 mod arrays;
 mod burn;
+mod cifar;
 pub mod deskew;
 pub mod digits;
 mod fingerprint;
 mod folder;
 mod idx;
 mod images;
+mod indices;
 mod integrity;
 mod jpeg;
 mod labels;
@@ -23,6 +25,7 @@ pub mod quality;
 mod saev;
 mod stored;
 mod tensors;
+mod wav;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
@@ -34,7 +37,8 @@ use crate::files::{is_pipe, open_with_length};
 use crate::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
 use crate::text::beginning;
 use arrays::Arrays;
-use folder::Listing;
+use cifar::Cifar;
+use folder::{Listing, Skipped};
 use layout::View;
 use pictures::Collection;
 use schemars::JsonSchema;
@@ -98,15 +102,16 @@ pub trait Source: Send + Sync {
 pub struct DataConfig {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's IDX files, of an image, of a folder of
     /// images, of a `.npy` array, of a
-    /// safetensors file or of a folder of such files. Default `digits`.
+    /// safetensors file, of a `.wav` file, of a folder of files of one of these kinds, of a folder with CIFAR's binary files or of one that
+    /// saev wrote. Default `digits`.
     #[serde(default = "default_source")]
     pub source: String,
     /// Signals to draw for `digits`, from 2 to 2²⁴. Default 12,000. Of every six one is held out. Ignored
     /// by other sources.
     #[serde(default)]
     pub count: Option<usize>,
-    /// Height and width of random patches to cut from the signals instead of using them whole, at least 1. Default:
-    /// whole.
+    /// Height and width of random patches to cut from the signals instead of using them whole, at least 1; of signals in time,
+    /// which have one row, one number is a length. Default: whole.
     #[serde(default)]
     pub patch: Option<Pair>,
     /// Number of random patches, from 1 to 2²⁴. Default 20,000. Ignored without `patch`.
@@ -136,6 +141,18 @@ pub struct DataConfig {
     /// Seed of the generator, of the patches and of the split. Default 0.
     #[serde(default)]
     pub seed: u64,
+    /// Training signals among which the order of an epoch is drawn, from 64 to 2²⁴. Of more signals than that, blocks of a 64th of it,
+    /// which lie together in their file, come at random, and 64 blocks at a time are shuffled: so only these signals' numbers are in
+    /// memory, and files are read where they lie together. Default 2¹⁸.
+    #[serde(default = "default_shuffle_buffer")]
+    pub shuffle_buffer: usize,
+}
+
+/// What [`DataConfig::shuffle_buffer`] is where nothing is said (2¹⁸).
+pub const SHUFFLE_BUFFER: usize = 1 << 18;
+
+fn default_shuffle_buffer() -> usize {
+    SHUFFLE_BUFFER
 }
 
 fn default_source() -> String {
@@ -159,6 +176,7 @@ impl Default for DataConfig {
             layer: None,
             held_out: default_held_out(),
             seed: 0,
+            shuffle_buffer: SHUFFLE_BUFFER,
         }
     }
 }
@@ -207,7 +225,50 @@ pub struct Group {
     /// The signals.
     pub source: Arc<dyn Source>,
     /// Where each of them stands in the whole set, from 0, ascending.
-    pub places: Vec<usize>,
+    pub places: Places,
+}
+
+/// Where each signal of a group stands among all that were asked for, from 0, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Places {
+    /// The group is all of them: so many.
+    All(usize),
+    /// There are others in between.
+    Listed(Vec<usize>),
+}
+
+impl Places {
+    /// Number of signals.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::All(count) => *count,
+            Self::Listed(places) => places.len(),
+        }
+    }
+
+    /// Whether there is no signal.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The place of one signal.
+    ///
+    /// # Panics
+    /// If there is no such signal.
+    pub fn get(&self, index: usize) -> usize {
+        match self {
+            Self::All(count) => {
+                assert!(index < *count, "signal {index} of {count}");
+                index
+            }
+            Self::Listed(places) => places[index],
+        }
+    }
+
+    /// The places of all signals.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..self.len()).map(|index| self.get(index))
+    }
 }
 
 impl DataConfig {
@@ -226,6 +287,13 @@ impl DataConfig {
             let expected = format!("at least 1 in both directions and at most {MAX_TENSOR_LEN} pixels");
             return Err(Error::parameter("patch", patch, expected));
         }
+        if !(64..=MAX_DRAWN).contains(&self.shuffle_buffer) {
+            return Err(Error::parameter(
+                "shuffle_buffer",
+                self.shuffle_buffer,
+                format!("a number from 64 to {MAX_DRAWN}"),
+            ));
+        }
         if !(0.0..1.0).contains(&self.held_out) {
             return Err(Error::parameter("held_out", self.held_out, "a number of at least 0 and less than 1"));
         }
@@ -240,17 +308,20 @@ impl DataConfig {
 /// | `digits` | drawn by the generator, 1x28x28 | every sixth |
 /// | `mnist` | 60,000 and 10,000 of 1x28x28, downloaded once to the user's cache folder | MNIST's own |
 /// | folder with `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (or `.idx3`, `.gz`) | their images | the second |
-/// | IDX file of unsigned bytes `[count, height, width]`, gzipped or not | its images | a random part |
+/// | IDX file of unsigned bytes of rank 2 to 4, gzipped or not | as those of a `.npy` array, in [0, 1] | a random part |
+/// | folder with CIFAR-10's `data_batch_1.bin` …, `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin` (fine labels) | 3x32x32 | CIFAR's own |
+/// | one of these files | its images | a random part |
 /// | folder of PNG, JPEG, PNM, TIFF, BMP or WebP files | images in the order of names | a random part |
 /// | file of one of these formats | one image | the same |
 /// | `.npy` array of rank 1 to 4 | its values as they are, see [`Layout`] | a random part |
 /// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
+/// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples, integers in [-1, 1) | a random part |
 /// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
 /// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without [CLS], d×1×1 | a random part |
 ///
 /// Files are recognised by their content, those in a folder by their ending: those of the kind of which there are most are read, images
 /// where they are equally many (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
-/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`), then `npy`, then `safetensors`; its hidden files, subfolders and other files are skipped,
+/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`), then `npy`, `safetensors` and `wav`; its hidden files, subfolders and other files are skipped,
 /// as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
 /// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
 /// is reached as `./digits`. Arrays and safetensors have class labels where `labels.npy` lies beside them, or `X_labels.npy` beside
@@ -334,6 +405,10 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
         return Err(Error::format(path, "expected signals, found an empty file"));
     }
     let other = |collection: Collection| Ok((collection, Kind::Other));
+    // Without a header: by its name, whatever the first pixels look like.
+    if let Some(set) = Cifar::of_file(path) {
+        return other(Collection::of(set.open(path, &[path.into()], config.layout)?));
+    }
     if start.starts_with(&npy::NPY_MAGIC) {
         let arrays = Arrays::one(npy::find(path)?, config.layout)?;
         other(Collection::of(arrays.with_labels(labels::beside(path).as_deref())?))
@@ -342,13 +417,16 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
         let arrays = Arrays::one(found, config.layout)?;
         Ok((Collection::of(arrays.with_labels(labels::beside(path).as_deref())?), Kind::Tensors))
     } else if start.starts_with(&idx::GZIP_MAGIC) || start.starts_with(&idx::IDX_MAGIC[..2]) {
-        other(Collection::of(idx::Idx::open(path)?).laid_out(config.layout, Layout::Images)?)
+        other(Collection::of(idx::open(path, config.layout)?))
+    } else if wav::is_beginning(&start) {
+        let recording = wav::Recordings::open(path, &[path.into()], Skipped::default())?;
+        other(Collection::of(recording).laid_out(config.layout, Layout::Time)?)
     } else if images::format_of(&start).is_some() {
         let image = images::Images::open_file(path, config.grey)?;
         other(Collection::of(image).laid_out(config.layout, Layout::Images)?)
     } else {
         let expected = format!(
-            "expected an IDX file (gzipped or not), a {} image, a .npy array or a safetensors file",
+            "expected an IDX file (gzipped or not), a {} image, a .npy array, a safetensors file or a .wav recording",
             images::FORMATS
         );
         let found = format!("found a file that begins with {}", beginning(&start));
@@ -360,6 +438,9 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
     let other = |collection: Collection| Ok((collection.laid_out(config.layout, Layout::Images)?, Kind::Other));
     if let Some(collection) = idx::Folder::find(folder).open()? {
         return other(collection);
+    }
+    if let Some(collection) = Cifar::open_folder(folder, config.layout)? {
+        return Ok((collection, Kind::Other));
     }
     if saev::is_folder(folder) {
         let (shards, skipped) = saev::find(folder, config.layer)?;
@@ -373,6 +454,10 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
     match kind {
         Some(folder::Kind::Images) => {
             other(Collection::of(images::Images::open_files(folder, &paths, config.grey, skipped)?))
+        }
+        Some(folder::Kind::Recordings) => {
+            let recordings = wav::Recordings::open(folder, &paths, skipped)?;
+            Ok((Collection::of(recordings).laid_out(config.layout, Layout::Time)?, Kind::Other))
         }
         Some(folder::Kind::Arrays) => {
             let shards = paths.iter().map(|path| Ok(npy::find(path)?.into_shard()));
@@ -398,7 +483,7 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
         }
         None => {
             let expected = format!(
-                "expected {} images, .npy or .safetensors files, or train-images-idx3-ubyte and t10k-images-idx3-ubyte",
+                "expected {} images, .npy, .safetensors or .wav files, or files of MNIST, CIFAR or saev by their names",
                 images::FORMATS
             );
             let skipped = skipped.describe(folder).map_or(String::new(), |skipped| format!("; {skipped}"));
@@ -428,6 +513,8 @@ mod tests {
             (DataConfig { patch: Some(Pair([0, 3])), ..default() }, "patch = 0x3:"),
             (DataConfig { patch: Some(Pair([usize::MAX, 3])), ..default() }, "patch = "),
             (DataConfig { held_out: 1.0, ..default() }, "held_out = 1:"),
+            (DataConfig { shuffle_buffer: 63, ..default() }, "shuffle_buffer = 63:"),
+            (DataConfig { shuffle_buffer: MAX_DRAWN + 1, ..default() }, "shuffle_buffer = "),
             (DataConfig { held_out: -0.1, ..default() }, "held_out = -0.1:"),
             (DataConfig { held_out: f32::NAN, ..default() }, "held_out = NaN:"),
         ] {

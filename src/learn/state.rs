@@ -4,6 +4,7 @@ use super::cascade::Cascade;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::initialize;
 use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
+use super::order::Order;
 use crate::data::{Source, wanted_shape};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
@@ -11,9 +12,7 @@ use crate::kernels::sparse::HostFilters;
 use crate::kernels::windows::Windows;
 use crate::model::{Mlcsc, Operator};
 use crate::pursuit::{Algorithm, Lambda, Pursued};
-use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::seq::SliceRandom;
 
 /// Dictionaries under training. [`super::DictionaryLearner`] takes steps online; a run end to end keeps one up to date.
 #[derive(Debug, Clone)]
@@ -31,6 +30,8 @@ pub struct TrainingState {
     pub(super) batch_size: usize,
     pub(super) steps_per_epoch: usize,
     pub(super) device: Device,
+    /// The order of training signals, epoch by epoch.
+    pub(super) order: Order,
 }
 
 /// Signals of a batch, as the model codes them.
@@ -85,6 +86,7 @@ impl TrainingState {
         let batch_size = batch_size(config, &geometry);
         Self {
             idle: vec![0; geometry.code().channels],
+            order: Order::new(source.len(), config.learning.seed, config.data.shuffle_buffer),
             signals: source.len(),
             batch_size,
             steps_per_epoch: source.len().div_ceil(batch_size),
@@ -180,13 +182,6 @@ impl TrainingState {
     pub fn dead_atoms(&self) -> Vec<usize> {
         let steps = self.config.learning.reseed_every.min(self.steps_per_epoch) as u32;
         (0..self.idle.len()).filter(|&atom| self.idle[atom] >= steps).collect()
-    }
-
-    /// The order of training signals in an epoch.
-    pub(super) fn order(&self, count: usize, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..count).collect();
-        order.shuffle(&mut stream(self.config.learning.seed, Purpose::Order, epoch as u64));
-        order
     }
 
     /// Reads, normalises and codes some signals, some at a time. `progress` is told the part that is coded and ends it, with `None`,
