@@ -138,6 +138,7 @@ fn trained(
         epochs: args.epochs,
         batch_size: args.batch_size,
         seed,
+        shuffle_buffer: mlcsc::data::SHUFFLE_BUFFER,
         optimization: OptimizationConfig {
             optimizer: Optimizer::Sgd,
             learning_rate: args.learning_rate,

@@ -18,6 +18,8 @@ pub(crate) enum Purpose {
     Weights = 5,
     /// Noise on the signals of a step.
     Noise = 6,
+    /// Order of the training signals in one of an epoch's buffers.
+    Buffer = 7,
 }
 
 /// The stream of random numbers for a purpose; `number` says which epoch, layer or step.

@@ -7,7 +7,7 @@ use super::{flags, interrupt};
 pub use crate::coder::Batch;
 pub(super) use crate::coder::default_batch;
 use crate::coder::{CoderConfig, default_lambda};
-use crate::data::{npy, wanted_shape};
+use crate::data::{Places, npy, wanted_shape};
 use crate::error::{Error, Result};
 use crate::evaluate::comparison::Parameters;
 use crate::geometry::SignalShape;
@@ -395,9 +395,9 @@ pub struct Settings {
 
 impl Settings {
     /// The same for those of the signals that stand at these places among all.
-    fn part(&self, places: &[usize]) -> Self {
+    fn part(&self, places: &Places) -> Self {
         let lambda = match &self.lambda {
-            Lambda::PerSignal(values) => Lambda::PerSignal(places.iter().map(|&place| values[place]).collect()),
+            Lambda::PerSignal(values) => Lambda::PerSignal(places.iter().map(|place| values[place]).collect()),
             other => other.clone(),
         };
         Self { lambda, ..self.clone() }

@@ -1,7 +1,7 @@
 //! Flags that say what signals to read.
 
 use super::{DeviceArgs, flags, output};
-use crate::data::{self, DataConfig, Dataset, Group, Layout, Source, Split};
+use crate::data::{self, DataConfig, Dataset, Group, Layout, Places, Source, Split};
 use crate::error::{Error, Result};
 use crate::geometry::{Pair, SignalShape};
 use crate::model::Mlcsc;
@@ -16,13 +16,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[command(next_help_heading = "Signals")]
 pub struct DataArgs {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image (PNG, JPEG, PNM, TIFF, BMP,
-    /// WebP), of a folder of images or of a .npy array
+    /// WebP), of a folder of images, of a .npy array, of a safetensors file, of a .wav file, of a
+    /// folder of such files, of a folder with CIFAR's binary files or of one that saev wrote
     #[arg(long = "data", value_name = "SRC")]
     pub source: Option<String>,
     /// Signals to draw for `digits`
     #[arg(long, value_name = "N")]
     pub count: Option<usize>,
-    /// Cut random patches of this size instead of taking images whole
+    /// Cut random patches of this size instead of taking images whole; windows of N samples from signals in time
     #[arg(long, value_name = "HxW|N", value_parser = pair)]
     pub patch: Option<Pair>,
     /// Number of random patches
@@ -36,6 +37,12 @@ pub struct DataArgs {
     /// [n, h, w] images
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Layout>())]
     pub layout: Option<Layout>,
+    /// The tensor to read of a safetensors file that has several
+    #[arg(long, value_name = "NAME")]
+    pub tensor: Option<String>,
+    /// The layer to read of saev's activations that are of several
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub layer: Option<i64>,
     /// Seed of the generator, of the patches and of the split
     #[arg(long, value_name = "SEED")]
     pub data_seed: Option<u64>,
@@ -75,6 +82,8 @@ impl DataArgs {
         }
         config.grey |= self.grey;
         config.layout = self.layout.or(config.layout);
+        config.layer = self.layer.or(config.layer);
+        config.tensor = self.tensor.clone().or(config.tensor);
         config.seed = self.data_seed.unwrap_or(config.seed);
         Ok(config)
     }
@@ -184,7 +193,7 @@ impl InputArgs {
 pub struct Signals {
     source: Arc<dyn Source>,
     count: usize,
-    places: Vec<usize>,
+    places: Places,
     part: Split,
 }
 
@@ -213,7 +222,7 @@ impl SelectionArgs {
             return Err(Error::parameter("--split", part, expected));
         }
         let count = self.limit.unwrap_or(usize::MAX).min(source.len());
-        Ok(Signals { source: source.clone(), count, places: (0..count).collect(), part })
+        Ok(Signals { source: source.clone(), count, places: Places::All(count), part })
     }
 }
 
@@ -234,7 +243,7 @@ impl Signals {
     }
 
     /// Where each signal stands among all that were asked for, from 0, ascending: 0, 1, 2, … unless others have other sizes.
-    pub fn places(&self) -> &[usize] {
+    pub fn places(&self) -> &Places {
         &self.places
     }
 

@@ -101,11 +101,15 @@ fn shapes(coder: &Coder) -> Vec<SignalShape> {
 /// What a picture's arrays are called: by its file's name.
 fn name(signals: &Signals, index: usize) -> String {
     let name = signals.file(index).and_then(|file| file.file_name()).map(|name| name.to_string_lossy().into_owned());
-    name.unwrap_or_else(|| signals.places()[index].to_string())
+    name.unwrap_or_else(|| signals.places().get(index).to_string())
 }
 
 /// The files' names in the order of the signals, `null` where signals are no pictures of their own.
 fn pictures(groups: &[Signals]) -> Value {
+    // Of millions of signals no list is made that holds nothing.
+    if groups.iter().any(|signals| signals.file(0).is_none()) {
+        return Value::Null;
+    }
     let mut names: Vec<(usize, Option<String>)> = groups
         .iter()
         .flat_map(|signals| {
@@ -113,7 +117,7 @@ fn pictures(groups: &[Signals]) -> Value {
                 .places()
                 .iter()
                 .enumerate()
-                .map(|(index, &place)| (place, signals.file(index).map(|_| name(signals, index))))
+                .map(|(index, place)| (place, signals.file(index).map(|_| name(signals, index))))
         })
         .collect();
     names.sort();

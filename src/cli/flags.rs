@@ -68,6 +68,10 @@ pub fn named<T: Args>(error: Error) -> Error {
             };
             Error::Parameter { parameter, value, expected }
         }
+        Error::Missing { parameter, expected } => {
+            let parameter = flag(&parameter).unwrap_or(parameter);
+            Error::Missing { parameter, expected }
+        }
         Error::Shape { what, expected, found } => match flag(&what) {
             Some(flag) => Error::parameter(flag, numbers(&found), expected),
             None => Error::Shape { what, expected, found },

@@ -38,7 +38,7 @@ pub(super) struct ReconstructArgs {
         long,
         value_name = "F.safetensors|F.npz",
         required_unless_present = "source",
-        conflicts_with_all = ["source", "count", "patch", "patches", "grey", "layout", "data_seed", "split", "limit"],
+        conflicts_with_all = ["source", "count", "patch", "patches", "grey", "layout", "tensor", "layer", "data_seed", "split", "limit"],
         conflicts_with_all = PURSUIT_FLAGS,
     )]
     codes: Option<PathBuf>,
@@ -92,7 +92,7 @@ impl ReconstructArgs {
         let groups = coders.groups();
         let mut originals: Vec<Option<&Path>> = vec![None; coders.count()];
         for group in groups {
-            group.places().iter().enumerate().for_each(|(index, &place)| originals[place] = group.file(index));
+            group.places().iter().enumerate().for_each(|(index, place)| originals[place] = group.file(index));
         }
         let shapes: Vec<SignalShape> = groups.iter().map(Signals::shape).collect();
         let sink = Sink::new(&self.out, kind, &shapes, &originals, inputs)?;
@@ -102,7 +102,8 @@ impl ReconstructArgs {
                 let reconstructions = batch.undo.undo(coder.operator().synthesize(batch.pursued.codes));
                 qualities[group].add(&batch.signals, &reconstructions);
                 let count = reconstructions.dims()[0];
-                write(&groups[group].places()[batch.start..batch.start + count], reconstructions)
+                let places = (batch.start..batch.start + count).map(|index| groups[group].places().get(index));
+                write(&places.collect::<Vec<_>>(), reconstructions)
             })
         })?;
         let decibels = qualities.iter().filter_map(|quality| Some(quality.psnr()? * quality.signals() as f64));

@@ -146,7 +146,8 @@ pub struct TrainArgs {
     /// Go on with the run in --out; without --out with the latest one below runs/. With --data: from the same signals, where they lie
     /// by now
     #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "learning_rate", "from", "model",
-        "units", "batch_size", "lambda", "seed", "atoms", "normalization", "target_nonzeros", "pursuit", "nonzeros", "nonnegative", "signed", "incoherence", "count", "patch", "patches", "grey", "layout", "data_seed"])]
+        "units", "batch_size", "lambda", "seed", "atoms", "normalization", "target_nonzeros", "pursuit", "nonzeros", "nonnegative", "signed",
+        "incoherence", "count", "patch", "patches", "grey", "layout", "tensor", "layer", "data_seed"])]
     resume: bool,
     /// Print the whole configuration that the other flags make, as JSON for --config, instead of training
     #[arg(long, conflicts_with_all = ["resume", "out", "json"])]

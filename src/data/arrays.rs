@@ -1,5 +1,7 @@
 //! Signals in arrays that stay on disk: one file or many, mapped into memory when they are read.
 
+use super::folder::name_of;
+use super::labels;
 use super::layout::{Layout, View};
 use super::pictures::{Pictures, Window};
 use super::stored::{Bytes, Strided};
@@ -8,6 +10,7 @@ use crate::files::open_with_length;
 use crate::geometry::{MAX_TENSOR_LEN, SignalShape};
 use memmap2::Mmap;
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -36,6 +39,14 @@ pub(super) struct Found {
     pub path: PathBuf,
     pub bytes: Bytes,
     pub array: Strided,
+}
+
+/// A file of several, which is mapped when it is read.
+pub(super) struct Shard {
+    pub path: PathBuf,
+    pub array: Strided,
+    /// Length of the file.
+    pub len: usize,
 }
 
 /// One file's part of the signals.
@@ -77,9 +88,42 @@ impl Arrays {
     /// # Errors
     /// [`Error::Shape`] for an array whose rank the layout does not admit, or signals that are too large.
     pub fn one(found: Found, layout: Option<Layout>) -> Result<Self> {
-        let view = view_of(&found, layout)?;
+        let view = view_of(&found.path, &found.array.extents, layout)?;
         let Found { path, bytes, array } = found;
         Self::new(path.clone(), view, Vec::new(), Files::One(bytes)).with_part(path, array, 0)
+    }
+
+    /// The signals of several files, one after the other. Of those only so many are mapped at a time; none stays open.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for arrays of different shapes, the first extent aside where it counts signals; as [`Self::one`].
+    pub fn shards(
+        folder: &Path,
+        shards: impl IntoIterator<Item = Result<Shard>>,
+        view: impl Fn(&Path, &[usize]) -> Result<View>,
+        skipped: Option<String>,
+    ) -> Result<Self> {
+        let mut signals: Option<Self> = None;
+        for shard in shards {
+            let Shard { path, array, len } = shard?;
+            let of_shard = view(&path, &array.extents)?;
+            let all = match signals.take() {
+                None => Self::new(folder.into(), of_shard, Vec::new(), Files::Many(Mutex::default())),
+                Some(all) => {
+                    let first = &all.parts[0];
+                    if of_shard.trailing(&array.extents) != all.view.trailing(&first.array.extents) {
+                        let [expected, found] = [(&first.path, &first.array), (&path, &array)]
+                            .map(|(path, array)| format!("{} {:?}", name_of(path), array.extents));
+                        let what = format!("shards of {}", folder.display());
+                        return Err(Error::shape(what, "arrays of one shape", format!("{expected} and {found}")));
+                    }
+                    all
+                }
+            };
+            signals = Some(all.with_part(path, array, len)?);
+        }
+        let signals = signals.ok_or_else(|| Error::format(folder, "expected shards with signals, found none"))?;
+        Ok(Self { skipped, ..signals })
     }
 
     fn new(path: PathBuf, view: View, parts: Vec<Part>, files: Files) -> Self {
@@ -95,9 +139,19 @@ impl Arrays {
         Ok(self)
     }
 
-    /// With a class label for every signal.
-    pub fn with_labels(self, labels: Option<Vec<u8>>) -> Self {
-        Self { labels, ..self }
+    /// With class labels, one for every signal.
+    pub fn labelled(self, labels: Vec<u8>) -> Self {
+        Self { labels: Some(labels), ..self }
+    }
+
+    /// With the class labels of a file, one for every signal, where there is one.
+    ///
+    /// # Errors
+    /// As [`labels::read`].
+    pub fn with_labels(self, file: Option<&Path>) -> Result<Self> {
+        let Some(file) = file else { return Ok(self) };
+        let labels = labels::read(file, self.count, &self.path)?;
+        Ok(self.labelled(labels))
     }
 
     /// The part that holds a signal, and the signal's number in it.
@@ -115,6 +169,13 @@ impl Arrays {
                 Ok(read(&map))
             }
         }
+    }
+}
+
+impl Found {
+    /// The same as a shard, no longer mapped.
+    pub fn into_shard(self) -> Shard {
+        Shard { path: self.path, array: self.array, len: self.bytes.len() }
     }
 }
 
@@ -140,15 +201,31 @@ impl Mapped {
     }
 }
 
-fn view_of(found: &Found, layout: Option<Layout>) -> Result<View> {
-    let named = || found.path.display().to_string();
-    let extents = &found.array.extents;
+/// The view of a file's array by a layout.
+///
+/// # Errors
+/// As [`Arrays::one`].
+pub(super) fn view_of(path: &Path, extents: &[usize], layout: Option<Layout>) -> Result<View> {
+    let named = || path.display().to_string();
     let view =
         View::of(extents, layout).map_err(|expected| Error::shape(named(), expected, format!("shape {extents:?}")))?;
     if view.shape.len() > MAX_TENSOR_LEN {
         return Err(Error::shape(named(), format!("signals of at most {MAX_TENSOR_LEN} values"), view.shape));
     }
     Ok(view)
+}
+
+/// Refuses values that are infinite, not a number or too large, of `what` in a file.
+///
+/// # Errors
+/// [`Error::Format`].
+pub(super) fn check_values(values: &[f32], path: &Path, what: impl Display) -> Result<()> {
+    let Some(value) = values.iter().find(|value| value.is_nan() || value.abs() > LARGEST) else { return Ok(()) };
+    let expected = match value.is_finite() {
+        true => format!("values of at most {LARGEST:e} in magnitude, whose squares fit into single precision"),
+        false => "finite values in single precision".into(),
+    };
+    Err(Error::format(path, format!("expected {expected}, found {value} in {what}")))
 }
 
 impl Pictures for Arrays {
@@ -176,18 +253,7 @@ impl Pictures for Arrays {
         let window = [window.top, window.left, window.height, window.width];
         let [start, block] = self.view.block(&array.extents, index, window);
         self.with_bytes(number, |bytes| array.read_block(bytes, &start[..rank], &block[..rank], out))?;
-        match out.iter().find(|value| value.is_nan() || value.abs() > LARGEST) {
-            None => Ok(()),
-            Some(value) => {
-                let expected = match value.is_finite() {
-                    true => {
-                        format!("values of at most {LARGEST:e} in magnitude, whose squares fit into single precision")
-                    }
-                    false => "finite values in single precision".into(),
-                };
-                Err(Error::format(path, format!("expected {expected}, found {value} in signal {index}")))
-            }
-        }
+        check_values(out, path, format_args!("signal {index}"))
     }
 
     fn labels(&self) -> Option<&[u8]> {
@@ -200,5 +266,88 @@ impl Pictures for Arrays {
 
     fn describe(&self) -> String {
         self.path.display().to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{DataConfig, Dataset, Layout, open};
+    use crate::error::Result;
+    use crate::export::arrays::write_npy;
+    use crate::geometry::{Pair, SignalShape};
+    use std::path::Path;
+
+    fn open_with(folder: &Path, config: DataConfig) -> Result<Dataset> {
+        open(&DataConfig { source: folder.to_str().unwrap().into(), ..config })
+    }
+
+    fn values(data: &Dataset) -> Vec<f32> {
+        let mut out = vec![0.0; data.all.len() * data.all.shape().len()];
+        data.all.read(&(0..data.all.len()).collect::<Vec<_>>(), &mut out).unwrap();
+        out
+    }
+
+    fn numbers(from: usize, to: usize) -> Vec<f32> {
+        (from..to).map(|value| value as f32).collect()
+    }
+
+    #[test]
+    fn shards_in_natural_order_are_one_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for (name, from, to) in [("act_2.npy", 0, 4), ("act_10.npy", 4, 5), ("act_11.npy", 5, 8)] {
+            write_npy(&path(name), &[to - from, 2, 3], &numbers(6 * from, 6 * to)).unwrap();
+        }
+        let data = open_with(folder.path(), DataConfig::default()).unwrap();
+        assert_eq!((data.all.len(), data.all.shape()), (8, SignalShape::new(1, 2, 3)));
+        assert_eq!(values(&data), numbers(0, 48));
+        let layout = Some(Layout::Time);
+        let data = open_with(folder.path(), DataConfig { layout, ..DataConfig::default() }).unwrap();
+        assert_eq!((data.all.len(), data.all.shape()), (8, SignalShape::new(2, 1, 3)));
+        let config = DataConfig { patch: Some(Pair([1, 2])), patches: Some(40), ..DataConfig::default() };
+        let patches = values(&open_with(folder.path(), config).unwrap());
+        assert!(patches.chunks(2).all(|patch| patch[1] == patch[0] + 1.0));
+        // What is no longer as it was when it was opened.
+        let data = open_with(folder.path(), DataConfig::default()).unwrap();
+        write_npy(&path("act_10.npy"), &[2, 2, 3], &[0.0; 12]).unwrap();
+        let message = data.all.read(&[4], &mut [0.0; 6]).unwrap_err().to_string();
+        assert!(message.contains("act_10.npy") && message.contains("was changed"), "{message}");
+        write_npy(&path("act_10.npy"), &[2, 3, 2], &[0.0; 12]).unwrap();
+        let message = open_with(folder.path(), DataConfig::default()).err().unwrap().to_string();
+        for part in ["act_2.npy [4, 2, 3]", "act_10.npy [2, 3, 2]", "arrays of one shape"] {
+            assert!(message.contains(part), "{message}");
+        }
+        write_npy(&path("act_10.npy"), &[2, 6], &[0.0; 12]).unwrap();
+        assert!(open_with(folder.path(), DataConfig::default()).is_err());
+    }
+
+    #[test]
+    fn a_value_that_is_none_is_named_by_its_shard_and_row() {
+        let folder = tempfile::tempdir().unwrap();
+        for shard in 0..9 {
+            let mut values = [0.0; 12];
+            if shard == 7 {
+                values[7] = f32::NAN;
+            }
+            write_npy(&folder.path().join(format!("acts{shard}.npy")), &[3, 4], &values).unwrap();
+        }
+        let data = open_with(folder.path(), DataConfig::default()).unwrap();
+        let message = data.all.read(&[21, 22], &mut [0.0; 8]).unwrap_err().to_string();
+        assert!(message.contains("acts7.npy") && message.contains("found NaN in signal 1"), "{message}");
+    }
+
+    /// More shards than are mapped at a time, from several threads, in an order that meets each often.
+    #[test]
+    fn many_shards() {
+        let folder = tempfile::tempdir().unwrap();
+        let count = 2 * super::MOST_MAPPED + 7;
+        for shard in 0..count {
+            write_npy(&folder.path().join(format!("{shard}.npy")), &[2, 1], &numbers(2 * shard, 2 * shard + 2)).unwrap();
+        }
+        let data = open_with(folder.path(), DataConfig::default()).unwrap();
+        let order: Vec<usize> = (0..4 * count).map(|index| index * 7919 % (2 * count)).collect();
+        let mut out = vec![0.0; order.len()];
+        data.all.read(&order, &mut out).unwrap();
+        assert_eq!(out, order.iter().map(|&index| index as f32).collect::<Vec<_>>());
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Digit i depends on the seed and on i alone, so that nothing is stored and any part can be drawn at any time.
 
+use super::indices::Indices;
 use super::pictures::{Collection, Pictures, Window};
 use crate::error::Result;
 use crate::geometry::SignalShape;
@@ -201,8 +202,8 @@ pub(super) fn open(count: Option<usize>, seed: u64) -> Collection {
     let count = count.unwrap_or(DEFAULT_COUNT);
     let labels = (0..count).map(|index| class(seed, index as u64)).collect();
     let last = HELD_OUT_PERIOD.min(count) - 1;
-    let test = (last..count).step_by(HELD_OUT_PERIOD).collect();
-    Collection { pictures: Arc::new(Digits { count, seed, labels }), test: Some(test) }
+    let test: Vec<usize> = (last..count).step_by(HELD_OUT_PERIOD).collect();
+    Collection { pictures: Arc::new(Digits { count, seed, labels }), test: Some(Indices::Listed(test.into())) }
 }
 
 impl Pictures for Digits {

@@ -10,13 +10,20 @@ use std::path::Path;
 /// larger sets signals at even distances stand for all.
 const MOST_VALUES: usize = 1 << 26;
 
+/// Values of a set from which on they are read in runs of consecutive signals: of single ones each would lie on a page of its own.
+const SCATTERED: u128 = 1 << 28;
+
+/// Such runs.
+const RUNS: usize = 256;
+
 /// Values held in memory at a time.
 const AT_A_TIME: usize = 1 << 20;
 
 /// Number, shape and content of a data set's signals in few characters: the same for the same signals in the same order, whatever the
 /// path and the kind of file that they are read from.
 ///
-/// Sets of up to 2²⁶ values are read whole; of larger ones signals at even distances, so that it takes less than a second or two.
+/// Sets of up to 2²⁶ values are read whole; of larger ones signals at even distances, of very large ones runs of them, so that it takes
+/// less than a second or two.
 /// Labels do not count.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -76,26 +83,39 @@ impl Hash {
     }
 
     fn signals(&mut self, source: &dyn Source, most_values: usize) -> Result<()> {
-        let (count, len) = (source.len(), source.shape().len().max(1));
-        let indices = spread(count, (most_values / len).max(2));
-        let mut values = Vec::new();
-        for indices in indices.chunks((AT_A_TIME / len).max(1)) {
-            values.resize(indices.len() * len, 0.0);
-            source.read(indices, &mut values)?;
-            // Both zeros are the same value.
-            values.iter().for_each(|value| self.word((value + 0.0).to_bits()));
-        }
-        Ok(())
+        // Both zeros are the same value.
+        sample(source, most_values, |values| values.iter().for_each(|value| self.word((value + 0.0).to_bits())))
     }
 }
 
-/// Indices below `count` at even distances, the first and the last among them: all, or `most` ≥ 2.
-pub(crate) fn spread(count: usize, most: usize) -> Vec<usize> {
-    if count <= most {
-        return (0..count).collect();
+/// Calls `visit` with the values of a set's signals, one handful after the other: of all, or of larger sets of some at even distances,
+/// which have about so many values.
+///
+/// # Errors
+/// Signals that cannot be read.
+pub(crate) fn sample(source: &dyn Source, most_values: usize, mut visit: impl FnMut(&[f32])) -> Result<()> {
+    let (count, len) = (source.len(), source.shape().len().max(1));
+    let most = (most_values / len).max(2);
+    let run = if count as u128 * len as u128 > SCATTERED { (most / RUNS).max(1) } else { 1 };
+    let (mut indices, mut values) = (spread(count, most, run), Vec::new());
+    loop {
+        let part: Vec<usize> = indices.by_ref().take((AT_A_TIME / len).max(1)).collect();
+        if part.is_empty() {
+            return Ok(());
+        }
+        values.resize(part.len() * len, 0.0);
+        source.read(&part, &mut values)?;
+        visit(&values);
     }
-    let last = (count - 1) as u128;
-    (0..most as u128).map(|index| (index * last / (most as u128 - 1)) as usize).collect()
+}
+
+/// Indices below `count`, the first and the last among them: all, or about `most` ≥ 2, in runs of so many at even distances.
+fn spread(count: usize, most: usize, run: usize) -> impl Iterator<Item = usize> {
+    let runs = if count <= most { 1 } else { (most / run).max(2) };
+    let run = if count <= most { count } else { run };
+    let last = (count - run) as u128;
+    let start = move |number: usize| (number as u128 * last / (runs as u128 - 1).max(1)) as usize;
+    (0..runs).flat_map(move |number| (0..run).map(move |index| start(number) + index))
 }
 
 #[cfg(test)]
@@ -105,9 +125,13 @@ mod tests {
 
     #[test]
     fn of_large_sets_a_part_is_read() {
-        assert_eq!(spread(5, 9), [0, 1, 2, 3, 4]);
-        assert_eq!(spread(10, 4), [0, 3, 6, 9]);
-        assert_eq!(spread(usize::MAX, 2), [0, usize::MAX - 1]);
+        let spread = |count, most, run| spread(count, most, run).collect::<Vec<_>>();
+        assert!(spread(0, 9, 1).is_empty());
+        assert_eq!(spread(5, 9, 1), [0, 1, 2, 3, 4]);
+        assert_eq!(spread(5, 9, 3), [0, 1, 2, 3, 4]);
+        assert_eq!(spread(10, 4, 1), [0, 3, 6, 9]);
+        assert_eq!(spread(usize::MAX, 2, 1), [0, usize::MAX - 1]);
+        assert_eq!(spread(20, 7, 2), [0, 1, 9, 10, 18, 19]);
         let data = open(&DataConfig { count: Some(60), ..DataConfig::default() }).unwrap();
         assert_ne!(Fingerprint::within(&data, 4 * 784).unwrap(), Fingerprint::of(&data).unwrap());
     }

@@ -3,15 +3,16 @@
 //! An IDX file is `0, 0, type, rank`, the extents as big-endian `u32`, then the values. Files that are not compressed
 //! stay on disk, mapped into memory; compressed ones are unpacked and held as bytes.
 
-use super::pictures::{Collection, Pictures, Window};
-use super::stored::Bytes;
+use super::arrays::{Arrays, Found, map};
+use super::layout::Layout;
+use super::pictures::{Collection, Pictures};
+use super::stored::{Bytes, Element, Kind, Strided};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
-use crate::geometry::SignalShape;
 use crate::text::{beginning, counted};
 use flate2::bufread::GzDecoder;
-use memmap2::Mmap;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,89 +23,70 @@ pub(super) const IDX_MAGIC: [u8; 3] = [0, 0, 8];
 /// Most bytes that a gzipped file is unpacked to: what is larger is better mapped than held.
 const MAX_UNPACKED: u64 = 1 << 31;
 
-/// Images of one IDX file.
-pub(super) struct Idx {
-    path: PathBuf,
-    /// The whole file, header included.
-    bytes: Bytes,
-    count: usize,
-    shape: SignalShape,
-    labels: Option<Vec<u8>>,
+/// Opens a file of signals, and the labels beside it where there are some.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Format`] for files that are damaged or of another kind; [`Error::Shape`] for extents that the layout does not
+/// admit and for labels that are fewer or more.
+pub(super) fn open(path: &Path, layout: Option<Layout>) -> Result<Arrays> {
+    let (extents, bytes) = read(path, layout.map_or(2, |_| 1)..=4)?;
+    let count = extents[0];
+    let array = Strided::dense(header_len(extents.len()), Element::little(Kind::Pixel, 1), extents, false);
+    let signals = Arrays::one(Found { path: path.into(), bytes, array }, layout)?;
+    let Some(labels_path) = labels_beside(path) else { return Ok(signals) };
+    let (extents, bytes) = read(&labels_path, 1..=1)?;
+    if extents[0] != count {
+        let expected = format!("{}, one for each image of {}", counted(count, "label"), path.display());
+        return Err(Error::shape(labels_path.display().to_string(), expected, extents[0]));
+    }
+    if signals.count() != count {
+        let expected = format!("one signal for each of the labels of {}", labels_path.display());
+        return Err(Error::shape(path.display().to_string(), expected, counted(signals.count(), "signal")));
+    }
+    Ok(signals.labelled(bytes[header_len(1)..].to_vec()))
 }
 
-impl Idx {
-    /// Opens a file of images, and the labels beside it where there are some.
-    pub fn open(path: &Path) -> Result<Self> {
-        let (extents, bytes) = read(path, 3)?;
-        let [count, height, width] = [extents[0], extents[1], extents[2]];
-        let labels = match labels_beside(path) {
-            None => None,
-            Some(labels_path) => {
-                let (extents, bytes) = read(&labels_path, 1)?;
-                if extents[0] != count {
-                    let expected = format!("{}, one for each image of {}", counted(count, "label"), path.display());
-                    return Err(Error::shape(labels_path.display().to_string(), expected, extents[0]));
-                }
-                Some(bytes[header_len(1)..].to_vec())
-            }
-        };
-        Ok(Self { path: path.into(), bytes, count, shape: SignalShape::new(1, height, width), labels })
-    }
-}
-
-impl Pictures for Idx {
-    fn count(&self) -> usize {
-        self.count
-    }
-
-    fn shape(&self, _index: usize) -> SignalShape {
-        self.shape
-    }
-
-    fn name(&self, index: usize) -> String {
-        format!("image {index} of {}", self.path.display())
-    }
-
-    fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
-        let image = &self.bytes[header_len(3) + index * self.shape.len()..][..self.shape.len()];
-        for (row, out) in out.chunks_exact_mut(window.width).enumerate() {
-            let start = (window.top + row) * self.shape.width + window.left;
-            for (out, &byte) in out.iter_mut().zip(&image[start..start + window.width]) {
-                *out = f32::from(byte) / 255.0;
-            }
-        }
-        Ok(())
-    }
-
-    fn labels(&self) -> Option<&[u8]> {
-        self.labels.as_deref()
-    }
-
-    fn describe(&self) -> String {
-        self.path.display().to_string()
-    }
-}
+/// Numbers of extents.
+type Ranks = RangeInclusive<usize>;
 
 fn header_len(rank: usize) -> usize {
     4 + 4 * rank
 }
 
-/// Reads an IDX file of that rank: its extents, and all its bytes with the header.
-fn read(path: &Path, rank: usize) -> Result<(Vec<usize>, Bytes)> {
-    let (file, len) = open_with_length(path)?;
+/// Bytes of the header by its first four, once these are known to be one's.
+fn len_of_header(path: &Path, ranks: &Ranks, bytes: &[u8]) -> Result<usize> {
+    let Some(magic) = bytes.first_chunk::<4>() else { return Err(too_short(path, ranks, bytes.len() as u64)) };
+    let rank = usize::from(magic[3]);
+    if magic[..3] != IDX_MAGIC || !ranks.contains(&rank) {
+        let found = match magic {
+            [0, 0, 8, rank] => format!("unsigned bytes with {}", counted((*rank).into(), "extent")),
+            [0, 0, kind @ 8..=14, _] => format!("an IDX file of another type (code {kind})"),
+            _ => format!("a file that begins with {}", beginning(magic)),
+        };
+        let what = match ranks.end() {
+            1 => "labels (1 extent)",
+            _ => "signals (2 to 4 extents, or 1 with a `layout`)",
+        };
+        return Err(Error::format(path, format!("expected an IDX file of {what} of unsigned bytes, found {found}")));
+    }
+    if bytes.len() < header_len(rank) {
+        return Err(too_short(path, &(rank..=rank), bytes.len() as u64));
+    }
+    Ok(header_len(rank))
+}
+
+/// Reads an IDX file of one of those numbers of extents: these, and all its bytes with the header.
+fn read(path: &Path, ranks: Ranks) -> Result<(Vec<usize>, Bytes)> {
+    let (file, _) = open_with_length(path)?;
     let mut reader = BufReader::new(&file);
     let mut magic = Vec::new();
     (&mut reader).take(2).read_to_end(&mut magic).map_err(Error::read(path))?;
     if magic == GZIP_MAGIC {
-        return read_gzipped(path, rank, std::io::Cursor::new(magic).chain(reader));
+        return read_gzipped(path, &ranks, std::io::Cursor::new(magic).chain(reader));
     }
-    if len < header_len(rank) as u64 {
-        return Err(too_short(path, rank, len));
-    }
-    // SAFETY: a map is undefined behaviour only if the file is changed while it is read, which no reader of a file that
-    // another process owns can rule out; the bytes are used as numbers alone, never as lengths or pointers.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::read(path))?;
-    let (extents, expected) = parse_header(path, rank, &map)?;
+    let map = map(path)?;
+    let header = len_of_header(path, &ranks, &map)?;
+    let (extents, expected) = parse_header(path, &map[..header])?;
     if map.len() as u128 != expected {
         return Err(wrong_length(path, &extents, expected, &format!("{} bytes", map.len())));
     }
@@ -145,7 +127,7 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-fn read_gzipped(path: &Path, rank: usize, compressed: impl BufRead) -> Result<(Vec<usize>, Bytes)> {
+fn read_gzipped(path: &Path, ranks: &Ranks, compressed: impl BufRead) -> Result<(Vec<usize>, Bytes)> {
     let mut unpacked = Members(Some(GzDecoder::new(compressed)));
     let damaged = |error: std::io::Error| match error.kind() {
         ErrorKind::UnexpectedEof => Error::format(path, "expected a whole gzip stream, found one that is cut short"),
@@ -155,11 +137,9 @@ fn read_gzipped(path: &Path, rank: usize, compressed: impl BufRead) -> Result<(V
         _ => Error::read(path)(error),
     };
     let mut bytes = Vec::new();
-    (&mut unpacked).take(header_len(rank) as u64).read_to_end(&mut bytes).map_err(damaged)?;
-    if bytes.len() < header_len(rank) {
-        return Err(too_short(path, rank, bytes.len() as u64));
-    }
-    let (extents, expected) = parse_header(path, rank, &bytes)?;
+    (&mut unpacked).take(header_len(*ranks.end()) as u64).read_to_end(&mut bytes).map_err(damaged)?;
+    let header = len_of_header(path, ranks, &bytes)?;
+    let (extents, expected) = parse_header(path, &bytes[..header])?;
     if expected > u128::from(MAX_UNPACKED) {
         let found = format!("{expected} bytes promised by the header; unpack larger files first");
         return Err(Error::format(
@@ -168,7 +148,7 @@ fn read_gzipped(path: &Path, rank: usize, compressed: impl BufRead) -> Result<(V
         ));
     }
     // The vector grows as bytes arrive: a header that lies costs nothing. One byte more shows what is too much.
-    let rest = expected as u64 - bytes.len() as u64 + 1;
+    let rest = (expected as u64 + 1).saturating_sub(bytes.len() as u64);
     unpacked.take(rest).read_to_end(&mut bytes).map_err(damaged)?;
     if bytes.len() as u128 > expected {
         return Err(wrong_length(path, &extents, expected, "more"));
@@ -180,35 +160,26 @@ fn read_gzipped(path: &Path, rank: usize, compressed: impl BufRead) -> Result<(V
     Ok((extents, Bytes::Held(bytes)))
 }
 
-/// The extents and the number of bytes that the whole file must have. `bytes` holds at least the header.
-fn parse_header(path: &Path, rank: usize, bytes: &[u8]) -> Result<(Vec<usize>, u128)> {
-    let what = if rank == 3 { "images (3 extents)" } else { "labels (1 extent)" };
-    if bytes[..3] != IDX_MAGIC || usize::from(bytes[3]) != rank {
-        let found = match bytes[..4] {
-            [0, 0, 8, rank] => format!("unsigned bytes with {}", counted(rank.into(), "extent")),
-            [0, 0, kind @ 8..=14, _] => format!("an IDX file of another type (code {kind})"),
-            _ => format!("a file that begins with {}", beginning(&bytes[..4])),
-        };
-        return Err(Error::format(path, format!("expected an IDX file of {what} of unsigned bytes, found {found}")));
-    }
-    let extents: Vec<usize> = bytes[4..header_len(rank)]
+/// The extents of a header, and the number of bytes that the whole file must have.
+fn parse_header(path: &Path, header: &[u8]) -> Result<(Vec<usize>, u128)> {
+    let extents: Vec<usize> = header[4..]
         .chunks_exact(4)
         .map(|extent| extent.iter().fold(0, |value, &byte| (value << 8) | usize::from(byte)))
         .collect();
     if extents.contains(&0) {
         return Err(Error::format(path, format!("expected positive extents, found {}", product(&extents))));
     }
-    // Three extents of 32 bits: no overflow.
-    let values = extents.iter().map(|&extent| extent as u128).product::<u128>();
-    Ok((extents, header_len(rank) as u128 + values))
+    let values = extents.iter().fold(1u128, |values, &extent| values.saturating_mul(extent as u128));
+    Ok((extents, values.saturating_add(header.len() as u128)))
 }
 
 fn product(extents: &[usize]) -> String {
     extents.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
-fn too_short(path: &Path, rank: usize, len: u64) -> Error {
-    Error::format(path, format!("expected an IDX header of {} bytes, found {len} bytes in all", header_len(rank)))
+fn too_short(path: &Path, ranks: &Ranks, len: u64) -> Error {
+    let expected = header_len(*ranks.start());
+    Error::format(path, format!("expected an IDX header of at least {expected} bytes, found {len} bytes in all"))
 }
 
 fn wrong_length(path: &Path, extents: &[usize], expected: u128, found: &str) -> Error {
@@ -250,9 +221,9 @@ impl Folder {
     pub fn open(&self) -> Result<Option<Collection>> {
         Ok(match (&self.train, &self.test) {
             (Some(train), Some(test)) => {
-                Some(Collection::with_test_set(Arc::new(Idx::open(train)?), Arc::new(Idx::open(test)?)))
+                Some(Collection::with_test_set(Arc::new(open(train, None)?), Arc::new(open(test, None)?)))
             }
-            (Some(only), None) | (None, Some(only)) => Some(Collection::of(Idx::open(only)?)),
+            (Some(only), None) | (None, Some(only)) => Some(Collection::of(open(only, None)?)),
             (None, None) => None,
         })
     }
@@ -262,6 +233,7 @@ impl Folder {
 pub(super) mod tests {
     use super::*;
     use crate::data::{DataConfig, Dataset, open};
+    use crate::geometry::SignalShape;
     use std::io::Write;
 
     /// An IDX file of unsigned bytes.
@@ -304,6 +276,31 @@ pub(super) mod tests {
                 .map(|&byte| f32::from(byte) / 255.0)
                 .collect();
             assert_eq!(out[..], expected);
+        }
+    }
+
+    /// Vectors, images of channels and, where it is said what they are, bytes without labels' names.
+    #[test]
+    fn files_of_every_rank() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signals");
+        for (extents, layout, count, shape) in [
+            (vec![4, 6], None, 4, SignalShape::new(6, 1, 1)),
+            (vec![2, 2, 2, 3], None, 2, SignalShape::new(2, 2, 3)),
+            (vec![2, 2, 6], Some(Layout::Time), 2, SignalShape::new(2, 1, 6)),
+            (vec![24], Some(Layout::Vectors), 1, SignalShape::new(24, 1, 1)),
+            (vec![2, 3, 4], Some(Layout::Vectors), 2, SignalShape::new(12, 1, 1)),
+        ] {
+            for zipped in [false, true] {
+                let bytes = idx(&extents, &values(4, 0));
+                std::fs::write(&path, if zipped { gzip(&bytes) } else { bytes }).unwrap();
+                let config = DataConfig { source: path.to_str().unwrap().into(), layout, ..DataConfig::default() };
+                let data = open(&config).unwrap();
+                assert_eq!((data.all.len(), data.all.shape()), (count, shape));
+                let mut out = [0.0; 24];
+                data.all.read(&(0..count).collect::<Vec<_>>(), &mut out).unwrap();
+                assert_eq!(out[..], (0..24).map(|value| value as f32 / 255.0).collect::<Vec<_>>());
+            }
         }
     }
 
@@ -399,8 +396,9 @@ pub(super) mod tests {
             ("long", long.clone(), &["expected 34 bytes", "found 35 bytes"]),
             ("promise", promise.clone(), &["79228162458924105385300197391 bytes"]),
             ("zero", idx(&[0, 2, 3], &[]), &["positive extents", "0x2x3"]),
-            ("labels", idx(&[40], &[1; 40]), &["images (3 extents)", "with 1 extent"]),
-            ("rank-four", idx(&[1, 1, 2, 3], &[0; 6]), &["images (3 extents)", "with 4 extents"]),
+            ("labels", idx(&[40], &[1; 40]), &["signals (2 to 4 extents", "with 1 extent"]),
+            ("rank-five", idx(&[1, 1, 1, 2, 3], &[0; 6]), &["signals (2 to 4 extents", "with 5 extents"]),
+            ("promise-of-four", idx(&[u32::MAX; 4], &[0; 64]), &["expected 340282366604025813406317257057592410"]),
             ("floats", [&[0, 0, 13, 3], &whole[4..]].concat(), &["unsigned bytes", "code 13"]),
             ("zipped-cut", zipped[..zipped.len() - 9].to_vec(), &["gzip", "cut short"]),
             ("zipped-header-cut", zipped[..12].to_vec(), &["gzip", "cut short"]),
@@ -411,6 +409,7 @@ pub(super) mod tests {
             ("zipped-promise", gzip(&promise), &["at most 2147483648 bytes"]),
             ("zipped-magic", gzip(b"something else than an IDX file"), &["begins with \"some\""]),
             ("zipped-tiny", gzip(&whole[..7]), &["16 bytes", "found 7 bytes"]),
+            ("zipped-short-magic", gzip(&whole[..3]), &["12 bytes", "found 3 bytes"]),
             ("bomb", bomb, &["expected 22 bytes", "found more"]),
         ];
         let folder = tempfile::tempdir().unwrap();
@@ -430,7 +429,7 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("promise");
         std::fs::write(&path, gzip(&idx(&[2, 1 << 15, 1 << 14], &[0; 64]))).unwrap();
-        let message = Idx::open(&path).err().unwrap().to_string();
+        let message = open_path(&path).err().unwrap().to_string();
         assert!(message.contains("found 80 bytes"), "{message}");
     }
 

@@ -3,6 +3,7 @@
 //! Pictures come as viewers show them: turned and mirrored as their EXIF data (in TIFF: their tag) say. Colours are turned grey
 //! as Pillow's `convert("L")` does it, by the luma of ITU-R BT.601 in fixed point.
 
+use super::folder::{Skipped, name_of};
 use super::integrity;
 use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
@@ -17,11 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// The formats, for messages.
 pub(super) const FORMATS: &str = "PNG, JPEG, PNM, TIFF, BMP or WebP";
-/// Endings of the names of image files, in lower case.
-const EXTENSIONS: [&str; 14] =
-    ["png", "jpg", "jpeg", "jpe", "jfif", "pgm", "ppm", "pnm", "pbm", "pam", "tif", "tiff", "bmp", "webp"];
-/// Names that a line on what was skipped gives at most, of every kind.
-const NAMED: usize = 3;
 /// Most rows or columns of an image.
 const MAX_EXTENT: u32 = 1 << 16;
 /// Most bytes of one decoded image.
@@ -61,33 +57,8 @@ impl Images {
         Ok(Self::new(path, vec![decode(path, grey)?], Skipped::default()))
     }
 
-    /// Decodes the images of a folder in the order of their names, without its subfolders and hidden files.
-    ///
-    /// Files are taken by the ending of their names; that none is an image's is an error.
-    pub fn open_folder(folder: &Path, grey: bool) -> Result<Self> {
-        let (mut paths, mut skipped) = (Vec::new(), Skipped::default());
-        for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
-            let path = entry.map_err(Error::read(folder))?.path();
-            let name = name_of(&path);
-            if name.starts_with('.') {
-                // Among them the companions that macOS puts beside files, `._a.png` beside `a.png`.
-                skipped.hidden.push(name);
-            } else if path.is_dir() {
-                skipped.folders.push(name);
-            } else if !path.is_file() {
-                skipped.no_files.push(name);
-            } else if !has_image_extension(&path) {
-                skipped.others.push(name);
-            } else {
-                paths.push(path);
-            }
-        }
-        if paths.is_empty() {
-            let expected = format!("expected {FORMATS} images, or train-images-idx3-ubyte and t10k-images-idx3-ubyte");
-            let skipped = skipped.describe(folder).map_or(String::new(), |skipped| format!("; {skipped}"));
-            return Err(Error::format(folder, format!("{expected}, found neither{skipped}")));
-        }
-        paths.sort();
+    /// Decodes images of a folder; what it holds beside them was `skipped`.
+    pub fn open_files(folder: &Path, paths: &[PathBuf], grey: bool, skipped: Skipped) -> Result<Self> {
         // Collected before the first error is looked for, so that it is always the same one.
         let images: Vec<Result<(Image, integrity::Rest)>> = paths.par_iter().map(|path| decode(path, grey)).collect();
         Ok(Self::new(folder, images.into_iter().collect::<Result<_>>()?, skipped))
@@ -101,50 +72,6 @@ impl Images {
         }
         let channels = kept.iter().map(|image| image.channels).max().unwrap_or(1);
         Self { path: path.into(), images: kept, channels, skipped: skipped.describe(path) }
-    }
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// What a folder holds beside the pictures that are read.
-#[derive(Default)]
-struct Skipped {
-    hidden: Vec<String>,
-    folders: Vec<String>,
-    /// Links that lead nowhere, pipes and the like.
-    no_files: Vec<String>,
-    others: Vec<String>,
-    /// Pages, frames and pictures behind the first one of a file.
-    rests: Vec<String>,
-}
-
-impl Skipped {
-    /// One line, if there is anything to say.
-    fn describe(self, path: &Path) -> Option<String> {
-        let Self { hidden, folders, no_files, others, rests } = self;
-        let kinds = [
-            (hidden, ["hidden file", "hidden files"], ""),
-            (folders, ["folder", "folders"], ""),
-            (no_files, ["link or pipe", "links or pipes"], " without a file behind"),
-            (others, ["file", "files"], " of a kind that is not read"),
-        ];
-        let list = |mut names: Vec<String>| {
-            names.sort();
-            let more = if names.len() > NAMED { ", …" } else { "" };
-            names.truncate(NAMED);
-            format!("{}{more}", names.join(", "))
-        };
-        let counted = kinds.into_iter().filter(|(names, ..)| !names.is_empty()).map(|(names, nouns, which)| {
-            let noun = nouns[usize::from(names.len() > 1)];
-            format!("{} {noun}{which} ({})", names.len(), list(names))
-        });
-        let mut parts: Vec<String> = counted.collect();
-        if !rests.is_empty() {
-            parts.push(list(rests));
-        }
-        (!parts.is_empty()).then(|| format!("skipped in {}: {}", path.display(), parts.join("; ")))
     }
 }
 
@@ -194,11 +121,6 @@ fn copy<T: Copy>(image: &Image, pixels: &[T], window: Window, out: &mut [f32], c
             }
         }
     }
-}
-
-fn has_image_extension(path: &Path) -> bool {
-    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
-    EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }
 
 /// The format of a file by its first bytes, if it is one of those read here.

@@ -1,5 +1,6 @@
 //! Signals that are in memory already, and parts of a source.
 
+use super::indices::Indices;
 use super::{Dataset, Source, pictures};
 use crate::error::{Error, Result};
 use crate::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
@@ -141,14 +142,14 @@ impl Source for Arc<dyn Source> {
 /// Some of a source's signals.
 struct Subset {
     source: Arc<dyn Source>,
-    indices: Vec<usize>,
+    indices: Indices,
     labels: Option<Vec<u8>>,
     name: String,
 }
 
 impl Subset {
-    fn new(source: Arc<dyn Source>, indices: Vec<usize>, name: String) -> Self {
-        let labels = source.labels().map(|labels| indices.iter().map(|&index| labels[index]).collect());
+    fn new(source: Arc<dyn Source>, indices: Indices, name: String) -> Self {
+        let labels = source.labels().map(|labels| indices.iter().map(|index| labels[index]).collect());
         Self { source, indices, labels, name }
     }
 }
@@ -163,7 +164,7 @@ impl Source for Subset {
     }
 
     fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
-        let indices: Vec<usize> = indices.iter().map(|&index| self.indices[index]).collect();
+        let indices: Vec<usize> = indices.iter().map(|&index| self.indices.get(index)).collect();
         self.source.read(&indices, out)
     }
 
@@ -172,7 +173,7 @@ impl Source for Subset {
     }
 
     fn file(&self, index: usize) -> Option<&Path> {
-        self.source.file(self.indices[index])
+        self.source.file(self.indices.get(index))
     }
 
     fn skipped(&self) -> Option<&str> {
@@ -189,7 +190,7 @@ pub fn first(source: Arc<dyn Source>, count: usize) -> Arc<dyn Source> {
     if count >= source.len() {
         return source;
     }
-    Arc::new(Subset::new(source, (0..count).collect(), format!("the first {count}")))
+    Arc::new(Subset::new(source, Indices::Range(0..count), format!("the first {count}")))
 }
 
 impl Dataset {
@@ -206,11 +207,10 @@ impl Dataset {
         if all.is_empty() {
             return Err(Error::shape(format!("signals of {}", all.describe()), "at least one", 0));
         }
-        let test = if held_out == 0.0 { Vec::new() } else { pictures::held_out(all.len(), held_out, seed) };
-        if test.is_empty() {
+        let [test, train] = pictures::divided(all.len(), held_out, seed);
+        if held_out == 0.0 || test.len() == 0 {
             return Ok(Self { train: all.clone(), test: all.clone(), all, has_test_set: false });
         }
-        let train = pictures::complement(all.len(), &test);
         let part =
             |indices, name: &str| -> Arc<dyn Source> { Arc::new(Subset::new(all.clone(), indices, name.into())) };
         let (train, test) = (part(train, "a part"), part(test, "the held-out part"));

@@ -182,7 +182,7 @@ mod tests {
         };
         let collection = open_in(Some(cache.clone()), download).unwrap();
         assert_eq!(collection.pictures.labels().unwrap(), [1, 2, 3, 1, 2, 3]);
-        assert_eq!(collection.test.unwrap(), [3, 4, 5]);
+        assert_eq!(collection.test.unwrap().iter().collect::<Vec<_>>(), [3, 4, 5]);
         std::fs::remove_dir_all(cache.join("test")).unwrap();
         open_in(Some(cache.clone()), download).unwrap();
         open_in(Some(cache.clone()), download).unwrap();

@@ -5,24 +5,31 @@
 
 mod arrays;
 mod burn;
+mod cifar;
 pub mod deskew;
 pub mod digits;
 mod fingerprint;
+mod folder;
 mod idx;
 mod images;
+mod indices;
 mod integrity;
 mod jpeg;
+mod labels;
 mod layout;
 mod memory;
 mod mnist;
 pub mod npy;
 mod pictures;
 pub mod quality;
+mod saev;
 mod stored;
+mod tensors;
+mod wav;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
-pub(crate) use fingerprint::spread;
+pub(crate) use fingerprint::sample;
 pub use layout::Layout;
 pub use memory::{InMemory, first};
 
@@ -31,6 +38,9 @@ use crate::files::{is_pipe, open_with_length};
 use crate::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
 use crate::text::beginning;
 use arrays::Arrays;
+use cifar::Cifar;
+use folder::{Listing, Skipped};
+use layout::View;
 use pictures::Collection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -92,15 +102,17 @@ pub trait Source: Send + Sync {
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's IDX files, of an image, of a folder of
-    /// images or of a `.npy` array. Default `digits`.
+    /// images, of a `.npy` array, of a
+    /// safetensors file, of a `.wav` file, of a folder of files of one of these kinds, of a folder with CIFAR's binary files or of one that
+    /// saev wrote. Default `digits`.
     #[serde(default = "default_source")]
     pub source: String,
     /// Signals to draw for `digits`, from 2 to 2²⁴. Default 12,000. Of every six one is held out. Ignored
     /// by other sources.
     #[serde(default)]
     pub count: Option<usize>,
-    /// Height and width of random patches to cut from the signals instead of using them whole, at least 1. Default:
-    /// whole.
+    /// Height and width of random patches to cut from the signals instead of using them whole, at least 1; of signals in time,
+    /// which have one row, one number is a length. Default: whole.
     #[serde(default)]
     pub patch: Option<Pair>,
     /// Number of random patches, from 1 to 2²⁴. Default 20,000. Ignored without `patch`.
@@ -117,6 +129,12 @@ pub struct DataConfig {
     /// can be flattened by `vectors`; other layouts than their own are refused.
     #[serde(default)]
     pub layout: Option<Layout>,
+    /// Name of the tensor to read of a safetensors file. Default: the only one. Refused for other sources.
+    #[serde(default)]
+    pub tensor: Option<String>,
+    /// The layer to read of activations that saev wrote, by its number in their `layers`. Default: the only one. Refused for other sources.
+    #[serde(default)]
+    pub layer: Option<i64>,
     /// Part of the signals, in [0, 1), that is held out where a source does not come with a test set. Default 0.1, at
     /// least one signal where there are two.
     #[serde(default = "default_held_out")]
@@ -124,6 +142,18 @@ pub struct DataConfig {
     /// Seed of the generator, of the patches and of the split. Default 0.
     #[serde(default)]
     pub seed: u64,
+    /// Training signals among which the order of an epoch is drawn, from 64 to 2²⁴. Of more signals than that, blocks of a 64th of it,
+    /// which lie together in their file, come at random, and 64 blocks at a time are shuffled: so only these signals' numbers are in
+    /// memory, and files are read where they lie together. Default 2¹⁸.
+    #[serde(default = "default_shuffle_buffer")]
+    pub shuffle_buffer: usize,
+}
+
+/// What [`DataConfig::shuffle_buffer`] is where nothing is said (2¹⁸).
+pub const SHUFFLE_BUFFER: usize = 1 << 18;
+
+fn default_shuffle_buffer() -> usize {
+    SHUFFLE_BUFFER
 }
 
 fn default_source() -> String {
@@ -143,8 +173,11 @@ impl Default for DataConfig {
             patches: None,
             grey: false,
             layout: None,
+            tensor: None,
+            layer: None,
             held_out: default_held_out(),
             seed: 0,
+            shuffle_buffer: SHUFFLE_BUFFER,
         }
     }
 }
@@ -193,7 +226,50 @@ pub struct Group {
     /// The signals.
     pub source: Arc<dyn Source>,
     /// Where each of them stands in the whole set, from 0, ascending.
-    pub places: Vec<usize>,
+    pub places: Places,
+}
+
+/// Where each signal of a group stands among all that were asked for, from 0, ascending.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Places {
+    /// The group is all of them: so many.
+    All(usize),
+    /// There are others in between.
+    Listed(Vec<usize>),
+}
+
+impl Places {
+    /// Number of signals.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::All(count) => *count,
+            Self::Listed(places) => places.len(),
+        }
+    }
+
+    /// Whether there is no signal.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The place of one signal.
+    ///
+    /// # Panics
+    /// If there is no such signal.
+    pub fn get(&self, index: usize) -> usize {
+        match self {
+            Self::All(count) => {
+                assert!(index < *count, "signal {index} of {count}");
+                index
+            }
+            Self::Listed(places) => places[index],
+        }
+    }
+
+    /// The places of all signals.
+    pub fn iter(&self) -> impl Iterator<Item = usize> {
+        (0..self.len()).map(|index| self.get(index))
+    }
 }
 
 impl DataConfig {
@@ -212,6 +288,13 @@ impl DataConfig {
             let expected = format!("at least 1 in both directions and at most {MAX_TENSOR_LEN} pixels");
             return Err(Error::parameter("patch", patch, expected));
         }
+        if !(64..=MAX_DRAWN).contains(&self.shuffle_buffer) {
+            return Err(Error::parameter(
+                "shuffle_buffer",
+                self.shuffle_buffer,
+                format!("a number from 64 to {MAX_DRAWN}"),
+            ));
+        }
         if !(0.0..1.0).contains(&self.held_out) {
             return Err(Error::parameter("held_out", self.held_out, "a number of at least 0 and less than 1"));
         }
@@ -226,16 +309,24 @@ impl DataConfig {
 /// | `digits` | drawn by the generator, 1x28x28 | every sixth |
 /// | `mnist` | 60,000 and 10,000 of 1x28x28, downloaded once to the user's cache folder | MNIST's own |
 /// | folder with `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (or `.idx3`, `.gz`) | their images | the second |
-/// | IDX file of unsigned bytes `[count, height, width]`, gzipped or not | its images | a random part |
+/// | IDX file of unsigned bytes of rank 2 to 4, gzipped or not | as those of a `.npy` array, in [0, 1] | a random part |
+/// | folder with CIFAR-10's `data_batch_1.bin` …, `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin` (fine labels) | 3x32x32 | CIFAR's own |
+/// | one of these files | its images | a random part |
 /// | folder of PNG, JPEG, PNM, TIFF, BMP or WebP files | images in the order of names | a random part |
 /// | file of one of these formats | one image | the same |
-/// | `.npy` array of rank 1 to 4, or any with `layout` vectors | its values as they are, see [`Layout`] | a random part |
+/// | `.npy` array of rank 1 to 4 | its values as they are, see [`Layout`] | a random part |
+/// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
+/// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples, integers in [-1, 1) | a random part |
+/// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
+/// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without [CLS], d×1×1 | a random part |
 ///
-/// Files are recognised by their content, those in a folder of images by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
-/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`); its hidden files, subfolders and other files are skipped,
+/// Files are recognised by their content, those in a folder by their ending: those of the kind of which there are most are read, images
+/// where they are equally many (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
+/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`), then `npy`, `safetensors` and `wav`; its hidden files, subfolders and other files are skipped,
 /// as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
 /// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
-/// is reached as `./digits`. With [`DataConfig::patch`] the signals are patches of all that: held-out ones are cut from
+/// is reached as `./digits`. Arrays and safetensors have class labels where `labels.npy` lies beside them, or `X_labels.npy` beside
+/// `X.npy`: whole numbers from 0 to 255, one for every signal. With [`DataConfig::patch`] the signals are patches of all that: held-out ones are cut from
 /// held-out signals, unless there is only one.
 ///
 /// # Errors
@@ -267,14 +358,33 @@ pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: Signal
 
 fn collection(config: &DataConfig) -> Result<Collection> {
     config.check()?;
-    match config.source.as_str() {
-        "digits" => digits::open(config.count, config.seed).laid_out(config.layout, Layout::Images),
-        "mnist" => mnist::open()?.laid_out(config.layout, Layout::Images),
-        path => open_path(Path::new(path), config),
+    let (collection, kind) = match config.source.as_str() {
+        "digits" => (digits::open(config.count, config.seed).laid_out(config.layout, Layout::Images)?, Kind::Other),
+        "mnist" => (mnist::open()?.laid_out(config.layout, Layout::Images)?, Kind::Other),
+        path => open_path(Path::new(path), config)?,
+    };
+    if let Some(tensor) = config.tensor.as_ref().filter(|_| kind != Kind::Tensors) {
+        let expected = format!("none, for {} holds no safetensors", collection.pictures.describe());
+        return Err(Error::parameter("tensor", format!("{tensor:?}"), expected));
     }
+    if let Some(layer) = config.layer.filter(|_| kind != Kind::Activations) {
+        let expected = format!("none, for {} is no folder of saev's", collection.pictures.describe());
+        return Err(Error::parameter("layer", layer, expected));
+    }
+    Ok(collection)
 }
 
-fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
+/// Sources that have settings of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Safetensors.
+    Tensors,
+    /// A folder of saev's.
+    Activations,
+    Other,
+}
+
+fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -295,24 +405,92 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<Collection> {
     if start.is_empty() {
         return Err(Error::format(path, "expected signals, found an empty file"));
     }
+    let other = |collection: Collection| Ok((collection, Kind::Other));
+    // Without a header: by its name, whatever the first pixels look like.
+    if let Some(set) = Cifar::of_file(path) {
+        return other(Collection::of(set.open(path, &[path.into()], config.layout)?));
+    }
     if start.starts_with(&npy::NPY_MAGIC) {
-        Ok(Collection::of(Arrays::one(npy::find(path)?, config.layout)?))
+        let arrays = Arrays::one(npy::find(path)?, config.layout)?;
+        other(Collection::of(arrays.with_labels(labels::beside(path).as_deref())?))
+    } else if tensors::is_beginning(&start) {
+        let (found, _) = tensors::find(path, config.tensor.as_deref())?;
+        let arrays = Arrays::one(found, config.layout)?;
+        Ok((Collection::of(arrays.with_labels(labels::beside(path).as_deref())?), Kind::Tensors))
     } else if start.starts_with(&idx::GZIP_MAGIC) || start.starts_with(&idx::IDX_MAGIC[..2]) {
-        Collection::of(idx::Idx::open(path)?).laid_out(config.layout, Layout::Images)
+        other(Collection::of(idx::open(path, config.layout)?))
+    } else if wav::is_beginning(&start) {
+        let recording = wav::Recordings::open(path, &[path.into()], Skipped::default())?;
+        other(Collection::of(recording).laid_out(config.layout, Layout::Time)?)
     } else if images::format_of(&start).is_some() {
-        Collection::of(images::Images::open_file(path, config.grey)?).laid_out(config.layout, Layout::Images)
+        let image = images::Images::open_file(path, config.grey)?;
+        other(Collection::of(image).laid_out(config.layout, Layout::Images)?)
     } else {
-        let expected = format!("expected an IDX file (gzipped or not), a {} image, or a .npy array", images::FORMATS);
+        let expected = format!(
+            "expected an IDX file (gzipped or not), a {} image, a .npy array, a safetensors file or a .wav recording",
+            images::FORMATS
+        );
         let found = format!("found a file that begins with {}", beginning(&start));
         Err(Error::format(path, format!("{expected}, {found}")))
     }
 }
 
-fn open_folder(folder: &Path, config: &DataConfig) -> Result<Collection> {
+fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
+    let other = |collection: Collection| Ok((collection.laid_out(config.layout, Layout::Images)?, Kind::Other));
     if let Some(collection) = idx::Folder::find(folder).open()? {
-        return collection.laid_out(config.layout, Layout::Images);
+        return other(collection);
     }
-    Collection::of(images::Images::open_folder(folder, config.grey)?).laid_out(config.layout, Layout::Images)
+    if let Some(collection) = Cifar::open_folder(folder, config.layout)? {
+        return Ok((collection, Kind::Other));
+    }
+    if saev::is_folder(folder) {
+        let (shards, skipped) = saev::find(folder, config.layer)?;
+        let view = |_: &Path, extents: &[usize]| Ok(View::of_vectors(extents));
+        let activations =
+            Arrays::shards(folder, shards.into_iter().map(Ok), view, skipped.describe(folder))?;
+        return Ok((Collection::of(activations).laid_out(config.layout, Layout::Vectors)?, Kind::Activations));
+    }
+    let Listing { kind, paths, labels, skipped } = Listing::of(folder)?;
+    let view = |path: &Path, extents: &[usize]| arrays::view_of(path, extents, config.layout);
+    match kind {
+        Some(folder::Kind::Images) => {
+            other(Collection::of(images::Images::open_files(folder, &paths, config.grey, skipped)?))
+        }
+        Some(folder::Kind::Recordings) => {
+            let recordings = wav::Recordings::open(folder, &paths, skipped)?;
+            Ok((Collection::of(recordings).laid_out(config.layout, Layout::Time)?, Kind::Other))
+        }
+        Some(folder::Kind::Arrays) => {
+            let shards = paths.iter().map(|path| Ok(npy::find(path)?.into_shard()));
+            let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
+            Ok((Collection::of(arrays.with_labels(labels.as_deref())?), Kind::Other))
+        }
+        Some(folder::Kind::Tensors) => {
+            let mut of_first: Option<(String, &Path)> = None;
+            let shards = paths.iter().map(|path| {
+                let (found, name) = tensors::find(path, config.tensor.as_deref())?;
+                match &of_first {
+                    Some((first, at)) if *first != name => {
+                        let found = format!("{first:?} in {} and {name:?} in {}", at.display(), path.display());
+                        return Err(Error::shape(format!("shards of {}", folder.display()), "one tensor's name", found));
+                    }
+                    Some(_) => {}
+                    None => of_first = Some((name, path)),
+                }
+                Ok(found.into_shard())
+            });
+            let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
+            Ok((Collection::of(arrays.with_labels(labels.as_deref())?), Kind::Tensors))
+        }
+        None => {
+            let expected = format!(
+                "expected {} images, .npy, .safetensors or .wav files, or files of MNIST, CIFAR or saev by their names",
+                images::FORMATS
+            );
+            let skipped = skipped.describe(folder).map_or(String::new(), |skipped| format!("; {skipped}"));
+            Err(Error::format(folder, format!("{expected}, found none of them{skipped}")))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -336,6 +514,8 @@ mod tests {
             (DataConfig { patch: Some(Pair([0, 3])), ..default() }, "patch = 0x3:"),
             (DataConfig { patch: Some(Pair([usize::MAX, 3])), ..default() }, "patch = "),
             (DataConfig { held_out: 1.0, ..default() }, "held_out = 1:"),
+            (DataConfig { shuffle_buffer: 63, ..default() }, "shuffle_buffer = 63:"),
+            (DataConfig { shuffle_buffer: MAX_DRAWN + 1, ..default() }, "shuffle_buffer = "),
             (DataConfig { held_out: -0.1, ..default() }, "held_out = -0.1:"),
             (DataConfig { held_out: f32::NAN, ..default() }, "held_out = NaN:"),
         ] {
@@ -370,7 +550,7 @@ mod tests {
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().to_str().unwrap();
-        assert!(message(source(path)).contains("found neither"));
+        assert!(message(source(path)).contains("found none of them"));
         let file = folder.path().join("notes");
         fs::write(&file, "abc").unwrap();
         assert!(message(source(file.to_str().unwrap())).contains("begins with \"abc\""));

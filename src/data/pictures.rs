@@ -1,7 +1,8 @@
 //! What every kind of input boils down to: pictures that can be read whole or by window, and the two ways to make
 //! signals of them, whole or as random patches.
 
-use super::{DataConfig, Dataset, Group, Layout, Source, Split, first};
+use super::indices::{Indices, Marks};
+use super::{DataConfig, Dataset, Group, Layout, Places, Source, Split, first};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use rand::{RngExt, SeedableRng};
@@ -69,7 +70,7 @@ pub(super) trait Pictures: Send + Sync {
 /// Pictures and, where the input itself says so, which of them are the test set (sorted indices, neither none nor all).
 pub(super) struct Collection {
     pub pictures: Arc<dyn Pictures>,
-    pub test: Option<Vec<usize>>,
+    pub test: Option<Indices>,
 }
 
 impl Collection {
@@ -80,7 +81,7 @@ impl Collection {
 
     /// Training pictures followed by a test set.
     pub fn with_test_set(train: Arc<dyn Pictures>, test: Arc<dyn Pictures>) -> Self {
-        let indices = (train.count()..train.count() + test.count()).collect();
+        let indices = Indices::Range(train.count()..train.count() + test.count());
         Self { pictures: Arc::new(Joined::new(train, test)), test: Some(indices) }
     }
 
@@ -106,12 +107,26 @@ impl Collection {
         let count = self.pictures.count();
         // A single picture cannot be divided: it is everything.
         if count == 1 {
-            return Parts { train: vec![0], test: vec![0], all: vec![0] };
+            let one = Indices::Range(0..1);
+            return Parts { train: one.clone(), test: one.clone(), all: one };
         }
-        let test = self.test.clone().unwrap_or_else(|| held_out(count, config.held_out, config.seed));
-        let train = complement(count, &test);
-        let all = if self.test.is_some() { [&train[..], &test].concat() } else { (0..count).collect() };
-        Parts { train, test, all }
+        let all = Indices::Range(0..count);
+        match &self.test {
+            None => {
+                let [test, train] = divided(count, config.held_out, config.seed);
+                Parts { train, test, all }
+            }
+            // Behind the others, where they are all together.
+            Some(Indices::Range(test)) if test.end == count => {
+                Parts { train: Indices::Range(0..test.start), test: Indices::Range(test.clone()), all }
+            }
+            Some(test) => {
+                let mut of_test = test.iter().peekable();
+                let train: Vec<usize> = (0..count).filter(|index| of_test.next_if_eq(index).is_none()).collect();
+                let all: Vec<usize> = train.iter().copied().chain(test.iter()).collect();
+                Parts { train: Indices::Listed(train.into()), test: test.clone(), all: Indices::Listed(all.into()) }
+            }
+        }
     }
 
     /// The pictures of a part (default: the test set where the input has one, else all), those of one shape together.
@@ -120,18 +135,24 @@ impl Collection {
         let split = split.unwrap_or(if self.test.is_some() { Split::Test } else { Split::All });
         if config.patch.is_some() {
             let source = first(self.into_dataset(config)?.split(split).clone(), limit);
-            let places = (0..source.len()).collect();
+            let places = Places::All(source.len());
             return Ok((split, vec![Group { source, places }]));
         }
-        let Parts { train, test, all } = self.parts(config);
+        // Where nothing is held out nothing is drawn.
         let chosen = match split {
-            Split::Train => train,
-            Split::Test => test,
-            Split::All => all,
+            Split::All if self.test.is_none() => Indices::Range(0..self.pictures.count()),
+            Split::Train => self.parts(config).train,
+            Split::Test => self.parts(config).test,
+            Split::All => self.parts(config).all,
         };
+        let chosen = chosen.first(limit);
+        if let (Some(shape), true) = (self.pictures.common_shape(), chosen.len() > 0) {
+            let places = Places::All(chosen.len());
+            return Ok((split, vec![Group { source: Arc::new(Whole::new(self.pictures, shape, chosen)), places }]));
+        }
         let mut by_shape: HashMap<SignalShape, usize> = HashMap::new();
         let mut groups: Vec<(SignalShape, Vec<usize>, Vec<usize>)> = Vec::new();
-        for (place, index) in chosen.into_iter().take(limit).enumerate() {
+        for (place, index) in chosen.iter().enumerate() {
             let shape = self.pictures.shape(index);
             let group = *by_shape.entry(shape).or_insert(groups.len());
             if group == groups.len() {
@@ -140,9 +161,10 @@ impl Collection {
             groups[group].1.push(index);
             groups[group].2.push(place);
         }
-        let group = |(shape, indices, places)| Group {
-            source: Arc::new(Whole::new(self.pictures.clone(), shape, indices)),
-            places,
+        let only = groups.len() == 1;
+        let group = |(shape, indices, places): (_, Vec<usize>, Vec<usize>)| Group {
+            places: if only { Places::All(places.len()) } else { Places::Listed(places) },
+            source: Arc::new(Whole::new(self.pictures.clone(), shape, Indices::Listed(indices.into()))),
         };
         Ok((split, groups.into_iter().map(group).collect()))
     }
@@ -155,12 +177,15 @@ impl Collection {
         let (train, test, all): (Arc<dyn Source>, Arc<dyn Source>, Arc<dyn Source>) = match config.patch {
             None => {
                 let shape = common_shape(&*pictures)?;
-                let whole = |indices: Vec<usize>| Arc::new(Whole::new(pictures.clone(), shape, indices));
+                let whole = |indices: Indices| Arc::new(Whole::new(pictures.clone(), shape, indices));
                 (whole(train), whole(test), whole(all))
             }
             Some(patch) => {
                 let total = config.patches.unwrap_or(DEFAULT_PATCHES);
-                let shape = SignalShape::new(pictures.shape(0).channels, patch.0[0], patch.0[1]);
+                let first = pictures.shape(0);
+                // Of signals in time one number is a length.
+                let height = if first.height == 1 && patch.0[0] == patch.0[1] { 1 } else { patch.0[0] };
+                let shape = SignalShape::new(first.channels, height, patch.0[1]);
                 check_patch(&*pictures, shape)?;
                 let held_out = held_out_count(total, config.held_out);
                 let mut random = ChaCha8Rng::seed_from_u64(config.seed);
@@ -181,9 +206,9 @@ impl Collection {
 
 /// Indices of pictures: to learn from, held out, both.
 struct Parts {
-    train: Vec<usize>,
-    test: Vec<usize>,
-    all: Vec<usize>,
+    train: Indices,
+    test: Indices,
+    all: Indices,
 }
 
 /// How many of `count` signals are held out: the nearest to the fraction that leaves both parts with one signal at
@@ -193,25 +218,17 @@ fn held_out_count(count: usize, fraction: f32) -> usize {
     if count < 2 { 0 } else { wanted.clamp(1, count - 1) }
 }
 
-/// A random subset of the indices, sorted: every subset of that size is equally likely.
-pub(super) fn held_out(count: usize, part: f32, seed: u64) -> Vec<usize> {
+/// A random subset of the indices below `count`, every one of that size being equally likely, and the others.
+pub(super) fn divided(count: usize, part: f32, seed: u64) -> [Indices; 2] {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     random.set_stream(SPLIT_STREAM);
     let mut wanted = held_out_count(count, part) as u64;
-    let mut chosen = Vec::with_capacity(wanted as usize);
-    for index in 0..count {
-        if random.random_range(0..(count - index) as u64) < wanted {
-            chosen.push(index);
-            wanted -= 1;
-        }
-    }
-    chosen
-}
-
-/// The indices below `count` that are not among the sorted `excluded`.
-pub(super) fn complement(count: usize, excluded: &[usize]) -> Vec<usize> {
-    let mut excluded = excluded.iter().peekable();
-    (0..count).filter(|index| excluded.next_if_eq(&index).is_none()).collect()
+    let is_chosen = |index: usize| {
+        let chosen = random.random_range(0..(count - index) as u64) < wanted;
+        wanted -= u64::from(chosen);
+        chosen
+    };
+    Marks::new(count, (0..count).map(is_chosen)).parts()
 }
 
 /// The one shape of all pictures.
@@ -366,13 +383,13 @@ impl Pictures for Flattened {
 struct Whole {
     pictures: Arc<dyn Pictures>,
     shape: SignalShape,
-    indices: Vec<usize>,
+    indices: Indices,
     labels: Option<Vec<u8>>,
 }
 
 impl Whole {
-    fn new(pictures: Arc<dyn Pictures>, shape: SignalShape, indices: Vec<usize>) -> Self {
-        let labels = pictures.labels().map(|labels| indices.iter().map(|&index| labels[index]).collect());
+    fn new(pictures: Arc<dyn Pictures>, shape: SignalShape, indices: Indices) -> Self {
+        let labels = pictures.labels().map(|labels| indices.iter().map(|index| labels[index]).collect());
         Self { pictures, shape, indices, labels }
     }
 }
@@ -388,7 +405,7 @@ impl Source for Whole {
 
     fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
         let window = Window { top: 0, left: 0, height: self.shape.height, width: self.shape.width };
-        read_each(indices, self.shape, out, |index, out| self.pictures.read(self.indices[index], window, out))
+        read_each(indices, self.shape, out, |index, out| self.pictures.read(self.indices.get(index), window, out))
     }
 
     fn labels(&self) -> Option<&[u8]> {
@@ -396,7 +413,7 @@ impl Source for Whole {
     }
 
     fn file(&self, index: usize) -> Option<&Path> {
-        self.pictures.file(self.indices[index])
+        self.pictures.file(self.indices.get(index))
     }
 
     fn skipped(&self) -> Option<&str> {
@@ -419,7 +436,7 @@ struct Place {
 /// Draws a picture uniformly among `chosen`, then a place uniformly in it.
 fn draw_places(
     pictures: &dyn Pictures,
-    chosen: &[usize],
+    chosen: &Indices,
     patch: SignalShape,
     count: usize,
     random: &mut ChaCha8Rng,
@@ -428,7 +445,7 @@ fn draw_places(
     let mut below = |bound: usize| random.random_range(0..bound as u64) as usize;
     (0..count)
         .map(|_| {
-            let picture = chosen[below(chosen.len())];
+            let picture = chosen.get(below(chosen.len()));
             let shape = pictures.shape(picture);
             let top = below(shape.height - patch.height + 1);
             let left = below(shape.width - patch.width + 1);
@@ -591,26 +608,47 @@ mod tests {
         assert!(message.contains("patch = 5x5") && message.contains("ramp 0 is 4x4"), "{message}");
     }
 
+    /// The split of a set is the one that it always had: runs go on from checkpoints of earlier versions.
+    #[test]
+    fn the_split_of_a_seed_stays() {
+        for (count, part, seed) in [(2, 0.1, 0), (20, 0.1, 0), (1000, 0.25, 7), (5000, 0.9, 1), (70_000, 0.1, 3)] {
+            let mut random = ChaCha8Rng::seed_from_u64(seed);
+            random.set_stream(SPLIT_STREAM);
+            let mut wanted = held_out_count(count, part) as u64;
+            let (mut test, mut train) = (Vec::new(), Vec::new());
+            for index in 0..count {
+                let chosen = random.random_range(0..(count - index) as u64) < wanted;
+                wanted -= u64::from(chosen);
+                if chosen { &mut test } else { &mut train }.push(index);
+            }
+            assert_eq!(divided(count, part, seed).map(|indices| indices.iter().collect::<Vec<_>>()), [test, train]);
+        }
+        let [test, train] = divided(20, 0.25, 0);
+        assert_eq!(test.iter().collect::<Vec<_>>(), [0, 2, 10, 11, 13]);
+        assert_eq!(train.len(), 15);
+    }
+
     #[test]
     fn several_shapes_come_in_groups() {
         let sizes = vec![[4, 4], [4, 5], [4, 4], [6, 2], [4, 5]];
         let groups = |config: &DataConfig, split, limit| {
             Collection::of(Ramps(sizes.clone())).into_groups(config, split, limit).unwrap()
         };
+        let places = |group: &Group| group.places.iter().collect::<Vec<_>>();
         let config = DataConfig { held_out: 0.4, ..DataConfig::default() };
         let (split, all) = groups(&config, None, usize::MAX);
         assert_eq!(split, Split::All);
-        let found: Vec<_> = all.iter().map(|group| (group.source.shape(), group.places.clone())).collect();
+        let found: Vec<_> = all.iter().map(|group| (group.source.shape(), places(group))).collect();
         let shape = |height, width| SignalShape::new(1, height, width);
         assert_eq!(found, [(shape(4, 4), vec![0, 2]), (shape(4, 5), vec![1, 4]), (shape(6, 2), vec![3])]);
         for group in &all {
             let len = group.source.shape().len();
             let corners: Vec<usize> =
                 all_of(&*group.source).chunks(len).map(|values| values[0] as usize / 10_000).collect();
-            assert_eq!(corners, group.places);
+            assert_eq!(corners, places(group));
         }
         let (_, few) = groups(&config, Some(Split::All), 2);
-        assert_eq!(few.iter().map(|group| group.places.clone()).collect::<Vec<_>>(), [[0], [1]]);
+        assert_eq!(few.iter().map(places).collect::<Vec<_>>(), [[0], [1]]);
         // The parts are those that signals of one shape would have.
         let split_of = |split| -> Vec<usize> {
             let mut pictures: Vec<usize> = groups(&config, Some(split), usize::MAX)
@@ -631,7 +669,7 @@ mod tests {
         assert_eq!(split_of(Split::Test), first(&*same.test));
         let config = DataConfig { patch: Some(2.into()), patches: Some(10), ..config };
         let (_, patches) = groups(&config, None, 7);
-        assert_eq!((patches.len(), &patches[0].places), (1, &(0..7).collect()));
+        assert_eq!((patches.len(), &patches[0].places), (1, &Places::All(7)));
     }
 
     #[test]

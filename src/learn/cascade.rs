@@ -252,6 +252,7 @@ mod tests {
             atoms_per_step: 0.5,
             lower_every: 1,
             exchange: 0.5,
+            incoherence: 0.0,
             device: device(),
         }
     }

@@ -14,6 +14,7 @@ mod optimizers;
 mod silent;
 
 use super::optimization::OptimizationConfig;
+use super::order::Order;
 use crate::autoencoder::Coded;
 pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
 use crate::data::{Source, wanted_shape};
@@ -95,6 +96,8 @@ pub struct EndToEnd {
     pub batch_size: usize,
     /// Seed of the order of signals and of all noise.
     pub seed: u64,
+    /// Signals among which the order is drawn; see [`crate::data::DataConfig::shuffle_buffer`].
+    pub shuffle_buffer: usize,
     /// Optimizer and learning rate.
     pub optimization: OptimizationConfig,
     /// Device to compute on, without gradients.
@@ -216,7 +219,7 @@ impl EndToEnd {
             Arc::new(Batches {
                 source: source.clone(),
                 batch_size: self.batch_size,
-                seed: shuffled.then_some(self.seed),
+                order: shuffled.then(|| Order::new(source.len(), self.seed, self.shuffle_buffer)),
                 epoch,
                 clock: clock.clone(),
                 run_seed: self.seed,

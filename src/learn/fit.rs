@@ -100,6 +100,7 @@ impl TrainConfig {
             epochs: learning.epochs,
             batch_size: learning.batch_size,
             seed: learning.seed,
+            shuffle_buffer: self.data.shuffle_buffer,
             optimization: learning.unrolled.optimization.clone(),
             device: device.clone(),
             resume: None,

@@ -96,13 +96,12 @@ impl DictionaryLearner {
     pub fn step_while(&mut self, source: &dyn Source, progress: impl FnMut(f32) -> bool) -> Result<Option<BatchSums>> {
         let learning = self.config.learning.clone();
         let (epoch, within) = (self.step / self.steps_per_epoch, self.step % self.steps_per_epoch);
-        let order = self.order(source.len(), epoch);
-        let end = ((within + 1) * self.batch_size).min(order.len());
+        let (start, end) = (within * self.batch_size, (within + 1) * self.batch_size);
         let mut stopwatch = Stopwatch::start();
         let operator = self.cascade.operator(&self.device)?;
-        let indices = &order[within * self.batch_size..end];
-        self.state.find_lambda(&operator, source, indices)?;
-        let Some((batch, mut sums)) = self.code(&operator, source, indices, progress)? else { return Ok(None) };
+        let indices = self.state.order.indices(epoch, start..end);
+        self.state.find_lambda(&operator, source, &indices)?;
+        let Some((batch, mut sums)) = self.code(&operator, source, &indices, progress)? else { return Ok(None) };
         let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
         let codes: Vec<f32> = to_host(pursued.codes.clone());

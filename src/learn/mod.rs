@@ -14,6 +14,7 @@ pub(crate) mod learner;
 pub mod metrics;
 pub(crate) mod online;
 pub mod optimization;
+mod order;
 mod reseeding;
 #[cfg(feature = "train")]
 pub mod rivals;

@@ -356,6 +356,7 @@ impl RivalRun {
             epochs: self.config.epochs,
             batch_size: self.config.batch_size,
             seed: self.config.seed,
+            shuffle_buffer: self.config.data.shuffle_buffer,
             optimization: self.config.optimization.clone(),
             device: self.device.clone(),
             resume: self.done,

@@ -4,7 +4,8 @@ use super::cascade::Cascade;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::initialize;
 use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
-use crate::data::{Source, spread, wanted_shape};
+use super::order::Order;
+use crate::data::{Source, sample, wanted_shape};
 use crate::error::{Error, Result};
 use crate::geometry::Geometry;
 use crate::kernels::sparse::HostFilters;
@@ -14,9 +15,7 @@ use crate::model::{CodingDefaults, Mlcsc, Operator};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, SignalReport,
 };
-use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::seq::SliceRandom;
 
 /// Dictionaries under training. [`super::DictionaryLearner`] takes steps online; a run end to end keeps one up to date.
 #[derive(Debug, Clone)]
@@ -36,6 +35,8 @@ pub struct TrainingState {
     pub(super) batch_size: usize,
     pub(super) steps_per_epoch: usize,
     pub(super) device: Device,
+    /// The order of training signals, epoch by epoch.
+    pub(super) order: Order,
 }
 
 /// Signals of a batch, as the model codes them.
@@ -101,6 +102,7 @@ impl TrainingState {
         let batch_size = batch_size(config, &geometry);
         Self {
             idle: vec![0; geometry.code().channels],
+            order: Order::new(source.len(), config.learning.seed, config.data.shuffle_buffer),
             signals: source.len(),
             batch_size,
             steps_per_epoch: source.len().div_ceil(batch_size),
@@ -262,13 +264,6 @@ impl TrainingState {
         (0..self.idle.len()).filter(|&atom| self.idle[atom] >= steps).collect()
     }
 
-    /// The order of training signals in an epoch.
-    pub(super) fn order(&self, count: usize, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..count).collect();
-        order.shuffle(&mut stream(self.config.learning.seed, Purpose::Order, epoch as u64));
-        order
-    }
-
     /// Reads, normalises and codes some signals, some at a time. `progress` is told the part that is coded and ends it, with `None`,
     /// by `false`.
     pub(super) fn code(
@@ -326,9 +321,6 @@ fn batch_size(config: &TrainConfig, geometry: &Geometry) -> usize {
 /// Values that the statistics of a normalisation are found from at most (2²⁶); of larger sets signals at even distances stand for all.
 const MOST_VALUES: usize = 1 << 26;
 
-/// Signals that are read at a time.
-const READ_AT_ONCE: usize = 256;
-
 /// A configuration with the statistics that its normalisation needs, found from the training signals where it does not name them.
 fn with_statistics(config: &TrainConfig, source: &dyn Source) -> Result<TrainConfig> {
     let mut config = config.clone();
@@ -340,11 +332,7 @@ fn with_statistics(config: &TrainConfig, source: &dyn Source) -> Result<TrainCon
     let mut values = vec![0.0; len];
     source.read(&[0], &mut values)?;
     let mut sums = ChannelSums::new(shape.channels, &values);
-    for indices in spread(source.len(), (MOST_VALUES / len.max(1)).max(2)).chunks(READ_AT_ONCE) {
-        values.resize(indices.len() * len, 0.0);
-        source.read(indices, &mut values)?;
-        values.chunks_exact(len).for_each(|signal| sums.add(signal));
-    }
+    sample(source, MOST_VALUES, |values| values.chunks_exact(len).for_each(|signal| sums.add(signal)))?;
     config.model.statistics = sums.statistics(normalization);
     Ok(config)
 }

@@ -475,6 +475,7 @@ mod tests {
             atoms_per_step: 1.0,
             lower_every: 1,
             exchange: 0.25,
+            incoherence: 0.0,
             device: device(),
         };
         Problem { cascade, signals, codes, effective, statistics, update }

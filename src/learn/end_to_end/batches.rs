@@ -2,11 +2,10 @@
 
 use crate::autoencoder::training::TrainingBatch;
 use crate::data::Source;
-use crate::random::{Purpose, stream};
+use crate::learn::order::Order;
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::seq::SliceRandom;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -33,8 +32,8 @@ impl Clock {
 pub(super) struct Batches {
     pub source: Arc<dyn Source>,
     pub batch_size: usize,
-    /// Seed of the order; `None` for the source's own.
-    pub seed: Option<u64>,
+    /// The order; `None` for the source's own.
+    pub order: Option<Order>,
     /// Epochs begun.
     pub epoch: Arc<AtomicUsize>,
     pub clock: Clock,
@@ -45,11 +44,7 @@ pub(super) struct Batches {
 impl DataLoader<TrainingBatch> for Batches {
     fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TrainingBatch> + 'a> {
         let epoch = self.epoch.fetch_add(1, Ordering::SeqCst);
-        let mut order: Vec<usize> = (0..self.source.len()).collect();
-        if let Some(seed) = self.seed {
-            order.shuffle(&mut stream(seed, Purpose::Order, epoch as u64));
-        }
-        Box::new(BatchIterator { batches: self, order, position: 0 })
+        Box::new(BatchIterator { batches: self, order: self.order.clone(), epoch, position: 0 })
     }
 
     fn num_items(&self) -> usize {
@@ -68,7 +63,8 @@ impl DataLoader<TrainingBatch> for Batches {
 
 struct BatchIterator<'a> {
     batches: &'a Batches,
-    order: Vec<usize>,
+    order: Option<Order>,
+    epoch: usize,
     position: usize,
 }
 
@@ -77,13 +73,16 @@ impl Iterator for BatchIterator<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let Batches { source, batch_size, clock, device, run_seed, .. } = self.batches;
-        let end = (self.position + batch_size).min(self.order.len());
-        let indices = &self.order[self.position..end];
-        if indices.is_empty() {
+        let end = (self.position + batch_size).min(source.len());
+        if self.position >= end {
             return None;
         }
+        let indices = match &mut self.order {
+            Some(order) => order.indices(self.epoch, self.position..end),
+            None => (self.position..end).collect(),
+        };
         let mut values = vec![0.0; indices.len() * source.shape().len()];
-        let read = source.read(indices, &mut values).map_err(DatasetError::new);
+        let read = source.read(&indices, &mut values).map_err(DatasetError::new);
         let signals = TensorData::new(values, source.shape().batched(indices.len()));
         let labels = source.labels().map(|labels| {
             let labels: Vec<i32> = indices.iter().map(|&index| i32::from(labels[index])).collect();
@@ -102,6 +101,6 @@ impl Iterator for BatchIterator<'_> {
 
 impl DataLoaderIterator<TrainingBatch> for BatchIterator<'_> {
     fn progress(&self) -> Progress {
-        Progress::new(self.position, self.order.len(), Some("signals".into()))
+        Progress::new(self.position, self.batches.source.len(), Some("signals".into()))
     }
 }

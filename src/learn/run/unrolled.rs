@@ -28,6 +28,7 @@ pub(super) fn train(
         epochs: config.learning.epochs,
         batch_size: config.learning.batch_size,
         seed: config.learning.seed,
+        shuffle_buffer: config.data.shuffle_buffer,
         optimization: config.learning.unrolled.optimization.clone(),
         device,
         resume: end_to_end::last_checkpoint(run.folder.path()),

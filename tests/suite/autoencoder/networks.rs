@@ -247,6 +247,7 @@ mod training {
             epochs: 3,
             batch_size: 25,
             seed: 0,
+            shuffle_buffer: config.shuffle_buffer,
             optimization: OptimizationConfig { learning_rate: 2e-3, ..OptimizationConfig::default() },
             device: device.clone(),
             resume: None,

@@ -63,7 +63,7 @@ fn what_a_folder_holds_beside_pictures_is_said_in_a_line() {
     fs::create_dir(bench.path("q")).unwrap();
     fs::write(bench.path("q/._1.png"), "").unwrap();
     let message = bench.fails("encode --model m.safetensors --data q --out c.npz", 1);
-    assert!(message.contains("found neither") && message.contains("1 hidden file (._1.png)"), "{message}");
+    assert!(message.contains("found none of them") && message.contains("1 hidden file (._1.png)"), "{message}");
 }
 
 #[test]

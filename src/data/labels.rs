@@ -1,0 +1,108 @@
+//! Class labels beside arrays: `labels.npy`, or `X_labels.npy` beside `X.npy`.
+
+use super::arrays::Found;
+use super::folder::LABELS;
+use super::npy;
+use crate::error::{Error, Result};
+use crate::text::counted;
+use std::path::{Path, PathBuf};
+
+/// Labels that are looked at together.
+const AT_A_TIME: usize = 1 << 16;
+
+/// The file of labels that belongs to a file of signals, if there is one.
+pub(super) fn beside(signals: &Path) -> Option<PathBuf> {
+    let stem = signals.file_stem()?.to_str()?;
+    let names = [format!("{stem}_{LABELS}"), LABELS.to_string()];
+    let mut paths = names.iter().map(|name| signals.with_file_name(name));
+    paths.find(|path| path != signals && path.is_file())
+}
+
+/// Reads labels, whole numbers from 0 to 255, one for each of the `count` signals of `signals`.
+///
+/// # Errors
+/// As [`npy::find`]; [`Error::Shape`] for labels that are fewer or more; [`Error::Format`] for one that is no such number.
+pub(super) fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>> {
+    let Found { bytes, array, .. } = npy::find(path)?;
+    if array.extents != [count] {
+        let expected = format!("{}, one for each signal of {}", counted(count, "label"), signals.display());
+        let found = match array.extents[..] {
+            [found] => found.to_string(),
+            _ => format!("shape {:?}", array.extents),
+        };
+        return Err(Error::shape(path.display().to_string(), expected, found));
+    }
+    let mut labels = Vec::with_capacity(count);
+    let mut values = Vec::new();
+    for start in (0..count).step_by(AT_A_TIME) {
+        values.resize(AT_A_TIME.min(count - start), 0.0);
+        let size = values.len();
+        array.read_block(&bytes, &[start], &[size], &mut values);
+        for &value in &values {
+            let label = value as u8;
+            if f32::from(label) != value {
+                let found = format!("found {value} at {}", labels.len());
+                return Err(Error::format(path, format!("expected labels that are whole numbers from 0 to 255, {found}")));
+            }
+            labels.push(label);
+        }
+    }
+    Ok(labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::{DataConfig, open};
+    use crate::export::arrays::write_npy;
+    use std::path::Path;
+
+    fn config(path: &Path) -> DataConfig {
+        DataConfig { source: path.to_str().unwrap().into(), ..DataConfig::default() }
+    }
+
+    #[test]
+    fn labels_beside_arrays() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let labels = |name: &str| open(&config(&path(name))).unwrap().all.labels().map(<[u8]>::to_vec);
+        write_npy(&path("x.npy"), &[4, 2], &[0.0; 8]).unwrap();
+        assert_eq!(labels("x.npy"), None);
+        write_npy(&path("labels.npy"), &[4], &[3.0, 255.0, 0.0, 3.0]).unwrap();
+        assert_eq!(labels("x.npy"), Some(vec![3, 255, 0, 3]));
+        // A file of labels of its own goes before; labels have no labels.
+        write_npy(&path("x_labels.npy"), &[4], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        assert_eq!(labels("x.npy"), Some(vec![1, 2, 3, 4]));
+        assert_eq!(labels("labels.npy"), None);
+        std::fs::remove_file(path("x_labels.npy")).unwrap();
+        for (labels, part) in [
+            (&[1.0, 2.0][..], "expected 4 labels, one for each signal of"),
+            (&[1.0, 2.0, 3.0, 256.0], "found 256 at 3"),
+            (&[1.0, -1.0, 3.0, 6.0], "found -1 at 1"),
+            (&[1.0, 0.5, 3.0, 6.0], "found 0.5 at 1"),
+            (&[f32::NAN, 0.0, 3.0, 6.0], "found NaN at 0"),
+        ] {
+            write_npy(&path("labels.npy"), &[labels.len()], labels).unwrap();
+            let message = open(&config(&path("x.npy"))).err().unwrap().to_string();
+            assert!(message.contains(part) && message.contains("labels.npy"), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+        write_npy(&path("labels.npy"), &[4, 1], &[0.0; 4]).unwrap();
+        assert!(open(&config(&path("x.npy"))).err().unwrap().to_string().contains("found shape [4, 1]"));
+    }
+
+    #[test]
+    fn labels_of_shards() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, shape: &[usize], values: &[f32]| {
+            write_npy(&folder.path().join(name), shape, values).unwrap();
+        };
+        write("a1.npy", &[2, 2], &[0.0; 4]);
+        write("a2.npy", &[1, 2], &[0.0; 2]);
+        write("labels.npy", &[3], &[7.0, 8.0, 9.0]);
+        let data = open(&config(folder.path())).unwrap();
+        assert_eq!((data.all.len(), data.all.labels()), (3, Some(&[7, 8, 9][..])));
+        write("labels.npy", &[2], &[7.0, 8.0]);
+        let message = open(&config(folder.path())).err().unwrap().to_string();
+        assert!(message.contains("expected 3 labels") && message.contains("found 2"), "{message}");
+    }
+}
