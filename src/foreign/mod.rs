@@ -10,6 +10,7 @@
 //! codes and reconstructions to rounding. Settings that change numbers are obeyed or refused.
 
 mod activation;
+mod dictionary;
 mod file;
 mod gemma_scope;
 mod saelens;
@@ -83,6 +84,22 @@ pub enum Activation {
         /// Whether a signal is finished once a pick adds no unit.
         stop_on_duplicate_support: bool,
     },
+}
+
+impl std::fmt::Display for Activation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Relu => f.write_str("ReLU"),
+            Self::TopK { k } => write!(f, "top-k with k = {k}"),
+            Self::AbsTopK { k } => write!(f, "top-k by magnitude with k = {k}"),
+            Self::GroupMax { k } => write!(f, "the largest of each of {k} groups"),
+            Self::JumpRelu => f.write_str("JumpReLU"),
+            Self::Gated => f.write_str("gated ReLU"),
+            Self::MatchingPursuit { max_iterations, .. } => {
+                write!(f, "matching pursuit of at most {max_iterations} picks")
+            }
+        }
+    }
 }
 
 impl Activation {
