@@ -24,7 +24,8 @@ use crate::model::file::CodingDefaults;
 use crate::model::normalization::Undo;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::{
-    Algorithm, BasisPursuitConfig, Lambda, Observer, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, PursuitConfig, Recipe, SignalReport,
+    Algorithm, BasisPursuitConfig, Lambda, Observer, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, PursuitConfig,
+    Recipe, SignalReport,
 };
 use burn::tensor::{Tensor, TensorData};
 

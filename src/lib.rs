@@ -121,6 +121,7 @@ pub mod error;
 pub mod evaluate;
 pub mod export;
 pub mod files;
+pub mod foreign;
 pub mod geometry;
 #[doc(hidden)]
 pub mod kernels;

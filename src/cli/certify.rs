@@ -1,6 +1,6 @@
 //! `mlcsc certify`: what is proven about codes.
 
-use super::coding::{Batch, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
+use super::coding::{Batch, Chosen, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
 use super::data::{InputArgs, Signals};
 use super::output::{counted, number, table};
 use super::{flags, interrupt, output};
@@ -143,7 +143,7 @@ impl CertifyArgs {
         let greedy = matches!(self.pursuit, PursuitName::OrthogonalMatchingPursuit | PursuitName::Projection);
         CodingArgs {
             pursuit: PursuitArgs {
-                name: Some(self.pursuit),
+                name: Some(Chosen::Pursuit(self.pursuit)),
                 algorithm: None,
                 nonzeros: self.nonzeros.map(|nonzeros| vec![nonzeros]),
                 noise: self.noise.filter(|_| greedy),

@@ -13,13 +13,14 @@ use crate::evaluate::comparison::Parameters;
 use crate::geometry::SignalShape;
 use crate::model::file::CodingDefaults;
 use crate::model::{Mlcsc, Operator, OperatorForm};
-use crate::names::IntoEnumIterator;
+use crate::names::{IntoEnumIterator, VariantNames};
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Convergence, Lambda, PursuitName, Recipe, SignalReport, StopReason, Threshold,
 };
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,9 +45,10 @@ pub struct CodingArgs {
 #[command(next_help_heading = "Pursuit")]
 pub struct PursuitArgs {
     /// The pursuit. bp is the minimum of ½‖y − D^(L)γ‖² + λ‖γ‖₁ by --algorithm; the next four are the same by the algorithm of that
-    /// name. Default: bp, or omp where the model was learned with it
-    #[arg(id = "pursuit", long, value_name = "NAME", value_parser = flags::names::<PursuitName>())]
-    pub name: Option<PursuitName>,
+    /// name; encoder is that of an imported auto-encoder. Default: bp, or omp where the model was learned with it, or encoder where it has
+    /// one of others
+    #[arg(id = "pursuit", long, value_name = "NAME", value_parser = chosen())]
+    pub name: Option<Chosen>,
     /// Algorithm for bp, layered-bp and projection --convex. Default: auto
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Algorithm>())]
     pub algorithm: Option<Algorithm>,
@@ -77,6 +79,27 @@ pub struct PursuitArgs {
     /// Replace coefficients of a convex projection by those of least squares on their support
     #[arg(long)]
     pub debias: bool,
+}
+
+/// What `--pursuit` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Chosen {
+    /// The encoder of an auto-encoder of others.
+    Encoder,
+    /// A pursuit of ours.
+    Pursuit(PursuitName),
+}
+
+/// Its name.
+const ENCODER: &str = "encoder";
+
+/// Parses a [`Chosen`] by its name; help and errors list all names.
+fn chosen() -> impl TypedValueParser<Value = Chosen> {
+    let names = PursuitName::VARIANTS.iter().copied().chain([ENCODER]);
+    PossibleValuesParser::new(names).try_map(|name| match name.as_str() {
+        ENCODER => Ok(Chosen::Encoder),
+        name => name.parse().map(Chosen::Pursuit),
+    })
 }
 
 /// The weight of the ℓ1 norm.
@@ -220,17 +243,29 @@ impl SolverArgs {
 impl PursuitArgs {
     /// The pursuit that is asked for, bp where none is.
     pub fn name(&self) -> PursuitName {
-        self.name.unwrap_or(PursuitName::BasisPursuit)
+        match self.name {
+            Some(Chosen::Pursuit(name)) => name,
+            _ => PursuitName::BasisPursuit,
+        }
+    }
+
+    /// Whether an auto-encoder's own encoder is asked for.
+    pub fn is_encoder(&self) -> bool {
+        self.name == Some(Chosen::Encoder)
     }
 
     /// Whether codes are found without λ.
     fn is_greedy(&self) -> bool {
-        self.name() == PursuitName::OrthogonalMatchingPursuit || (self.name() == PursuitName::Projection && !self.convex)
+        self.name() == PursuitName::OrthogonalMatchingPursuit
+            || (self.name() == PursuitName::Projection && !self.convex)
     }
 
     /// Whether the pursuit takes a flag.
     fn takes(&self, flag: Flag) -> bool {
         use PursuitName::*;
+        if self.is_encoder() {
+            return false;
+        }
         let (greedy, projects) = (self.is_greedy(), self.name() == Projection);
         match flag {
             Flag::Algorithm => matches!(self.name(), BasisPursuit | LayeredBasisPursuit) || (projects && self.convex),
@@ -249,6 +284,9 @@ impl PursuitArgs {
 
     /// The pursuit as flags call it.
     fn called(&self) -> String {
+        if self.is_encoder() {
+            return format!("--pursuit {ENCODER}");
+        }
         format!("--pursuit {}{}", self.name(), if self.convex { " --convex" } else { "" })
     }
 }
@@ -300,6 +338,14 @@ impl CodingArgs {
         Ok(())
     }
 
+    /// The same for an imported auto-encoder, whose own encoder is the default.
+    #[must_use]
+    pub fn of_imported(&self) -> Self {
+        let mut args = self.clone();
+        args.pursuit.name = args.pursuit.name.or(Some(Chosen::Encoder));
+        args
+    }
+
     /// Whether a flag says what is minimised, or by which means.
     fn says_how(&self) -> bool {
         let Self { pursuit, lambda, solver } = self;
@@ -341,6 +387,7 @@ impl CodingArgs {
             {
                 let taken = given.iter().filter(|(flag, _)| pursuit.takes(*flag)).map(|(flag, _)| flag.to_string());
                 let taken = taken.collect::<Vec<_>>().join(", ");
+                let taken = if pursuit.is_encoder() { "none: --pursuit names another way".into() } else { taken };
                 let expected = format!("no such flag with {}, which takes {taken}", pursuit.called());
                 return Err(Error::parameter(flag.to_string(), value, expected));
             }
@@ -354,10 +401,14 @@ impl CodingArgs {
     /// As [`Self::check`] and [`LambdaArgs::resolve`].
     pub fn settings(&self, defaults: CodingDefaults, signals: usize) -> Result<Settings> {
         self.check()?;
+        if self.pursuit.is_encoder() {
+            let expected = "a pursuit: the model has no encoder that was imported with it";
+            return Err(Error::parameter("--pursuit", ENCODER, expected));
+        }
         let (lambda, nonnegative) = self.lambda.resolve(&defaults, signals)?;
         let mut args = self.clone();
         if let (Some(nonzeros), false) = (defaults.nonzeros, self.says_how()) {
-            args.pursuit.name = Some(PursuitName::OrthogonalMatchingPursuit);
+            args.pursuit.name = Some(Chosen::Pursuit(PursuitName::OrthogonalMatchingPursuit));
             args.pursuit.nonzeros = Some(vec![nonzeros]);
         }
         Ok(Settings { args, lambda, nonnegative })

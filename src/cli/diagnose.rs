@@ -226,6 +226,9 @@ pub(super) fn network(path: &Path, device: &Device) -> Result<Option<Box<dyn Aut
     if is_rival(path)? {
         return Ok(Some(Box::new(Rival::load(path, device)?.0)));
     }
+    if let Some(found) = super::foreign::open(path, device)? {
+        return Ok(Some(Box::new(found)));
+    }
     if has_encoder(path)? {
         return Ok(Some(Box::new(SparseAutoencoder::load(path, device)?)));
     }

@@ -2,8 +2,10 @@
 
 use super::coding::{Batch, Coder, Coders, CodingArgs};
 use super::data::{InputArgs, Signals};
+use super::foreign::{self, Encoder};
 use super::inputs::Inputs;
-use super::output;
+use super::{flags, output};
+use crate::autoencoder::Autoencoder;
 use crate::error::Result;
 use crate::export::CodesWriter;
 use crate::export::codes::CodesFormat;
@@ -18,7 +20,8 @@ use std::path::PathBuf;
 /// They are the pursuit's own: γ_{i−1} = D_i γ_i holds exactly but for layered-thresholding and layered-bp, which code layer by
 /// layer. --noise and λ are in units of the signals after the model's normalisation; what undoes that is written beside the codes, so
 /// that signals come back: x = scale·D^(L)γ_L + mean. Pictures of several sizes are coded each in its own; in the file every one
-/// then has arrays of its own, as boat.png/gamma_1.
+/// then has arrays of its own, as boat.png/gamma_1. Codes of an imported auto-encoder are in its own units, whoever computes them; pursuits
+/// run on its decoder's rows with unit norm, after its bias was taken off.
 #[derive(Debug, Args)]
 pub(super) struct EncodeArgs {
     #[command(flatten)]
@@ -43,9 +46,21 @@ impl EncodeArgs {
             .and("--lambda-file", self.coding.lambda.lambda_file.as_deref())
             .and_data(self.input.data.source.as_deref())
             .refuse("--out", &self.out)?;
-        let (model, defaults) = self.input.load()?;
+        let imported = foreign::open(&self.input.model, &self.input.device.open()?)?;
+        let coding = if imported.is_some() { self.coding.of_imported() } else { self.coding.clone() };
+        coding.check()?;
+        let imported = match imported {
+            Some(network) if coding.pursuit.is_encoder() => return self.by_encoder(&Encoder::new(network, &coding)),
+            other => other,
+        };
+        let (model, defaults) = match &imported {
+            Some(network) => (network.dictionary().map_err(flags::named::<CodingArgs>)?, network.coding()),
+            None => self.input.load()?,
+        };
+        // Codes over atoms of unit norm, in the units of the auto-encoder that they belong to.
+        let norms = imported.map(|network| network.norms_of_codes());
         let groups = self.input.groups()?;
-        let settings = self.coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
+        let settings = coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
         let coders = Coders::new(model, groups, settings)?;
 
         let mut writer = CodesWriter::create(&self.out, shapes(coders.first()).len())?;
@@ -54,7 +69,11 @@ impl EncodeArgs {
             writer.begin("", all.shape(), &shapes(coders.first()), all.len())?;
         }
         let coded = coders.run(|group, coder, batch| {
-            let representations = batch.pursued.representations(coder.operator());
+            let representations = batch.pursued.representations(coder.operator()).into_iter();
+            let representations: Vec<_> = match &norms {
+                Some(norms) => representations.map(|codes| codes / norms.clone()).collect(),
+                None => representations.collect(),
+            };
             let Batch { start, pursued, undo, .. } = batch;
             if groups.len() == 1 {
                 return writer.append(&representations, &pursued.reports, &undo);
@@ -90,6 +109,28 @@ impl EncodeArgs {
         summary.row("written", self.out.display());
         let end = coders.first().not_converged(&coded);
         output::print(&[Some(summary.text()), end].into_iter().flatten().collect::<Vec<_>>().join("\n"))
+    }
+}
+
+impl EncodeArgs {
+    /// Codes of an imported auto-encoder's own.
+    fn by_encoder(&self, encoder: &Encoder) -> Result<()> {
+        let signals = self.input.signals()?;
+        let code = encoder.network().code();
+        let mut writer = CodesWriter::create(&self.out, 1)?;
+        writer.begin("", signals.shape(), &[code], signals.len())?;
+        let encoded =
+            encoder.run(&signals, |batch| writer.append(&[batch.coded.codes], &batch.reports, &batch.undo))?;
+        writer.finish(&encoder.describe(&signals.source()))?;
+        let device = self.input.device.name();
+        if self.json {
+            let mut document = encoder.json(&encoded, &signals, &device);
+            document["out"] = self.out.display().to_string().into();
+            return output::print_json(&document);
+        }
+        let mut summary = encoder.summary(&encoded, &signals, &device);
+        summary.row("codes", format!("γ_1 {code}")).row("written", self.out.display());
+        output::print(&summary.text())
     }
 }
 

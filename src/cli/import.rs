@@ -2,11 +2,12 @@
 
 use super::data::{pair, pair_or_zero};
 use super::inputs::Inputs;
-use super::output::{Summary, grouped};
+use super::output::{Summary, grouped, number};
 use super::{DeviceArgs, flags, output};
 use crate::data::npy;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::foreign::{self, InputScaling};
 use crate::geometry::{LayerShape, Pair, SignalShape};
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
@@ -15,14 +16,22 @@ use crate::pursuit::Lambda;
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::json;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-/// Make a model of dictionaries that were learned elsewhere; filters are kept as they are
+/// Make a model of dictionaries that were learned elsewhere, or of a sparse auto-encoder; filters are kept as they are
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
     /// Filters of D_1 … D_L, [atoms, channels, height, width] each
-    #[arg(long, value_name = "W.npy", required = true, num_args = 1..)]
+    #[arg(long, value_name = "W.npy", required_unless_present = "sae", num_args = 1..)]
     filters: Vec<PathBuf>,
+    /// Folder of a sparse auto-encoder of others in place of filters: of SAELens (cfg.json, sae_weights.safetensors), sparsify (cfg.json,
+    /// sae.safetensors) or Gemma Scope (params.npz). It keeps its encoder
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with_all = ["filters", "strides", "paddings", "input_shape", "normalization", "lambda", "nonnegative"]
+    )]
+    sae: Option<PathBuf>,
     /// Stride of each layer, as 2,1,1 or 2x1,1,1. Default: 1
     #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = pair)]
     strides: Vec<Pair>,
@@ -30,8 +39,8 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "P,…", value_delimiter = ',', value_parser = pair_or_zero)]
     paddings: Vec<Pair>,
     /// Shape of the signals
-    #[arg(long, value_name = "CxHxW")]
-    input_shape: SignalShape,
+    #[arg(long, value_name = "CxHxW", required_unless_present = "sae")]
+    input_shape: Option<SignalShape>,
     /// What is done to signals before they are coded: center takes their mean off, contrast divides by the standard deviation too,
     /// high-pass takes a smooth component off every channel
     #[arg(long, value_name = "NAME", default_value = "none", value_parser = flags::names::<Normalization>())]
@@ -54,6 +63,12 @@ pub(super) struct ImportArgs {
 
 impl ImportArgs {
     pub(super) fn run(&self) -> Result<()> {
+        if let Some(folder) = &self.sae {
+            return self.import(folder);
+        }
+        let Some(input_shape) = self.input_shape else {
+            return Err(Error::missing("--input-shape", "the shape of the signals"));
+        };
         if self.normalization.is_fitted() {
             let expected = "none, center, contrast or high-pass; the others are fitted to training signals";
             return Err(Error::parameter("--normalization", self.normalization, expected));
@@ -70,7 +85,7 @@ impl ImportArgs {
         let device = self.device.open()?;
         let mut layers = Vec::new();
         let mut filters = Vec::new();
-        let mut channels = self.input_shape.channels;
+        let mut channels = input_shape.channels;
         for ((path, stride), padding) in self.filters.iter().zip(strides).zip(paddings) {
             let array = npy::read_array(path)?;
             let &[atoms, below, height, width] = array.shape.as_slice() else {
@@ -92,7 +107,7 @@ impl ImportArgs {
             layers.push(LayerShape::new(atoms, Pair([height, width]), stride).with_padding(padding));
             filters.push(Tensor::from_data(TensorData::new(array.values, [atoms, below, height, width]), &device));
         }
-        let config = ModelConfig { normalization: self.normalization, ..ModelConfig::new(self.input_shape, layers) };
+        let config = ModelConfig { normalization: self.normalization, ..ModelConfig::new(input_shape, layers) };
         let model = Mlcsc::from_filters(config, filters).map_err(name_layer)?;
         model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative, nonzeros: None })?;
 
@@ -103,17 +118,56 @@ impl ImportArgs {
             let codes: Vec<String> = geometry.layers().iter().map(|layer| layer.code.to_string()).collect();
             return output::print_json(&json!({
                 "out": self.out.display().to_string(),
-                "signal": self.input_shape.to_string(),
+                "signal": input_shape.to_string(),
                 "codes": codes,
                 "parameters": parameters,
             }));
         }
         let mut summary = Summary::new(format!("imported a model of {}", output::counted(model.depth(), "layer")));
-        summary.row("signal", self.input_shape);
+        summary.row("signal", input_shape);
         for (index, layer) in geometry.layers().iter().enumerate() {
             summary.row(format!("γ_{}", index + 1), layer.code);
         }
         summary.row("parameters", grouped(parameters as u64)).row("written", self.out.display());
+        output::print(&summary.text())
+    }
+}
+
+impl ImportArgs {
+    /// A sparse auto-encoder of others.
+    fn import(&self, folder: &Path) -> Result<()> {
+        files::check_writable(&self.out)?;
+        let read = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let inputs = read.fold(Inputs::default(), |inputs, path| inputs.and("--sae", path.as_path()));
+        inputs.and("--sae", folder).refuse("--out", &self.out)?;
+        let found = foreign::read(folder, &self.device.open()?)?;
+        found.save(&self.out)?;
+        let config = found.config();
+        let norms = found.norms();
+        let [least, most] = [f32::min, f32::max].map(|choose| norms.iter().copied().reduce(choose).unwrap_or(1.0));
+        if self.json {
+            return output::print_json(&json!({
+                "out": self.out.display().to_string(),
+                "signal": config.signal().to_string(),
+                "codes": [config.code().to_string()],
+                "autoencoder": config,
+                "decoder_norms": [least, most],
+            }));
+        }
+        let mut summary = Summary::new(format!("imported a sparse auto-encoder of {}", config.format));
+        summary.row("signal", config.signal()).row("γ_1", config.code()).row("encoder", &config.activation);
+        summary.row("takes its bias off", if config.centred { "yes" } else { "no" });
+        if config.scaling != InputScaling::None {
+            summary.row("scales signals", config.scaling);
+        }
+        if let Some(network) = &config.network {
+            summary.row("network", network);
+        }
+        if let Some(hook) = &config.hook {
+            summary.row("place", hook);
+        }
+        summary.row("norms of atoms", format!("{} to {}", number(least.into()), number(most.into())));
+        summary.row("written", self.out.display());
         output::print(&summary.text())
     }
 }

@@ -13,6 +13,7 @@ mod diagnose;
 mod encode;
 mod export;
 pub mod flags;
+mod foreign;
 mod import;
 mod inputs;
 mod inspect;

@@ -2,10 +2,11 @@
 
 use super::coding::{self, Coders, CodingArgs, PURSUIT_FLAGS};
 use super::data::{InputArgs, Signals};
+use super::foreign::{self, Encoder};
 use super::inputs::Inputs;
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
-use super::{interrupt, output};
+use super::{flags, interrupt, output};
 use crate::data::quality::Quality;
 use crate::error::{Error, Result};
 use crate::export::codes::CodesFormat;
@@ -73,7 +74,20 @@ impl ReconstructArgs {
             .and("--lambda-file", self.coding.lambda.lambda_file.as_deref())
             .and_data(self.input.data.source.as_deref());
         inputs.refuse("--out", &self.out)?;
-        let (model, defaults) = self.input.load()?;
+        let imported = foreign::open(&self.input.model, &self.input.device.open()?)?;
+        let coding = if imported.is_some() { self.coding.of_imported() } else { self.coding.clone() };
+        coding.check()?;
+        let (model, defaults, encoder) = match imported {
+            Some(network) if self.codes.is_some() => (network.as_synthesised()?, network.coding(), None),
+            Some(network) if coding.pursuit.is_encoder() => {
+                (network.as_synthesised()?, network.coding(), Some(Encoder::new(network, &coding)))
+            }
+            Some(network) => (network.dictionary().map_err(flags::named::<CodingArgs>)?, network.coding(), None),
+            None => {
+                let (model, defaults) = self.input.load()?;
+                (model, defaults, None)
+            }
+        };
         let channels = model.config().signal.channels;
         if kind != Kind::Array && !matches!(channels, 1 | 3) {
             let expected = format!("a .npy file: signals of {channels} channels are no PNG images");
@@ -81,8 +95,40 @@ impl ReconstructArgs {
         }
         match &self.codes {
             Some(codes) => self.reconstruct_codes(&model, codes, kind, &inputs),
-            None => self.reconstruct_signals(model, defaults, kind, &inputs),
+            None => match encoder {
+                Some(encoder) => self.reconstruct_by_encoder(&encoder, kind, &inputs),
+                None => self.reconstruct_signals(model, defaults, kind, &inputs),
+            },
         }
+    }
+
+    /// By an imported auto-encoder's own encoder.
+    fn reconstruct_by_encoder(&self, encoder: &Encoder, kind: Kind, inputs: &Inputs) -> Result<()> {
+        let signals = self.input.signals()?;
+        let shape = signals.shape();
+        let originals: Vec<Option<&Path>> = (0..signals.len()).map(|index| signals.file(index)).collect();
+        let sink = Sink::new(&self.out, kind, &[shape], &originals, inputs)?;
+        let mut quality = Quality::new(shape.len());
+        let (encoded, earlier) = sink.write(|write| {
+            encoder.run(&signals, |batch| {
+                quality.add(&batch.signals, &batch.coded.reconstruction);
+                write(&signals.places()[batch.start..batch.start + batch.reports.len()], batch.coded.reconstruction)
+            })
+        })?;
+        let (psnr, unexplained) = (quality.psnr(), quality.variance_unexplained());
+        let device = self.input.device.name();
+        if self.json {
+            let mut document = encoder.json(&encoded, &signals, &device);
+            document["psnr"] = json!(psnr);
+            document["variance_unexplained"] = json!(unexplained);
+            sink.describe(&mut document, earlier);
+            return output::print_json(&document);
+        }
+        let mut summary = encoder.summary(&encoded, &signals, &device);
+        summary.row("PSNR", output::or_dash(psnr, |psnr| format!("{} dB", number(psnr))));
+        summary.row("variance unexplained", output::or_dash(unexplained, number));
+        sink.rows(&mut summary, earlier);
+        output::print(&summary.text())
     }
 
     fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults, kind: Kind, inputs: &Inputs) -> Result<()> {

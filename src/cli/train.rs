@@ -234,7 +234,12 @@ impl TrainArgs {
                 .collect(),
             Some(kernels) => kernels,
             None if is_vector => vec![Pair([1, 1]); depth],
-            None => return Err(Error::missing("--kernel", format!("the size of atoms on signals of {signal}, one for each layer"))),
+            None => {
+                return Err(Error::missing(
+                    "--kernel",
+                    format!("the size of atoms on signals of {signal}, one for each layer"),
+                ));
+            }
         };
         let strides = per_layer("--stride", &self.stride)?.unwrap_or_else(|| vec![Pair([1, 1]); depth]);
         let layers = self.atoms.iter().zip(kernels).zip(strides).map(|((&atoms, kernel), stride)| {
@@ -539,7 +544,11 @@ impl TrainArgs {
                 learning.target_nonzeros = None;
             }
             (_, Some(nonzeros)) => {
-                return Err(Error::parameter("--nonzeros", nonzeros, "--pursuit omp beside it; with bp --target-nonzeros"));
+                return Err(Error::parameter(
+                    "--nonzeros",
+                    nonzeros,
+                    "--pursuit omp beside it; with bp --target-nonzeros",
+                ));
             }
             (Some(_), None) => learning.code_nonzeros = None,
             (None, None) => {}
@@ -654,8 +663,17 @@ impl TrainArgs {
             .row("λ", number(test.lambda))
             .row("non-zeros of γ_1 … γ_L", list(&test.nonzeros))
             .row("zeros in D_1 … D_L", percent(&dictionaries.zeros))
-            .row("dead, dense atoms", format!("{}, {} of {}", test.dead_atoms, test.dense_atoms, test.density.iter().sum::<usize>()))
-            .row("atoms by density", format!("{} (below 10⁻⁵, then by powers of ten)", test.density.map(|count| count.to_string()).join("/")));
+            .row(
+                "dead, dense atoms",
+                format!("{}, {} of {}", test.dead_atoms, test.dense_atoms, test.density.iter().sum::<usize>()),
+            )
+            .row(
+                "atoms by density",
+                format!(
+                    "{} (below 10⁻⁵, then by powers of ten)",
+                    test.density.map(|count| count.to_string()).join("/")
+                ),
+            );
         if let Some(diagnostics) = diagnostics {
             let short = |value| or_dash(value, |value| format!("{value:.3}"));
             summary

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// Key of our metadata: a single one, because the order of several would differ from run to run and with it the file.
-const METADATA_KEY: &str = "mlcsc";
+pub(crate) const METADATA_KEY: &str = "mlcsc";
 
 /// How a model's codes are meant to be computed, as far as training knows; the defaults of later coding.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -140,6 +140,9 @@ impl ModuleVisitor for Finite {
 fn another<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
     let found = keys.find_map(|key| match key {
         "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify` take"),
+        "mlcsc-foreign" => Some(
+            "an imported auto-encoder that scales every signal, which `mlcsc encode`, `mlcsc reconstruct` and `mlcsc diagnose` take",
+        ),
         "mlcsc-checkpoint" => Some("a run's checkpoint; its model is model.safetensors beside it"),
         "mlcsc_codes" => Some("codes, which signals are reconstructed from"),
         _ => None,

@@ -630,14 +630,15 @@ impl Approximation {
     #[inline(always)]
     fn take(&mut self, place: usize, columns: &Columns, correlations: &[f32], signal: &[f32]) -> bool {
         // Rows of the support are at hand already.
-        let admitted = self.admit(
-            place,
-            f64::from(columns.inner(place, place)),
-            f64::from(correlations[place]),
-            #[inline(always)]
-            |_, other| f64::from(columns.inner(other, place)),
-        )
-        .is_some();
+        let admitted = self
+            .admit(
+                place,
+                f64::from(columns.inner(place, place)),
+                f64::from(correlations[place]),
+                #[inline(always)]
+                |_, other| f64::from(columns.inner(other, place)),
+            )
+            .is_some();
         if admitted {
             let explained: f64 = self.projected.iter().map(|value| value * value).sum();
             self.residual_energy = self.energy - explained;

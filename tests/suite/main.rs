@@ -6,6 +6,7 @@ mod common;
 #[cfg(feature = "autodiff")]
 mod autoencoder;
 mod cli;
+mod foreign;
 mod learn;
 mod model;
 mod pursuit;

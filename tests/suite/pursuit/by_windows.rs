@@ -212,7 +212,8 @@ fn matching_agrees_with_whole_signals() {
             let most = operator.code().len().min(operator.signal().len());
             let norm = (case.config.signal.len() as f32).sqrt();
             for (nonzeros, residual) in [(1, 0.0), (7, 0.0), (most / 2, 0.0), (most, 0.6 * norm), (most, 0.0)] {
-                let config = OrthogonalMatchingPursuitConfig { residual, ..OrthogonalMatchingPursuitConfig::new(nonzeros) };
+                let config =
+                    OrthogonalMatchingPursuitConfig { residual, ..OrthogonalMatchingPursuitConfig::new(nonzeros) };
                 let solve = |problem: &Problem| config.clone().init().unwrap().solve(problem).unwrap();
                 let (found, expected) = (solve(&plain), solve(&masked));
                 let what = format!("case {number}, {nonzeros}, {residual}");
