@@ -112,7 +112,8 @@ impl ReconstructArgs {
         let (encoded, earlier) = sink.write(|write| {
             encoder.run(&signals, |batch| {
                 quality.add(&batch.signals, &batch.coded.reconstruction);
-                write(&signals.places()[batch.start..batch.start + batch.reports.len()], batch.coded.reconstruction)
+                let places = (batch.start..batch.start + batch.reports.len()).map(|index| signals.places().get(index));
+                write(&places.collect::<Vec<_>>(), batch.coded.reconstruction)
             })
         })?;
         let (psnr, unexplained) = (quality.psnr(), quality.variance_unexplained());

@@ -485,3 +485,24 @@ fn interruptions_leave_nothing() {
         assert!(errors.lines().count() <= 1 && !errors.contains("panicked"), "{errors}");
     }
 }
+
+/// What the model was trained with is the default of greedy pursuits too, and flags undo it.
+#[test]
+fn greedy_codes_have_the_sign_that_was_asked_for() {
+    for (stored, flags, sign) in
+        [("", "", false), ("", "--nonnegative", true), ("--nonnegative", "", true), ("--nonnegative", "--signed", false)]
+    {
+        let bench = Bench::with_identity(stored);
+        for pursuit in ["omp --nonzeros 3", "projection --stripe-limits 3"] {
+            let encode = "encode --model identity.safetensors --data signals.npy --out codes.safetensors";
+            let document = bench.json(&format!("{encode} --pursuit {pursuit} {flags}"));
+            assert_eq!(document["nonnegative"], sign, "{document}");
+            let expected: Vec<f32> = SIGNALS.iter().map(|&value| if sign { value.max(0.0) } else { value }).collect();
+            close(&bench.floats("codes.safetensors", "gamma_1"), &expected, 1e-6);
+        }
+        let text = bench.works(&format!(
+            "encode --model identity.safetensors --data signals.npy --out codes.safetensors --pursuit omp --nonzeros 3 {flags}"
+        ));
+        assert_eq!(text.contains("γ ≥ 0"), sign, "{text}");
+    }
+}

@@ -234,7 +234,7 @@ fn wrong_flags_of_pursuits() {
         ("--pursuit omp --noise nan", &["--noise", "≥ 0"]),
         ("--pursuit omp --nonzeros 3 --lambda 1", &["--lambda = 1", "omp", "--nonzeros"]),
         ("--pursuit omp --nonzeros 3 --gap 1e-3", &["--gap", "omp"]),
-        ("--pursuit omp --nonzeros 3 --nonnegative", &["--nonnegative", "omp"]),
+        ("--pursuit omp --nonzeros 3 --nonnegative --signed", &["--nonnegative", "--signed"]),
         ("--pursuit projection", &["--stripe-limits", "--nonzeros"]),
         ("--pursuit projection --stripe-limits 3", &["--stripe-limits = 1 number", "2, one per layer"]),
         ("--pursuit projection --stripe-limits 3,0", &["--stripe-limits = 0", "at least 1"]),

@@ -211,12 +211,12 @@ fn matching_agrees_with_whole_signals() {
             let masked = plain.clone().with_mask(Tensor::ones(case.config.signal.batched(1), device)).unwrap();
             let most = operator.code().len().min(operator.signal().len());
             let norm = (case.config.signal.len() as f32).sqrt();
-            for (nonzeros, residual) in [(1, 0.0), (7, 0.0), (most / 2, 0.0), (most, 0.6 * norm), (most, 0.0)] {
-                let config =
-                    OrthogonalMatchingPursuitConfig { residual, ..OrthogonalMatchingPursuitConfig::new(nonzeros) };
+            let settings = [(1, 0.0), (7, 0.0), (most / 2, 0.0), (most, 0.6 * norm), (most, 0.0)];
+            for ((nonzeros, residual), nonnegative) in settings.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+                let config = OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative };
                 let solve = |problem: &Problem| config.clone().init().unwrap().solve(problem).unwrap();
                 let (found, expected) = (solve(&plain), solve(&masked));
-                let what = format!("case {number}, {nonzeros}, {residual}");
+                let what = format!("case {number}, {nonzeros}, {residual}, {nonnegative}");
                 // To the last atom it is rounding that says which of the last ones come in, and with what coefficient.
                 let all = nonzeros == most && residual == 0.0;
                 if !all {

@@ -6,6 +6,7 @@ mod basis;
 mod by_windows;
 mod coherent;
 mod interruption;
+mod nonnegative;
 mod pictures;
 mod problem;
 mod projection;
