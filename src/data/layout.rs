@@ -153,10 +153,7 @@ mod tests {
         };
         for (layout, expected) in [
             (None, [Some((1, [2, 1, 1])), Some((2, [3, 1, 1])), Some((2, [1, 3, 4])), Some((2, [3, 4, 5]))]),
-            (
-                Some(Vectors),
-                [Some((1, [2, 1, 1])), Some((2, [3, 1, 1])), Some((2, [12, 1, 1])), Some((2, [60, 1, 1]))],
-            ),
+            (Some(Vectors), [Some((1, [2, 1, 1])), Some((2, [3, 1, 1])), Some((2, [12, 1, 1])), Some((2, [60, 1, 1]))]),
             (Some(Time), [Some((1, [1, 1, 2])), Some((2, [1, 1, 3])), Some((2, [3, 1, 4])), None]),
             (Some(Images), [None, Some((1, [1, 2, 3])), Some((2, [1, 3, 4])), Some((2, [3, 4, 5]))]),
             (Some(Maps), [None, None, Some((1, [2, 3, 4])), Some((2, [3, 4, 5]))]),

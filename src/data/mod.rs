@@ -449,8 +449,7 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
     if saev::is_folder(folder) {
         let (shards, skipped) = saev::find(folder, config.layer)?;
         let view = |_: &Path, extents: &[usize]| Ok(View::of_vectors(extents));
-        let activations =
-            Arrays::shards(folder, shards.into_iter().map(Ok), view, skipped.describe(folder))?;
+        let activations = Arrays::shards(folder, shards.into_iter().map(Ok), view, skipped.describe(folder))?;
         return Ok((Collection::of(activations).laid_out(config.layout, Layout::Vectors)?, Kind::Activations));
     }
     let Listing { kind, paths, labels, skipped } = Listing::of(folder)?;
@@ -475,7 +474,11 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
                 match &of_first {
                     Some((first, at)) if *first != name => {
                         let found = format!("{first:?} in {} and {name:?} in {}", at.display(), path.display());
-                        return Err(Error::shape(format!("shards of {}", folder.display()), "one tensor's name", found));
+                        return Err(Error::shape(
+                            format!("shards of {}", folder.display()),
+                            "one tensor's name",
+                            found,
+                        ));
                     }
                     Some(_) => {}
                     None => of_first = Some((name, path)),

@@ -107,8 +107,7 @@ pub(super) fn find(path: &Path) -> Result<Found> {
     let found = (map.len() - offset) as u64;
     if bytes != Some(found) {
         let expected = bytes.map_or("far more".to_string(), |bytes| bytes.to_string());
-        let reason =
-            format!("expected {expected} bytes of values, as its header says (shape {shown}), found {found}");
+        let reason = format!("expected {expected} bytes of values, as its header says (shape {shown}), found {found}");
         return Err(Error::format(path, reason));
     }
     // The file is as long as their product, so each of them fits.
@@ -338,11 +337,8 @@ mod tests {
         }
         write(&path, &[4, 30], npyz::Order::C, &values);
         for (layout, part) in [(Maps, "[channels, height, width]"), (Maps, "`layout` maps"), (Maps, "[4, 30]")] {
-            let config = DataConfig {
-                source: path.to_str().unwrap().into(),
-                layout: Some(layout),
-                ..DataConfig::default()
-            };
+            let config =
+                DataConfig { source: path.to_str().unwrap().into(), layout: Some(layout), ..DataConfig::default() };
             let message = open(&config).err().unwrap().to_string();
             assert!(message.contains(part) && message.contains("array.npy"), "{message}");
         }
