@@ -342,7 +342,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let count = 2 * super::MOST_MAPPED + 7;
         for shard in 0..count {
-            write_npy(&folder.path().join(format!("{shard}.npy")), &[2, 1], &numbers(2 * shard, 2 * shard + 2)).unwrap();
+            write_npy(&folder.path().join(format!("{shard}.npy")), &[2, 1], &numbers(2 * shard, 2 * shard + 2))
+                .unwrap();
         }
         let data = open_with(folder.path(), DataConfig::default()).unwrap();
         let order: Vec<usize> = (0..4 * count).map(|index| index * 7919 % (2 * count)).collect();

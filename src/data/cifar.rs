@@ -3,7 +3,7 @@
 //! A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Files have no headers and are known by their names.
 
 use super::arrays::{Arrays, Shard, map, view_of};
-use super::folder::{natural, name_of};
+use super::folder::{name_of, natural};
 use super::layout::Layout;
 use super::pictures::Collection;
 use super::stored::{Element, Kind, Strided};
@@ -174,7 +174,10 @@ mod tests {
         let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
         put("test_batch.bin", &records(&[1, 2], false)[..3072 + 3000]);
         let message = open(&config(folder.path())).err().unwrap().to_string();
-        assert!(message.contains("test_batch.bin") && message.contains("records of 3073 bytes, found 6072"), "{message}");
+        assert!(
+            message.contains("test_batch.bin") && message.contains("records of 3073 bytes, found 6072"),
+            "{message}"
+        );
         put("test_batch.bin", &records(&[1, 10], false));
         let message = open(&config(folder.path())).err().unwrap().to_string();
         assert!(message.contains("less than 10, found 10 in record 1"), "{message}");

@@ -188,9 +188,11 @@ mod tests {
 
     #[test]
     fn names_are_ordered_as_people_count() {
-        let mut names = ["act_10", "act_9", "act_009", "b", "act_2", "act_2b", "act_1_10", "act_1_9", "a", "", "é2", "é10"];
+        let mut names =
+            ["act_10", "act_9", "act_009", "b", "act_2", "act_2b", "act_1_10", "act_1_9", "a", "", "é2", "é10"];
         names.sort_by(|a, b| natural(a, b));
-        let expected = ["", "a", "act_1_9", "act_1_10", "act_2", "act_2b", "act_009", "act_9", "act_10", "b", "é2", "é10"];
+        let expected =
+            ["", "a", "act_1_9", "act_1_10", "act_2", "act_2b", "act_009", "act_9", "act_10", "b", "é2", "é10"];
         assert_eq!(names, expected);
         let large = ["1".repeat(50), "2".repeat(49)];
         assert_eq!(natural(&large[0], &large[1]), Ordering::Greater);
@@ -209,9 +211,11 @@ mod tests {
         assert_eq!((listing.kind, names(&listing)), (Some(Kind::Arrays), vec!["a9.npy".into(), "a10.npy".into()]));
         assert_eq!(name_of(&listing.labels.unwrap()), "labels.npy");
         let skipped = listing.skipped.describe(folder.path()).unwrap();
-        assert!(skipped.ends_with(
-            "1 file of a kind that is not read (notes.txt); 1 file of another kind than most (plot.png)"
-        ));
+        assert!(
+            skipped.ends_with(
+                "1 file of a kind that is not read (notes.txt); 1 file of another kind than most (plot.png)"
+            )
+        );
         ["b10.PNG", "b9.jpg"].into_iter().for_each(put);
         let listing = Listing::of(folder.path()).unwrap();
         assert_eq!((listing.kind, listing.paths.len(), listing.labels), (Some(Kind::Images), 3, None));

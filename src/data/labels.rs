@@ -42,7 +42,10 @@ pub(super) fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>>
             let label = value as u8;
             if f32::from(label) != value {
                 let found = format!("found {value} at {}", labels.len());
-                return Err(Error::format(path, format!("expected labels that are whole numbers from 0 to 255, {found}")));
+                return Err(Error::format(
+                    path,
+                    format!("expected labels that are whole numbers from 0 to 255, {found}"),
+                ));
             }
             labels.push(label);
         }

@@ -320,14 +320,18 @@ impl DataConfig {
 /// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
 /// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without [CLS], d×1×1 | a random part |
 ///
-/// Files are recognised by their content, those in a folder by their ending: those of the kind of which there are most are read, images
-/// where they are equally many (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
-/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`), then `npy`, `safetensors` and `wav`; its hidden files, subfolders and other files are skipped,
-/// as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
+/// Files are recognised by their content, CIFAR's by their names, those in a folder by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
+/// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`; `npy`; `safetensors`; `wav`). Of several kinds in a folder the one of
+/// which there are most files is read, the first of these where they are equally many; other files, hidden ones and subfolders are
+/// skipped, as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
 /// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
 /// is reached as `./digits`. Arrays and safetensors have class labels where `labels.npy` lies beside them, or `X_labels.npy` beside
-/// `X.npy`: whole numbers from 0 to 255, one for every signal. With [`DataConfig::patch`] the signals are patches of all that: held-out ones are cut from
-/// held-out signals, unless there is only one.
+/// `X.npy`: whole numbers from 0 to 255, one for every signal. With [`DataConfig::patch`] the signals are patches of all that: held-out
+/// ones are cut from held-out signals, unless there is only one.
+///
+/// Arrays, safetensors and activations are mapped, of shards no more than 256 at a time, and no file stays open. Beside the signals that
+/// are worked on, memory holds a bit for each (which are held out) and the numbers of those in [`DataConfig::shuffle_buffer`]; labels
+/// are a byte each, in every part. Pages of mapped files count as resident while there is room; the system takes them back as it likes.
 ///
 /// # Errors
 /// [`Error::Parameter`] for a field out of range or a source that does not exist; [`Error::Io`]; [`Error::Format`] and
@@ -446,8 +450,7 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
     if saev::is_folder(folder) {
         let (shards, skipped) = saev::find(folder, config.layer)?;
         let view = |_: &Path, extents: &[usize]| Ok(View::of_vectors(extents));
-        let activations =
-            Arrays::shards(folder, shards.into_iter().map(Ok), view, skipped.describe(folder))?;
+        let activations = Arrays::shards(folder, shards.into_iter().map(Ok), view, skipped.describe(folder))?;
         return Ok((Collection::of(activations).laid_out(config.layout, Layout::Vectors)?, Kind::Activations));
     }
     let Listing { kind, paths, labels, skipped } = Listing::of(folder)?;
@@ -472,7 +475,11 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
                 match &of_first {
                     Some((first, at)) if *first != name => {
                         let found = format!("{first:?} in {} and {name:?} in {}", at.display(), path.display());
-                        return Err(Error::shape(format!("shards of {}", folder.display()), "one tensor's name", found));
+                        return Err(Error::shape(
+                            format!("shards of {}", folder.display()),
+                            "one tensor's name",
+                            found,
+                        ));
                     }
                     Some(_) => {}
                     None => of_first = Some((name, path)),

@@ -95,7 +95,8 @@ impl Collection {
                 Ok(Self { pictures: Arc::new(Flattened(self.pictures)), ..self })
             }
             Some(other) if other != own => {
-                let expected = format!("{own} or vectors, for {}", self.pictures.describe());
+                let flat = if own == Layout::Vectors { "" } else { " or vectors" };
+                let expected = format!("{own}{flat}, for {}", self.pictures.describe());
                 Err(Error::parameter("layout", other, expected))
             }
             _ => Ok(self),

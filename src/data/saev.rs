@@ -181,9 +181,8 @@ mod tests {
     /// 5 examples, layers 3 and −1, [CLS] and 2 tokens of 4 values, in shards of 2: value = 1000·example + 100·layer + 10·token + value.
     fn write(folder: &Path, metadata: &str, shards: Option<&str>) {
         for shard in 0..3 {
-            let of_example = |example: usize| {
-                (0..24).map(move |at| 1000 * example + 100 * (at / 12) + 10 * (at / 4 % 3) + at % 4)
-            };
+            let of_example =
+                |example: usize| (0..24).map(move |at| 1000 * example + 100 * (at / 12) + 10 * (at / 4 % 3) + at % 4);
             let numbers = (2 * shard..2 * shard + 2).flat_map(of_example).map(|value| value as f32);
             // What is behind the last example is left at zero.
             let numbers = numbers.map(|value| if value < 5000.0 { value } else { 0.0 });
@@ -230,13 +229,21 @@ mod tests {
             (NEW.replace("float32", "bfloat16"), SHARDS.into(), "`dtype` float32"),
             (NEW.replace("\"d_model\": 4", "\"d_model\": 0"), SHARDS.into(), "`d_model` of at least 1"),
             (NEW.replace("\"d_model\": 4", "\"d_model\": 5"), SHARDS.into(), "expected 240 bytes for 2 examples"),
-            (NEW.replace("\"d_model\": 4", &format!("\"d_model\": {}", u64::MAX)), SHARDS.into(), "bytes for 2 examples"),
+            (
+                NEW.replace("\"d_model\": 4", &format!("\"d_model\": {}", u64::MAX)),
+                SHARDS.into(),
+                "bytes for 2 examples",
+            ),
             (NEW.replace("[3, -1]", "[]"), SHARDS.into(), "`layers` of at least 1"),
             (NEW.replace("\"cls_token\": true,", ""), SHARDS.into(), "missing field `cls_token`"),
             ("[".repeat(10_000), SHARDS.into(), "metadata.json: expected saev's metadata"),
             (NEW.into(), SHARDS.replace("acts000002", "../acts000002"), "found \"../acts000002.bin\""),
             (NEW.into(), SHARDS.replace("acts000002", "acts000003"), "acts000003.bin"),
-            (NEW.into(), SHARDS.replace("\"n_examples\": 1", "\"n_examples\": 2"), "5 examples, as metadata.json says, found 6"),
+            (
+                NEW.into(),
+                SHARDS.replace("\"n_examples\": 1", "\"n_examples\": 2"),
+                "5 examples, as metadata.json says, found 6",
+            ),
             (NEW.into(), SHARDS.replace("\"n_examples\": 1", "\"n_examples\": 3"), "288 bytes for 3 examples"),
         ];
         for (metadata, shards, part) in cases {

@@ -45,7 +45,11 @@ impl Recordings {
                 format!("{} ({channels} channels, {rate} Hz)", name_of(&recording.path))
             });
             let expected = "as many channels and samples a second in all of them";
-            return Err(Error::shape(format!("recordings of {}", path.display()), expected, format!("{first} and {other}")));
+            return Err(Error::shape(
+                format!("recordings of {}", path.display()),
+                expected,
+                format!("{first} and {other}"),
+            ));
         }
         Ok(Self { path: path.into(), recordings, skipped: skipped.describe(path) })
     }
@@ -58,8 +62,9 @@ fn reader(path: &Path) -> Result<WavReader<BufReader<File>>> {
 
 fn wrong(path: &Path, error: hound::Error) -> Error {
     let reason = match error {
-        hound::Error::IoError(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => "one that is cut short".into(),
         hound::Error::IoError(error) if error.raw_os_error().is_some() => return Error::read(path)(error),
+        // The crate's own: there are too few bytes.
+        hound::Error::IoError(_) => "one that is cut short".into(),
         hound::Error::Unsupported => "samples of a kind that is not read".into(),
         other => format!("a damaged one ({})", other.to_string().replace('\n', " ")),
     };
@@ -81,7 +86,10 @@ impl Recording {
         // The header promises samples: the last ones are there.
         recording.read(frames - 1, 1, &mut vec![0.0; spec.channels.into()]).map_err(|error| match error {
             Error::Io { .. } => error,
-            _ => Error::format(path, format!("expected {frames} samples, as its header says, found a file that is cut short")),
+            _ => Error::format(
+                path,
+                format!("expected {frames} samples, as its header says, found a file that is cut short"),
+            ),
         })?;
         Ok(recording)
     }

@@ -31,7 +31,10 @@ fn write_tensors(path: &Path, tensors: &[(&str, &[usize], &[f32])]) {
     let bytes: Vec<Vec<u8>> =
         tensors.iter().map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
     let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-        (name.to_string(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap())
+        (
+            name.to_string(),
+            safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap(),
+        )
     });
     fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
 }
@@ -117,7 +120,8 @@ fn mistakes_are_one_line_with_file_and_flag() {
     fs::create_dir(bench.path("saev")).unwrap();
     fs::write(bench.path("saev/acts000000.bin"), [0; 2 * 3 * 4 * 8 * 4]).unwrap();
     fs::write(bench.path("saev/shards.json"), r#"[{"name": "acts000000.bin", "n_examples": 2}]"#).unwrap();
-    let metadata = r#"{"layers": [3, -1, 7], "content_tokens_per_example": 4, "cls_token": false, "d_model": 8, "n_examples": 2}"#;
+    let metadata =
+        r#"{"layers": [3, -1, 7], "content_tokens_per_example": 4, "cls_token": false, "d_model": 8, "n_examples": 2}"#;
     fs::write(bench.path("saev/metadata.json"), metadata).unwrap();
     fails("saev", 2, &["--layer is missing", "3, -1, 7"]);
     fails("saev --layer 2", 2, &["--layer = 2", "3, -1, 7"]);

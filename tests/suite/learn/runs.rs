@@ -459,6 +459,10 @@ fn other_geometries_learn_too() {
 fn a_resumed_run_is_the_same_to_the_last_bit() {
     for update in RULES {
         let mut config = small(update);
+        if update == UpdateRule::Gradient {
+            // More signals than are shuffled together.
+            config.data.shuffle_buffer = 64;
+        }
         // Everything that depends on the progress.
         config.learning.lambda = Schedule::ramp(0.3, 0.2, 0.8);
         config.learning.pursuit = PursuitUpdateConfig { lower_every: 1, ..PursuitUpdateConfig::default() };
