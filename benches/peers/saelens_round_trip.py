@@ -176,6 +176,78 @@ def sparsify(out, seed, activation):
     write_reference(folder, signals, codes, coder.decode(found.top_acts, found.top_indices))
 
 
+@torch.no_grad()
+def trip(program, width):
+    from sae_lens import SAE
+
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        generator = np.random.default_rng(3)
+        atoms = generator.standard_normal((3 * width, width))
+        atoms /= np.linalg.norm(atoms, axis=1, keepdims=True)
+        codes = generator.exponential(1.0, (4000, 3 * width)) * (generator.random((4000, 3 * width)) < 2 / width)
+        signals = codes @ atoms + generator.standard_normal(width) + 0.02 * generator.standard_normal((4000, width))
+        np.save(folder / "x.npy", signals.astype(np.float32))
+        test = signals[:500].astype(np.float32)
+        np.save(folder / "test.npy", test)
+
+        def run(arguments, **options):
+            command = [str(program), *arguments.split()]
+            return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True, **options).stdout
+
+        # Two dictionaries, and rivals whose k the command line does not set.
+        train = "train --data x.npy --epochs 2 --no-report"
+        models = {
+            "dictionary": f"{train} --atoms {2 * width} --normalization mean",
+            "two layers": f"{train} --atoms {2 * width},{3 * width} --normalization mean",
+            "sae": f"{train} --model sae --units {2 * width}",
+        }
+        config = json.loads(run(f"{train} --model top-k --units {2 * width} --print-config"))
+        next(part for part in objects(config) if "k" in part)["k"] = 4
+        (folder / "top-k.json").write_text(json.dumps(config))
+        models["top-k"] = "train --config top-k.json --no-report"
+
+        rows, worst = [], 0.0
+        for number, (name, command) in enumerate(models.items()):
+            run(f"{command} --out run{number}")
+            run(f"export --model run{number} --format saelens --out theirs{number}")
+            run(f"import --sae theirs{number} --out m{number}.safetensors")
+            run(f"encode --model m{number}.safetensors --data test.npy --out codes{number}.safetensors")
+            run(f"reconstruct --model m{number}.safetensors --data test.npy --out back{number}.npy")
+            ours = load_file(folder / f"codes{number}.safetensors")["gamma_1"].reshape(len(test), -1)
+            back = np.load(folder / f"back{number}.npy").reshape(len(test), -1)
+            sae = SAE.load_from_disk(folder / f"theirs{number}")
+            found = sae.encode(torch.tensor(test))
+            decoded = sae.decode(found).numpy()
+            found = found.numpy()
+            difference = [np.abs(a - b).max() / np.abs(b).max() for a, b in ((ours, found), (back, decoded))]
+            variance = ((test - test.mean(0)) ** 2).sum()
+            fvu = ((test - decoded) ** 2).sum() / variance
+            own = json.loads(run(f"diagnose --model run{number} --data test.npy --doctor-signals 0 --json"))
+            own = own["models"][0]["diagnostics"]["fvu"]
+            same = ((ours != 0) == (found != 0)).mean()
+            architecture = sae.cfg.architecture()
+            rows.append((name, architecture, (found != 0).sum(1).mean(), *difference, same, fvu, own))
+            worst = max(worst, *difference)
+        print("| model | there | L0 | codes differ by | reconstructions by | same support | FVU there | FVU of the model itself |")
+        print("|---|---|---|---|---|---|---|---|")
+        for name, architecture, l0, codes, back, same, fvu, own in rows:
+            print(f"| {name} | {architecture} | {l0:.2f} | {codes:.1e} | {back:.1e} | {100 * same:.3f}% | {fvu:.4f} | {own:.4f} |")
+        if worst > 1e-5:
+            sys.exit(f"expected differences of at most 1e-5 of the largest value, found {worst:.1e}")
+
+
+def objects(value):
+    """All objects in a JSON document."""
+    if isinstance(value, dict):
+        yield value
+        for inner in value.values():
+            yield from objects(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from objects(inner)
+
+
 def fresh(folder):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -186,9 +258,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("fixtures").add_argument("out", type=Path)
+    command = commands.add_parser("trip")
+    command.add_argument("--program", type=Path, required=True, help="the mlcsc binary")
+    command.add_argument("--width", type=int, default=32, help="values of a signal")
     arguments = parser.parse_args()
     if arguments.command == "fixtures":
         fixtures(arguments.out)
+    else:
+        trip(arguments.program.resolve(), arguments.width)
 
 
 if __name__ == "__main__":

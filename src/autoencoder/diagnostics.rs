@@ -10,7 +10,7 @@ use super::{Autoencoder, Coded};
 use crate::data::Source;
 use crate::data::quality::Quality;
 use crate::error::{Error, Result};
-use crate::kernels::sparse::{norm, to_host};
+use crate::kernels::sparse::{energy, norm, to_host};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ pub struct DiagnosticsSums {
     /// Σ〈y, x〉 and Σ‖y‖².
     inner: f64,
     energy: f64,
+    /// Σ〈y, x〉/(‖y‖‖x‖) of signals that are not zero, and their number.
+    cosines: f64,
+    directed: usize,
 }
 
 /// What was found on some signals.
@@ -50,6 +53,9 @@ pub struct Diagnostics {
     /// Σ〈y, x〉/Σ‖y‖²: 1 where reconstructions have the length that they should, less where a penalty shrinks them; `None` where
     /// all signals are zero.
     pub shrinkage: Option<f64>,
+    /// Mean cosine of a signal and its reconstruction, 〈y, x〉/(‖y‖‖x‖), 0 where a reconstruction is zero; `None` where all signals are.
+    #[serde(default)]
+    pub cosine: Option<f64>,
     /// Units that no signal used.
     pub dead_units: usize,
     /// Units that are used at more than a tenth of all positions of all signals.
@@ -72,6 +78,8 @@ impl DiagnosticsSums {
             positions: code.height * code.width,
             inner: 0.0,
             energy: 0.0,
+            cosines: 0.0,
+            directed: 0,
         }
     }
 
@@ -85,9 +93,16 @@ impl DiagnosticsSums {
     pub fn add(&mut self, signals: &Tensor<4>, coded: &Coded) {
         self.quality.add(signals, &coded.reconstruction);
         let (signals, synthesized) = (to_host(signals.clone()), to_host(coded.reconstruction.clone()));
-        for (signal, synthesized) in signals.iter().zip(&synthesized) {
-            self.inner += f64::from(*signal) * f64::from(*synthesized);
-            self.energy += f64::from(*signal) * f64::from(*signal);
+        let values = (signals.len() / coded.codes.dims()[0].max(1)).max(1);
+        for (signal, synthesized) in signals.chunks_exact(values).zip(synthesized.chunks_exact(values)) {
+            let inner: f64 = signal.iter().zip(synthesized).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+            let (of_signal, of_synthesized) = (energy(signal), energy(synthesized));
+            self.inner += inner;
+            self.energy += of_signal;
+            if of_signal > 0.0 {
+                self.directed += 1;
+                self.cosines += if of_synthesized > 0.0 { inner / (of_signal * of_synthesized).sqrt() } else { 0.0 };
+            }
         }
         let codes = to_host(coded.codes.clone());
         let len = self.usage.len() * self.positions;
@@ -122,6 +137,7 @@ impl DiagnosticsSums {
             nonzeros: self.nonzeros / signals.max(1) as f64,
             hoyer: (self.coded > 0).then(|| self.hoyer / self.coded as f64),
             shrinkage: (self.energy > 0.0).then(|| self.inner / self.energy),
+            cosine: (self.directed > 0).then(|| self.cosines / self.directed as f64),
             dead_units: self.usage.iter().filter(|count| **count == 0).count(),
             dense_units: self.usage.iter().filter(|count| **count as f64 > DENSE * places).count(),
             density: density_histogram(self.densities()),

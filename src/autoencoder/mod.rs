@@ -7,6 +7,7 @@
 
 pub(crate) mod config;
 pub mod diagnostics;
+pub mod doctor;
 mod file;
 mod layer;
 pub mod network;
@@ -16,6 +17,7 @@ pub(crate) mod unrolled;
 
 pub use config::{EncoderWeights, MAX_UNROLLED, SparseAutoencoderConfig, UnrolledPursuit};
 pub use diagnostics::{Diagnostics, DiagnosticsSums};
+pub use doctor::{DoctorConfig, Examination};
 pub use file::has_encoder;
 pub use layer::{UnrolledEncoder, UnrolledEncoderConfig};
 pub use network::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};

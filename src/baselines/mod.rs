@@ -38,8 +38,10 @@ use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::geometry::{LayerShape, MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
-use crate::model::ModelConfig;
+use crate::kernels::sparse::to_host;
 use crate::model::file::{fill_module, module_bytes};
+use crate::model::normalization::{ChannelStatistics, Normalization};
+use crate::model::{Mlcsc, ModelConfig, leaf};
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use safetensors::SafeTensors;
@@ -299,6 +301,34 @@ impl Rival {
             Self::ConvWta(network) => Self::ConvWta(network.centred(&middle)),
             Self::Sdae(network) => Self::Sdae(network),
         })
+    }
+}
+
+impl Rival {
+    /// The decoder as a dictionary for pursuits: atoms of unit norm over the values of a signal, d×1×1, whose bias is taken off as a mean;
+    /// and whether its codes are never negative. `None` for those whose codes are no sums of units' atoms alone, or are never zero.
+    ///
+    /// # Errors
+    /// None that its own shapes can cause.
+    pub fn dictionary(&self) -> Result<Option<(Mlcsc, bool)>> {
+        let (decoder, bias, nonnegative) = match self {
+            Self::TopK(network) => (network.decoder.val(), network.bias.val(), true),
+            Self::KSparse(network) => (network.weight.val(), network.decoder_bias.val(), false),
+            Self::Sae(network) if self.mortal_units() > 0 => match &network.decoder.bias {
+                Some(bias) => (network.decoder.weight.val(), bias.val(), true),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        let [units, values] = decoder.dims();
+        let norms = decoder.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
+        let config = ModelConfig {
+            normalization: Normalization::Mean,
+            statistics: Some(ChannelStatistics::of_mean(to_host(bias))),
+            ..ModelConfig::new(SignalShape::new(values, 1, 1), vec![LayerShape::new(units, 1, 1)])
+        };
+        let atoms = leaf((decoder / norms).reshape([units, values, 1, 1]));
+        Ok(Some((Mlcsc::from_filters(config, vec![atoms])?, nonnegative)))
     }
 }
 

@@ -7,11 +7,15 @@ use super::output::{self, number, or_dash, table};
 use super::page::{self, FolderArgs};
 use super::{DeviceArgs, interrupt};
 use crate::autoencoder::diagnostics::{Stability, stability};
+use crate::autoencoder::doctor::{DoctorConfig, Examination, Tradeoff, WorstSignal, dictionary_of, spread};
 use crate::autoencoder::{Autoencoder, DiagnosticsSums, PursuitAutoencoder, SparseAutoencoder, has_encoder};
 use crate::baselines::{Rival, is_rival};
 use crate::data::{DataConfig, wanted_shape};
 use crate::error::{Error, Result};
+use crate::evaluate::plot::{self, Axis, Curve, Line, Panel};
 use crate::export::report::{Diagnosed, Diagnosis, Head, Origin};
+use crate::files;
+use crate::foreign::InputScaling;
 use crate::model::Mlcsc;
 use crate::pursuit::{BasisPursuitConfig, Convergence, Lambda};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -26,6 +30,11 @@ use std::path::{Path, PathBuf};
 /// that were trained through an unrolled one by that. With several files also the stability of the atoms: the mean |cosine| of
 /// a one-to-one matching with those of the first, and the part of pairs above 0.9; say, of the same training with other seeds.
 /// With --out also a page with the models' atoms.
+///
+/// Of encoders also what they leave on the table, on some of the signals: the fraction of variance unexplained where a pursuit codes
+/// every signal over the same atoms with as many non-zeros, orthogonal matching pursuit and least squares on an ℓ1 support of that
+/// size; and ½‖y − Dγ‖² + λ‖γ‖₁ (atoms of unit norm) beside a lower bound of all that it can be, at the λ at which its minimum has as many
+/// non-zeros in the mean.
 #[derive(Debug, Args)]
 pub(super) struct DiagnoseArgs {
     /// Model files, or the folders of runs
@@ -34,6 +43,12 @@ pub(super) struct DiagnoseArgs {
     /// Signals coded at a time; winner-take-all networks choose their winners among them
     #[arg(long, value_name = "N", default_value_t = 100)]
     batch_size: usize,
+    /// Signals, evenly spread, on which encoders are compared with pursuits; fewer where codes are dense. 0: none
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    doctor_signals: usize,
+    /// Picture of that: fraction of variance unexplained against non-zeros, a panel for each encoder
+    #[arg(long, value_name = "F.svg")]
+    plot: Option<PathBuf>,
     #[command(flatten)]
     folder: FolderArgs,
     /// Print one JSON document instead of text
@@ -60,6 +75,15 @@ struct Found {
     convergence: Convergence,
     /// Beside the first model; of the first one, and of atoms of another shape, there is none.
     alike: Option<Stability>,
+    /// Why there is no examination of an encoder.
+    unexamined: Option<String>,
+}
+
+/// What a file holds.
+struct Opened {
+    network: Box<dyn Autoencoder>,
+    /// Its dictionary for pursuits and whether codes are non-negative, or why there is none.
+    dictionary: std::result::Result<(Mlcsc, bool), String>,
 }
 
 impl DiagnoseArgs {
@@ -68,24 +92,32 @@ impl DiagnoseArgs {
             return Err(Error::parameter("--batch-size", 0, "at least 1"));
         }
         self.selection.check()?;
+        if let Some(plot) = &self.plot {
+            plot::check_name(plot, "--plot")?;
+            files::check_writable(plot)?;
+            if self.doctor_signals == 0 {
+                return Err(Error::parameter("--doctor-signals", 0, "at least 1 with --plot"));
+            }
+        }
         let inputs = self.models.iter().fold(Inputs::default(), |inputs, path| inputs.and("--model", path.as_path()));
-        self.folder.check(&inputs.and_data(self.data.source.as_deref()), DOCUMENT)
+        let inputs = inputs.and_data(self.data.source.as_deref());
+        self.plot.as_deref().map_or(Ok(()), |plot| inputs.refuse("--plot", plot))?;
+        self.folder.check(&inputs, DOCUMENT)
     }
 
     pub(super) fn run(&self) -> Result<()> {
         self.check()?;
         let device = self.device.open()?;
         let config: DataConfig = self.data.config()?;
-        let networks = self.models.iter().map(|path| open(path, &device)).collect::<Result<Vec<_>>>()?;
+        let opened = self.models.iter().map(|path| open(path, &device)).collect::<Result<Vec<_>>>()?;
         let signals = self.selection.select(&data::open(&config)?)?;
-        for (network, path) in networks.iter().zip(&self.models) {
-            check_shape(&**network, path, &signals)?;
+        for (model, path) in opened.iter().zip(&self.models) {
+            check_shape(&*model.network, path, &signals)?;
         }
         interrupt::watch();
-        let models = networks.iter().zip(&self.models);
-        let mut found = models
-            .map(|(network, path)| self.diagnose(&**network, path, &signals, &device))
-            .collect::<Result<Vec<_>>>()?;
+        let models = opened.iter().zip(&self.models);
+        let mut found =
+            models.map(|(model, path)| self.diagnose(model, path, &signals, &device)).collect::<Result<Vec<_>>>()?;
         let atoms = found[0].diagnosed.atoms.clone();
         for other in found.iter_mut().skip(1) {
             // Atoms of other shapes cannot be compared.
@@ -93,18 +125,38 @@ impl DiagnoseArgs {
             other.alike = same.then(|| stability(atoms.clone(), other.diagnosed.atoms.clone())).transpose()?;
         }
         let mut document = document(&found, &signals);
+        if let Some(plot) = &self.plot {
+            let panels: Vec<Panel> = found.iter().filter_map(panel).collect();
+            if panels.is_empty() {
+                let expected = "models with encoders of their own over a dictionary of vectors";
+                return Err(Error::parameter("--plot", plot.display(), expected));
+            }
+            plot::panels(plot, &panels)?;
+            document["plot"] = json!(plot);
+        }
         self.folder.write(&mut document, DOCUMENT, |path| {
             let lead = vec![format!("On {}.", signals.describe()), said_of_pursuits(&found)];
             let head = Head { lead, warnings: not_converged_lines(&found), table: rows(&found) };
             let models = found.iter().map(|model| model.diagnosed.clone()).collect();
             let signals = read(&signals, 0, SHOWN.min(self.batch_size).min(signals.len()), &device)?;
-            Diagnosis { head, models, signals }.write(path, &self.origin(&config))
+            Diagnosis { head, models, signals, examined: examined_rows(&found) }.write(path, &self.origin(&config))
         })?;
         if self.json {
             return output::print_json(&document);
         }
         let mut lines = vec![signals.describe(), table(&rows(&found))];
+        let examined = examined_rows(&found);
+        if examined.len() > 1 {
+            lines.push("what encoders leave on the table:".into());
+            lines.push(table(&examined));
+        }
+        lines.extend(found.iter().filter_map(worst_line));
+        if self.doctor_signals > 0 {
+            let line = |model: &Found| Some(format!("{}: not examined: {}", model.name, model.unexamined.as_ref()?));
+            lines.extend(found.iter().filter_map(line));
+        }
         lines.extend(not_converged_lines(&found));
+        lines.extend(self.plot.as_ref().map(|plot| format!("  picture  {}", plot.display())));
         lines.extend(self.folder.written(DOCUMENT));
         output::print(&lines.join("\n"))
     }
@@ -119,7 +171,8 @@ impl DiagnoseArgs {
         page::origin(settings, vec![("of the data", config.seed)], &self.device)
     }
 
-    fn diagnose(&self, network: &dyn Autoencoder, path: &Path, signals: &Signals, device: &Device) -> Result<Found> {
+    fn diagnose(&self, opened: &Opened, path: &Path, signals: &Signals, device: &Device) -> Result<Found> {
+        let network = &*opened.network;
         let ready = network.ready()?;
         let mut sums = DiagnosticsSums::new(network);
         let mut first = None;
@@ -132,14 +185,44 @@ impl DiagnoseArgs {
             first.get_or_insert_with(|| coded.reconstruction.narrow(0, 0, SHOWN.min(tensor.dims()[0])));
         }
         let name = path.display().to_string();
+        let (examination, unexamined) = match &opened.dictionary {
+            _ if self.doctor_signals == 0 => (None, None),
+            Ok((dictionary, nonnegative)) => {
+                (Some(self.examine(network, dictionary, *nonnegative, signals, device)?), None)
+            }
+            Err(reason) => (None, Some(reason.clone())),
+        };
         let diagnosed = Diagnosed {
+            examination,
             name: name.clone(),
             diagnostics: sums.finish(),
             densities: sums.densities(),
             atoms: network.atoms(),
             reconstructions: first.unwrap_or_else(|| Tensor::zeros(network.signal().batched(0), device)),
         };
-        Ok(Found { name, diagnosed, convergence: network.convergence(), alike: None })
+        Ok(Found { name, diagnosed, convergence: network.convergence(), alike: None, unexamined })
+    }
+
+    /// What an encoder leaves on the table, on signals evenly spread; those that are named are numbered among all.
+    fn examine(
+        &self,
+        network: &dyn Autoencoder,
+        dictionary: &Mlcsc,
+        nonnegative: bool,
+        signals: &Signals,
+        device: &Device,
+    ) -> Result<Examination> {
+        let places = spread(signals.len(), self.doctor_signals);
+        let mut values = Vec::with_capacity(places.len() * signals.shape().len());
+        for &place in &places {
+            values.extend(signals.read(place, 1)?);
+        }
+        let tensor = Tensor::from_data(TensorData::new(values, signals.shape().batched(places.len())), device);
+        let examined =
+            DoctorConfig::default().examine(network, dictionary, nonnegative, tensor, &interrupt::interrupted);
+        let mut found = interrupt::named(examined, "nothing was written")?;
+        found.worst.iter_mut().for_each(|worst| worst.signal = places[worst.signal]);
+        Ok(found)
     }
 }
 
@@ -162,6 +245,10 @@ fn document(found: &[Found], signals: &Signals) -> Value {
     let model = |(index, model): (usize, &Found)| {
         let mut document = json!({ "model": model.name, "diagnostics": model.diagnosed.diagnostics });
         document["not_converged"] = not_converged_json(&model.convergence, &BasisPursuitConfig::default());
+        document["doctor"] = json!(model.diagnosed.examination);
+        if let Some(reason) = &model.unexamined {
+            document["not_examined"] = json!(reason);
+        }
         if index > 0 {
             document["stability"] = json!(model.alike);
         }
@@ -177,13 +264,26 @@ fn document(found: &[Found], signals: &Signals) -> Value {
 
 /// The table, its first row being the heading.
 fn rows(found: &[Found]) -> Vec<Vec<String>> {
-    let heading =
-        ["model", "FVU", "PSNR", "non-zeros", "Hoyer", "shrinkage", "dead", "dense", "density", "cosine", "alike"];
+    let heading = [
+        "model",
+        "FVU",
+        "cos(y, x)",
+        "PSNR",
+        "non-zeros",
+        "Hoyer",
+        "shrinkage",
+        "dead",
+        "dense",
+        "density",
+        "cosine",
+        "alike",
+    ];
     let row = |model: &Found| {
         let found = &model.diagnosed.diagnostics;
         vec![
             model.name.clone(),
             or_dash(found.fvu, |fvu| format!("{fvu:.4}")),
+            or_dash(found.cosine, |cosine| format!("{cosine:.4}")),
             format!("{:.2}", found.psnr),
             number(found.nonzeros),
             or_dash(found.hoyer, |hoyer| format!("{hoyer:.3}")),
@@ -235,14 +335,85 @@ pub(super) fn network(path: &Path, device: &Device) -> Result<Option<Box<dyn Aut
     Ok(None)
 }
 
+/// What was found of encoders beside pursuits, the first row being the heading.
+fn examined_rows(found: &[Found]) -> Vec<Vec<String>> {
+    let heading =
+        ["model", "signals", "non-zeros", "cos(y, x)", "FVU", "by OMP", "by ℓ1", "λ", "objective", "bound", "above it"];
+    let row = |model: &Found| {
+        let found = model.diagnosed.examination.as_ref()?;
+        let fvu = |fvu: Option<f64>| or_dash(fvu, |fvu| format!("{fvu:.4}"));
+        let objectives = &found.objectives;
+        let above = (objectives.bound > 0.0).then(|| objectives.encoder / objectives.bound - 1.0);
+        Some(vec![
+            model.name.clone(),
+            found.signals.to_string(),
+            number(found.encoder.nonzeros),
+            or_dash(found.encoder.cosine, |cosine| format!("{cosine:.4}")),
+            fvu(found.encoder.fvu),
+            fvu(found.omp.fvu),
+            fvu(found.l1.fvu),
+            number(objectives.lambda),
+            number(objectives.encoder),
+            number(objectives.bound),
+            or_dash(above, |above| format!("{:.1}%", 100.0 * above)),
+        ])
+    };
+    std::iter::once(heading.map(String::from).to_vec()).chain(found.iter().filter_map(row)).collect()
+}
+
+/// The signals for which an encoder loses most.
+fn worst_line(model: &Found) -> Option<String> {
+    let worst = &model.diagnosed.examination.as_ref()?.worst;
+    let one =
+        |worst: &WorstSignal| format!("{} ({:.3} for {:.3})", worst.signal, worst.encoder, worst.omp.min(worst.l1));
+    let all: Vec<String> = worst.iter().map(one).collect();
+    let said = "most is lost on signals, ‖y − x‖²/‖y‖² of the encoder for the better pursuit's";
+    (!all.is_empty()).then(|| format!("{}: {said}: {}", model.name, all.join(", ")))
+}
+
+/// FVU against non-zeros.
+fn panel(model: &Found) -> Option<Panel> {
+    let found = model.diagnosed.examination.as_ref()?;
+    let line = |(colour, tradeoff): (usize, &Tradeoff)| Line {
+        curve: Curve { name: tradeoff.name.clone(), points: tradeoff.points.clone() },
+        colour,
+        dashed: false,
+    };
+    Some(Panel {
+        title: model.name.clone(),
+        horizontal: Axis::logarithmic("mean non-zeros"),
+        vertical: Axis::logarithmic("fraction of variance unexplained"),
+        lines: found.tradeoffs.iter().enumerate().map(line).collect(),
+    })
+}
+
 /// Opens whatever auto-encoder a file holds.
-fn open(path: &Path, device: &Device) -> Result<Box<dyn Autoencoder>> {
-    if let Some(network) = network(path, device)? {
-        return Ok(network);
+fn open(path: &Path, device: &Device) -> Result<Opened> {
+    let imported = super::foreign::open(path, device)?;
+    if let Some(found) = imported {
+        let nonnegative = found.config().activation.is_nonnegative();
+        let dictionary = match found.config().scaling {
+            InputScaling::None => Ok((found.dictionary()?, nonnegative)),
+            _ => Err("its signals are scaled one by one".into()),
+        };
+        return Ok(Opened { network: Box::new(found), dictionary });
+    }
+    if is_rival(path)? {
+        let (found, _) = Rival::load(path, device)?;
+        let dictionary = found.dictionary()?.ok_or("its codes are no sparse sums of atoms".to_owned());
+        return Ok(Opened { network: Box::new(found), dictionary });
     }
     let (model, coding) = Mlcsc::load(path, device)?;
+    if has_encoder(path)? {
+        let found = dictionary_of(&model)?.map(|dictionary| (dictionary, coding.nonnegative));
+        let dictionary = found.ok_or("its codes have more than one position".to_owned());
+        return Ok(Opened { network: Box::new(SparseAutoencoder::load(path, device)?), dictionary });
+    }
     let basis = BasisPursuitConfig { nonnegative: coding.nonnegative, ..BasisPursuitConfig::default() };
     // Where the λ of learning is not known, a tenth of λ_max.
     let lambda = coding.lambda.map_or(Lambda::Relative(0.1), Lambda::Absolute);
-    Ok(Box::new(PursuitAutoencoder::new(&model, &basis, lambda)?))
+    let network = Box::new(PursuitAutoencoder::new(&model, &basis, lambda)?);
+    let reason =
+        format!("its encoder is the pursuit, which leaves a relative duality gap of {}", number(basis.gap.into()));
+    Ok(Opened { network, dictionary: Err(reason) })
 }

@@ -2,22 +2,37 @@
 
 use super::inputs::Inputs;
 use super::output::Summary;
-use super::{DeviceArgs, output};
-use crate::error::Result;
+use super::{DeviceArgs, flags, foreign, output};
+use crate::baselines::{Rival, is_rival};
+use crate::error::{Error, Result};
 use crate::export::export_model;
 use crate::export::model::files_of;
+use crate::export::saelens::{self, PursuitSettings};
 use crate::files;
 use crate::model::Mlcsc;
 use clap::Args;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// Write a model's filters and effective atoms as PNG, .npy and safetensors
+/// Write a model's filters and effective atoms as PNG, .npy and safetensors, or a model for SAELens
+///
+/// With --format saelens a folder that SAELens loads (SAE.load_from_disk): dictionaries of vectors as matching_pursuit, by their effective
+/// atoms with unit norm and the mean of their normalisation; imported auto-encoders, top-k and sae (with an ℓ1 penalty) as what they are.
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
     /// Model file, or the folder of a run
     #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     model: PathBuf,
+    /// What is written
+    #[arg(long, value_name = "NAME", default_value = "arrays", value_parser = flags::names::<ExportFormat>())]
+    format: ExportFormat,
+    /// Most atoms that a dictionary's matching pursuit picks there (max_iterations). Default: the non-zeros that the model was learned
+    /// with, else 32
+    #[arg(long, value_name = "N")]
+    picks: Option<usize>,
+    /// Length ≥ 0 of the residual at which it stops (residual_threshold). Default: 0
+    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    residual: Option<f32>,
     /// Folder for the files
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -28,19 +43,85 @@ pub(super) struct ExportArgs {
     device: DeviceArgs,
 }
 
+/// What can be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::EnumString, strum::VariantNames)]
+#[strum(serialize_all = "kebab-case")]
+enum ExportFormat {
+    /// Pictures and arrays.
+    Arrays,
+    /// What SAELens loads.
+    Saelens,
+}
+
 impl ExportArgs {
+    /// The files of SAELens.
+    fn saelens(&self) -> Result<()> {
+        let device = self.device.open()?;
+        let is_dictionary = !is_rival(&self.model)?;
+        let imported = foreign::open(&self.model, &device)?;
+        let is_pursued = is_dictionary && imported.is_none();
+        if let (Some(picks), false) = (self.picks, is_pursued) {
+            return Err(Error::parameter("--picks", picks, "none for an auto-encoder with an encoder of its own"));
+        }
+        if let (Some(residual), false) = (self.residual, is_pursued) {
+            return Err(Error::parameter(
+                "--residual",
+                residual,
+                "none for an auto-encoder with an encoder of its own",
+            ));
+        }
+        let named = |error: Error| match error {
+            Error::Parameter { parameter, value, expected } if parameter == "model" => {
+                Error::parameter("--model", format!("{} ({value})", self.model.display()), expected)
+            }
+            Error::Parameter { parameter, value, expected } if parameter == "normalization" => {
+                let what = format!("normalization of {}", self.model.display());
+                Error::shape(format!("{what} for SAELens"), expected, value)
+            }
+            other => flags::named::<Self>(other),
+        };
+        let network = match imported {
+            Some(network) => network,
+            None if is_dictionary => {
+                let (model, coding) = Mlcsc::load(&self.model, &device)?;
+                let settings = PursuitSettings { picks: self.picks, residual: self.residual.unwrap_or(0.0) };
+                saelens::of_model(&model, &coding, &settings).map_err(named)?
+            }
+            None => {
+                let (rival, config) = Rival::load(&self.model, &device)?;
+                saelens::of_rival(&rival, &config).map_err(named)?
+            }
+        };
+        Inputs::of_model(&self.model).refuse_in("--out", &self.out, saelens::FILES)?;
+        let written = saelens::write(&network, &self.out).map_err(named)?;
+        self.report(&written)
+    }
+
     pub(super) fn run(&self) -> Result<()> {
         output::check_folder_name(&self.out, "a folder, for several files")?;
         files::check_writable_folder(&self.out)?;
+        if self.format == ExportFormat::Saelens {
+            return self.saelens();
+        }
+        if let Some(picks) = self.picks {
+            return Err(Error::parameter("--picks", picks, "--format saelens beside it"));
+        }
+        if let Some(residual) = self.residual {
+            return Err(Error::parameter("--residual", residual, "--format saelens beside it"));
+        }
         let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
         Inputs::of_model(&self.model).refuse_in("--out", &self.out, files_of(model.depth()))?;
-        let written = export_model(&model, &self.out)?;
+        self.report(&export_model(&model, &self.out)?)
+    }
+
+    /// Says what was written.
+    fn report(&self, written: &[PathBuf]) -> Result<()> {
         if self.json {
             let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
             return output::print_json(&json!({ "out": self.out.display().to_string(), "files": files }));
         }
         let mut summary = Summary::new(format!("exported {} to {}", self.model.display(), self.out.display()));
-        for path in &written {
+        for path in written {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
             summary.row(name, format!("{:>8} KiB", output::grouped(size.div_ceil(1024))));

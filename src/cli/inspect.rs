@@ -4,6 +4,7 @@ use super::DeviceArgs;
 use super::coding;
 use super::output::{self, Summary, grouped, number};
 use crate::error::Result;
+use crate::foreign::ForeignConfig;
 use crate::geometry::{LayerGeometry, SignalShape};
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
@@ -101,6 +102,9 @@ struct Inspection {
     application: OperatorForm,
     windows: Option<Windows>,
     coding: CodingDefaults,
+    /// Of an imported auto-encoder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    autoencoder: Option<ForeignConfig>,
 }
 
 fn as_text<S: Serializer>(value: &SignalShape, serializer: S) -> std::result::Result<S::Ok, S::Error> {
@@ -144,6 +148,7 @@ impl Inspection {
                 signal: window.signal(),
             }),
             coding,
+            autoencoder: None,
         }
     }
 
@@ -167,6 +172,9 @@ impl Inspection {
             .row("λ", self.coding.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
             .row("sign of γ_L", if self.coding.nonnegative { "non-negative" } else { "both" })
             .row(format!("‖D^({depth})‖²"), format!("at most {}", number(self.squared_norm_bound)));
+        if let Some(encoder) = &self.autoencoder {
+            summary.row("encoder", format!("{} of {}", encoder.activation, encoder.format));
+        }
         if let Some(Windows { count, signal }) = &self.windows {
             summary.row("positions", format!("share no sample: coded as {count} signals of {signal}"));
         }
@@ -231,10 +239,13 @@ fn cells(cells: &[&str]) -> Vec<String> {
 
 impl InspectArgs {
     pub(super) fn run(&self) -> Result<()> {
-        let (model, defaults) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let device = self.device.open()?;
+        let (model, defaults) = Mlcsc::load(&self.model, &device)?;
         let signal = self.input_shape.unwrap_or(model.config().signal);
         let operator = coding::operator(&model, signal, "--input-shape", OperatorForm::Auto)?;
-        let inspection = Inspection::new(self.model.display().to_string(), &model, defaults, &operator);
+        let mut inspection = Inspection::new(self.model.display().to_string(), &model, defaults, &operator);
+        let imported = super::foreign::open(&self.model, &device)?;
+        inspection.autoencoder = imported.map(|network| network.config().clone());
         match self.json {
             true => output::print_json(&json!(inspection)),
             false => output::print(&inspection.text()),

@@ -6,6 +6,7 @@ pub mod model;
 pub mod mosaic;
 #[cfg(feature = "report")]
 pub mod report;
+pub mod saelens;
 
 pub use codes::{CodesReader, CodesWriter};
 pub use model::export_model;

@@ -13,7 +13,7 @@ mod activation;
 mod dictionary;
 mod file;
 mod gemma_scope;
-mod saelens;
+pub(crate) mod saelens;
 mod settings;
 mod sparsify;
 mod weights;

@@ -12,10 +12,10 @@ use serde_json::Value;
 use std::path::Path;
 
 /// Name of the file of tensors.
-pub(super) const WEIGHTS: &str = "sae_weights.safetensors";
+pub(crate) const WEIGHTS: &str = "sae_weights.safetensors";
 
 /// Name of the file of settings.
-pub(super) const SETTINGS: &str = "cfg.json";
+pub(crate) const SETTINGS: &str = "cfg.json";
 
 /// Name of the file with the factor on signals.
 const SCALER: &str = "activation_scaler.json";

@@ -1,10 +1,10 @@
 //! The page about models diagnosed side by side.
 
-use super::plot::bars;
+use super::plot::{Line, Plot, Scale, bars};
 use super::sheet::{Gallery, Quantity, SHOWN, Sheet, Sheets, are_bounded, are_pictures};
 use super::{Head, Origin, shown, write_page};
-use crate::autoencoder::Diagnostics;
 use crate::autoencoder::diagnostics::DENSITY_BINS;
+use crate::autoencoder::{Diagnostics, Examination};
 use crate::error::Result;
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ pub struct Diagnosed {
     pub densities: Vec<f64>,
     /// `[units, channels, height, width]`.
     pub atoms: Tensor<4>,
+    /// What its encoder leaves on the table, where it has one.
+    pub examination: Option<Examination>,
     /// What it makes of [`Diagnosis::signals`], in their order.
     pub reconstructions: Tensor<4>,
 }
@@ -37,6 +39,8 @@ pub struct Diagnosis {
     pub models: Vec<Diagnosed>,
     /// The first of the signals, `[n, channels, height, width]`.
     pub signals: Tensor<4>,
+    /// What was found of encoders beside pursuits, in rows, the first one being the heading.
+    pub examined: Vec<Vec<String>>,
 }
 
 impl Diagnosis {
@@ -61,11 +65,24 @@ impl Diagnosis {
         });
         context["models"] = json!(models.collect::<Result<Vec<Value>>>()?);
         context["sheets"] = json!(sheets.0);
+        if self.examined.len() > 1 {
+            context["examined"] = json!(self.examined);
+            let plots = self.models.iter().filter_map(Diagnosed::plot);
+            context["tradeoffs"] = plots.collect();
+        }
         write_page(path, "diagnosis", &context)
     }
 }
 
 impl Diagnosed {
+    /// FVU against non-zeros.
+    fn plot(&self) -> Option<Value> {
+        let lines = self.examination.as_ref()?.tradeoffs.iter();
+        let lines = lines.map(|tradeoff| Line::new(tradeoff.name.clone(), tradeoff.points.clone()));
+        Plot { title: &format!("FVU of {}", self.name), across: "non-zeros", scales: [Scale::Logarithmic; 2] }
+            .draw(lines.collect())
+    }
+
     fn context(&self, index: usize, sheets: &mut Sheets) -> Result<Value> {
         let counts: Vec<_> = BINS.iter().map(ToString::to_string).zip(self.diagnostics.density).collect();
         let mut context = json!({ "name": self.name, "density": bars(&counts) });
