@@ -17,6 +17,7 @@ mod import;
 mod inputs;
 mod inspect;
 pub mod interrupt;
+mod merge;
 pub mod output;
 mod page;
 pub mod progress;
@@ -56,6 +57,7 @@ enum Command {
     Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
+    Merge(merge::MergeArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
 }
@@ -73,6 +75,7 @@ impl Command {
             Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),
+            Self::Merge(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Import(args) => args.run(),
         }

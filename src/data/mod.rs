@@ -18,13 +18,15 @@ mod mnist;
 pub mod npy;
 mod pictures;
 pub mod quality;
+mod shard;
 mod stored;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
-pub(crate) use fingerprint::spread;
+pub(crate) use fingerprint::{digest, spread};
 pub use layout::Layout;
 pub use memory::{InMemory, first};
+pub use shard::{Part, Shard};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};

@@ -9,5 +9,6 @@ mod odd_inputs;
 mod output_files;
 #[cfg(unix)]
 mod runs;
+mod shards;
 #[cfg(unix)]
 mod train;
