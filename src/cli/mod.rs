@@ -18,6 +18,7 @@ mod import;
 mod inputs;
 mod inspect;
 pub mod interrupt;
+mod merge;
 pub mod output;
 mod page;
 pub mod progress;
@@ -30,6 +31,7 @@ mod train;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::learn::collective::launched;
 use burn::tensor::Device;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -57,6 +59,7 @@ enum Command {
     Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
+    Merge(merge::MergeArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
 }
@@ -74,6 +77,7 @@ impl Command {
             Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),
+            Self::Merge(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Import(args) => args.run(),
         }
@@ -87,6 +91,8 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    // Of several processes that MPI's launcher started together one speaks; which, is settled before there is MPI.
+    output::silence(launched().is_some_and(|(rank, _)| rank > 0) && matches!(cli.command, Command::Train(_)));
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
