@@ -2,7 +2,7 @@
 //!
 //! An encoder approximates the best code in one pass: what it loses is the amortisation gap (C. O'Neill, A. Gumran, D. Klindt, "Compute
 //! Optimal Inference and Provable Amortisation Gap in Sparse Autoencoders", ICML 2025). Here it is measured against pursuits over the
-//! decoder's atoms, each signal with as many non-zeros as the encoder used for it:
+//! decoder's atoms, each signal with as many non-zeros as the encoder used for it, but no more than half of its values:
 //!
 //! - orthogonal matching pursuit, and
 //! - least squares on the support that ℓ1 finds, λ being searched for every signal until its support has that size; of a larger one the
@@ -20,7 +20,7 @@ use crate::kernels::linear_algebra::solve_normal_equations;
 use crate::kernels::sparse::{energy, norm, to_host};
 use crate::model::normalization::Undo;
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
-use crate::pursuit::{BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursuit, SignalReport};
+use crate::pursuit::{BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, Pursuit, SignalReport};
 use burn::tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -31,7 +31,7 @@ use std::collections::BTreeMap;
 ///
 /// | field | default | range |
 /// |---|---|---|
-/// | `nonzeros` | 64,000 | ≥ 1: signals are looked at until the encoder has used so many non-zeros, 16 signals at least |
+/// | `nonzeros` | 32,000 | ≥ 1: signals are looked at until the encoder has used so many non-zeros, 16 signals at least |
 /// | `gap` | 10⁻⁴ | relative duality gap in (0, 1) of the ℓ1 codes that bound the objective |
 /// | `worst` | 8 | signals that are named |
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,7 +47,7 @@ pub struct DoctorConfig {
 
 impl Default for DoctorConfig {
     fn default() -> Self {
-        Self { nonzeros: 64_000, gap: 1e-4, worst: 8 }
+        Self { nonzeros: 32_000, gap: 1e-4, worst: 8 }
     }
 }
 
@@ -110,7 +110,7 @@ pub struct Examination {
     pub nonnegative: bool,
     /// The encoder.
     pub encoder: Reached,
-    /// Orthogonal matching pursuit with as many non-zeros for each signal; no more than the signal has values.
+    /// Orthogonal matching pursuit with as many non-zeros for each signal; no more than half of the values that the signal has.
     pub omp: Reached,
     /// Least squares on the ℓ1 support of that size.
     pub l1: Reached,
@@ -126,13 +126,16 @@ pub struct Examination {
 const FEWEST: usize = 16;
 
 /// Signals that λ of equal non-zeros is searched on, and that curves are of.
-const FEW: usize = 200;
+const FEW: usize = 100;
 
-/// Steps of a search for λ, each halving its logarithm's range.
-const STEPS: usize = 14;
+/// Steps of a search for λ.
+const STEPS: usize = 12;
 
-/// How far below the largest λ is searched.
-const LEAST: f32 = 1e-5;
+/// Where it begins, as a part of the largest λ.
+const FIRST: f32 = 0.25;
+
+/// A step of a search that is not bracketed yet.
+const STRIDE: f32 = 1.6;
 
 /// Relative duality gap of codes whose support alone counts.
 const LOOSE: f32 = 1e-3;
@@ -310,10 +313,9 @@ impl<'a> Examined<'a> {
     /// Codes of some signals by orthogonal matching pursuit, each with its own number of non-zeros.
     fn omp(&self, rows: &[usize], nonzeros: impl Fn(usize) -> usize) -> Result<Vec<f32>> {
         let units = self.units();
-        let most = units.min(self.values());
         let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (place, &row) in rows.iter().enumerate() {
-            groups.entry(nonzeros(row).min(most)).or_default().push(place);
+            groups.entry(self.affordable(nonzeros(row))).or_default().push(place);
         }
         let mut codes = vec![0.0; rows.len() * units];
         for (nonzeros, places) in groups.into_iter().filter(|(nonzeros, _)| *nonzeros > 0) {
@@ -329,10 +331,21 @@ impl<'a> Examined<'a> {
     }
 
     /// ℓ1 codes of some signals, with what is known of each.
-    fn l1(&self, rows: &[usize], lambda: Lambda, gap: f32) -> Result<(Vec<f32>, Vec<SignalReport>)> {
+    fn l1(
+        &self,
+        rows: &[usize],
+        lambda: Lambda,
+        gap: f32,
+        start: Option<Vec<f32>>,
+    ) -> Result<(Vec<f32>, Vec<SignalReport>)> {
         self.check()?;
         let basis = BasisPursuitConfig { gap, nonnegative: self.nonnegative, ..BasisPursuitConfig::default() };
-        let found = basis.init_for(&self.operator)?.pursue(&self.operator, self.part(rows), &lambda)?;
+        let mut problem = Problem::new(&self.operator, self.part(rows))?.with_lambda(lambda)?;
+        if let Some(start) = start {
+            let start = TensorData::new(start, self.operator.code().batched(rows.len()));
+            problem = problem.with_start(Tensor::from_data(start, &self.targets.device()))?;
+        }
+        let found = basis.init_for(&self.operator)?.solve(&problem)?;
         Ok((to_host(found.codes), found.reports))
     }
 
@@ -347,51 +360,53 @@ impl<'a> Examined<'a> {
         to_host(correlations.max_dim(1)).into_iter().map(|value| value.max(0.0)).collect()
     }
 
+    /// Non-zeros of a signal's code that pursuits are asked for where the encoder has so many.
+    fn affordable(&self, nonzeros: usize) -> usize {
+        nonzeros.min(self.units()).min((self.values() / 2).max(1))
+    }
+
     /// The λ at which the mean number of non-zeros of some signals is that of the encoder.
     fn equal_lambda(&self, rows: &[usize], largest: &[f32]) -> Result<f32> {
-        let wanted = rows.iter().map(|&row| self.nonzeros[row]).sum::<usize>() as f64 / rows.len() as f64;
+        let wanted = mean(rows.iter().map(|&row| self.affordable(self.nonzeros[row]) as f64));
         let top = rows.iter().map(|&row| largest[row]).fold(0.0, f32::max);
         if wanted == 0.0 || top == 0.0 {
             return Ok(top);
         }
-        let (mut low, mut high) = (top * LEAST, top);
-        let mut found = (low * high).sqrt();
+        let mut search = Search::new(FIRST * top, top);
+        let mut codes = None;
         for _ in 0..STEPS {
-            let (_, reports) = self.l1(rows, Lambda::Absolute(found), LOOSE)?;
+            let (found, reports) = self.l1(rows, Lambda::Absolute(search.lambda), LOOSE, codes.take())?;
             let mean = mean(reports.iter().map(|report| report.nonzeros as f64));
             if (mean - wanted).abs() <= 0.01 * wanted {
                 break;
             }
-            if mean > wanted {
-                low = found
-            } else {
-                high = found
-            }
-            found = (low * high).sqrt();
+            codes = Some(found);
+            search.step(mean > wanted);
         }
-        Ok(found)
+        Ok(search.lambda)
     }
 
     /// Codes by least squares on ℓ1 supports of so many non-zeros, λ being searched for each signal from `start` on.
     fn refitted(&self, rows: &[usize], wanted: &[usize], largest: &[f32], start: f32) -> Result<Vec<f32>> {
         let units = self.units();
-        let most = units.min(self.values());
-        let wanted: Vec<usize> = wanted.iter().map(|&wanted| wanted.min(most)).collect();
-        let mut ranges: Vec<[f32; 2]> = rows.iter().map(|&row| [largest[row] * LEAST, largest[row]]).collect();
-        let mut lambdas: Vec<f32> = ranges.iter().map(|[low, high]| start.clamp(*low, *high)).collect();
+        let wanted: Vec<usize> = wanted.iter().map(|&wanted| self.affordable(wanted)).collect();
+        let mut searches: Vec<Search> =
+            rows.iter().map(|&row| Search::new(start.min(0.9 * largest[row]), largest[row])).collect();
         // The smallest support that is large enough, else the largest.
         let mut best: Vec<Vec<(usize, f32)>> = vec![Vec::new(); rows.len()];
         let mut left: Vec<usize> =
             (0..rows.len()).filter(|&place| wanted[place] > 0 && largest[rows[place]] > 0.0).collect();
+        let mut codes = None;
         for _ in 0..STEPS {
             if left.is_empty() {
                 break;
             }
             let of_left: Vec<usize> = left.iter().map(|&place| rows[place]).collect();
-            let lambda = Lambda::PerSignal(left.iter().map(|&place| lambdas[place]).collect());
-            let (codes, _) = self.l1(&of_left, lambda, LOOSE)?;
+            let lambda = Lambda::PerSignal(left.iter().map(|&place| searches[place].lambda).collect());
+            let (found, _) = self.l1(&of_left, lambda, LOOSE, codes.take())?;
             let mut goes_on = Vec::with_capacity(left.len());
-            for (code, &place) in codes.chunks_exact(units).zip(&left) {
+            let mut kept = Vec::new();
+            for (code, &place) in found.chunks_exact(units).zip(&left) {
                 let support: Vec<(usize, f32)> =
                     code.iter().copied().enumerate().filter(|(_, value)| *value != 0.0).collect();
                 let (found, wanted) = (support.len(), wanted[place]);
@@ -405,18 +420,14 @@ impl<'a> Examined<'a> {
                 if is_better {
                     best[place] = support;
                 }
-                let [low, high] = &mut ranges[place];
-                if found > wanted {
-                    *low = lambdas[place]
-                } else {
-                    *high = lambdas[place]
-                }
-                lambdas[place] = (*low * *high).sqrt();
-                if found != wanted {
+                // A few atoms too many are left out by their size.
+                if !(wanted..=wanted + wanted / 16).contains(&found) {
+                    searches[place].step(found > wanted);
                     goes_on.push(place);
+                    kept.extend_from_slice(code);
                 }
             }
-            left = goes_on;
+            (left, codes) = (goes_on, Some(kept));
         }
         let mut codes = vec![0.0; rows.len() * units];
         let (values, atoms, targets, nonnegative) = (self.values(), &self.atoms, &self.rows, self.nonnegative);
@@ -491,7 +502,7 @@ impl<'a> Examined<'a> {
         let largest = self.largest_lambdas();
         let omp = self.omp(&all, |row| self.nonzeros[row])?;
         let lambda = self.equal_lambda(&few, &largest)?;
-        let (l1, reports) = self.l1(&all, Lambda::Absolute(lambda), config.gap)?;
+        let (l1, reports) = self.l1(&all, Lambda::Absolute(lambda), config.gap, None)?;
         let refitted = self.refitted(&all, &self.nonzeros, &largest, lambda)?;
         let errors = [&self.codes, &omp, &refitted].map(|codes| self.errors(codes));
         Ok(Examination {
@@ -548,9 +559,8 @@ impl<'a> Examined<'a> {
     fn tradeoffs(&self, rows: &[usize], largest: &[f32], lambda: f32) -> Result<Vec<Tradeoff>> {
         let units = self.units();
         let mean_nonzeros = mean(rows.iter().map(|&row| self.nonzeros[row] as f64));
-        let most = units.min(self.values());
-        let top = ((1.5 * mean_nonzeros).ceil() as usize).clamp(1, most);
-        let ladder: Vec<usize> = [0.1, 0.2, 0.4, 0.7, 1.0, 1.5]
+        let top = self.affordable((1.5 * mean_nonzeros).ceil() as usize).max(1);
+        let ladder: Vec<usize> = [0.125, 0.25, 0.5, 1.0, 1.5]
             .iter()
             .map(|part| ((part * mean_nonzeros).round() as usize).clamp(1, top))
             .collect::<std::collections::BTreeSet<_>>()
@@ -587,6 +597,31 @@ impl<'a> Examined<'a> {
         }
         let made = self.synthesized(&whole);
         rows.iter().flat_map(|&row| &made[row * values..][..values]).copied().collect()
+    }
+}
+
+/// A search for the λ of a number of non-zeros, which falls as λ rises: in strides until it is between two, then by halves. From low
+/// numbers to high ones: codes that are dense take longest.
+struct Search {
+    lambda: f32,
+    low: f32,
+    high: f32,
+}
+
+impl Search {
+    fn new(start: f32, largest: f32) -> Self {
+        Self { lambda: start, low: 0.0, high: largest }
+    }
+
+    /// Towards larger or smaller λ.
+    fn step(&mut self, up: bool) {
+        if up {
+            self.low = self.lambda;
+            self.lambda = (STRIDE * self.lambda).min((self.lambda * self.high).sqrt());
+        } else {
+            self.high = self.lambda;
+            self.lambda = if self.low > 0.0 { (self.low * self.high).sqrt() } else { self.lambda / STRIDE };
+        }
     }
 }
 

@@ -128,9 +128,12 @@ fn few_signals_are_enough() {
     assert_eq!((found.signals, found.worst.len()), (17, 1));
     let found = examine(0.5, |_| 3, &DoctorConfig { nonzeros: 1, ..DoctorConfig::default() });
     assert_eq!(found.signals, 16);
-    // As many non-zeros as values.
+    // Of codes that are not sparse pursuits take half as many as there are values.
     let found = examine(1.0, |_| VALUES, &DoctorConfig::default());
-    assert!(found.omp.fvu.unwrap() < 1e-9 && found.l1.fvu.unwrap() < 1e-9, "{found:?}");
+    assert!(found.encoder.fvu.unwrap() < 1e-9 && found.encoder.nonzeros == VALUES as f64, "{found:?}");
+    for reached in [found.omp, found.l1] {
+        assert!((reached.fvu.unwrap() - fvu(1.0, |_| VALUES / 2)).abs() < 1e-5, "{found:?}");
+    }
 }
 
 #[test]
