@@ -1,15 +1,17 @@
 //! Coding a set of signals batch by batch, with the flags that say how: what `encode` and `reconstruct` share.
 
-use super::data::Signals;
+use super::data::{ShardArgs, Signals};
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{flags, interrupt};
 pub use crate::coder::Batch;
 pub(super) use crate::coder::default_batch;
 use crate::coder::{CoderConfig, default_lambda};
-use crate::data::{Places, npy, wanted_shape};
+use crate::data::{Part, Places, Shard, digest, npy, wanted_shape};
 use crate::error::{Error, Result};
 use crate::evaluate::comparison::Parameters;
+use crate::export::arrays;
+use crate::files;
 use crate::geometry::SignalShape;
 use crate::model::file::CodingDefaults;
 use crate::model::{Mlcsc, Operator, OperatorForm};
@@ -23,6 +25,7 @@ use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -518,6 +521,8 @@ pub struct Coded {
 pub struct Coders {
     model: Mlcsc,
     groups: Vec<Signals>,
+    /// Which signals of each group are coded: all, or those of a part.
+    ranges: Vec<Range<usize>>,
     settings: Settings,
     first: Coder,
 }
@@ -526,8 +531,8 @@ impl Coders {
     /// Prepares the first group and checks the others.
     ///
     /// # Errors
-    /// As [`Coder::new`], for any of the groups; no group.
-    pub fn new(model: Mlcsc, groups: Vec<Signals>, settings: Settings) -> Result<Self> {
+    /// As [`Coder::new`], for any of the groups; no group; more parts than batches.
+    pub fn new(model: Mlcsc, groups: Vec<Signals>, settings: Settings, shard: &ShardArgs) -> Result<Self> {
         let Some(first) = groups.first() else {
             return Err(Error::parameter("--data", "no signals", "a source that has some"));
         };
@@ -535,12 +540,53 @@ impl Coders {
             Some(file) if groups.len() > 1 => file.display().to_string(),
             _ => group.source(),
         };
+        let mut batch_sizes = Vec::with_capacity(groups.len());
         for group in &groups[1..] {
             let operator = operator(&model, group.shape(), &named(group), settings.args.solver.application)?;
             settings.recipe(&operator).check(&operator).map_err(flags::named::<CodingArgs>)?;
+            batch_sizes.push(settings.args.solver.batch_size.unwrap_or_else(|| default_batch(operator.geometry())));
         }
         let first = Coder::new(model.clone(), first.shape(), &named(first), settings.part(first.places()))?;
-        Ok(Self { model, groups, settings, first })
+        batch_sizes.insert(0, first.coder.batch_size());
+        let batches: Vec<usize> =
+            groups.iter().zip(&batch_sizes).map(|(group, batch)| group.len().div_ceil(*batch)).collect();
+        let own = shard.batches(batches.iter().sum())?;
+        let mut before = 0;
+        let ranges = groups.iter().zip(batches.iter().zip(batch_sizes)).map(|(group, (batches, batch_size))| {
+            // Where the part's batches begin and end among the group's.
+            let [from, to] =
+                [own.start, own.end].map(|batch| (batch.clamp(before, before + batches) - before) * batch_size);
+            before += batches;
+            from.min(group.len())..to.min(group.len())
+        });
+        let ranges = ranges.collect();
+        Ok(Self { model, groups, ranges, settings, first })
+    }
+
+    /// Which signals of each group are coded, and which of all in a row.
+    pub fn ranges(&self) -> (&[Range<usize>], Range<usize>) {
+        let mut before = 0;
+        let mut places = self.ranges.iter().zip(&self.groups).filter_map(|(range, group)| {
+            let place = before + range.start..before + range.end;
+            before += group.len();
+            (!range.is_empty()).then_some(place)
+        });
+        let first = places.next().unwrap_or(0..0);
+        let end = places.last().map_or(first.end, |last| last.end);
+        (&self.ranges, first.start..end)
+    }
+
+    /// What a part of the codes says of itself; `model` is the model's file.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn part(&self, shard: Shard, model: &Path) -> Result<Part> {
+        let lambda = match &self.settings.lambda {
+            Lambda::PerSignal(values) => Some(digest(&arrays::little_endian(values))),
+            _ => None,
+        };
+        let (_, signals) = self.ranges();
+        Ok(Part { lambda, ..part(shard, model, &self.groups, signals)? })
     }
 
     /// The signals, one group for each shape.
@@ -553,9 +599,9 @@ impl Coders {
         &self.first
     }
 
-    /// Number of signals.
+    /// Number of signals that are coded.
     pub fn count(&self) -> usize {
-        self.groups.iter().map(Signals::len).sum()
+        self.ranges.iter().map(Range::len).sum()
     }
 
     /// Codes all groups and calls `visit` with one batch after the other, the number of its group and its coder. Reports come in
@@ -566,14 +612,17 @@ impl Coders {
     pub fn run(&self, mut visit: impl FnMut(usize, &Coder, Batch) -> Result<()>) -> Result<Coded> {
         let progress = Progress::new("coding", "signals", self.count() as u64);
         let mut coded = Coded::default();
-        for (index, group) in self.groups.iter().enumerate() {
+        for (index, (group, range)) in self.groups.iter().zip(&self.ranges).enumerate() {
+            if range.is_empty() {
+                continue;
+            }
             if index == 0 {
-                self.first.code(group, &progress, &mut coded, |batch| visit(0, &self.first, batch))?;
+                self.first.code(group, range, &progress, &mut coded, |batch| visit(0, &self.first, batch))?;
                 continue;
             }
             let settings = self.settings.part(group.places());
             let coder = Coder::new(self.model.clone(), group.shape(), &group.source(), settings)?;
-            coder.code(group, &progress, &mut coded, |batch| visit(index, &coder, batch))?;
+            coder.code(group, range, &progress, &mut coded, |batch| visit(index, &coder, batch))?;
         }
         Ok(coded)
     }
@@ -581,10 +630,11 @@ impl Coders {
     /// Results as JSON.
     pub fn json(&self, coded: &Coded, device: &str) -> Value {
         let mut document = self.first.json(coded, device);
-        let shapes = self.groups.iter().zip(&coded.ways).map(|(group, (algorithm, application))| {
+        let done = self.groups.iter().zip(&self.ranges).filter(|(_, range)| !range.is_empty());
+        let shapes = done.zip(&coded.ways).map(|((group, range), (algorithm, application))| {
             json!({
                 "shape": group.shape().to_string(),
-                "signals": group.len(),
+                "signals": range.len(),
                 "algorithm": algorithm,
                 "application": application,
             })
@@ -604,6 +654,23 @@ impl Coders {
         }
         summary
     }
+}
+
+/// What a part of results on some signals, those in `range` of all in a row, says of itself; `model` is the model's file.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn part(shard: Shard, model: &Path, groups: &[Signals], range: Range<usize>) -> Result<Part> {
+    let data = groups.iter().map(Signals::fingerprint).collect::<Result<Vec<_>>>()?;
+    Ok(Part {
+        shard,
+        signals: [range.start, range.end],
+        of_signals: groups.iter().map(Signals::len).sum(),
+        models: vec![digest(&files::read_whole(model)?)],
+        data: data.join(", "),
+        lambda: None,
+        settings: Value::Null,
+    })
 }
 
 /// How many signals ended above the gap that was asked for, as a line that belongs at the end; `None` where all have it. `noun`
@@ -673,25 +740,26 @@ impl Coder {
     pub fn run(&self, signals: &Signals, visit: impl FnMut(Batch) -> Result<()>) -> Result<Coded> {
         let progress = Progress::new("coding", "signals", signals.len() as u64);
         let mut coded = Coded::default();
-        self.code(signals, &progress, &mut coded, visit)?;
+        self.code(signals, &(0..signals.len()), &progress, &mut coded, visit)?;
         Ok(coded)
     }
 
     fn code(
         &self,
         signals: &Signals,
+        range: &Range<usize>,
         progress: &Progress,
         coded: &mut Coded,
         mut visit: impl FnMut(Batch) -> Result<()>,
     ) -> Result<()> {
-        let (count, batch_size) = (signals.len(), self.coder.batch_size());
+        let batch_size = self.coder.batch_size();
         coded.setup_seconds += self.setup_seconds;
         coded.ways.push((self.coder.algorithm(), self.operator().application()));
         let device = self.operator().device();
         interrupt::watch();
-        for start in (0..count).step_by(batch_size) {
+        for start in range.clone().step_by(batch_size) {
             interrupt::check(UNFINISHED)?;
-            let size = batch_size.min(count - start);
+            let size = batch_size.min(range.end - start);
             let values = signals.read(start, size)?;
             let clock = Instant::now();
             let read = Tensor::from_data(TensorData::new(values, signals.shape().batched(size)), &device);

@@ -1,13 +1,14 @@
 //! Flags that say what signals to read.
 
 use super::{DeviceArgs, flags, output};
-use crate::data::{self, DataConfig, Dataset, Group, Layout, Places, Source, Split};
+use crate::data::{self, DataConfig, Dataset, Fingerprint, Group, Layout, Places, Shard, Source, Split};
 use crate::error::{Error, Result};
 use crate::geometry::{Pair, SignalShape};
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 use clap::Args;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -126,6 +127,34 @@ pub struct SelectionArgs {
     /// Take the first N signals only
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+}
+
+/// Which of several processes this one is, that share the work.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Signals")]
+pub struct ShardArgs {
+    /// Take part I of N of the signals, counted from 1, in whole batches; `mlcsc merge` joins the parts. GNU parallel:
+    /// --shard {#}/8; Slurm with --array=1-8: --shard $SLURM_ARRAY_TASK_ID/8
+    #[arg(long, value_name = "I/N", value_parser = str::parse::<Shard>)]
+    pub shard: Option<Shard>,
+}
+
+impl ShardArgs {
+    /// Which of `count` batches to take; all where it was not asked for a part.
+    ///
+    /// # Errors
+    /// More parts than batches.
+    pub fn batches(&self, count: usize) -> Result<Range<usize>> {
+        match self.shard {
+            None => Ok(0..count),
+            Some(shard) if shard.of() > count => {
+                let batches = output::counted(count, "batch");
+                let expected = format!("at most {count} parts: the signals are {batches}, see --batch-size");
+                Err(Error::parameter("--shard", shard, expected))
+            }
+            Some(shard) => Ok(shard.range(count)),
+        }
+    }
 }
 
 /// A model, and the signals that it is to work on.
@@ -263,6 +292,15 @@ impl Signals {
     /// Where they come from.
     pub fn source(&self) -> String {
         self.source.describe()
+    }
+
+    /// What tells them from others.
+    ///
+    /// # Errors
+    /// Signals that cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        let part = if self.part == Split::All { String::new() } else { format!(" {}", self.part) };
+        Ok(format!("{}{part}", Fingerprint::of_source(&*self.source)?))
     }
 
     /// For summaries: number, source and part.

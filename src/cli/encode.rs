@@ -1,18 +1,20 @@
 //! `mlcsc encode`: signals to codes.
 
 use super::coding::{Batch, Coder, Coders, CodingArgs};
-use super::data::{InputArgs, Signals};
-use super::foreign::{self, Encoder};
+use super::data::{InputArgs, ShardArgs, Signals};
+use super::foreign::{self, EncodedBatch, Encoder};
 use super::inputs::Inputs;
-use super::{flags, output};
+use super::output::Summary;
+use super::{coding, flags, output};
 use crate::autoencoder::Autoencoder;
+use crate::data::Part;
 use crate::error::Result;
 use crate::export::CodesWriter;
-use crate::export::codes::CodesFormat;
+use crate::export::codes::{CodesFormat, PART};
 use crate::files;
 use crate::geometry::SignalShape;
 use clap::Args;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Code signals with a model and write γ_1 … γ_L
@@ -26,6 +28,8 @@ use std::path::PathBuf;
 pub(super) struct EncodeArgs {
     #[command(flatten)]
     input: InputArgs,
+    #[command(flatten)]
+    shard: ShardArgs,
     /// File for the codes; .npz is compressed
     #[arg(long, value_name = "F.safetensors|F.npz")]
     out: PathBuf,
@@ -61,12 +65,13 @@ impl EncodeArgs {
         let norms = imported.map(|network| network.norms_of_codes());
         let groups = self.input.groups()?;
         let settings = coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
-        let coders = Coders::new(model, groups, settings)?;
+        let coders = Coders::new(model, groups, settings, &self.shard)?;
+        let part = self.shard.shard.map(|shard| coders.part(shard, &self.input.model)).transpose()?;
 
         let mut writer = CodesWriter::create(&self.out, shapes(coders.first()).len())?;
         let groups = coders.groups();
         if let [all] = groups {
-            writer.begin("", all.shape(), &shapes(coders.first()), all.len())?;
+            writer.begin("", all.shape(), &shapes(coders.first()), coders.count())?;
         }
         let coded = coders.run(|group, coder, batch| {
             let representations = batch.pursued.representations(coder.operator()).into_iter();
@@ -90,15 +95,22 @@ impl EncodeArgs {
         let pictures = pictures(groups);
         let mut settings = coders.first().describe(&source);
         settings["pictures"] = pictures.clone();
+        if let Some(part) = &part {
+            settings[PART] = json!(part);
+        }
         writer.finish(&settings)?;
 
         if self.json {
             let mut document = coders.json(&coded, &self.input.device.name());
             document["out"] = self.out.display().to_string().into();
             document["pictures"] = pictures;
+            if let Some(part) = part {
+                document[PART] = json!(part);
+            }
             return output::print_json(&document);
         }
         let mut summary = coders.summary(&coded, &self.input.device.name());
+        tell_part(&mut summary, part);
         let shapes = shapes(coders.first());
         let names = shapes.iter().enumerate().map(|(index, shape)| match groups.len() {
             1 => format!("γ_{} {shape}", index + 1),
@@ -118,19 +130,37 @@ impl EncodeArgs {
         let signals = self.input.signals()?;
         let code = encoder.network().code();
         let mut writer = CodesWriter::create(&self.out, 1)?;
-        writer.begin("", signals.shape(), &[code], signals.len())?;
-        let encoded =
-            encoder.run(&signals, |batch| writer.append(&[batch.coded.codes], &batch.reports, &batch.undo))?;
-        writer.finish(&encoder.describe(&signals.source()))?;
+        let range = encoder.range(&signals, &self.shard)?;
+        let part = |shard| coding::part(shard, &self.input.model, std::slice::from_ref(&signals), range.clone());
+        let part = self.shard.shard.map(part).transpose()?;
+        writer.begin("", signals.shape(), &[code], range.len())?;
+        let append = |batch: EncodedBatch| writer.append(&[batch.coded.codes], &batch.reports, &batch.undo);
+        let encoded = encoder.run_on(&signals, range, append)?;
+        let mut settings = encoder.describe(&signals.source());
+        if let Some(part) = &part {
+            settings[PART] = json!(part);
+        }
+        writer.finish(&settings)?;
         let device = self.input.device.name();
         if self.json {
             let mut document = encoder.json(&encoded, &signals, &device);
             document["out"] = self.out.display().to_string().into();
+            if let Some(part) = part {
+                document[PART] = json!(part);
+            }
             return output::print_json(&document);
         }
         let mut summary = encoder.summary(&encoded, &signals, &device);
+        tell_part(&mut summary, part);
         summary.row("codes", format!("γ_1 {code}")).row("written", self.out.display());
         output::print(&summary.text())
+    }
+}
+
+/// Says which signals a part holds.
+fn tell_part(summary: &mut Summary, part: Option<Part>) {
+    if let Some(Part { shard, signals: [from, to], of_signals, .. }) = part {
+        summary.row("part", format!("{shard}: signals {from} to {} of {of_signals}, from 0 on", to - 1));
     }
 }
 

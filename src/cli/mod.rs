@@ -18,6 +18,7 @@ mod import;
 mod inputs;
 mod inspect;
 pub mod interrupt;
+mod merge;
 pub mod output;
 mod page;
 pub mod progress;
@@ -57,6 +58,7 @@ enum Command {
     Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
     Inspect(inspect::InspectArgs),
+    Merge(merge::MergeArgs),
     Export(export::ExportArgs),
     Import(import::ImportArgs),
 }
@@ -74,6 +76,7 @@ impl Command {
             Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
             Self::Inspect(args) => args.run(),
+            Self::Merge(args) => args.run(),
             Self::Export(args) => args.run(),
             Self::Import(args) => args.run(),
         }

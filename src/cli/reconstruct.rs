@@ -1,7 +1,7 @@
 //! `mlcsc reconstruct`: signals, or their codes, to reconstructions.
 
 use super::coding::{self, Coders, CodingArgs, PURSUIT_FLAGS};
-use super::data::{InputArgs, Signals};
+use super::data::{InputArgs, ShardArgs, Signals};
 use super::foreign::{self, Encoder};
 use super::inputs::Inputs;
 use super::output::{Summary, counted, number};
@@ -135,7 +135,7 @@ impl ReconstructArgs {
     fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults, kind: Kind, inputs: &Inputs) -> Result<()> {
         let groups = self.input.groups()?;
         let settings = self.coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
-        let coders = Coders::new(model, groups, settings)?;
+        let coders = Coders::new(model, groups, settings, &ShardArgs { shard: None })?;
         let groups = coders.groups();
         let mut originals: Vec<Option<&Path>> = vec![None; coders.count()];
         for group in groups {

@@ -38,6 +38,16 @@ impl Fingerprint {
         Self::within(data, MOST_VALUES)
     }
 
+    /// The fingerprint of signals of which none are held out.
+    ///
+    /// # Errors
+    /// Signals that cannot be read.
+    pub fn of_source(source: &dyn Source) -> Result<Self> {
+        let mut hash = Hash::default();
+        hash.signals(source, MOST_VALUES)?;
+        Ok(Self(format!("{}x{}-{:016x}", source.len(), source.shape(), hash.0)))
+    }
+
     /// Whether `found`, the signals of a source, are those that this is the fingerprint of; it stands in `file`.
     ///
     /// # Errors
@@ -66,6 +76,15 @@ impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
+}
+
+/// What tells bytes from others, in few characters.
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    let (words, rest) = bytes.as_chunks::<4>();
+    let mut hash = Hash::default();
+    words.iter().for_each(|word| hash.word(u32::from_le_bytes(*word)));
+    rest.iter().for_each(|byte| hash.word(u32::from(*byte)));
+    format!("{:016x}", hash.0)
 }
 
 /// The Fowler–Noll–Vo hash FNV-1a with words in place of bytes: the same on every platform and in every version.

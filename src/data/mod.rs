@@ -23,15 +23,17 @@ pub mod npy;
 mod pictures;
 pub mod quality;
 mod saev;
+mod shard;
 mod stored;
 mod tensors;
 mod wav;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
-pub(crate) use fingerprint::sample;
+pub(crate) use fingerprint::{digest, sample};
 pub use layout::Layout;
 pub use memory::{InMemory, first};
+pub use shard::{Part, Shard};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};

@@ -10,7 +10,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -59,6 +59,42 @@ pub enum Content {
     Bytes(Vec<u8>),
     /// A file, from this position on.
     File(Arc<File>, u64),
+    /// Pieces of files, one after the other.
+    Pieces(Vec<Piece>),
+}
+
+impl Content {
+    /// Appends the pieces of others of the same kind.
+    pub(super) fn extend(&mut self, other: Self) {
+        if let (Self::Pieces(own), Self::Pieces(other)) = (self, other) {
+            own.extend(other);
+        }
+    }
+}
+
+/// A piece of a file.
+#[derive(Debug)]
+pub struct Piece {
+    /// The file: one that is opened where it is needed, or an open one, which may have no name.
+    pub file: std::result::Result<Arc<File>, PathBuf>,
+    /// Where the piece begins.
+    pub start: u64,
+    /// Its number of bytes.
+    pub len: u64,
+}
+
+impl Piece {
+    /// Copies it; how many bytes there were.
+    fn copy_to(&self, writer: &mut impl Write) -> io::Result<u64> {
+        let opened = self.file.as_ref().map_err(File::open);
+        let mut file = match &opened {
+            Ok(file) => &***file,
+            Err(Ok(file)) => file,
+            Err(Err(error)) => return Err(io::Error::new(error.kind(), error.to_string())),
+        };
+        file.seek(SeekFrom::Start(self.start))?;
+        io::copy(&mut file.take(self.len), writer)
+    }
 }
 
 /// A named array on its way to a file.
@@ -105,6 +141,9 @@ impl NamedArray {
                 let mut file = &**file;
                 file.seek(SeekFrom::Start(*start))?;
                 io::copy(&mut file.take(len), writer)?
+            }
+            Content::Pieces(pieces) => {
+                pieces.iter().try_fold(0, |sum, piece| Ok::<_, io::Error>(sum + piece.copy_to(writer)?))?
             }
         };
         if copied != len {

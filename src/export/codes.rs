@@ -17,6 +17,9 @@
 //! y, λ, objective and data term are those of the signals after the model's normalisation. Safetensors files also hold the
 //! model's configuration and the pursuit's settings, as JSON in the metadata under the key `mlcsc_codes`.
 //!
+//! A part of a set of codes, as `mlcsc encode --shard` writes it, says in its settings, under the key `shard`, which part it is
+//! ([`crate::data::Part`]); an npz archive has them as the bytes `mlcsc_codes`. [`merge`] joins all parts.
+//!
 //! Where signals are pictures of several sizes, every picture has these arrays for itself, `n` being 1, under names that begin with
 //! its file's: `boat.png/gamma_1`, `boat.png/mean` and so on.
 //!
@@ -46,6 +49,10 @@
 //!     x = codes["channel_scale"][:, None, None] * x + codes["channel_mean"][:, None, None]
 //! ```
 
+mod merge;
+
+pub use merge::{Merged, merge};
+
 use super::arrays::{self, Content, Element, NamedArray, npz_entry};
 use crate::error::{Error, Result};
 use crate::files;
@@ -65,6 +72,9 @@ use zip::result::ZipError;
 
 /// Key of the safetensors metadata; not the one of model files, so that neither is taken for the other.
 const METADATA_KEY: &str = "mlcsc_codes";
+
+/// Key of the settings under which a part says which it is.
+pub const PART: &str = "shard";
 
 /// Largest header of a safetensors file that is read, as in the safetensors crate.
 const MAX_HEADER: u64 = 100_000_000;
@@ -334,7 +344,11 @@ impl CodesWriter {
             CodesFormat::Safetensors => {
                 arrays::write_safetensors(&self.path, Some((METADATA_KEY, settings.to_string())), all)
             }
-            CodesFormat::Npz => arrays::write_npz(&self.path, all),
+            CodesFormat::Npz => {
+                let told =
+                    settings.get(PART).map(|_| NamedArray::bytes(METADATA_KEY, settings.to_string().into_bytes()));
+                arrays::write_npz(&self.path, all.into_iter().chain(told).collect())
+            }
         }
     }
 }
@@ -633,6 +647,7 @@ enum Stored {
     F32,
     F64,
     I32,
+    U8,
 }
 
 /// What a file says of one of its arrays.
@@ -707,6 +722,7 @@ impl Archive for SafetensorsFile {
             Dtype::F32 => Some(Stored::F32),
             Dtype::F64 => Some(Stored::F64),
             Dtype::I32 => Some(Stored::I32),
+            Dtype::U8 => Some(Stored::U8),
             _ => None,
         };
         let place = Place::At(self.values + info.data_offsets.0 as u64);
@@ -797,6 +813,7 @@ impl Archive for NpzFile {
             "'<f4'" => Some(Stored::F32),
             "'<f8'" => Some(Stored::F64),
             "'<i4'" => Some(Stored::I32),
+            "'|u1'" => Some(Stored::U8),
             _ => None,
         };
         let shape = header.shape().iter().map(|&extent| usize::try_from(extent).unwrap_or(usize::MAX)).collect();

@@ -9,6 +9,7 @@ mod odd_inputs;
 mod output_files;
 #[cfg(unix)]
 mod runs;
+mod shards;
 mod signals;
 #[cfg(unix)]
 mod train;
