@@ -62,6 +62,9 @@ pub enum Error {
     /// The user ended the program before it was done.
     #[error("interrupted: {0}")]
     Interrupted(String),
+    /// Another of the processes that share the work has failed, and says why.
+    #[error("rank {0} has failed")]
+    Elsewhere(usize),
     /// A device that is unknown, not compiled in, or not usable on this machine.
     #[error("device {name:?}: {reason}")]
     Device {

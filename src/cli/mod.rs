@@ -31,6 +31,7 @@ mod train;
 use crate::device;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::learn::collective::launched;
 use burn::tensor::Device;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -90,6 +91,8 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
+    // Of several processes that MPI's launcher started together one speaks; which, is settled before there is MPI.
+    output::silence(launched().is_some_and(|(rank, _)| rank > 0) && matches!(cli.command, Command::Train(_)));
     match cli.command.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

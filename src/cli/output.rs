@@ -6,12 +6,29 @@ pub use crate::text::{counted, grouped};
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether this process has been told to be silent: of several that share the work one speaks.
+static SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Keeps this process from printing anything, or lets it speak again.
+pub fn silence(silent: bool) {
+    SILENT.store(silent, Ordering::Relaxed);
+}
+
+/// Whether this process is to print nothing.
+pub fn is_silent() -> bool {
+    SILENT.load(Ordering::Relaxed)
+}
 
 /// Prints to stdout. A reader that closed its end of the pipe has read what it wanted: no error.
 ///
 /// # Errors
 /// A full disk behind stdout.
 pub fn print(text: &str) -> Result<()> {
+    if is_silent() {
+        return Ok(());
+    }
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.write_all(b"\n")).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::write(Path::new("stdout"))(error)),
@@ -29,7 +46,9 @@ pub fn print_json(document: &serde_json::Value) -> Result<()> {
 
 /// Prints a line to stderr; a failure of that is ignored.
 pub fn complain(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    if !is_silent() {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
 }
 
 /// A heading with aligned pairs of names and values below it.

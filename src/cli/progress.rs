@@ -22,7 +22,7 @@ pub struct Progress {
 impl Progress {
     /// For `total` of `unit` (plural), with a verb in front: `Progress::new("coding", "signals", 1000)`.
     pub fn new(verb: &str, unit: &str, total: u64) -> Self {
-        let terminal = io::stderr().is_terminal();
+        let terminal = io::stderr().is_terminal() && !output::is_silent();
         let target = if terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bar = ProgressBar::with_draw_target(Some(total), target);
         // The pieces of text are the program's own, so the template is valid; if it weren't, the default bar would do.

@@ -17,10 +17,11 @@ use crate::export::model::{export_model, files_of};
 use crate::export::report::{self, REPORT};
 use crate::files;
 use crate::geometry::{LayerShape, Pair, SignalShape};
+use crate::learn::collective::Exchanged;
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::metrics;
 use crate::learn::run::{BatchMeasures, EpochMeasures, parse_config};
-use crate::learn::{HeldOut, Observer, Outcome, Record, Run, RunFolder, TrainingState};
+use crate::learn::{HeldOut, Observer, Outcome, Ranks, Record, Run, RunFolder, TrainingState};
 use crate::model::normalization::Normalization;
 use crate::model::preset::Preset;
 use crate::model::{Mlcsc, ModelConfig};
@@ -172,13 +173,22 @@ impl TrainArgs {
     /// Runs the command.
     ///
     /// # Errors
-    /// Flags out of range; signals that cannot be read or do not fit the model; a folder that cannot be written.
+    /// Flags out of range; signals that cannot be read or do not fit the model; a folder that cannot be written; several processes
+    /// where one has to do.
     pub fn run(&self) -> Result<()> {
+        let ranks = Ranks::world()?;
+        let (result, speaks) = ranks.conclude(self.run_on(&ranks));
+        output::silence(!speaks);
+        result
+    }
+
+    fn run_on(&self, ranks: &Ranks) -> Result<()> {
         let device = self.device.open()?;
         let started = Instant::now();
         let text = self.config.as_deref().map(files::read_whole).transpose()?;
         let file = self.config.as_deref().zip(text.as_deref());
         if let Some(chosen) = self.rival_of(file) {
+            alone(ranks)?;
             return self.rival(chosen, &device, started);
         }
         if self.print_schema {
@@ -187,13 +197,14 @@ impl TrainArgs {
         if self.resume {
             let folder = self.out.clone().map_or_else(latest_run, Ok)?;
             if super::rival::holds_rival(&folder) {
+                alone(ranks)?;
                 return self.resume_rival(&folder, &device, started);
             }
             let path = RunFolder::new(&folder).existing_config()?;
             let mut config = parse_config(&path, &files::read_whole(&path)?, None)?;
             config.learning.epochs = self.epochs.unwrap_or(config.learning.epochs);
             config.data.source = self.data.source.clone().unwrap_or(config.data.source);
-            return self.train(&folder, &config, Some(&path), &device, started);
+            return self.train(&folder, &config, Some(&path), &device, started, ranks);
         }
         let path = self.config.as_deref();
         let mut config = self.configuration(file)?;
@@ -211,7 +222,7 @@ impl TrainArgs {
             return configuration::print(&config);
         }
         let folder = self.out.clone().unwrap_or_else(|| self.new_folder(&config));
-        self.train(&folder, &config, path, &device, started)
+        self.train(&folder, &config, path, &device, started, ranks)
     }
 
     /// The model of --atoms on signals of that shape.
@@ -278,6 +289,7 @@ impl TrainArgs {
         file: Option<&Path>,
         device: &Device,
         started: Instant,
+        ranks: &Ranks,
     ) -> Result<()> {
         self.check(config, file)?;
         if !self.resume {
@@ -289,17 +301,17 @@ impl TrainArgs {
         }
         interrupt::watch();
         let mut observer = Screen::new(config, data.train.describe());
-        observer.report = (!self.no_report).then(|| Page {
+        observer.report = (!self.no_report && ranks.is_first()).then(|| Page {
             folder: folder.into(),
             held_out: data.test.clone(),
             device: self.device.name(),
         });
         let run = if self.resume && !RunFolder::new(folder).is_unstarted() {
-            Run::resume(folder, config, &data, device)
+            Run::resume_on(folder, config, &data, device, ranks.clone())
         } else {
             let from = self.from.as_ref().map(|path| Mlcsc::load(path, device)).transpose()?;
             let from = from.as_ref().map(|(model, _)| model);
-            Run::create_from(folder, config, from, &data, device, &mut observer)
+            Run::create_on(folder, config, from, &data, device, &mut observer, ranks.clone())
         };
         let run = run.map_err(|error| self.named(error, file))?;
         let dashboard = self.dashboard()?;
@@ -326,12 +338,15 @@ impl TrainArgs {
             );
             return Err(Error::Interrupted(state));
         }
+        if !ranks.is_first() {
+            return Ok(());
+        }
         let pictures = folder.join("pictures");
         let files = export_model(&run.state().model()?, &pictures)?;
         // Once more: what is kept may be an earlier state than the last epoch's.
         let page = observer.report.take().and_then(|page| page.write(run.state()));
         let seconds = started.elapsed().as_secs_f64();
-        let written = Written { pictures, files, page };
+        let written = Written { pictures, files, page, exchanged: ranks.exchanged() };
         self.report(&run, exact.as_ref(), &written, data.all.skipped(), seconds)
     }
 
@@ -583,7 +598,7 @@ impl TrainArgs {
         skipped: Option<&str>,
         seconds: f64,
     ) -> Result<()> {
-        let Written { pictures, files, page } = written;
+        let Written { pictures, files, page, exchanged } = written;
         let model = run.model_path();
         let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
         let (Some(Record::Epoch { epoch, train: EpochMeasures { train }, .. }), Some((kept, held_out))) = found else {
@@ -622,6 +637,9 @@ impl TrainArgs {
                 },
                 "dictionaries": dictionaries,
             });
+            if let Some(exchanged) = exchanged {
+                document["exchanged"] = json!(exchanged);
+            }
             if let Some(warning) = warning {
                 document["warning"] = json!(warning);
             }
@@ -686,6 +704,11 @@ impl TrainArgs {
         if let Some(kept) = kept {
             let start = run.start().and_then(Record::held_out).and_then(|start| start.loss);
             summary.row("kept", output::kept(&kept, *epoch, start));
+        }
+        if let Some(Exchanged { ranks, bytes, seconds, .. }) = exchanged {
+            let text =
+                format!("{ranks}, which exchanged {} MB in {} s", number(*bytes as f64 * 1e-6), number(*seconds));
+            summary.row("processes", text);
         }
         summary
             .row("model", model.display())
@@ -771,6 +794,19 @@ struct Written {
     pictures: PathBuf,
     files: Vec<PathBuf>,
     page: Option<PathBuf>,
+    /// What the processes told each other, where there are several.
+    exchanged: Option<Exchanged>,
+}
+
+/// Refuses several processes where gradients would have to be shared.
+fn alone(ranks: &Ranks) -> Result<()> {
+    match ranks.is_alone() {
+        true => Ok(()),
+        false => {
+            let expected = "1: a rival is trained by one process, only --method pursuit and gradient are shared";
+            Err(Error::parameter("number of processes", ranks.size(), expected))
+        }
+    }
 }
 
 /// The page about the run, rewritten at every epoch's end.

@@ -49,6 +49,11 @@ impl Cascade {
         self.filters
     }
 
+    /// All filters and all effective ones, for whoever puts in their places what another process has there.
+    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut HostFilters> {
+        self.filters.iter_mut().chain(&mut self.effective)
+    }
+
     /// Filters of D^(i) with `layer` = i − 1.
     pub fn effective(&self, layer: usize) -> &HostFilters {
         &self.effective[layer]

@@ -155,6 +155,17 @@ impl DictionaryLearner {
         Ok(Some(sums))
     }
 
+    /// Whether any rank wants to stop. All have the same dictionaries from here on.
+    ///
+    /// # Errors
+    /// The failure of another rank.
+    pub(super) fn agree(&mut self, stop: bool) -> Result<bool> {
+        let ranks = self.state.ranks.clone();
+        let state = &mut self.state;
+        let steered = state.steered.as_mut().map(std::slice::from_mut);
+        ranks.agree(stop, state.cascade.all_mut().map(HostFilters::values_mut).chain(steered))
+    }
+
     /// Whether atoms of the deepest layer that overlap are looked at for where they lie in their kernels, and for copies: now and then
     /// in a young run.
     fn is_aligning(&self) -> bool {

@@ -3,6 +3,7 @@
 mod alignment;
 pub(crate) mod cascade;
 mod checkpoint;
+pub mod collective;
 pub mod config;
 #[cfg(feature = "train")]
 pub mod end_to_end;
@@ -28,6 +29,7 @@ mod testing;
 #[cfg(feature = "train")]
 pub mod unrolled;
 
+pub use collective::Ranks;
 pub use config::{LearningConfig, TrainConfig};
 pub use folder::{Observer, RunFolder};
 pub use learner::DictionaryLearner;

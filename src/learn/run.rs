@@ -11,6 +11,7 @@
 //! was left alone.
 
 use super::checkpoint;
+use super::collective::Ranks;
 use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
 use super::end_to_end;
@@ -202,6 +203,17 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
     Ok(())
 }
 
+/// Refuses training end to end by several ranks.
+fn check_ranks(config: &TrainConfig, ranks: &Ranks) -> Result<()> {
+    match config.learning.update.online() {
+        None if !ranks.is_alone() => {
+            let expected = format!("pursuit or gradient with {} processes: gradients are not shared", ranks.size());
+            Err(Error::parameter("update", config.learning.update, expected))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses signals that hold nothing to learn from. They are read until there is something.
 ///
 /// # Errors
@@ -273,6 +285,23 @@ impl Run {
         device: &Device,
         observer: &mut dyn Observer<Record, TrainingState>,
     ) -> Result<Self> {
+        Self::create_on(folder, config, from, data, device, observer, Ranks::default())
+    }
+
+    /// [`Self::create_from`] by several ranks that share the coding. Every one calls it; the first writes all files.
+    ///
+    /// # Errors
+    /// As [`Self::create_from`]; training end to end by more than one rank; the failure of another rank.
+    pub fn create_on(
+        folder: &Path,
+        config: &TrainConfig,
+        from: Option<&Mlcsc>,
+        data: &Dataset,
+        device: &Device,
+        observer: &mut dyn Observer<Record, TrainingState>,
+        ranks: Ranks,
+    ) -> Result<Self> {
+        check_ranks(config, &ranks)?;
         // Without a checkpoint nothing was done on signals that may lie elsewhere by now.
         let begun = |begun: &TrainConfig| {
             let learning = LearningConfig { epochs: config.learning.epochs, ..begun.learning.clone() };
@@ -288,20 +317,26 @@ impl Run {
         check(config, data)?;
         check_content(&*data.train, config.model.normalization)?;
         let fingerprint = Fingerprint::of(data)?;
-        if again {
-            files::remove_leftovers(folder);
+        // No rank finds what another has written.
+        ranks.meet(0)?;
+        if ranks.is_first() {
+            if again {
+                files::remove_leftovers(folder);
+            }
+            // First of all, so that a folder that cannot be written is found out before any work.
+            files_of.write_config(config)?;
         }
-        // First of all, so that a folder that cannot be written is found out before any work.
-        files_of.write_config(config)?;
         let state = match from {
             Some(model) => TrainingState::from_model(config, model, &*data.train, device)?,
             None => {
                 TrainingState::start(config, &*data.train, device, |layer, part| observer.initializing(layer, part))?
             }
         };
-        let run = Self::with(files_of, Training::of(state), fingerprint, None);
+        let run = Self::with(files_of, Training::of(state), fingerprint, None, ranks);
         run.save_checkpoint()?;
-        run.journal.begin()?;
+        if run.is_first() {
+            run.journal.begin()?;
+        }
         Ok(run)
     }
 
@@ -312,6 +347,21 @@ impl Run {
     /// A folder without a checkpoint; a checkpoint that is damaged or of another configuration; signals that do not fit, or others
     /// than the run began with.
     pub fn resume(folder: &Path, config: &TrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
+        Self::resume_on(folder, config, data, device, Ranks::default())
+    }
+
+    /// [`Self::resume`] by several ranks, as many as before or not. Every one calls it.
+    ///
+    /// # Errors
+    /// As [`Self::resume`]; training end to end by more than one rank; the failure of another rank.
+    pub fn resume_on(
+        folder: &Path,
+        config: &TrainConfig,
+        data: &Dataset,
+        device: &Device,
+        ranks: Ranks,
+    ) -> Result<Self> {
+        check_ranks(config, &ranks)?;
         let files_of = RunFolder::new(folder);
         let path = files_of.checkpoint();
         if !path.exists() {
@@ -333,13 +383,19 @@ impl Run {
             let expected = format!("at least {least}: {done} steps are done");
             return Err(Error::parameter("epochs", config.learning.epochs, expected));
         }
+        // All have read what the first one writes.
+        ranks.meet(0)?;
+        let first = ranks.is_first();
+        let mut run = Self::with(files_of, training, fingerprint, epoch, ranks);
+        let (done, pending) = (run.state().steps_done(), run.epoch.is_some());
+        if !first {
+            return Ok(run);
+        }
         files::remove_leftovers(folder);
         // A new end and a new place of the data are remembered, for the next time that the run is resumed.
         if !read_config(folder).is_ok_and(|known| known == *config) {
-            files_of.write_config(config)?;
+            run.folder.write_config(config)?;
         }
-        let mut run = Self::with(files_of, training, fingerprint, epoch);
-        let (done, pending) = (run.state().steps_done(), run.epoch.is_some());
         run.journal.cut(|record| {
             // An epoch whose sums are still in the checkpoint will be recorded again.
             let again = pending && matches!(record, Record::Epoch { .. }) && record.step() == done;
@@ -351,7 +407,14 @@ impl Run {
         Ok(run)
     }
 
-    fn with(folder: RunFolder, training: Training, data: Fingerprint, epoch: Option<BatchSums>) -> Self {
+    fn with(
+        folder: RunFolder,
+        mut training: Training,
+        data: Fingerprint,
+        epoch: Option<BatchSums>,
+        ranks: Ranks,
+    ) -> Self {
+        training.state_mut().ranks = ranks;
         Self { journal: Journal::new(&folder), folder, training, data, epoch, dashboard: false }
     }
 
@@ -368,6 +431,11 @@ impl Run {
     #[must_use]
     pub fn with_dashboard(self, dashboard: bool) -> Self {
         Self { dashboard, ..self }
+    }
+
+    /// Whether this is the rank that writes files.
+    fn is_first(&self) -> bool {
+        self.state().ranks.is_first()
     }
 
     /// What is trained, as it stands.
@@ -431,14 +499,14 @@ impl Run {
             if learner.steps_done() >= learner.steps() {
                 return Ok(Outcome::Finished);
             }
-            if stop() {
-                self.save_checkpoint()?;
-                return Ok(Outcome::Interrupted);
-            }
             if saved.elapsed() > CHECKPOINT_EVERY {
                 self.save_checkpoint()?;
                 saved = Instant::now();
                 continue;
+            }
+            if learner.agree(stop())? {
+                self.save_checkpoint()?;
+                return Ok(Outcome::Interrupted);
             }
             let epoch = learner.steps_done() / per_epoch + 1;
             let sums = learner.step_while(&*data.train, |part| {
@@ -457,7 +525,9 @@ impl Run {
                 Some(epoch) => epoch.add(&sums),
                 None => self.epoch = Some(sums),
             }
-            self.journal.write(&record)?;
+            if self.is_first() {
+                self.journal.write(&record)?;
+            }
             observer.record(&record, self.training.state())?;
         }
     }
@@ -483,14 +553,19 @@ impl Run {
             held_out: HeldOut { test, dictionaries: learner.dictionaries(true), loss: None, diagnostics: None },
             kept: None,
         };
-        self.journal.write(&record)?;
-        learner.model()?.save(&self.model_path(), learner.coding())?;
+        if learner.ranks.is_first() {
+            self.journal.write(&record)?;
+            learner.model()?.save(&self.folder.model(), learner.coding())?;
+        }
         observer.record(&record, learner)?;
         self.journal.remember(record);
         Ok(true)
     }
 
     fn save_checkpoint(&self) -> Result<()> {
-        checkpoint::save(&self.folder.checkpoint(), &self.training, &self.data, self.epoch.as_ref())
+        match self.is_first() {
+            true => checkpoint::save(&self.folder.checkpoint(), &self.training, &self.data, self.epoch.as_ref()),
+            false => Ok(()),
+        }
     }
 }

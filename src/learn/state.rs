@@ -1,14 +1,15 @@
 //! The state of a training, whatever takes its steps: the dictionaries, and how far it has come.
 
 use super::cascade::Cascade;
+use super::collective::Ranks;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::initialize;
 use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
 use super::order::Order;
 use crate::data::{Source, sample, wanted_shape};
 use crate::error::{Error, Result};
-use crate::geometry::Geometry;
-use crate::kernels::sparse::HostFilters;
+use crate::geometry::{Geometry, SignalShape};
+use crate::kernels::sparse::{HostFilters, to_host};
 use crate::kernels::windows::Windows;
 use crate::model::normalization::ChannelSums;
 use crate::model::{CodingDefaults, Mlcsc, Operator};
@@ -37,6 +38,8 @@ pub struct TrainingState {
     pub(super) device: Device,
     /// The order of training signals, epoch by epoch.
     pub(super) order: Order,
+    /// The processes that share the coding.
+    pub(super) ranks: Ranks,
 }
 
 /// Signals of a batch, as the model codes them.
@@ -112,6 +115,7 @@ impl TrainingState {
             step: 0,
             steered: None,
             device: device.clone(),
+            ranks: Ranks::default(),
         }
     }
 
@@ -265,8 +269,62 @@ impl TrainingState {
     }
 
     /// Reads, normalises and codes some signals, some at a time. `progress` is told the part that is coded and ends it, with `None`,
-    /// by `false`.
+    /// by `false`. Of several ranks each does so with a part, and all come to the same result.
     pub(super) fn code(
+        &self,
+        operator: &Operator,
+        source: &dyn Source,
+        indices: &[usize],
+        progress: impl FnMut(f32) -> bool,
+    ) -> Result<Option<(Batch, BatchSums)>> {
+        if self.ranks.is_alone() {
+            return self.code_own(operator, source, indices, progress);
+        }
+        let own = self.ranks.parts(indices.len()).swap_remove(self.ranks.rank());
+        let coded = match own.is_empty() {
+            true => None,
+            false => self.code_own(operator, source, &indices[own.clone()], progress)?,
+        };
+        if self.ranks.any(coded.is_none() && !own.is_empty())? {
+            return Ok(None);
+        }
+        self.joined(operator, coded).map(Some)
+    }
+
+    /// What all ranks have coded, each its part.
+    fn joined(&self, operator: &Operator, own: Option<(Batch, BatchSums)>) -> Result<(Batch, BatchSums)> {
+        let (mut signals, mut codes, mut reports, mut sums) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut seconds = Phases::default();
+        if let Some((batch, own)) = own {
+            signals = to_host(batch.signals);
+            codes = to_host(batch.pursued.codes);
+            reports = batch.pursued.reports;
+            seconds = own.seconds;
+            sums = own.to_values();
+        }
+        let signals = self.ranks.gather_floats(signals)?;
+        let (codes, reports) = self.ranks.gather_codes(codes, reports, operator.code().len())?;
+        let mut total: Option<BatchSums> = None;
+        for values in self.ranks.gather_doubles(&sums)? {
+            let sums = BatchSums::from_values(&values, &self.geometry)
+                .ok_or_else(|| Error::shape("sums of another rank", "those of the same model", "others"))?;
+            match &mut total {
+                Some(total) => total.add(&sums),
+                None => total = Some(sums),
+            }
+        }
+        let mut sums = total.ok_or_else(|| Error::shape("signals of a batch", "at least one", 0))?;
+        // What this rank needed: the sum over ranks is no time that anybody waits.
+        sums.seconds = seconds;
+        let tensor = |values, shape: SignalShape| {
+            Tensor::from_data(TensorData::new(values, shape.batched(reports.len())), &self.device)
+        };
+        let (signals, codes) = (tensor(signals, operator.signal()), tensor(codes, operator.code()));
+        Ok((Batch { signals, pursued: Pursued::consistent(codes, reports) }, sums))
+    }
+
+    /// [`Self::code`] for signals of this rank's own.
+    fn code_own(
         &self,
         operator: &Operator,
         source: &dyn Source,

@@ -423,6 +423,11 @@ pub(super) fn inner(left: &[f32], right: &[f32]) -> f64 {
 /// Adds `weight` times the window of `signal` at a code position to `sum`; what padding crops counts as zero.
 pub(super) fn add_window(sum: &mut [f32], signal: &[f32], geometry: &LayerGeometry, position: [usize; 2], weight: f32) {
     let LayerGeometry { signal: shape, kernel, stride, padding, .. } = geometry;
+    if [shape.height, shape.width] == *kernel && *padding == [0, 0] {
+        // The window is the signal: a vector, say.
+        sum.iter_mut().zip(signal).for_each(|(sum, value)| *sum += weight * value);
+        return;
+    }
     let corner: [isize; 2] =
         std::array::from_fn(|axis| (position[axis] * stride[axis]) as isize - padding[axis] as isize);
     // Columns of the kernel that lie inside the signal.
