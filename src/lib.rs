@@ -119,6 +119,7 @@ pub mod data;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+mod exact;
 pub mod export;
 pub mod files;
 pub mod foreign;

@@ -6,7 +6,7 @@
 //! Factorization with Sparseness Constraints", JMLR 5, 2004); shrinkage, the bias that an ℓ1 penalty leaves (B. Wright,
 //! L. Sharkey, "Addressing Feature Suppression in SAEs", 2024); stability across seeds by matched cosines.
 
-use super::{Autoencoder, Coded};
+use super::{Autoencoder, Coded, SumTree, Sums};
 use crate::data::Source;
 use crate::data::quality::Quality;
 use crate::error::{Error, Result};
@@ -18,10 +18,13 @@ use serde::{Deserialize, Serialize};
 pub const DENSITY_BINS: usize = 6;
 
 /// Sums over signals and codes, from which [`Diagnostics`] follow.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DiagnosticsSums {
     quality: Quality,
+    #[serde(with = "crate::exact::number")]
     nonzeros: f64,
+    #[serde(with = "crate::exact::number")]
     hoyer: f64,
     /// Signals whose code is not zero.
     coded: usize,
@@ -29,9 +32,12 @@ pub struct DiagnosticsSums {
     usage: Vec<u64>,
     positions: usize,
     /// Σ〈y, x〉 and Σ‖y‖².
+    #[serde(with = "crate::exact::number")]
     inner: f64,
+    #[serde(with = "crate::exact::number")]
     energy: f64,
     /// Σ〈y, x〉/(‖y‖‖x‖) of signals that are not zero, and their number.
+    #[serde(with = "crate::exact::number")]
     cosines: f64,
     directed: usize,
 }
@@ -120,6 +126,12 @@ impl DiagnosticsSums {
         }
     }
 
+    /// Whether both are of the same numbers of units, positions and values of a signal.
+    pub(crate) fn fits(&self, other: &Self) -> bool {
+        let shape = |sums: &Self| (sums.usage.len(), sums.positions, sums.quality.values());
+        shape(self) == shape(other)
+    }
+
     /// Of every unit the part of all positions of all signals at which it is not zero.
     pub fn densities(&self) -> Vec<f64> {
         let places = (self.quality.signals() * self.positions).max(1) as f64;
@@ -142,6 +154,21 @@ impl DiagnosticsSums {
             dense_units: self.usage.iter().filter(|count| **count as f64 > DENSE * places).count(),
             density: density_histogram(self.densities()),
         }
+    }
+}
+
+impl Sums for DiagnosticsSums {
+    fn merge(&mut self, later: &Self) {
+        let Self { quality, nonzeros, hoyer, coded, usage, positions: _, inner, energy, cosines, directed } = later;
+        self.quality.merge(quality);
+        self.nonzeros += nonzeros;
+        self.hoyer += hoyer;
+        self.coded += coded;
+        self.usage.iter_mut().zip(usage).for_each(|(own, later)| *own += later);
+        self.inner += inner;
+        self.energy += energy;
+        self.cosines += cosines;
+        self.directed += directed;
     }
 }
 
@@ -186,19 +213,21 @@ pub fn diagnose(
     }
     let ready = autoencoder.ready()?;
     let shape = source.shape();
-    let mut sums = DiagnosticsSums::new(autoencoder);
+    let mut tree = SumTree::default();
     for start in (0..source.len()).step_by(batch.max(1)) {
         let indices: Vec<usize> = (start..(start + batch.max(1)).min(source.len())).collect();
         let mut values = vec![0.0; indices.len() * shape.len()];
         source.read(&indices, &mut values)?;
         let signals = Tensor::from_data(TensorData::new(values, shape.batched(indices.len())), device);
         let coded = ready.reconstruct(signals.clone())?;
+        let mut sums = DiagnosticsSums::new(autoencoder);
         sums.add(&signals, &coded);
+        tree.push(start / batch.max(1), sums);
         if !progress((start + indices.len()) as f32 / source.len() as f32) {
             return Ok(None);
         }
     }
-    Ok(Some(sums.finish()))
+    Ok(tree.total().map(|sums| sums.finish()))
 }
 
 /// How well the atoms of two networks match, say of two seeds.

@@ -12,6 +12,7 @@ mod file;
 mod layer;
 pub mod network;
 pub(crate) mod pursuit;
+mod sum_tree;
 pub(crate) mod training;
 pub(crate) mod unrolled;
 
@@ -22,6 +23,7 @@ pub use file::has_encoder;
 pub use layer::{UnrolledEncoder, UnrolledEncoderConfig};
 pub use network::{NetworkPursuit, PursuitNetwork, PursuitNetworkConfig};
 pub use pursuit::PursuitAutoencoder;
+pub use sum_tree::{SumTree, Sums};
 pub use training::{Outcome, Trainable, TrainingBatch};
 pub use unrolled::{Prepared, SparseAutoencoder};
 

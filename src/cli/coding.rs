@@ -581,21 +581,12 @@ impl Coders {
     /// # Errors
     /// Files that cannot be read.
     pub fn part(&self, shard: Shard, model: &Path) -> Result<Part> {
-        let (_, Range { start, end }) = self.ranges();
         let lambda = match &self.settings.lambda {
             Lambda::PerSignal(values) => Some(digest(&arrays::little_endian(values))),
             _ => None,
         };
-        let data = self.groups.iter().map(Signals::fingerprint).collect::<Result<Vec<_>>>()?;
-        Ok(Part {
-            shard,
-            signals: [start, end],
-            of_signals: self.groups.iter().map(Signals::len).sum(),
-            models: vec![digest(&files::read_whole(model)?)],
-            data: data.join(", "),
-            lambda,
-            settings: Value::Null,
-        })
+        let (_, signals) = self.ranges();
+        Ok(Part { lambda, ..part(shard, model, &self.groups, signals)? })
     }
 
     /// The signals, one group for each shape.
@@ -663,6 +654,23 @@ impl Coders {
         }
         summary
     }
+}
+
+/// What a part of results on some signals, those in `range` of all in a row, says of itself; `model` is the model's file.
+///
+/// # Errors
+/// Files that cannot be read.
+pub fn part(shard: Shard, model: &Path, groups: &[Signals], range: Range<usize>) -> Result<Part> {
+    let data = groups.iter().map(Signals::fingerprint).collect::<Result<Vec<_>>>()?;
+    Ok(Part {
+        shard,
+        signals: [range.start, range.end],
+        of_signals: groups.iter().map(Signals::len).sum(),
+        models: vec![digest(&files::read_whole(model)?)],
+        data: data.join(", "),
+        lambda: None,
+        settings: Value::Null,
+    })
 }
 
 /// How many signals ended above the gap that was asked for, as a line that belongs at the end; `None` where all have it. `noun`

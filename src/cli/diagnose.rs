@@ -1,16 +1,19 @@
 //! `mlcsc diagnose`: auto-encoders in the numbers that their users look at.
 
 use super::coding::{not_converged, not_converged_json};
-use super::data::{self, DataArgs, SelectionArgs, Signals};
+use super::data::{self, DataArgs, SelectionArgs, ShardArgs, Signals};
+use super::diagnosis_parts::DiagnosisPart;
 use super::inputs::Inputs;
 use super::output::{self, number, or_dash, table};
 use super::page::{self, FolderArgs};
 use super::{DeviceArgs, interrupt};
 use crate::autoencoder::diagnostics::{Stability, stability};
 use crate::autoencoder::doctor::{DoctorConfig, Examination, Tradeoff, WorstSignal, dictionary_of, spread};
-use crate::autoencoder::{Autoencoder, DiagnosticsSums, PursuitAutoencoder, SparseAutoencoder, has_encoder};
+use crate::autoencoder::{
+    Autoencoder, Diagnostics, DiagnosticsSums, PursuitAutoencoder, SparseAutoencoder, SumTree, has_encoder,
+};
 use crate::baselines::{Rival, is_rival};
-use crate::data::{DataConfig, wanted_shape};
+use crate::data::{DataConfig, Part, Shard, digest, wanted_shape};
 use crate::error::{Error, Result};
 use crate::evaluate::plot::{self, Axis, Curve, Line, Panel};
 use crate::export::report::{Diagnosed, Diagnosis, Head, Origin};
@@ -35,6 +38,9 @@ use std::path::{Path, PathBuf};
 /// every signal over the same atoms with as many non-zeros, orthogonal matching pursuit and least squares on an ℓ1 support of that
 /// size; and ½‖y − Dγ‖² + λ‖γ‖₁ (atoms of unit norm) beside a lower bound of all that it can be, at the λ at which its minimum has as many
 /// non-zeros in the mean.
+///
+/// With --shard what is printed and written are the sums over a part of the signals, for `mlcsc merge`, which finds to the last bit what
+/// one process finds.
 #[derive(Debug, Args)]
 pub(super) struct DiagnoseArgs {
     /// Model files, or the folders of runs
@@ -60,6 +66,8 @@ pub(super) struct DiagnoseArgs {
     data: DataArgs,
     #[command(flatten)]
     selection: SelectionArgs,
+    #[command(flatten)]
+    shard: ShardArgs,
 }
 
 /// The file for the JSON document.
@@ -73,6 +81,8 @@ struct Found {
     name: String,
     diagnosed: Diagnosed,
     convergence: Convergence,
+    /// What the diagnostics were made of.
+    sums: SumTree<DiagnosticsSums>,
     /// Beside the first model; of the first one, and of atoms of another shape, there is none.
     alike: Option<Stability>,
     /// Why there is no examination of an encoder.
@@ -97,6 +107,15 @@ impl DiagnoseArgs {
             files::check_writable(plot)?;
             if self.doctor_signals == 0 {
                 return Err(Error::parameter("--doctor-signals", 0, "at least 1 with --plot"));
+            }
+        }
+        if let Some(shard) = self.shard.shard {
+            if let Some(plot) = &self.plot {
+                return Err(Error::parameter("--plot", plot.display(), "none beside --shard"));
+            }
+            if !self.json && self.folder.out.is_none() {
+                let expected = "--json or --out beside it, for the sums that `mlcsc merge` joins";
+                return Err(Error::parameter("--shard", shard, expected));
             }
         }
         let inputs = self.models.iter().fold(Inputs::default(), |inputs, path| inputs.and("--model", path.as_path()));
@@ -125,6 +144,9 @@ impl DiagnoseArgs {
             other.alike = same.then(|| stability(atoms.clone(), other.diagnosed.atoms.clone())).transpose()?;
         }
         let mut document = document(&found, &signals);
+        if let Some(shard) = self.shard.shard {
+            return self.write_part(shard, document, found, &signals);
+        }
         if let Some(plot) = &self.plot {
             let panels: Vec<Panel> = found.iter().filter_map(panel).collect();
             if panels.is_empty() {
@@ -145,19 +167,42 @@ impl DiagnoseArgs {
             return output::print_json(&document);
         }
         let mut lines = vec![signals.describe(), table(&rows(&found))];
-        let examined = examined_rows(&found);
-        if examined.len() > 1 {
-            lines.push("what encoders leave on the table:".into());
-            lines.push(table(&examined));
-        }
-        lines.extend(found.iter().filter_map(worst_line));
+        let examined = found.iter().map(|model| (model.name.as_str(), model.diagnosed.examination.as_ref()));
+        lines.extend(examined_lines(&examined.collect::<Vec<_>>()));
         if self.doctor_signals > 0 {
-            let line = |model: &Found| Some(format!("{}: not examined: {}", model.name, model.unexamined.as_ref()?));
+            let line = |model: &Found| Some(not_examined(&model.name, model.unexamined.as_ref()?));
             lines.extend(found.iter().filter_map(line));
         }
         lines.extend(not_converged_lines(&found));
         lines.extend(self.plot.as_ref().map(|plot| format!("  picture  {}", plot.display())));
         lines.extend(self.folder.written(DOCUMENT));
+        output::print(&lines.join("\n"))
+    }
+
+    /// Writes the sums over a part of the signals.
+    fn write_part(&self, shard: Shard, whole: Value, found: Vec<Found>, signals: &Signals) -> Result<()> {
+        let batches = shard.range(signals.len().div_ceil(self.batch_size));
+        let [from, to] = [batches.start, batches.end].map(|batch| (batch * self.batch_size).min(signals.len()));
+        let digest = |path: &PathBuf| Ok(digest(&files::read_whole(path)?));
+        let part = Part {
+            shard,
+            signals: [from, to],
+            of_signals: signals.len(),
+            models: self.models.iter().map(digest).collect::<Result<_>>()?,
+            data: signals.fingerprint()?,
+            lambda: None,
+            settings: json!({ "batch_size": self.batch_size, "doctor_signals": self.doctor_signals }),
+        };
+        let sums = found.into_iter().map(|model| (model.sums, model.convergence)).collect();
+        let document = DiagnosisPart::new(part, sums, whole).document()?;
+        if let Some(out) = &self.folder.out {
+            files::write_bytes(&out.join(DOCUMENT), format!("{document:#}\n").as_bytes())?;
+        }
+        if self.json {
+            return output::print_json(&document);
+        }
+        let mut lines = vec![format!("part {shard}: signals {from} to {} of {}, from 0 on", to - 1, signals.len())];
+        lines.extend(self.folder.out.as_ref().map(|out| page::written(&[out.join(DOCUMENT)])));
         output::print(&lines.join("\n"))
     }
 
@@ -174,19 +219,23 @@ impl DiagnoseArgs {
     fn diagnose(&self, opened: &Opened, path: &Path, signals: &Signals, device: &Device) -> Result<Found> {
         let network = &*opened.network;
         let ready = network.ready()?;
-        let mut sums = DiagnosticsSums::new(network);
-        let mut first = None;
-        for start in (0..signals.len()).step_by(self.batch_size) {
+        let (mut tree, mut first) = (SumTree::default(), None);
+        for batch in self.shard.batches(signals.len().div_ceil(self.batch_size))? {
             interrupt::check("nothing was written")?;
+            let start = batch * self.batch_size;
             let tensor = read(signals, start, self.batch_size.min(signals.len() - start), device)?;
             let coded = ready.reconstruct(tensor.clone())?;
+            let mut sums = DiagnosticsSums::new(network);
             sums.add(&tensor, &coded);
+            tree.push(batch, sums);
             // Of its batch: winners are chosen among all of it.
             first.get_or_insert_with(|| coded.reconstruction.narrow(0, 0, SHOWN.min(tensor.dims()[0])));
         }
+        let sums = tree.clone().total().unwrap_or_else(|| DiagnosticsSums::new(network));
         let name = path.display().to_string();
         let (examination, unexamined) = match &opened.dictionary {
-            _ if self.doctor_signals == 0 => (None, None),
+            // Of several parts the first one does it, on all that one process would look at.
+            _ if self.doctor_signals == 0 || self.shard.shard.is_some_and(|shard| shard.index() > 1) => (None, None),
             Ok((dictionary, nonnegative)) => {
                 (Some(self.examine(network, dictionary, *nonnegative, signals, device)?), None)
             }
@@ -200,7 +249,7 @@ impl DiagnoseArgs {
             atoms: network.atoms(),
             reconstructions: first.unwrap_or_else(|| Tensor::zeros(network.signal().batched(0), device)),
         };
-        Ok(Found { name, diagnosed, convergence: network.convergence(), alike: None, unexamined })
+        Ok(Found { name, diagnosed, convergence: network.convergence(), sums: tree, alike: None, unexamined })
     }
 
     /// What an encoder leaves on the table, on signals evenly spread; those that are named are numbered among all.
@@ -264,6 +313,12 @@ fn document(found: &[Found], signals: &Signals) -> Value {
 
 /// The table, its first row being the heading.
 fn rows(found: &[Found]) -> Vec<Vec<String>> {
+    let row = |model: &Found| (model.name.clone(), model.diagnosed.diagnostics.clone(), model.alike.clone());
+    table_of(found.iter().map(row))
+}
+
+/// The table of models with what was found and how alike their atoms are to the first one's.
+pub(super) fn table_of(found: impl Iterator<Item = (String, Diagnostics, Option<Stability>)>) -> Vec<Vec<String>> {
     let heading = [
         "model",
         "FVU",
@@ -278,10 +333,9 @@ fn rows(found: &[Found]) -> Vec<Vec<String>> {
         "cosine",
         "alike",
     ];
-    let row = |model: &Found| {
-        let found = &model.diagnosed.diagnostics;
+    let row = |(name, found, alike): (String, Diagnostics, Option<Stability>)| {
         vec![
-            model.name.clone(),
+            name,
             or_dash(found.fvu, |fvu| format!("{fvu:.4}")),
             or_dash(found.cosine, |cosine| format!("{cosine:.4}")),
             format!("{:.2}", found.psnr),
@@ -291,20 +345,22 @@ fn rows(found: &[Found]) -> Vec<Vec<String>> {
             found.dead_units.to_string(),
             found.dense_units.to_string(),
             found.density.map(|count| count.to_string()).join("/"),
-            or_dash(model.alike.as_ref().map(|alike| alike.mean_cosine), |cosine| format!("{cosine:.3}")),
-            or_dash(model.alike.as_ref().map(|alike| alike.matched), |matched| format!("{:.0}%", 100.0 * matched)),
+            or_dash(alike.as_ref().map(|alike| alike.mean_cosine), |cosine| format!("{cosine:.3}")),
+            or_dash(alike.as_ref().map(|alike| alike.matched), |matched| format!("{:.0}%", 100.0 * matched)),
         ]
     };
-    std::iter::once(heading.map(String::from).to_vec()).chain(found.iter().map(row)).collect()
+    std::iter::once(heading.map(String::from).to_vec()).chain(found.map(row)).collect()
 }
 
 /// What is said of models whose pursuits ended above their gap.
 fn not_converged_lines(found: &[Found]) -> Vec<String> {
-    let line = |model: &Found| {
-        let line = not_converged(&model.convergence, &BasisPursuitConfig::default(), "signal")?;
-        Some(format!("{}: {line} with `mlcsc encode`, to see how much that changes", model.name))
-    };
-    found.iter().filter_map(line).collect()
+    found.iter().filter_map(|model| not_converged_line(&model.name, &model.convergence)).collect()
+}
+
+/// The same of one.
+pub(super) fn not_converged_line(name: &str, convergence: &Convergence) -> Option<String> {
+    let line = not_converged(convergence, &BasisPursuitConfig::default(), "signal")?;
+    Some(format!("{name}: {line} with `mlcsc encode`, to see how much that changes"))
 }
 
 /// Whose codes come with a bound, and whether it is what was asked for.
@@ -337,15 +393,32 @@ pub(super) fn network(path: &Path, device: &Device) -> Result<Option<Box<dyn Aut
 
 /// What was found of encoders beside pursuits, the first row being the heading.
 fn examined_rows(found: &[Found]) -> Vec<Vec<String>> {
+    let examined = found.iter().map(|model| (model.name.as_str(), model.diagnosed.examination.as_ref()));
+    examined_table(&examined.collect::<Vec<_>>())
+}
+
+/// The same as lines, with the signals for which an encoder loses most.
+pub(super) fn examined_lines(examined: &[(&str, Option<&Examination>)]) -> Vec<String> {
+    let rows = examined_table(examined);
+    let mut lines = Vec::new();
+    if rows.len() > 1 {
+        lines.push("what encoders leave on the table:".into());
+        lines.push(table(&rows));
+    }
+    lines.extend(examined.iter().filter_map(|(name, examination)| worst_line(name, (*examination)?)));
+    lines
+}
+
+fn examined_table(examined: &[(&str, Option<&Examination>)]) -> Vec<Vec<String>> {
     let heading =
         ["model", "signals", "non-zeros", "cos(y, x)", "FVU", "by OMP", "by ℓ1", "λ", "objective", "bound", "above it"];
-    let row = |model: &Found| {
-        let found = model.diagnosed.examination.as_ref()?;
+    let row = |(name, found): &(&str, Option<&Examination>)| {
+        let found = (*found)?;
         let fvu = |fvu: Option<f64>| or_dash(fvu, |fvu| format!("{fvu:.4}"));
         let objectives = &found.objectives;
         let above = (objectives.bound > 0.0).then(|| objectives.encoder / objectives.bound - 1.0);
         Some(vec![
-            model.name.clone(),
+            (*name).to_owned(),
             found.signals.to_string(),
             number(found.encoder.nonzeros),
             or_dash(found.encoder.cosine, |cosine| format!("{cosine:.4}")),
@@ -358,17 +431,22 @@ fn examined_rows(found: &[Found]) -> Vec<Vec<String>> {
             or_dash(above, |above| format!("{:.1}%", 100.0 * above)),
         ])
     };
-    std::iter::once(heading.map(String::from).to_vec()).chain(found.iter().filter_map(row)).collect()
+    std::iter::once(heading.map(String::from).to_vec()).chain(examined.iter().filter_map(row)).collect()
+}
+
+/// Why an encoder was not examined.
+pub(super) fn not_examined(name: &str, reason: &str) -> String {
+    format!("{name}: not examined: {reason}")
 }
 
 /// The signals for which an encoder loses most.
-fn worst_line(model: &Found) -> Option<String> {
-    let worst = &model.diagnosed.examination.as_ref()?.worst;
+fn worst_line(name: &str, found: &Examination) -> Option<String> {
+    let worst = &found.worst;
     let one =
         |worst: &WorstSignal| format!("{} ({:.3} for {:.3})", worst.signal, worst.encoder, worst.omp.min(worst.l1));
     let all: Vec<String> = worst.iter().map(one).collect();
     let said = "most is lost on signals, ‖y − x‖²/‖y‖² of the encoder for the better pursuit's";
-    (!all.is_empty()).then(|| format!("{}: {said}: {}", model.name, all.join(", ")))
+    (!all.is_empty()).then(|| format!("{name}: {said}: {}", all.join(", ")))
 }
 
 /// FVU against non-zeros.

@@ -2,9 +2,10 @@
 
 use super::coding::{Batch, Coder, Coders, CodingArgs};
 use super::data::{InputArgs, ShardArgs, Signals};
-use super::foreign::{self, Encoder};
+use super::foreign::{self, EncodedBatch, Encoder};
 use super::inputs::Inputs;
-use super::{flags, output};
+use super::output::Summary;
+use super::{coding, flags, output};
 use crate::autoencoder::Autoencoder;
 use crate::data::Part;
 use crate::error::Result;
@@ -109,9 +110,7 @@ impl EncodeArgs {
             return output::print_json(&document);
         }
         let mut summary = coders.summary(&coded, &self.input.device.name());
-        if let Some(Part { shard, signals: [from, to], of_signals, .. }) = part {
-            summary.row("part", format!("{shard}: signals {from} to {} of {of_signals}, from 0 on", to - 1));
-        }
+        tell_part(&mut summary, part);
         let shapes = shapes(coders.first());
         let names = shapes.iter().enumerate().map(|(index, shape)| match groups.len() {
             1 => format!("γ_{} {shape}", index + 1),
@@ -131,19 +130,37 @@ impl EncodeArgs {
         let signals = self.input.signals()?;
         let code = encoder.network().code();
         let mut writer = CodesWriter::create(&self.out, 1)?;
-        writer.begin("", signals.shape(), &[code], signals.len())?;
-        let encoded =
-            encoder.run(&signals, |batch| writer.append(&[batch.coded.codes], &batch.reports, &batch.undo))?;
-        writer.finish(&encoder.describe(&signals.source()))?;
+        let range = encoder.range(&signals, &self.shard)?;
+        let part = |shard| coding::part(shard, &self.input.model, std::slice::from_ref(&signals), range.clone());
+        let part = self.shard.shard.map(part).transpose()?;
+        writer.begin("", signals.shape(), &[code], range.len())?;
+        let append = |batch: EncodedBatch| writer.append(&[batch.coded.codes], &batch.reports, &batch.undo);
+        let encoded = encoder.run_on(&signals, range, append)?;
+        let mut settings = encoder.describe(&signals.source());
+        if let Some(part) = &part {
+            settings[PART] = json!(part);
+        }
+        writer.finish(&settings)?;
         let device = self.input.device.name();
         if self.json {
             let mut document = encoder.json(&encoded, &signals, &device);
             document["out"] = self.out.display().to_string().into();
+            if let Some(part) = part {
+                document[PART] = json!(part);
+            }
             return output::print_json(&document);
         }
         let mut summary = encoder.summary(&encoded, &signals, &device);
+        tell_part(&mut summary, part);
         summary.row("codes", format!("γ_1 {code}")).row("written", self.out.display());
         output::print(&summary.text())
+    }
+}
+
+/// Says which signals a part holds.
+fn tell_part(summary: &mut Summary, part: Option<Part>) {
+    if let Some(Part { shard, signals: [from, to], of_signals, .. }) = part {
+        summary.row("part", format!("{shard}: signals {from} to {} of {of_signals}, from 0 on", to - 1));
     }
 }
 

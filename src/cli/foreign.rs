@@ -1,7 +1,7 @@
 //! Models of others, by their own encoders.
 
 use super::coding::CodingArgs;
-use super::data::Signals;
+use super::data::{ShardArgs, Signals};
 use super::interrupt;
 use super::output::{Summary, number};
 use super::progress::Progress;
@@ -14,6 +14,7 @@ use crate::model::normalization::Undo;
 use crate::pursuit::{SignalReport, StopReason};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
+use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
@@ -74,19 +75,41 @@ impl Encoder {
     ///
     /// # Errors
     /// Signals of another shape, or that cannot be read; an interruption; errors of `visit`.
-    pub fn run(&self, signals: &Signals, mut visit: impl FnMut(EncodedBatch) -> Result<()>) -> Result<Encoded> {
+    pub fn run(&self, signals: &Signals, visit: impl FnMut(EncodedBatch) -> Result<()>) -> Result<Encoded> {
+        self.run_on(signals, 0..signals.len(), visit)
+    }
+
+    /// Which signals a process codes that is to code a part.
+    ///
+    /// # Errors
+    /// More parts than batches.
+    pub fn range(&self, signals: &Signals, shard: &ShardArgs) -> Result<Range<usize>> {
+        let Range { start, end } = shard.batches(signals.len().div_ceil(self.batch_size))?;
+        Ok(start * self.batch_size..(end * self.batch_size).min(signals.len()))
+    }
+
+    /// [`Self::run`] for some of the signals, whole batches.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_on(
+        &self,
+        signals: &Signals,
+        range: Range<usize>,
+        mut visit: impl FnMut(EncodedBatch) -> Result<()>,
+    ) -> Result<Encoded> {
         let (wanted, found) = (self.network.signal(), signals.shape());
         if wanted != found {
             let what = format!("signals of {}", signals.source());
             return Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found));
         }
-        let progress = Progress::new("coding", "signals", signals.len() as u64);
+        let progress = Progress::new("coding", "signals", range.len() as u64);
         let device = self.network.encoder.centre.val().device();
-        let mut encoded = Encoded { signals: signals.len(), ..Encoded::default() };
+        let mut encoded = Encoded { signals: range.len(), ..Encoded::default() };
         interrupt::watch();
-        for start in (0..signals.len()).step_by(self.batch_size) {
+        for start in range.clone().step_by(self.batch_size) {
             interrupt::check(UNFINISHED)?;
-            let count = self.batch_size.min(signals.len() - start);
+            let count = self.batch_size.min(range.end - start);
             let values = signals.read(start, count)?;
             let clock = Instant::now();
             let tensor = Tensor::from_data(TensorData::new(values, found.batched(count)), &device);

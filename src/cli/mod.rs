@@ -10,6 +10,7 @@ mod compare;
 mod configuration;
 pub mod data;
 mod diagnose;
+mod diagnosis_parts;
 mod encode;
 mod export;
 pub mod flags;

@@ -1,20 +1,26 @@
 //! How well reconstructions match their signals.
 
 use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
 
 /// Smallest mean squared error that [`Quality`] tells apart from none: 100 dB.
 const MIN_SQUARED_ERROR: f64 = 1e-10;
 
 /// Sums over signals and their reconstructions, batch by batch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Quality {
     signals: usize,
+    #[serde(with = "crate::exact::number")]
     decibels: f64,
+    #[serde(with = "crate::exact::number")]
     error: f64,
     /// The mean signal so far.
+    #[serde(with = "crate::exact::numbers")]
     mean: Vec<f64>,
     /// Σ‖y − ȳ‖² so far. Kept up to date (B. Welford, 1962): the difference of Σ‖y‖² and n‖ȳ‖² has no digits left where signals lie
     /// far from zero.
+    #[serde(with = "crate::exact::number")]
     variance: f64,
 }
 
@@ -86,6 +92,11 @@ impl Quality {
     pub(crate) fn from_values(values: &[f64]) -> Option<Self> {
         let (&[signals, decibels, error, variance], mean) = values.split_first_chunk()?;
         Some(Self { signals: signals as usize, decibels, error, mean: mean.to_vec(), variance })
+    }
+
+    /// Values of a signal.
+    pub(crate) fn values(&self) -> usize {
+        self.mean.len()
     }
 
     /// Number of signals.

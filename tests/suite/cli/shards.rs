@@ -139,3 +139,51 @@ fn parts_that_do_not_make_up_a_whole_are_refused() {
     );
     assert!(program.fails("merge one.safetensors --out merged.txt", 2).contains("--out"));
 }
+
+/// Diagnoses of a dictionary and of a second one, on signals in parts: the numbers of one process to the last bit.
+#[test]
+fn parts_of_a_diagnosis_are_joined_bit_for_bit() {
+    let program = bench();
+    let input = "--model contrast.safetensors high-pass.safetensors --data signals.npy --batch-size 2";
+    let whole = program.json(&format!("diagnose {input}"));
+    for parts in [1, 3, 5] {
+        let mut files = Vec::new();
+        for part in (1..=parts).rev() {
+            let found = program.json(&format!("diagnose {input} --shard {part}/{parts}"));
+            assert_eq!(found["shard"]["shard"], serde_json::json!([part, parts]));
+            let file = format!("part{part}.json");
+            fs::write(program.path(&file), found.to_string()).unwrap();
+            files.push(file);
+        }
+        let files = files.join(" ");
+        let merged = program.json(&format!("merge {files} --out merged.json"));
+        assert_eq!(merged, whole, "{parts}");
+        assert_eq!(merged.to_string(), whole.to_string());
+        let written: serde_json::Value =
+            serde_json::from_slice(&fs::read(program.path("merged.json")).unwrap()).unwrap();
+        assert_eq!(written, whole);
+        let [text, expected] = [format!("merge {files}"), format!("diagnose {input}")].map(|line| program.works(&line));
+        assert_eq!(text.lines().skip(1).collect::<Vec<_>>(), expected.lines().skip(1).collect::<Vec<_>>());
+    }
+    // A folder holds the same as --json prints, and no page.
+    let text = program.works(&format!("diagnose {input} --shard 2/5 --out folder"));
+    assert!(text.contains("part 2/5: signals 4 to 7 of 23"), "{text}");
+    assert_eq!(program.names("folder"), ["diagnose.json"]);
+    let [one, other] = ["folder/diagnose.json", "part2.json"].map(|name| fs::read(program.path(name)).unwrap());
+    let [one, other]: [serde_json::Value; 2] = [one, other].map(|bytes| serde_json::from_slice(&bytes).unwrap());
+    assert_eq!(one, other);
+
+    assert!(program.fails(&format!("diagnose {input} --shard 2/5"), 2).contains("--json or --out"));
+    assert!(program.fails(&format!("diagnose {input} --shard 2/13 --json"), 2).contains("at most 12 parts"));
+    assert!(program.fails("merge part1.json part2.json part4.json part5.json", 2).contains("part 3 of 5 is missing"));
+    assert!(program.fails("merge part1.json part1.json", 2).contains("every part once"));
+    assert!(program.fails("merge part1.json --out merged.npz", 2).contains(".json"));
+    assert!(program.fails("merge merged.json", 1).contains("expected a part"));
+    let other = program.json(&format!("diagnose {} --shard 2/5", input.replace("--batch-size 2", "--batch-size 3")));
+    fs::write(program.path("part2.json"), other.to_string()).unwrap();
+    let error = program.fails("merge part1.json part2.json part3.json part4.json part5.json", 1);
+    assert!(error.contains("`batch_size` of part2.json: expected 2, as part1.json, found 3"), "{error}");
+    let broken = other.to_string().replace("\"level\":0", "\"level\":70");
+    fs::write(program.path("part2.json"), broken.replace("\"batch_size\":3", "\"batch_size\":2")).unwrap();
+    program.fails("merge part1.json part2.json part3.json part4.json part5.json", 1);
+}
