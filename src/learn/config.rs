@@ -298,7 +298,8 @@ pub struct PursuitUpdateConfig {
     /// Part of an atom's non-zeros, in (0, 1], that may move to other places in one update. Default 0.25.
     pub exchange: f32,
     /// How much atoms of the deepest layer are kept from being alike, at least 0: their objective grows by a quarter of it times
-    /// Σ √(e_j e_k) 〈d_j, d_k〉² over pairs of atoms, e_j being the mean energy of an atom's code. For codes of one position. Default 0.
+    /// Σ min(e_j, e_k) (|〈d_j, d_k〉| − 0.25)₊² over pairs of atoms, e_j being the mean energy of an atom's code. For codes of one position.
+    /// Default 0.
     pub incoherence: f32,
 }
 

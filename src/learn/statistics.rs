@@ -85,6 +85,9 @@ impl ByPosition {
     }
 }
 
+/// Cosine of two atoms up to which they do not count as alike.
+const UNAVOIDABLE: f32 = 0.25;
+
 impl Statistics {
     /// Of nothing yet, for the convolution D^(L).
     pub fn new(geometry: &LayerGeometry) -> Self {
@@ -191,23 +194,25 @@ impl Statistics {
         }
     }
 
-    /// The statistics of a surrogate that also penalises atoms for being alike: A_jk grows by `strength`·√(A_jj A_kk) 〈d_j, d_k〉 for j ≠ k.
+    /// The statistics of a surrogate that also penalises atoms for being alike: A_jk grows by `strength`·min(A_jj, A_kk)·(|c_jk| − τ)₊ sign(c_jk)
+    /// for j ≠ k, c_jk being the cosine 〈d_j, d_k〉 of atoms of unit norm and τ = 0.25.
     ///
-    /// The gradient at `filters` is then that of the data term plus ¼ `strength` Σ_{j≠k} √(A_jj A_kk) 〈d_j, d_k〉². Features that mostly
-    /// fire together are coded with a smaller ℓ1 norm by one atom than by two; what such atoms have in common is what this makes costly.
-    /// Only where atoms have one shift.
+    /// The gradient at `filters` is then that of the data term plus ¼ `strength` Σ_{j≠k} min(A_jj, A_kk) (|c_jk| − τ)₊². Features that
+    /// mostly fire together are coded with a smaller ℓ1 norm by one atom that holds both than by two. Such atoms have much in common, which
+    /// is what this makes costly; the small cosines that more atoms than dimensions cannot avoid cost nothing. Only where atoms have one
+    /// shift.
     pub(super) fn with_incoherence(&self, strength: f32, filters: &HostFilters, device: &Device) -> Self {
         let mut penalised = self.clone();
         let count = self.geometry.code.channels;
         let atoms = filters.to_tensor(device).flatten::<2>(1, 3);
         let gram = to_host(atoms.clone().matmul(atoms.transpose()));
-        let roots: Vec<f32> = self.energies().iter().map(|energy| energy.max(0.0).sqrt()).collect();
+        let energies = self.energies();
         penalised.second.par_chunks_exact_mut(count).zip(gram.par_chunks_exact(count)).enumerate().for_each(
             |(atom, (row, gram))| {
-                let weight = strength * roots[atom];
-                for (other, (value, inner)) in row.iter_mut().zip(gram).enumerate() {
-                    if other != atom {
-                        *value += weight * roots[other] * inner;
+                for (other, (value, cosine)) in row.iter_mut().zip(gram).enumerate() {
+                    let beyond = cosine.abs() - UNAVOIDABLE;
+                    if other != atom && beyond > 0.0 {
+                        *value += strength * energies[atom].min(energies[other]) * beyond * cosine.signum();
                     }
                 }
             },
