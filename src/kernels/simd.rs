@@ -78,6 +78,104 @@ impl WithSimd for SubtractRows<'_> {
     }
 }
 
+/// Steps that [`subtract_rows_in_steps`] looks at in one pass over the rows.
+pub(crate) const STEPS: usize = 4;
+
+/// [`subtract_rows`] for several lists of values at once, from_s = from − Σ_i values_is · row(rows_i): a row is loaded once for all of
+/// them. `out` becomes the last; of every one the largest entry times its scale is returned, in magnitude or, with `nonnegative`,
+/// as it is, at least 0.
+#[inline]
+pub(crate) fn subtract_rows_in_steps(
+    matrix: &[f32],
+    (rows, values): (&[usize], &[[f32; STEPS]]),
+    (from, scales): (&[f32], &[f32]),
+    nonnegative: bool,
+    out: &mut [f32],
+) -> [f32; STEPS] {
+    Arch::new().dispatch(SubtractInSteps { matrix, rows, values, from, scales, nonnegative, out })
+}
+
+struct SubtractInSteps<'a> {
+    matrix: &'a [f32],
+    rows: &'a [usize],
+    values: &'a [[f32; STEPS]],
+    from: &'a [f32],
+    scales: &'a [f32],
+    nonnegative: bool,
+    out: &'a mut [f32],
+}
+
+/// Registers of sums for every step.
+const REGISTERS_PER_STEP: usize = 3;
+
+impl WithSimd for SubtractInSteps<'_> {
+    type Output = [f32; STEPS];
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) -> Self::Output {
+        let vectors = self.from.len() / S::F32_LANES;
+        // The largest and the smallest.
+        let mut extremes = [[simd.splat_f32s(0.0); 2]; STEPS];
+        let mut first = 0;
+        while first + REGISTERS_PER_STEP <= vectors {
+            self.strip::<S, REGISTERS_PER_STEP>(simd, first, &mut extremes);
+            first += REGISTERS_PER_STEP;
+        }
+        while first < vectors {
+            self.strip::<S, 1>(simd, first, &mut extremes);
+            first += 1;
+        }
+        let mut largest = extremes.map(|[largest, smallest]| {
+            let (largest, smallest) = (simd.reduce_max_f32s(largest), simd.reduce_min_f32s(smallest));
+            if self.nonnegative { largest } else { largest.max(-smallest) }
+        });
+        for place in vectors * S::F32_LANES..self.from.len() {
+            let mut sums = [self.from[place]; STEPS];
+            for (&row, values) in self.rows.iter().zip(self.values) {
+                let entry = self.matrix[row * self.from.len() + place];
+                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum -= value * entry);
+            }
+            for (largest, sum) in largest.iter_mut().zip(sums) {
+                let score = sum * self.scales[place];
+                *largest = largest.max(if self.nonnegative { score } else { score.abs() });
+            }
+            self.out[place] = sums[STEPS - 1];
+        }
+        largest
+    }
+}
+
+impl SubtractInSteps<'_> {
+    /// A few vectors of entries.
+    #[inline(always)]
+    fn strip<S: Simd, const R: usize>(&mut self, simd: S, first: usize, extremes: &mut [[S::f32s; 2]; STEPS]) {
+        let (len, at, width) = (self.from.len(), first * S::F32_LANES, R * S::F32_LANES);
+        let (from, _) = S::as_simd_f32s(&self.from[at..at + width]);
+        let mut sums: [[S::f32s; R]; STEPS] = [std::array::from_fn(|register| from[register]); STEPS];
+        for (&row, values) in self.rows.iter().zip(self.values) {
+            let (row, _) = S::as_simd_f32s(&self.matrix[row * len + at..][..width]);
+            let Ok(row) = <&[S::f32s; R]>::try_from(row) else { return };
+            for step in 0..STEPS {
+                let value = simd.splat_f32s(-values[step]);
+                for register in 0..R {
+                    sums[step][register] = simd.mul_add_f32s(value, row[register], sums[step][register]);
+                }
+            }
+        }
+        let (scales, _) = S::as_simd_f32s(&self.scales[at..at + width]);
+        for step in 0..STEPS {
+            for register in 0..R {
+                let score = simd.mul_f32s(sums[step][register], scales[register]);
+                let [largest, smallest] = &mut extremes[step];
+                *largest = simd.max_f32s(*largest, score);
+                *smallest = simd.min_f32s(*smallest, score);
+            }
+        }
+        let (out, _) = S::as_mut_simd_f32s(&mut self.out[at..at + width]);
+        out.copy_from_slice(&sums[STEPS - 1]);
+    }
+}
+
 /// Inner products of vectors with the rows of a matrix whose rows are `len` long: `out[v · rows + r]` is that of vector `v` with row
 /// `r`. A product does not depend on what else is asked for.
 #[inline]
@@ -210,6 +308,32 @@ mod tests {
                 for (row, product) in matrix.chunks_exact(len).zip(out) {
                     let expected: f64 = row.iter().zip(*vector).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
                     assert!((f64::from(*product) - expected).abs() < 1e-3, "{len}: {product} {expected}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn steps_are_subtracted_as_one_by_one() {
+        for len in [1, 7, 24, 64, 200, 261] {
+            let matrix: Vec<f32> = (0..5 * len).map(|place| (place * 37 % 101) as f32 / 101.0 - 0.4).collect();
+            let from: Vec<f32> = (0..len).map(|place| (place % 13) as f32 - 9.0).collect();
+            let scales: Vec<f32> = (0..len).map(|place| (place % 5) as f32).collect();
+            let (rows, values) = ([3, 0, 4], [[0.5, 1.0, 0.0, 0.0], [-2.0, 0.0, 3.0, 0.0], [0.25, 0.0, 0.0, 20.0]]);
+            for nonnegative in [false, true] {
+                let mut out = vec![f32::NAN; len];
+                let sides = (from.as_slice(), scales.as_slice());
+                let found = subtract_rows_in_steps(&matrix, (&rows, &values), sides, nonnegative, &mut out);
+                for (step, found) in found.into_iter().enumerate() {
+                    let mut alone = vec![f32::NAN; len];
+                    subtract_rows(&matrix, &rows, &values.map(|values| values[step]), &from, &mut alone);
+                    let scores = alone.iter().zip(&scales).map(|(value, scale)| value * scale);
+                    let largest = scores.map(|score| if nonnegative { score } else { score.abs() }).fold(0.0, f32::max);
+                    assert!((found - largest).abs() <= 1e-5 * largest.max(1.0), "{len}, {step}: {found} {largest}");
+                    if step + 1 == STEPS {
+                        let near = out.iter().zip(&alone).all(|(out, alone)| (out - alone).abs() < 1e-5);
+                        assert!(near, "{len}: {out:?} {alone:?}");
+                    }
                 }
             }
         }

@@ -37,6 +37,18 @@ pub struct Statistics {
     first: Vec<f32>,
 }
 
+/// How many times faster a multiplication is in a matrix product than in a sum over pairs of non-zeros.
+const PRODUCTS_ARE_FASTER: usize = 32;
+
+/// Rows of A that are computed in one matrix product.
+const ATOMS_AT_ONCE: usize = 1024;
+
+/// Pairs of non-zeros of the same code, of all codes.
+fn pairs(codes: &[f32], code_len: usize) -> usize {
+    let count = |code: &[f32]| code.iter().filter(|value| **value != 0.0).count();
+    codes.par_chunks_exact(code_len).map(|code| count(code).pow(2)).sum()
+}
+
 /// A non-zero of a code.
 struct NonZero {
     signal: usize,
@@ -130,8 +142,6 @@ impl Statistics {
         let scale = weight / (codes.len() / self.geometry.code.len()).max(1) as f32;
         let keep = 1.0 - weight;
         let product_before = cropped.then(|| self.product(filters, device));
-        self.second.iter_mut().for_each(|value| *value *= keep);
-        self.first.iter_mut().for_each(|value| *value *= keep);
 
         let windows = Windows::of(&self.geometry).map(|windows| windows_of(&windows, signals, codes));
         let (geometry, signals, codes) = match &windows {
@@ -139,6 +149,10 @@ impl Statistics {
             None => (&self.geometry, signals, codes),
         };
         let (code_len, signal_len) = (geometry.code.len(), geometry.signal.len());
+        if geometry.is_matrix() && pairs(codes, code_len) * PRODUCTS_ARE_FASTER > codes.len() * code_len {
+            self.add_products([signals, codes], scale, keep, device);
+            return;
+        }
         let by_signal: Vec<ByPosition> = codes
             .par_chunks_exact(code_len)
             .enumerate()
@@ -150,6 +164,7 @@ impl Statistics {
         // Atom by atom, so that the sums are the same whatever the number of threads.
         let (reach, shifts, atoms) = (self.reach, self.geometry.shifts(), geometry.code.channels);
         self.second.par_chunks_exact_mut(shifts[0] * shifts[1] * atoms).zip(&by_atom).for_each(|(sum, own)| {
+            sum.iter_mut().for_each(|value| *value *= keep);
             for a in own {
                 for b in by_signal[a.signal].near(a, reach) {
                     let (down, across) = (a.row + reach[0] - b.row, a.column + reach[1] - b.column);
@@ -167,6 +182,7 @@ impl Statistics {
             std::borrow::Cow::Borrowed(signals)
         };
         self.first.par_chunks_exact_mut(geometry.atom_len()).zip(&by_atom).for_each(|(sum, own)| {
+            sum.iter_mut().for_each(|value| *value *= keep);
             for a in own {
                 let signal = &targets[a.signal * signal_len..][..signal_len];
                 add_window(sum, signal, geometry, [a.row, a.column], scale * a.value);
@@ -177,6 +193,29 @@ impl Statistics {
             let after = self.product(filters, device);
             for ((sum, after), before) in self.first.iter_mut().zip(after).zip(before) {
                 *sum += after - keep * before;
+            }
+        }
+    }
+
+    /// The part of [`Self::add`] for codes that are so dense that sums over pairs of non-zeros take longer than matrix products:
+    /// A ← keep·A + scale·ΓᵀΓ and B ← keep·B + scale·ΓᵀY, where the code is a single position.
+    fn add_products(&mut self, [signals, codes]: [&[f32]; 2], scale: f32, keep: f32, device: &Device) {
+        let (atoms, len) = (self.geometry.code.channels, self.geometry.atom_len());
+        let count = codes.len() / atoms;
+        let matrix = |values: &[f32], columns: usize| {
+            Tensor::<2>::from_data(TensorData::new(values.to_vec(), [count, columns]), device)
+        };
+        let (signals, codes) = (matrix(signals, len), matrix(codes, atoms));
+        for start in (0..atoms).step_by(ATOMS_AT_ONCE) {
+            let end = (start + ATOMS_AT_ONCE).min(atoms);
+            let some = codes.clone().slice([0..count, start..end]).transpose();
+            let sides = [
+                (&mut self.second[start * atoms..end * atoms], &codes),
+                (&mut self.first[start * len..end * len], &signals),
+            ];
+            for (sums, right) in sides {
+                let product = to_host(some.clone().matmul(right.clone()));
+                sums.iter_mut().zip(product).for_each(|(sum, value)| *sum = keep * *sum + scale * value);
             }
         }
     }
@@ -578,6 +617,29 @@ mod tests {
                 (0..code.channels).map(|atom| second[atom * row + zero * code.channels + atom]).collect();
             assert_close(&statistics.energies(), &energies, 1e-6, "energies");
         }
+    }
+
+    /// Dense codes, for which matrix products are used, against sums over all pairs in `f64`; half of what was is forgotten.
+    #[test]
+    fn dense_codes_are_multiplied() {
+        let geometry = layer([3, 4, 5], LayerShape::new(7, Pair([4, 5]), 1));
+        let mut statistics = Statistics::new(&geometry);
+        let parts = [3, 4].map(|seed| {
+            let (signals, codes) = (sparse(seed, COUNT * geometry.signal.len(), 1.0), sparse(seed + 9, COUNT * 7, 1.0));
+            assert!(pairs(&codes, 7) * PRODUCTS_ARE_FASTER > codes.len() * 7);
+            statistics.add(&signals, &codes, &filters(2, geometry.filter_dims(), 1.0), 0.5, &device());
+            (signals, codes)
+        });
+        let sums = |left: fn(&(Vec<f32>, Vec<f32>)) -> &[f32], width: usize| -> Vec<f64> {
+            let of = |part: &(Vec<f32>, Vec<f32>), atom: usize, place: usize| {
+                let rows = part.1.chunks_exact(7).zip(left(part).chunks_exact(width));
+                rows.map(|(code, row)| f64::from(code[atom]) * f64::from(row[place])).sum::<f64>() / COUNT as f64
+            };
+            let places = (0..7).flat_map(|atom| (0..width).map(move |place| (atom, place)));
+            places.map(|(atom, place)| 0.25 * of(&parts[0], atom, place) + 0.5 * of(&parts[1], atom, place)).collect()
+        };
+        assert_close(statistics.parts().0, &sums(|part| &part.1, 7), 1e-6, "A");
+        assert_close(statistics.parts().1, &sums(|part| &part.0, geometry.signal.len()), 1e-6, "B");
     }
 
     #[test]

@@ -239,12 +239,7 @@ impl Operator {
 
     /// The Gram matrix D^(L)ᵀ D^(L), `[code values, code values]`.
     pub fn gram(&self) -> Tensor<2> {
-        self.gram
-            .get_or_init(|| {
-                let dense = self.dense();
-                dense.atoms.clone().matmul(dense.transposed.clone())
-            })
-            .clone()
+        self.gram.get_or_init(|| self.product_of_atoms()).clone()
     }
 
     /// [`Self::atoms`] on the host, copied there once.
@@ -252,9 +247,17 @@ impl Operator {
         self.host_atoms.get_or_init(|| to_host(self.atoms()))
     }
 
-    /// [`Self::gram`] on the host, copied there once.
+    /// [`Self::gram`] on the host, copied there once. It is not kept on the device for that.
     pub(crate) fn host_gram(&self) -> &[f32] {
-        self.host_gram.get_or_init(|| to_host(self.gram()))
+        self.host_gram.get_or_init(|| match self.gram.get() {
+            Some(gram) => to_host(gram.clone()),
+            None => to_host(self.product_of_atoms()),
+        })
+    }
+
+    fn product_of_atoms(&self) -> Tensor<2> {
+        let dense = self.dense();
+        dense.atoms.clone().matmul(dense.transposed.clone())
     }
 
     /// An upper bound of ‖D^(L)‖², certified by powers of a Gram matrix or by Fourier, so that 1/bound is a safe step.
@@ -493,6 +496,9 @@ impl Operator {
             // Every filter is a whole atom: embed it in the signal.
             let filters = self.effective_filters();
             let [atoms, channels, height, width] = filters.dims();
+            if [height, width] == [signal.height, signal.width] {
+                return self.flat(filters);
+            }
             let canvas = Tensor::zeros(signal.batched(atoms), &self.device());
             return self.flat(canvas.slice_assign([0..atoms, 0..channels, 0..height, 0..width], filters));
         }

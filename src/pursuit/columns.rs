@@ -39,8 +39,8 @@ pub(super) struct Columns<'a> {
 
 enum Form<'a> {
     /// Atoms (row j: effective atom j) and Gram matrix in full; the operator's own where there are neither weights nor masks, because copying
-    /// them takes longer than to code a signal.
-    Dense { atoms: Cow<'a, [f32]>, gram: Cow<'a, [f32]> },
+    /// them takes longer than to code a signal. Without a Gram matrix inner products are computed as they are needed.
+    Dense { atoms: Cow<'a, [f32]>, gram: Option<Cow<'a, [f32]>> },
     /// A convolution that crops nothing: filters and what they have in common at every shift.
     Convolution {
         filters: HostFilters,
@@ -62,15 +62,18 @@ fn shift_invariant(operator: &Operator) -> Option<LayerGeometry> {
 /// Code values up to which a signal's working set may be expected to stay small.
 const MAX_CODE: usize = 1 << 16;
 
-/// Code values up to which a Gram matrix is built for coordinate descent where the operator itself does without.
+/// Code values up to which a Gram matrix is built for a pursuit where the operator itself does without.
 const MAX_DENSE_CODE: usize = 1 << 13;
 
-/// Inner products that are held at most.
-const MAX_INNER_PRODUCTS: usize = 1 << 27;
+/// Code values up to which coordinate descent builds one for vectors. It wants little of it: of a larger dictionary, which changes from
+/// batch to batch while it is learned, it computes what it wants in less time.
+const MAX_DESCENT_CODE: usize = 1 << 11;
 
-/// Whether coordinate descent is what an operator should be given to. It needs the atoms' inner products: few where a convolution's
-/// positions share them, else the square of the code. `plain` says that there are neither weights nor masks, which take away
-/// what positions share.
+/// Inner products that are held at most (2²⁸ values: 1 GiB): all of 16,384 atoms.
+const MAX_INNER_PRODUCTS: usize = 1 << 28;
+
+/// Whether all inner products of an operator's atoms should be at hand: few where a convolution's positions share them, else the square
+/// of the code. `plain` says that there are neither weights nor masks, which take away what positions share.
 pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
     let len = operator.code().len();
     match (operator.application(), shift_invariant(operator).filter(|_| plain)) {
@@ -81,10 +84,26 @@ pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
     }
 }
 
+/// Whether coordinate descent is what an operator should be given to: inner products should be at hand, or can be done without.
+pub(super) fn suits_descent(operator: &Operator, plain: bool) -> bool {
+    suits(operator, plain)
+        || (is_dense(operator) && matches!(operator.application(), OperatorForm::Matrix | OperatorForm::Gram))
+}
+
+/// Whether the code has one position, so that all atoms can be correlated with many residuals by a matrix product, and a working set
+/// is no larger than a signal has dimensions.
+fn is_dense(operator: &Operator) -> bool {
+    operator.code().is_single_position() && can_hold_atoms(operator)
+}
+
+fn can_hold_atoms(operator: &Operator) -> bool {
+    operator.code().len().saturating_mul(operator.signal().len()) <= MAX_INNER_PRODUCTS
+}
+
 /// Whether coordinate descent can take an operator that it does not suit, where others came to a standstill: all its atoms can be
 /// held, cut out by a mask or divided by weights as they may be.
 pub(super) fn can_be_held(operator: &Operator) -> bool {
-    operator.code().len() <= MAX_DENSE_CODE
+    operator.code().len() <= MAX_DENSE_CODE || is_dense(operator)
 }
 
 /// Dᵀy for all signals, one row each.
@@ -121,14 +140,39 @@ pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
 }
 
 impl<'a> Columns<'a> {
-    /// The dictionary on the samples of the mask `[1, signal values]`, every atom divided by its weight.
+    /// The dictionary on the samples of the mask `[1, signal values]`, every atom divided by its weight, with all inner products.
     ///
     /// # Errors
     /// More inner products than can be held.
     pub(super) fn new(operator: &'a Operator, mask: Option<Tensor<2>>, weights: Option<&[f32]>) -> Result<Self> {
+        Self::build(operator, mask, weights, true)
+    }
+
+    /// [`Self::new`] for coordinate descent, without a Gram matrix of all atoms where it does not pay or does not fit.
+    ///
+    /// # Errors
+    /// More inner products than can be held, and atoms that are too many as well.
+    pub(super) fn for_descent(
+        operator: &'a Operator,
+        mask: Option<Tensor<2>>,
+        weights: Option<&[f32]>,
+    ) -> Result<Self> {
+        let len = operator.code().len();
+        let fits = len.saturating_mul(len) <= MAX_INNER_PRODUCTS;
+        let pays = len <= MAX_DESCENT_CODE || operator.application() == OperatorForm::Gram || !is_dense(operator);
+        Self::build(operator, mask, weights, fits && pays || !can_hold_atoms(operator))
+    }
+
+    fn build(
+        operator: &'a Operator,
+        mask: Option<Tensor<2>>,
+        weights: Option<&[f32]>,
+        with_gram: bool,
+    ) -> Result<Self> {
         let (code_len, signal_len) = (operator.code().len(), operator.signal().len());
         let shift_invariant = shift_invariant(operator).filter(|_| mask.is_none() && weights.is_none());
-        let held = shift_invariant.as_ref().map_or(code_len.saturating_mul(code_len), inner_products);
+        let all = if with_gram { code_len.saturating_mul(code_len) } else { 0 };
+        let held = shift_invariant.as_ref().map_or(all, inner_products);
         if held > MAX_INNER_PRODUCTS {
             let expected = format!(
                 "fista for a code of {code_len} values: more than {MAX_INNER_PRODUCTS} inner products of atoms"
@@ -152,29 +196,51 @@ impl<'a> Columns<'a> {
             return Ok(Self { form: Form::Convolution { filters, geometry, reach, shared }, code_len, signal_len });
         }
         let (mut atoms, mut gram) = match mask {
-            None => (Cow::Borrowed(operator.host_atoms()), Cow::Borrowed(operator.host_gram())),
+            None => {
+                let gram = with_gram.then(|| Cow::Borrowed(operator.host_gram()));
+                (Cow::Borrowed(operator.host_atoms()), gram)
+            }
             Some(mask) => {
                 let atoms = operator.atoms() * mask;
-                let gram = atoms.clone().matmul(atoms.clone().transpose());
-                (Cow::Owned(to_host(atoms)), Cow::Owned(to_host(gram)))
+                let gram = with_gram.then(|| to_host(atoms.clone().matmul(atoms.clone().transpose())));
+                (Cow::Owned(to_host(atoms)), gram.map(Cow::Owned))
             }
         };
         if let Some(weights) = weights {
             for (atom, weight) in atoms.to_mut().chunks_exact_mut(signal_len).zip(weights) {
                 atom.iter_mut().for_each(|entry| *entry /= weight);
             }
-            for (row, weight) in gram.to_mut().chunks_exact_mut(code_len).zip(weights) {
-                row.iter_mut().zip(weights).for_each(|(inner, other)| *inner /= weight * other);
+            if let Some(gram) = &mut gram {
+                for (row, weight) in gram.to_mut().chunks_exact_mut(code_len).zip(weights) {
+                    row.iter_mut().zip(weights).for_each(|(inner, other)| *inner /= weight * other);
+                }
             }
         }
         Ok(Self { form: Form::Dense { atoms, gram }, code_len, signal_len })
+    }
+
+    /// Whether inner products are looked up, not computed.
+    pub(super) fn has_inner_products(&self) -> bool {
+        !matches!(&self.form, Form::Dense { gram: None, .. })
+    }
+
+    /// The Gram matrix, where there is one.
+    pub(super) fn gram(&self) -> Option<&[f32]> {
+        match &self.form {
+            Form::Dense { gram, .. } => gram.as_deref(),
+            Form::Convolution { .. } => None,
+        }
     }
 
     /// Inner product of the atoms of two code values.
     #[inline(always)]
     pub(super) fn inner(&self, first: usize, second: usize) -> f32 {
         match &self.form {
-            Form::Dense { gram, .. } => gram[first * self.code_len + second],
+            Form::Dense { gram: Some(gram), .. } => gram[first * self.code_len + second],
+            Form::Dense { atoms, .. } => {
+                let atom = |place: usize| &atoms[place * self.signal_len..][..self.signal_len];
+                dot(atom(first), atom(second))
+            }
             Form::Convolution { geometry, reach, shared, .. } => {
                 let (a, b) = (geometry.place(first), geometry.place(second));
                 let [rows, columns] = reach.map(|reach| 2 * reach + 1);
@@ -193,11 +259,11 @@ impl<'a> Columns<'a> {
     #[inline(always)]
     pub(super) fn inner_with(&self, atom: usize, others: &[usize], out: &mut [f32]) {
         match &self.form {
-            Form::Dense { gram, .. } => {
+            Form::Dense { gram: Some(gram), .. } => {
                 let row = &gram[atom * self.code_len..][..self.code_len];
                 out.iter_mut().zip(others).for_each(|(out, &other)| *out = row[other]);
             }
-            Form::Convolution { .. } => {
+            _ => {
                 out.iter_mut().zip(others).for_each(|(out, &other)| *out = self.inner(atom, other));
             }
         }
@@ -212,10 +278,9 @@ impl<'a> Columns<'a> {
     #[inline(always)]
     fn subtract_row(&self, place: usize, value: f32, correlations: &mut [f32]) {
         match &self.form {
-            Form::Dense { gram, .. } => {
-                let row = &gram[place * self.code_len..][..self.code_len];
-                for (correlation, &inner) in correlations.iter_mut().zip(row) {
-                    *correlation -= value * inner;
+            Form::Dense { .. } => {
+                for (other, correlation) in correlations.iter_mut().enumerate() {
+                    *correlation -= value * self.inner(place, other);
                 }
             }
             Form::Convolution { geometry, reach, shared, .. } => {
@@ -243,8 +308,8 @@ impl<'a> Columns<'a> {
     #[inline(always)]
     pub(super) fn subtract_explained(&self, correlations: &[f32], support: &[usize], values: &[f32], out: &mut [f32]) {
         match &self.form {
-            Form::Dense { gram, .. } => subtract_rows(gram, support, values, correlations, out),
-            Form::Convolution { .. } => {
+            Form::Dense { gram: Some(gram), .. } => subtract_rows(gram, support, values, correlations, out),
+            _ => {
                 out.copy_from_slice(correlations);
                 for (&place, &value) in support.iter().zip(values) {
                     self.subtract_row(place, value, out);

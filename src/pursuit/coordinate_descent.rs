@@ -13,6 +13,10 @@
 //! active-set method (`active_set.rs`); its report says so. Where its support may become large, so that a factor costs much, FISTA
 //! is tried first, for about as long as the active set would take, and where it is too large for a factor FISTA goes on.
 //!
+//! Of a large dictionary of vectors the Gram matrix is never made: working sets compute the inner products that they have, and the
+//! correlations of all atoms with the residuals of many signals are one matrix product. Those signals then take turns, one round of
+//! all that are open after the other.
+//!
 //! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
 //! number of threads or on the rest of the batch.
 
@@ -106,7 +110,7 @@ impl Pursuit for CoordinateDescent {
                 }
             }
         };
-        let columns = Columns::new(operator, problem.shared_mask(), weights.as_deref())?;
+        let columns = Columns::for_descent(operator, problem.shared_mask(), weights.as_deref())?;
         let (code_len, signal_len) = (columns.code_len(), columns.signal_len());
         let nonnegative = self.config.nonnegative;
         let started = problem.has_start();
@@ -141,28 +145,35 @@ impl Pursuit for CoordinateDescent {
                 })
                 .collect();
             let lambda = lambda.batch(first, count).resolve(&largest)?;
-            let found: Option<Vec<SignalReport>> = codes
-                .par_chunks_exact_mut(code_len)
-                .zip(correlations.par_chunks_exact(code_len))
-                .zip(signals.par_chunks_exact(signal_len))
-                .zip(&lambda)
-                .map_init(
-                    || Workspace::new(code_len),
-                    |workspace, (((code, correlations), signal), &lambda)| {
-                        vectorised(
-                            #[inline(always)]
-                            || {
-                                self.pursue_one(
-                                    &columns,
-                                    Given { signal, correlations, lambda, started, work: &work },
-                                    code,
-                                    workspace,
-                                )
-                            },
-                        )
-                    },
-                )
-                .collect();
+            let given = correlations.par_chunks_exact(code_len).zip(signals.par_chunks_exact(signal_len)).zip(&lambda);
+            let given = given.map(|((correlations, signal), &lambda)| Given {
+                signal,
+                correlations,
+                lambda,
+                started,
+                work: &work,
+            });
+            let given = codes.par_chunks_exact_mut(code_len).zip(given);
+            let found: Option<Vec<SignalReport>> = match columns.has_inner_products() {
+                true => given
+                    .map_init(
+                        || Workspace::new(code_len),
+                        |workspace, (code, given)| {
+                            vectorised(
+                                #[inline(always)]
+                                || self.pursue_one(&columns, &given, code, workspace),
+                            )
+                        },
+                    )
+                    .collect(),
+                false => self.pursue_together(&columns, given, &work, |residuals, rows| {
+                    let residuals =
+                        Tensor::from_data(TensorData::new(residuals, [rows, signal_len]), &operator.device());
+                    let mut correlations = correlate(operator, residuals);
+                    unweighted(&mut correlations);
+                    correlations
+                }),
+            };
             reports.extend(found.ok_or_else(interrupted)?);
         }
         unweighted(&mut codes);
@@ -235,74 +246,166 @@ impl CoordinateDescent {
     fn pursue_one(
         &self,
         columns: &Columns,
-        given: Given,
+        given: &Given,
         code: &mut [f32],
         workspace: &mut Workspace,
     ) -> Option<SignalReport> {
-        let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
-        let (gap, &Given { signal, lambda, started, work: watched, .. }) = (f64::from(gap), &given);
-        workspace.start(code, started, columns);
-        let energy_of_signal = energy(signal);
-        let mut effort = Effort { sweeps: 0, work: 0.0, stalled: self.patience == 0.0 };
-        let mut lowest = f64::INFINITY;
+        workspace.start(code, given.started, columns);
+        let mut progress = self.begin(given);
         loop {
-            let Look { sums, explained } = workspace.look(code, columns, &given, nonnegative);
-            let certify = |residual_energy| Certificate::from(Sums { residual_energy, ..sums });
-            // ‖y − Dγ‖² = ‖y‖² − 〈γ, Dᵀy + Dᵀ(y − Dγ)〉 costs nothing; what is reported comes from the residual itself.
-            let mut certificate = certify((energy_of_signal - explained).max(0.0));
-            let last = effort.sweeps >= max_iterations;
-            if last || certificate.relative_gap() <= gap || energy_of_signal - explained < SMALL * energy_of_signal {
-                certificate = certify(energy(&columns.residual(signal, &workspace.support, &workspace.values)));
+            workspace.describe(code);
+            let Workspace { residual_correlations, support, values, .. } = workspace;
+            columns.subtract_explained(given.correlations, support, values, residual_correlations);
+            if let Some(report) = self.round(columns, given, code, workspace, &mut progress)? {
+                return Some(report);
             }
-            let converged = certificate.relative_gap() <= gap;
-            if !converged && certificate.objective > lowest * (1.0 + RISE) {
-                // What the last round did is taken back.
-                code.fill(0.0);
-                workspace.best.iter().for_each(|&(place, value)| code[place] = value);
-                effort.stalled = true;
+        }
+    }
+
+    /// Codes all signals, round by round: `correlate` finds the correlations of all atoms with so many residuals, one after the other.
+    /// `None` where the pursuit was ended.
+    fn pursue_together<'g>(
+        &self,
+        columns: &Columns,
+        signals: impl IndexedParallelIterator<Item = (&'g mut [f32], Given<'g>)>,
+        work: &Work,
+        correlate: impl Fn(Vec<f32>, usize) -> Vec<f32>,
+    ) -> Option<Vec<SignalReport>> {
+        struct Turn<'g> {
+            row: usize,
+            code: &'g mut [f32],
+            given: Given<'g>,
+            workspace: Workspace,
+            progress: Progress,
+            /// What the round came to: `None` where the pursuit was ended.
+            found: Option<Option<SignalReport>>,
+        }
+        let (code_len, signal_len) = (columns.code_len(), columns.signal_len());
+        let mut open: Vec<Turn> = signals
+            .enumerate()
+            .map(|(row, (code, given))| {
+                let mut workspace = Workspace::new(code_len);
+                workspace.start(code, given.started, columns);
+                let progress = self.begin(&given);
+                Turn { row, code, given, workspace, progress, found: Some(None) }
+            })
+            .collect();
+        let mut reports: Vec<Option<SignalReport>> = open.iter().map(|_| None).collect();
+        while !open.is_empty() {
+            if work.is_cancelled() {
+                return None;
             }
-            let given_up = !converged && !last && (effort.stalled || effort.sweeps >= MANY_SWEEPS);
+            open.par_iter_mut().for_each(|turn| turn.workspace.describe(turn.code));
+            let first = open.iter().all(|turn| turn.workspace.support.is_empty());
+            let correlations = if first {
+                // The residuals are the signals.
+                None
+            } else {
+                let mut residuals = vec![0.0; open.len() * signal_len];
+                residuals.par_chunks_exact_mut(signal_len).zip(&open).for_each(|(residual, turn)| {
+                    let Workspace { support, values, .. } = &turn.workspace;
+                    residual.copy_from_slice(&columns.residual(turn.given.signal, support, values));
+                });
+                Some(correlate(residuals, open.len()))
+            };
+            open.par_iter_mut().enumerate().for_each(|(index, turn)| {
+                let Turn { code, given, workspace, progress, found, .. } = turn;
+                workspace.residual_correlations.copy_from_slice(match &correlations {
+                    Some(correlations) => &correlations[index * code_len..][..code_len],
+                    None => given.correlations,
+                });
+                *found = vectorised(
+                    #[inline(always)]
+                    || self.round(columns, given, code, workspace, progress),
+                );
+            });
+            if open.iter().any(|turn| turn.found.is_none()) {
+                return None;
+            }
+            open.retain_mut(|turn| {
+                reports[turn.row] = turn.found.take().flatten();
+                reports[turn.row].is_none()
+            });
+        }
+        reports.into_iter().collect()
+    }
+
+    fn begin(&self, given: &Given) -> Progress {
+        let effort = Effort { sweeps: 0, work: 0.0, stalled: self.patience == 0.0 };
+        Progress { effort, lowest: f64::INFINITY, energy: energy(given.signal) }
+    }
+
+    /// Looks at a code whose correlations with all atoms have been found, and goes on with it: returns the report where it is finished.
+    /// `None` where the pursuit was ended.
+    #[inline(always)]
+    fn round(
+        &self,
+        columns: &Columns,
+        given: &Given,
+        code: &mut [f32],
+        workspace: &mut Workspace,
+        progress: &mut Progress,
+    ) -> Option<Option<SignalReport>> {
+        let BasisPursuitConfig { gap, max_iterations, nonnegative } = self.config;
+        let (gap, &Given { signal, lambda, work: watched, .. }) = (f64::from(gap), given);
+        let Progress { effort, lowest, energy: energy_of_signal } = progress;
+        let energy_of_signal = *energy_of_signal;
+        let Look { sums, explained } = workspace.look(given, nonnegative);
+        let certify = |residual_energy| Certificate::from(Sums { residual_energy, ..sums });
+        // ‖y − Dγ‖² = ‖y‖² − 〈γ, Dᵀy + Dᵀ(y − Dγ)〉 costs nothing; what is reported comes from the residual itself.
+        let mut certificate = certify((energy_of_signal - explained).max(0.0));
+        let last = effort.sweeps >= max_iterations;
+        if last || certificate.relative_gap() <= gap || energy_of_signal - explained < SMALL * energy_of_signal {
+            certificate = certify(energy(&columns.residual(signal, &workspace.support, &workspace.values)));
+        }
+        let converged = certificate.relative_gap() <= gap;
+        if !converged && certificate.objective > *lowest * (1.0 + RISE) {
+            // What the last round did is taken back.
+            code.fill(0.0);
+            workspace.best.iter().for_each(|&(place, value)| code[place] = value);
+            effort.stalled = true;
+        }
+        let given_up = !converged && !last && (effort.stalled || effort.sweeps >= MANY_SWEEPS);
+        if watched.is_cancelled() {
+            return None;
+        }
+        if given_up
+            && !(self.patience > 0.0 && workspace.may_be_many(columns, lambda))
+            && let Some(report) = active_set::finish(columns, signal, lambda, &self.config, effort.sweeps, code, || {
+                watched.is_cancelled()
+            })
+        {
+            // It may have ended early, at what it had.
             if watched.is_cancelled() {
                 return None;
             }
-            if given_up
-                && !(self.patience > 0.0 && workspace.may_be_many(signal.len(), lambda))
-                && let Some(report) =
-                    active_set::finish(columns, signal, lambda, &self.config, effort.sweeps, code, || {
-                        watched.is_cancelled()
-                    })
-            {
-                // It may have ended early, at what it had.
-                if watched.is_cancelled() {
-                    return None;
-                }
-                watched.advance(1.0);
-                let finished_by = (self.patience > 0.0).then_some(Algorithm::ActiveSet);
-                return Some(SignalReport { finished_by, ..report });
-            }
-            if converged || last || given_up {
-                watched.advance(1.0);
-                return Some(SignalReport {
-                    lambda,
-                    iterations: effort.sweeps,
-                    objective: certificate.objective as f32,
-                    relative_gap: certificate.relative_gap() as f32,
-                    data_term: certificate.data_term as f32,
-                    nonzeros: workspace.support.len(),
-                    stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
-                    finished_by: None,
-                });
-            }
-            lowest = lowest.min(certificate.objective);
-            workspace.keep_best();
-            workspace.admit(columns, lambda, nonnegative);
-            let working = &mut workspace.working;
-            working.gather(code, &workspace.residual_correlations);
-            let wanted = gap.max(AHEAD * certificate.relative_gap());
-            let tolerance = SWEEP_TOLERANCE * wanted * certificate.objective / working.members.len().max(1) as f64;
-            self.settle(working, columns, lambda, tolerance, &mut effort);
-            working.scatter(code);
+            watched.advance(1.0);
+            let finished_by = (self.patience > 0.0).then_some(Algorithm::ActiveSet);
+            return Some(Some(SignalReport { finished_by, ..report }));
         }
+        if converged || last || given_up {
+            watched.advance(1.0);
+            return Some(Some(SignalReport {
+                lambda,
+                iterations: effort.sweeps,
+                objective: certificate.objective as f32,
+                relative_gap: certificate.relative_gap() as f32,
+                data_term: certificate.data_term as f32,
+                nonzeros: workspace.support.len(),
+                stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                finished_by: None,
+            }));
+        }
+        *lowest = lowest.min(certificate.objective);
+        workspace.keep_best();
+        workspace.admit(columns, lambda, nonnegative);
+        let working = &mut workspace.working;
+        working.gather(code, &workspace.residual_correlations);
+        let wanted = gap.max(AHEAD * certificate.relative_gap());
+        let tolerance = SWEEP_TOLERANCE * wanted * certificate.objective / working.members.len().max(1) as f64;
+        self.settle(working, columns, lambda, tolerance, effort);
+        working.scatter(code);
+        Some(None)
     }
 
     /// Sweeps over the working set until it moves the objective by no more than `tolerance` in a sweep, until it stalls, or until what is
@@ -357,6 +460,15 @@ fn expected_work(columns: &Columns, nonzeros: usize) -> f64 {
     let (nonzeros, atom, atoms) = (nonzeros as f64, columns.atom_len() as f64, columns.code_len() as f64);
     let start = nonzeros * nonzeros * (atom + nonzeros);
     start + EXPECTED_MOVES * (3.0 * nonzeros * atom + 2.0 * nonzeros * nonzeros + atoms * atom)
+}
+
+/// How a signal stands between two rounds.
+struct Progress {
+    effort: Effort,
+    /// The lowest objective so far.
+    lowest: f64,
+    /// ‖y‖².
+    energy: f64,
 }
 
 /// What a signal has cost so far.
@@ -426,15 +538,20 @@ impl Workspace {
         self.working.admit(&self.violators, columns);
     }
 
-    /// Looks at all atoms. Moves accumulate rounding; what the gap is computed from starts afresh.
+    /// Support and values of the code.
     #[inline(always)]
-    fn look(&mut self, code: &[f32], columns: &Columns, given: &Given, nonnegative: bool) -> Look {
-        let Self { working, residual_correlations, support, values, .. } = self;
+    fn describe(&mut self, code: &[f32]) {
+        let Self { working, support, values, .. } = self;
         support.clear();
         support.extend(working.members.iter().copied().filter(|&atom| code[atom] != 0.0));
         values.clear();
         values.extend(support.iter().map(|&atom| code[atom]));
-        columns.subtract_explained(given.correlations, support, values, residual_correlations);
+    }
+
+    /// Looks at all atoms, of which the correlations with the residual have been computed afresh: moves accumulate rounding.
+    #[inline(always)]
+    fn look(&mut self, given: &Given, nonnegative: bool) -> Look {
+        let Self { residual_correlations, support, values, .. } = self;
         let largest = f64::from(largest(residual_correlations, nonnegative));
         let (mut one_norm, mut code_correlation, mut explained) = (0.0f64, 0.0f64, 0.0f64);
         for (&place, &value) in support.iter().zip(&*values) {
@@ -448,11 +565,16 @@ impl Workspace {
         Look { sums, explained }
     }
 
-    /// Whether the support may become so large that products of whole batches, at the speed of the machine, are tried before a factor.
+    /// Whether the support may become so large that products of whole batches, at the speed of the machine, are tried before a factor:
+    /// that its factor takes longer than the products that FISTA is expected to need.
     #[inline(always)]
-    fn may_be_many(&self, signal_len: usize, lambda: f32) -> bool {
+    fn may_be_many(&self, columns: &Columns, lambda: f32) -> bool {
+        let (signal_len, size) = (columns.signal_len(), self.support.len());
         let excess = self.residual_correlations.iter().filter(|value| value.abs() > lambda).count();
-        (self.support.len() + excess).min(signal_len) > MANY_NONZEROS
+        let many = (size + excess).min(signal_len) > MANY_NONZEROS;
+        let (expected, atom) = ((size + excess.min(size / 2)).min(signal_len), columns.atom_len());
+        let factor = (expected * expected) as f64 * (atom + expected) as f64;
+        many && factor > EXPECTED_MOVES * (columns.code_len() * atom) as f64
     }
 
     /// Remembers the code, in case that the next round makes it worse.

@@ -21,6 +21,7 @@
 //! triangular systems are solved on the host in `f64`.
 
 use super::by_windows::Parts;
+use super::foresight::Foresight;
 use super::observer::{Work, interrupted};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
@@ -222,14 +223,25 @@ enum Correlations<'a> {
     Analysis { mask: Option<Vec<f32>> },
 }
 
+/// What is known of one signal where inner products are at hand.
+pub(super) struct Given<'a> {
+    pub(super) columns: &'a Columns<'a>,
+    /// Dᵀy.
+    pub(super) correlations: &'a [f32],
+    pub(super) signal: &'a [f32],
+    /// 1/‖atom‖, or 0 for atoms that are zero.
+    pub(super) norms: &'a [f32],
+}
+
 /// One signal on the atoms picked so far.
+#[derive(Clone)]
 pub(super) struct Approximation {
     energy: f64,
-    nonnegative: bool,
+    pub(super) nonnegative: bool,
     /// Atoms taken into the support, those included that have left it since.
     pub(super) picks: usize,
     /// Correlation, in units of the atom's norm, of the first pick.
-    first_score: f32,
+    pub(super) first_score: f32,
     /// Atoms of the support, and those that depend on it.
     unavailable: Vec<usize>,
     pub(super) support: Vec<usize>,
@@ -284,10 +296,12 @@ impl<'a> GreedySelection<'a> {
                 .approximations
                 .par_iter_mut()
                 .zip(correlations.par_chunks_exact(code_len).zip(self.signals.par_chunks_exact(signal_len)))
-                .map_init(Vec::new, |scratch, (state, (correlations, signal))| {
+                .map_init(Foresight::default, |foresight, (state, (correlations, signal))| {
+                    let given = Given { columns, correlations, signal, norms };
                     vectorised(
                         #[inline(always)]
                         || {
+                            foresight.start(&given);
                             loop {
                                 if let Some(stop) = finished(state) {
                                     work.advance(1.0);
@@ -296,7 +310,7 @@ impl<'a> GreedySelection<'a> {
                                 if work.is_cancelled() {
                                     return None;
                                 }
-                                if !state.grow_by_inner_products(columns, correlations, signal, norms, scratch) {
+                                if !foresight.grow(state, &given, finished) {
                                     work.advance(1.0);
                                     return Some(StopReason::Exhausted);
                                 }
@@ -390,7 +404,7 @@ impl<'a> GreedySelection<'a> {
                 let residuals: Vec<f32> = chosen.iter().flat_map(|state| state.residual.iter().copied()).collect();
                 let residuals =
                     Tensor::from_data(TensorData::new(residuals, [rows.len(), signal_len]), &self.operator.device());
-                let mut correlations = to_host(self.operator.analyze_rows(residuals));
+                let mut correlations = columns::correlate(self.operator, residuals);
                 self.work.check()?;
                 let picks: Vec<Option<usize>> = chosen
                     .par_iter_mut()
@@ -569,7 +583,7 @@ impl Approximation {
     /// The available atom of largest correlation relative to its norm, in magnitude or positive only, and that score; of equal ones
     /// the first. Correlations of unavailable ones become zero.
     #[inline(always)]
-    fn pick(&mut self, correlations: &mut [f32], inverse_norms: &[f32]) -> Option<(usize, f32)> {
+    pub(super) fn pick(&mut self, correlations: &mut [f32], inverse_norms: &[f32]) -> Option<(usize, f32)> {
         self.unavailable.iter().for_each(|&place| correlations[place] = 0.0);
         // The largest score of a chunk first, by lanes: that vectorises, and few chunks are looked at more closely.
         let (mut best, mut score) = (None, 0.0f32);
@@ -587,7 +601,7 @@ impl Approximation {
         }
         self.first_score = self.first_score.max(score);
         // Nothing left but rounding.
-        best.filter(|_| score > NEGLIGIBLE_SCORE * self.first_score).map(|place| (place, score))
+        best.filter(|_| !self.is_negligible(score)).map(|place| (place, score))
     }
 
     /// Picks the next atom and takes it into the support. Returns whether there was one.
@@ -618,17 +632,33 @@ impl Approximation {
         scratch: &mut Vec<f32>,
     ) -> Option<(usize, f32)> {
         scratch.resize(correlations.len(), 0.0);
-        if self.residual_energy < TINY_RESIDUAL * self.energy {
-            columns.correlate_with(&self.residual_by(columns, signal), scratch);
-        } else {
-            columns.subtract_explained(correlations, &self.support, &self.rounded(), scratch);
-        }
+        self.correlate(columns, correlations, signal, scratch);
         self.pick(scratch, inverse_norms)
+    }
+
+    /// Correlations of all atoms with the residual.
+    #[inline(always)]
+    pub(super) fn correlate(&self, columns: &Columns, correlations: &[f32], signal: &[f32], out: &mut [f32]) {
+        if self.is_tiny() {
+            columns.correlate_with(&self.residual_by(columns, signal), out);
+        } else {
+            columns.subtract_explained(correlations, &self.support, &self.rounded(), out);
+        }
+    }
+
+    /// Whether so little is left that differences of correlations would be rounding.
+    pub(super) fn is_tiny(&self) -> bool {
+        self.residual_energy < TINY_RESIDUAL * self.energy
+    }
+
+    /// Whether a score is no more than rounding.
+    pub(super) fn is_negligible(&self, score: f32) -> bool {
+        score <= NEGLIGIBLE_SCORE * self.first_score
     }
 
     /// Takes an atom into the support. Returns whether it made the residual shorter: not where it depends on the support.
     #[inline(always)]
-    fn take(&mut self, place: usize, columns: &Columns, correlations: &[f32], signal: &[f32]) -> bool {
+    pub(super) fn take(&mut self, place: usize, columns: &Columns, correlations: &[f32], signal: &[f32]) -> bool {
         // Rows of the support are at hand already.
         let admitted = self
             .admit(
@@ -649,7 +679,7 @@ impl Approximation {
         admitted
     }
 
-    fn rounded(&self) -> Vec<f32> {
+    pub(super) fn rounded(&self) -> Vec<f32> {
         self.coefficients.iter().map(|&value| value as f32).collect()
     }
 
@@ -814,7 +844,7 @@ struct Admitted {
 
 /// Correlation relative to the atom's norm: in magnitude, or as it is where codes are non-negative.
 #[inline(always)]
-fn score_of(correlation: f32, scale: f32, nonnegative: bool) -> f32 {
+pub(super) fn score_of(correlation: f32, scale: f32, nonnegative: bool) -> f32 {
     let score = correlation * scale;
     if nonnegative { score } else { score.abs() }
 }

@@ -10,6 +10,7 @@ pub(crate) mod config;
 pub(crate) mod convergence;
 pub mod coordinate_descent;
 pub(crate) mod duality;
+mod foresight;
 pub mod greedy;
 mod handover;
 pub mod holistic;
@@ -482,7 +483,7 @@ impl Algorithm {
     /// window by window.
     fn resolved(self, operator: &Operator) -> Self {
         let operator = operator.window().unwrap_or(operator);
-        self.resolve(operator, columns::suits(operator, true))
+        self.resolve(operator, columns::suits_descent(operator, true))
     }
 
     /// What [`Self::Auto`] is for an operator; `table` says whether coordinate descent suits.
@@ -502,7 +503,7 @@ impl Algorithm {
     /// Settings out of range.
     pub fn init_for(self, config: &BasisPursuitConfig, problem: &Problem) -> Result<Box<dyn Pursuit>> {
         self.init_where(config, problem.operator(), |operator| {
-            !problem.has_separate_masks() && columns::suits(operator, problem.is_plain())
+            !problem.has_separate_masks() && columns::suits_descent(operator, problem.is_plain())
         })
     }
 
@@ -512,7 +513,7 @@ impl Algorithm {
     /// # Errors
     /// Settings out of range.
     pub fn init(self, config: &BasisPursuitConfig, operator: &Operator) -> Result<Box<dyn Pursuit>> {
-        self.init_where(config, operator, |operator| columns::suits(operator, true))
+        self.init_where(config, operator, |operator| columns::suits_descent(operator, true))
     }
 
     /// [`Self::init`]; `table` says whether coordinate descent suits an operator.

@@ -113,7 +113,11 @@ impl Recipe {
             let resolved = algorithm.resolved(operator);
             let operator = operator.window().unwrap_or(operator);
             if operator.application() == OperatorForm::Gram {
-                operator.gram();
+                // Coordinate descent needs it on the host, and there alone.
+                match resolved {
+                    Algorithm::CoordinateDescent | Algorithm::ActiveSet => drop(operator.host_gram()),
+                    _ => drop(operator.gram()),
+                }
             }
             if matches!(resolved, Algorithm::Ista | Algorithm::Fista) {
                 operator.squared_norm_bound();

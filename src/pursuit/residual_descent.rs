@@ -141,7 +141,7 @@ impl Pursuit for ResidualDescent {
         let reports: Vec<SignalReport> = found.into_iter().map(|found| found.report).collect();
         let data = TensorData::new(codes, operator.code().batched(reports.len()));
         let found = Pursued::consistent(Tensor::from_data(data, &operator.device()), reports);
-        let held = columns::suits(operator, problem.is_plain()) || columns::can_be_held(operator);
+        let held = columns::suits_descent(operator, problem.is_plain()) || columns::can_be_held(operator);
         let table = held && !problem.has_separate_masks();
         let heir = if table { Algorithm::CoordinateDescent } else { Algorithm::Fista };
         hand_over(problem, &self.config, heir, &still, found)

@@ -489,9 +489,12 @@ fn interruptions_leave_nothing() {
 /// What the model was trained with is the default of greedy pursuits too, and flags undo it.
 #[test]
 fn greedy_codes_have_the_sign_that_was_asked_for() {
-    for (stored, flags, sign) in
-        [("", "", false), ("", "--nonnegative", true), ("--nonnegative", "", true), ("--nonnegative", "--signed", false)]
-    {
+    for (stored, flags, sign) in [
+        ("", "", false),
+        ("", "--nonnegative", true),
+        ("--nonnegative", "", true),
+        ("--nonnegative", "--signed", false),
+    ] {
         let bench = Bench::with_identity(stored);
         for pursuit in ["omp --nonzeros 3", "projection --stripe-limits 3"] {
             let encode = "encode --model identity.safetensors --data signals.npy --out codes.safetensors";

@@ -267,7 +267,8 @@ fn masks_hide_samples() {
 #[test]
 fn projections_are_nonnegative_too() {
     on_every_device(|device| {
-        let case = Case::random(SignalShape::new(1, 8, 8), vec![LayerShape::new(5, 3, 1), LayerShape::new(12, 6, 1)], 4);
+        let case =
+            Case::random(SignalShape::new(1, 8, 8), vec![LayerShape::new(5, 3, 1), LayerShape::new(12, 6, 1)], 4);
         let operator = case.model(&device.device).operator(case.config.signal, OperatorForm::Auto).unwrap();
         let signals = tensor(&case.signals(5), case.config.signal.batched(5), &device.device);
         let problem = Problem::new(&operator, signals).unwrap();
