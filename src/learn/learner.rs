@@ -141,7 +141,7 @@ impl DictionaryLearner {
             false => Vec::new(),
         };
         let aligning = self.is_aligning();
-        if let (Memory::Statistics(statistics), true) = (&self.memory, aligning) {
+        if let (Memory::Statistics(statistics), true) = (&self.memory, aligning || self.is_separating()) {
             let windows_of = self.geometry.windows(self.geometry.depth());
             restarting.extend(alignment::twins(&self.cascade, &statistics.energies(), &windows_of, &self.device));
         }
@@ -174,6 +174,15 @@ impl DictionaryLearner {
             && self.progress() < ALIGN_UNTIL
     }
 
+    /// Whether copies of atoms that do not overlap are looked for: now and then in a young run, where atoms are to be kept from being
+    /// alike.
+    fn is_separating(&self) -> bool {
+        self.config.learning.pursuit.incoherence > 0.0
+            && matches!(&self.memory, Memory::Statistics(statistics) if !statistics.overlap())
+            && self.step.is_multiple_of(ALIGN_EVERY)
+            && self.progress() < ALIGN_UNTIL
+    }
+
     /// Atoms of the deepest layer start again from what the present dictionaries explain worst; with `aligning`, others move to the
     /// middle of their kernels.
     fn restart(&mut self, operator: &Operator, batch: &Batch, dead: &[usize], aligning: bool) {
@@ -183,7 +192,12 @@ impl DictionaryLearner {
         }
         let windows_of = self.geometry.windows(self.geometry.depth());
         let residuals = to_host(batch.signals.clone() - operator.synthesize(batch.pursued.codes.clone()));
-        let (codes, signals) = (to_host(batch.pursued.codes.clone()), to_host(batch.signals.clone()));
+        let codes = to_host(batch.pursued.codes.clone());
+        // A signal is alike to the atoms that explain most of it; what they leave is not.
+        let signals = match learning.pursuit.incoherence > 0.0 {
+            true => residuals.clone(),
+            false => to_host(batch.signals.clone()),
+        };
         let explained = Explained { codes: &codes, residuals: &residuals };
         let generator = stream(learning.seed, Purpose::Reseeding, self.step as u64);
         let fresh = Fresh::find(&self.cascade, &windows_of, &signals, explained, (dead, aligning), generator);
