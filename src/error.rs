@@ -63,8 +63,13 @@ pub enum Error {
     #[error("interrupted: {0}")]
     Interrupted(String),
     /// Another of the processes that share the work has failed, and says why.
-    #[error("rank {0} has failed")]
-    Elsewhere(usize),
+    #[error("rank {rank} has failed")]
+    Elsewhere {
+        /// Its number, from 0.
+        rank: usize,
+        /// Whether the way the program was called is at fault.
+        usage: bool,
+    },
     /// A device that is unknown, not compiled in, or not usable on this machine.
     #[error("device {name:?}: {reason}")]
     Device {
@@ -116,6 +121,7 @@ impl Error {
 
     /// Whether the way the program was called is at fault (exit code 2) rather than a file or the machine (exit code 1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Parameter { .. } | Self::Missing { .. } | Self::Device { .. })
+        use Error::{Device, Elsewhere, Missing, Parameter};
+        matches!(self, Parameter { .. } | Missing { .. } | Device { .. } | Elsewhere { usage: true, .. })
     }
 }

@@ -51,6 +51,10 @@ const LINE_EVERY: Duration = Duration::from_secs(15);
 ///
 /// Without arguments: digits drawn by a generator, a small model. The run's folder holds config.json, metrics.jsonl, a checkpoint
 /// to resume from, model.safetensors, pictures of the filters and report.html, a page about all of it.
+///
+/// Started by mpirun or srun, a program with the feature mpi shares the coding among its processes, by the methods pursuit and gradient:
+/// the model is that of one process. All have to see the same data and the same folder; RAYON_NUM_THREADS says how many cores each may
+/// use.
 #[derive(Debug, Args)]
 #[command(after_long_help = configuration::help())]
 pub struct TrainArgs {

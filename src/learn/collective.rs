@@ -73,6 +73,13 @@ pub struct Exchanged {
 /// How things stand with a rank, as the others are told.
 const WELL: u64 = 0;
 const FAILED: u64 = 1;
+const MISUSED: u64 = 2;
+
+/// The first rank with which things do not stand well, as an error.
+fn failure(all: &[[u64; 2]]) -> Option<Error> {
+    let rank = all.iter().position(|[state, _]| *state != WELL)?;
+    Some(Error::Elsewhere { rank, usage: all[rank][0] == MISUSED })
+}
 
 impl Ranks {
     /// The ranks that can be reached through `collective`.
@@ -154,8 +161,8 @@ impl Ranks {
     pub(super) fn meet(&self, own: u64) -> Result<Vec<u64>> {
         let Some(others) = &self.others else { return Ok(vec![own]) };
         let all = self.count(4 * others.size(), || others.gather([WELL, own]));
-        match all.iter().position(|[state, _]| *state != WELL) {
-            Some(rank) => Err(Error::Elsewhere(rank)),
+        match failure(&all) {
+            Some(error) => Err(error),
             None => Ok(all.into_iter().map(|[_, value]| value).collect()),
         }
     }
@@ -262,15 +269,19 @@ impl Ranks {
     /// That of `result`; [`Error::Elsewhere`] if only another rank failed.
     pub fn conclude<T>(&self, result: Result<T>) -> (Result<T>, bool) {
         let Some(others) = &self.others else { return (result, true) };
-        if let Err(Error::Elsewhere(_)) = result {
+        if let Err(Error::Elsewhere { .. }) = result {
             return (result, false);
         }
-        let failed = if result.is_err() { FAILED } else { WELL };
-        let all = others.gather([failed, 0]);
-        match all.iter().position(|[state, _]| *state != WELL) {
+        let state = match &result {
+            Ok(_) => WELL,
+            Err(error) if error.is_usage() => MISUSED,
+            Err(_) => FAILED,
+        };
+        let all = others.gather([state, 0]);
+        match failure(&all) {
             None => (result, self.is_first()),
-            Some(rank) if result.is_err() => (result, rank == self.rank()),
-            Some(rank) => (Err(Error::Elsewhere(rank)), false),
+            Some(Error::Elsewhere { rank, .. }) if result.is_err() => (result, rank == self.rank()),
+            Some(error) => (Err(error), false),
         }
     }
 }
@@ -613,7 +624,7 @@ pub(super) mod tests {
             let own = if ranks.is_first() { Err(Error::Download("full".into())) } else { Ok(()) };
             ranks.conclude(own).0.unwrap_err().to_string()
         };
-        assert_eq!(on_ranks(2, last), ["full".to_owned(), Error::Elsewhere(0).to_string()]);
+        assert_eq!(on_ranks(2, last), ["full".to_owned(), "rank 0 has failed".to_owned()]);
     }
 
     #[test]
@@ -766,6 +777,6 @@ pub(super) mod tests {
             let (result, says) = ranks.conclude(learner.step(&broken));
             (result.unwrap_err().to_string(), says)
         });
-        assert_eq!(ends, [(Error::Elsewhere(1).to_string(), false), ("unreadable".into(), true)]);
+        assert_eq!(ends, [("rank 1 has failed".to_owned(), false), ("unreadable".to_owned(), true)]);
     }
 }
