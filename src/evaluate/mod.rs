@@ -1,7 +1,8 @@
 //! What pursuits are worth, measured: side by side on the same signals ([`comparison`]), and beside what the theorems promise
-//! ([`trial`]); curves of both ([`plot`]).
+//! ([`trial`]); what a dictionary found of the features that signals were made of ([`recovery`]); curves ([`plot`]).
 
 pub mod comparison;
 #[cfg(feature = "plot")]
 pub mod plot;
+pub mod recovery;
 pub mod trial;
