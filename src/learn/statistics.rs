@@ -630,8 +630,10 @@ mod tests {
             statistics.add(&signals, &codes, &filters(2, geometry.filter_dims(), 1.0), 0.5, &device());
             (signals, codes)
         });
-        let sums = |left: fn(&(Vec<f32>, Vec<f32>)) -> &[f32], width: usize| -> Vec<f64> {
-            let of = |part: &(Vec<f32>, Vec<f32>), atom: usize, place: usize| {
+        // Signals and codes.
+        type Part = (Vec<f32>, Vec<f32>);
+        let sums = |left: fn(&Part) -> &[f32], width: usize| -> Vec<f64> {
+            let of = |part: &Part, atom: usize, place: usize| {
                 let rows = part.1.chunks_exact(7).zip(left(part).chunks_exact(width));
                 rows.map(|(code, row)| f64::from(code[atom]) * f64::from(row[place])).sum::<f64>() / COUNT as f64
             };

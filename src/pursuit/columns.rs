@@ -67,7 +67,7 @@ const MAX_DENSE_CODE: usize = 1 << 13;
 
 /// Code values up to which coordinate descent builds one for vectors. It wants little of it: of a larger dictionary, which changes from
 /// batch to batch while it is learned, it computes what it wants in less time.
-const MAX_DESCENT_CODE: usize = 1 << 11;
+const MAX_DESCENT_CODE: usize = 1 << 12;
 
 /// Inner products that are held at most (2²⁸ values: 1 GiB): all of 16,384 atoms.
 const MAX_INNER_PRODUCTS: usize = 1 << 28;

@@ -6,6 +6,7 @@ mod basis;
 mod by_windows;
 mod coherent;
 mod interruption;
+mod large;
 mod nonnegative;
 mod pictures;
 mod problem;
