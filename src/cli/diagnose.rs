@@ -168,10 +168,14 @@ impl DiagnoseArgs {
         }
         let mut lines = vec![signals.describe(), table(&rows(&found))];
         let examined = found.iter().map(|model| (model.name.as_str(), model.diagnosed.examination.as_ref()));
-        lines.extend(examined_lines(&examined.collect::<Vec<_>>()));
+        let examined: Vec<_> = examined.collect();
+        lines.extend(examined_lines(&examined));
         if self.doctor_signals > 0 {
+            // That dictionaries without an encoder have none to be examined is said beside those that have one.
+            let any = examined.iter().any(|(_, found)| found.is_some());
+            let said = |model: &&Found| any || model.convergence.of == 0;
             let line = |model: &Found| Some(not_examined(&model.name, model.unexamined.as_ref()?));
-            lines.extend(found.iter().filter_map(line));
+            lines.extend(found.iter().filter(said).filter_map(line));
         }
         lines.extend(not_converged_lines(&found));
         lines.extend(self.plot.as_ref().map(|plot| format!("  picture  {}", plot.display())));
@@ -405,6 +409,7 @@ pub(super) fn examined_lines(examined: &[(&str, Option<&Examination>)]) -> Vec<S
         lines.push("what encoders leave on the table:".into());
         lines.push(table(&rows));
     }
+    lines.extend(examined.iter().filter_map(|(name, examination)| sparser_line(name, (*examination)?)));
     lines.extend(examined.iter().filter_map(|(name, examination)| worst_line(name, (*examination)?)));
     lines
 }
@@ -437,6 +442,18 @@ fn examined_table(examined: &[(&str, Option<&Examination>)]) -> Vec<Vec<String>>
 /// Why an encoder was not examined.
 pub(super) fn not_examined(name: &str, reason: &str) -> String {
     format!("{name}: not examined: {reason}")
+}
+
+/// That pursuits had fewer non-zeros than an encoder, where that is so.
+fn sparser_line(name: &str, found: &Examination) -> Option<String> {
+    let most = found.omp.nonzeros.max(found.l1.nonzeros);
+    (most < 0.9 * found.encoder.nonzeros).then(|| {
+        format!(
+            "{name}: pursuits had fewer non-zeros than the encoder, OMP {} and ℓ1 {}: half of a signal's values at most",
+            number(found.omp.nonzeros),
+            number(found.l1.nonzeros)
+        )
+    })
 }
 
 /// The signals for which an encoder loses most.

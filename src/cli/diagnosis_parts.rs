@@ -108,12 +108,16 @@ pub(super) fn join(paths: &[PathBuf]) -> Result<Joined> {
         ends.extend(not_converged_line(&name, &convergence));
         let examination: Option<Examination> = serde_json::from_value(model["doctor"].clone()).map_err(|_| broken())?;
         examined.push((name.clone(), examination));
-        unexamined.extend(model.get("not_examined").and_then(Value::as_str).map(|reason| not_examined(&name, reason)));
+        let reason = model.get("not_examined").and_then(Value::as_str);
+        unexamined.extend(reason.map(|reason| (convergence.of, not_examined(&name, reason))));
         rows.push((name, diagnostics, alike));
     }
     let source = document["source"].as_str().unwrap_or_default();
     let heading = format!("{} ({source}), in {}", counted(of.of_signals, "signal"), counted(paths.len(), "part"));
     let examined: Vec<_> = examined.iter().map(|(name, found)| (name.as_str(), found.as_ref())).collect();
+    // As one process says it: of dictionaries without an encoder only beside those that have one.
+    let any = examined.iter().any(|(_, found)| found.is_some());
+    let unexamined = unexamined.into_iter().filter(|(pursued, _)| any || *pursued == 0).map(|(_, line)| line).collect();
     let table = vec![heading, table(&table_of(rows.into_iter()))];
     let text = [table, examined_lines(&examined), unexamined, ends].concat().join("\n");
     Ok(Joined { document, text })

@@ -187,7 +187,7 @@ impl ForeignConfig {
             Activation::TopK { k } | Activation::AbsTopK { k } if !(1..=most).contains(&k) => {
                 Err(Error::parameter("k", k, format!("a number from 1 to {most}, the units")))
             }
-            Activation::GroupMax { k } if k == 0 || most % k != 0 => {
+            Activation::GroupMax { k } if k == 0 || !most.is_multiple_of(k) => {
                 Err(Error::parameter("k", k, format!("a divisor of {most}, the units: one of each of k groups")))
             }
             Activation::MatchingPursuit { max_iterations: 0, .. } => {

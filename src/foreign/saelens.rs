@@ -159,9 +159,17 @@ pub(super) fn read(folder: &Path) -> Result<(ForeignConfig, Weights)> {
     let activation = match architecture {
         Architecture::Standard => Activation::Relu,
         Architecture::TopK | Architecture::AbsTopK => {
-            let k = match settings.take("activation_fn_kwargs") {
-                Some(Value::Object(fields)) if fields.contains_key("k") => fields.get("k").cloned(),
-                _ => None,
+            let field = "activation_fn_kwargs";
+            let k = match settings.take(field) {
+                Some(Value::Object(mut fields)) => {
+                    let k = fields.remove("k");
+                    if let Some((name, value)) = fields.iter().next() {
+                        return Err(settings.refuse(&format!("{field}.{name}"), value, "k alone"));
+                    }
+                    k
+                }
+                Some(other) => return Err(settings.refuse(field, &other, "an object with k")),
+                None => None,
             };
             let k = match (settings.count("k")?, k) {
                 (Some(k), _) => k,

@@ -92,6 +92,11 @@ fn settings_are_obeyed_or_refused() {
             "`post_scale` = 2.0: expected no setting of that name, which may change the codes",
         ),
         (
+            "topk",
+            json!({"activation_fn_kwargs": {"k": 4, "postact_fn": "abs"}}),
+            "`activation_fn_kwargs.postact_fn` = \"abs\": expected k alone",
+        ),
+        (
             "standard",
             json!({"rescale_acts_by_decoder_norm": true}),
             "`rescale_acts_by_decoder_norm` = true: expected false",
