@@ -35,8 +35,6 @@ pub enum Normalization {
     MeanAndScale,
     /// The mean of the training signals is subtracted and the rest divided by their standard deviation, channel by channel; channels that
     /// don't vary are not divided.
-    #[strum(serialize = "standardise", serialize = "standardize")]
-    #[serde(rename = "standardise", alias = "standardize")]
     Standardise,
 }
 

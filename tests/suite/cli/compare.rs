@@ -223,7 +223,10 @@ fn wrong_flags_of_pursuits() {
     let bench = Bench::new("two_layer");
     let encode = format!("encode {} --out new.npz", bench.data());
     for (flags, words) in [
-        ("--pursuit lars", &["'lars' for '--pursuit <NAME>' [possible values: bp, ista,", "ml-bp, holistic]"][..]),
+        (
+            "--pursuit lars",
+            &["'lars' for '--pursuit <NAME>' [possible values: bp, ista,", "ml-bp, holistic, encoder]"][..],
+        ),
         ("--pursuit holistik", &["'holistik'", "tip: a similar value exists: 'holistic'"]),
         ("--pursuit omp", &["--nonzeros", "at least 1"]),
         ("--pursuit omp --nonzeros 0", &["--nonzeros = 0", "at least 1"]),
