@@ -58,7 +58,7 @@ fn main() -> Result<()> {
     let mut values = vec![0.0; count * source.shape().len()];
     source.read(&(0..count).collect::<Vec<_>>(), &mut values)?;
     let signals = Tensor::from_data(TensorData::new(values, source.shape().batched(count)), &device);
-    let signals = Loaded { signals: model.config().normalization.apply(signals).0, batch_size: 100 };
+    let signals = Loaded { signals: model.config().normalizer().apply(signals).0, batch_size: 100 };
 
     let plain = Comparison {
         pursuits: vec![

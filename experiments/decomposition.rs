@@ -57,7 +57,7 @@ fn main() -> Result<()> {
     let mut pixels = vec![0.0; chosen.len() * shape.len()];
     digits.test.read(&chosen, &mut pixels)?;
     let signals: Tensor<4> = Tensor::from_data(TensorData::new(pixels, shape.batched(chosen.len())), &device);
-    let (signals, _) = model.config().normalization.apply(signals);
+    let (signals, _) = model.config().normalizer().apply(signals);
 
     let operator = model.operator(shape, OperatorForm::Auto)?;
     let basis = BasisPursuitConfig { nonnegative: true, ..BasisPursuitConfig::default() }.init_for(&operator)?;

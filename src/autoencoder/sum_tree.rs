@@ -102,7 +102,7 @@ mod tests {
     /// Parts of any lengths come to the bits of the whole.
     #[test]
     fn the_parts_do_not_matter() {
-        let value = |index: usize| 1.0 / (3.0 + index as f64) * if index % 3 == 0 { 1e9 } else { -1.0 };
+        let value = |index: usize| 1.0 / (3.0 + index as f64) * if index.is_multiple_of(3) { 1e9 } else { -1.0 };
         let tree = |range: std::ops::Range<usize>| {
             let mut tree = SumTree::default();
             range.for_each(|index| tree.push(index, value(index)));

@@ -577,7 +577,7 @@ pub(super) mod tests {
                 assert!(apart <= if *count >= TOGETHER * size { TOGETHER + TOGETHER - 1 } else { 1 }, "{count} {size}");
             }
         }
-        assert_eq!(Ranks::default().parts(7), [0..7]);
+        assert_eq!(Ranks::default().parts(7), std::iter::once(0..7).collect::<Vec<_>>());
     }
 
     #[test]
