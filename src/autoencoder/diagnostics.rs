@@ -127,6 +127,7 @@ impl DiagnosticsSums {
     }
 
     /// Whether both are of the same numbers of units, positions and values of a signal.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn fits(&self, other: &Self) -> bool {
         let shape = |sums: &Self| (sums.usage.len(), sums.positions, sums.quality.values());
         shape(self) == shape(other)

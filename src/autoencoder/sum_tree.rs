@@ -83,6 +83,7 @@ impl<S: Sums> SumTree<S> {
 
 impl SumTree<DiagnosticsSums> {
     /// Whether the sums of both are of codes and signals of the same shapes.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn all_fit(&self, other: &Self) -> bool {
         let mut all = self.nodes.iter().chain(&other.nodes).map(|node| &node.sums);
         all.next().is_none_or(|first| all.all(|sums| first.fits(sums)))

@@ -30,7 +30,9 @@ mod wav;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
-pub(crate) use fingerprint::{digest, sample};
+#[cfg(feature = "cli")]
+pub(crate) use fingerprint::digest;
+pub(crate) use fingerprint::sample;
 pub use layout::Layout;
 pub use memory::{InMemory, first};
 pub use shard::{Part, Shard};
@@ -320,7 +322,7 @@ impl DataConfig {
 /// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
 /// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples, integers in [-1, 1) | a random part |
 /// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
-/// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without [CLS], d×1×1 | a random part |
+/// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without \[CLS\], d×1×1 | a random part |
 ///
 /// Files are recognised by their content, CIFAR's by their names, those in a folder by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
 /// `pgm`, `ppm`, `pnm`, `pbm`, `pam`, `tif`, `tiff`, `bmp`, `webp`; `npy`; `safetensors`; `wav`). Of several kinds in a folder the one of

@@ -95,6 +95,7 @@ impl Quality {
     }
 
     /// Values of a signal.
+    #[cfg_attr(not(feature = "cli"), allow(dead_code))]
     pub(crate) fn values(&self) -> usize {
         self.mean.len()
     }

@@ -4,7 +4,7 @@
 //! same numbers: statistics, dictionaries, re-seeding. The codes are sparse and the signals no more than a batch of them, which is less
 //! than the sums over both that the update needs: those of γγᵀ alone are as many as there are pairs of atoms.
 //!
-//! All ranks take part in every exchange, in the same order. An exchange begins with one number of each ([`Ranks::meet`]), among them
+//! All ranks take part in every exchange, in the same order. An exchange begins with one number of each (`Ranks::meet`), among them
 //! whether a rank has failed; so one that has failed says so in the next exchange that the others begin, and all end.
 
 use crate::error::{Error, Result};

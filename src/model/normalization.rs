@@ -301,7 +301,7 @@ impl Undo {
     /// Brings signals (or their reconstructions) back to the scale in which they came.
     ///
     /// # Shapes
-    /// - signals: as they were given to [`Normalization::apply`].
+    /// - signals: as they were given to [`Normalizer::apply`].
     pub fn undo(&self, signals: Tensor<4>) -> Tensor<4> {
         let signals = match &self.channels {
             Some(statistics) => {
