@@ -500,14 +500,12 @@ mod tests {
         let device = device::named(None).unwrap();
         let signal = SignalShape::new(2, 12, 12);
         let config = ModelConfig::new(signal, vec![LayerShape::new(3, 4, 2).with_padding(1)]);
-        let filters = Tensor::random([3, 2, 4, 4], Distribution::Normal(0.0, 1.0), &device);
-        let model = Mlcsc::from_filters(config, vec![filters]).unwrap();
+        let model = config.init_random(1, &device).unwrap();
         let profile = ModelProfile::new(&model, signal).unwrap();
         let operator = model.operator(signal, OperatorForm::Matrix).unwrap();
         let (own, lengths, lambda) = (&profile.own[0], profile.own[0].lengths(), 1.5);
         let (least, most) =
             lengths.iter().fold((f32::MAX, 0.0f32), |(least, most), &norm| (least.min(norm), most.max(norm)));
-        // Measured: 2.5 with one draw of the filters.
         assert!(most > 1.5 * least, "no column is cropped: {least} to {most}");
         let signals = Tensor::random(signal.batched(6), Distribution::Normal(0.0, 1.0), &device);
         let basis = BasisPursuitConfig { gap: 1e-7, ..BasisPursuitConfig::default() };
