@@ -38,7 +38,15 @@ apart() {
         awk '{ d = $1 - $2; if (d < 0) d = -d; if (d > most) most = d } END { printf "%.3g\n", most + 0 }'
 }
 
-train=(train --data digits --count 420 --preset small --epochs 2 --batch-size 100 --no-report)
+# configured COUNT EPOCHS FILE: a short run, with initial dictionaries that are hardly learned.
+configured() {
+    "$mlcsc" train --data digits --count "$1" --preset small --epochs "$2" --batch-size 100 --print-config |
+        sed 's/"steps": 100/"steps": 5/' > "$3"
+    grep -q '"steps": 5' "$3" || fail 'the configuration has other steps'
+}
+
+configured 420 2 short.json
+train=(train --config short.json --no-report)
 
 "$mlcsc" "${train[@]}" --out one > one.txt 2> /dev/null
 for processes in 2 3; do
@@ -58,7 +66,8 @@ cmp of2/model.safetensors again/model.safetensors || fail 'two runs of 2 process
 echo '2 processes twice: the same model to the last bit'
 
 # As by Ctrl-C: the launcher sends SIGTERM to every process.
-long=(train --data digits --count 2000 --preset small --epochs 6 --batch-size 100 --no-report)
+configured 2000 6 long.json
+long=(train --config long.json --no-report)
 on 2 "$mlcsc" "${long[@]}" --out whole > /dev/null 2> whole.txt
 status=0
 "${launch[@]}" -n 2 "$mlcsc" "${long[@]}" --out parts > /dev/null 2> parts.txt &
