@@ -1,10 +1,11 @@
 //! A model as the auto-encoder that it is without any network: the encoder is a pursuit that is run to its end.
 
 use super::{Autoencoder, Coded, check_batch};
+use crate::coder::CoderConfig;
 use crate::error::Result;
 use crate::geometry::SignalShape;
 use crate::model::normalization::Normalizer;
-use crate::model::{Mlcsc, Operator, OperatorForm};
+use crate::model::{CodingDefaults, Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Pursuit};
 use burn::tensor::Tensor;
@@ -30,6 +31,18 @@ impl PursuitAutoencoder {
         let pursuit = basis.init_for(&operator)?;
         let (normalizer, convergence) = (model.config().normalizer(), Tally::default());
         Ok(Self { operator, pursuit, lambda, normalizer, convergence })
+    }
+
+    /// By the pursuit that the model was learned with; basis pursuit with a tenth of each signal's λ_max where that is not known.
+    ///
+    /// # Errors
+    /// More non-zeros than the model's codes have.
+    pub fn as_learned(model: &Mlcsc, coding: &CodingDefaults) -> Result<Self> {
+        let recipe = CoderConfig::new(coding).recipe;
+        let operator = model.operator(model.config().signal, OperatorForm::Auto)?;
+        let pursuit = recipe.prepare(&operator)?;
+        let lambda = recipe.lambda.unwrap_or(Lambda::Absolute(0.0));
+        Ok(Self { operator, pursuit, lambda, normalizer: model.config().normalizer(), convergence: Tally::default() })
     }
 
     /// The deepest codes of normalised signals.

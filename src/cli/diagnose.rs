@@ -20,7 +20,7 @@ use crate::export::report::{Diagnosed, Diagnosis, Head, Origin};
 use crate::files;
 use crate::foreign::InputScaling;
 use crate::model::Mlcsc;
-use crate::pursuit::{BasisPursuitConfig, Convergence, Lambda};
+use crate::pursuit::{BasisPursuitConfig, Convergence};
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
@@ -504,11 +504,11 @@ fn open(path: &Path, device: &Device) -> Result<Opened> {
         let dictionary = found.ok_or("its codes have more than one position".to_owned());
         return Ok(Opened { network: Box::new(SparseAutoencoder::load(path, device)?), dictionary });
     }
-    let basis = BasisPursuitConfig { nonnegative: coding.nonnegative, ..BasisPursuitConfig::default() };
-    // Where the λ of learning is not known, a tenth of λ_max.
-    let lambda = coding.lambda.map_or(Lambda::Relative(0.1), Lambda::Absolute);
-    let network = Box::new(PursuitAutoencoder::new(&model, &basis, lambda)?);
-    let reason =
-        format!("its encoder is the pursuit, which leaves a relative duality gap of {}", number(basis.gap.into()));
+    let network = Box::new(PursuitAutoencoder::as_learned(&model, &coding)?);
+    let gap = number(BasisPursuitConfig::default().gap.into());
+    let reason = match coding.nonzeros {
+        Some(nonzeros) => format!("its encoder is orthogonal matching pursuit with {nonzeros} non-zeros"),
+        None => format!("its encoder is the pursuit, which leaves a relative duality gap of {gap}"),
+    };
     Ok(Opened { network, dictionary: Err(reason) })
 }

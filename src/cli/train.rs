@@ -44,6 +44,9 @@ const RUN_FILES: [&str; 5] = ["config.json", "metrics.jsonl", "checkpoint.safete
 const VECTORS_PER_STEP: usize = 1024;
 const USUAL_NONZEROS: f32 = 32.0;
 
+/// Part by which a number of non-zeros may miss its target before that is said.
+const FAR_FROM_TARGET: f64 = 0.1;
+
 /// Time between two lines about progress where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(15);
 
@@ -616,6 +619,14 @@ impl TrainArgs {
         let warning = (train.nonzeros.last() == Some(&0.0)).then(|| {
             let lambda = number(run.state().lambda().into());
             format!("every code of the last epoch is zero: λ = {lambda} leaves nothing to learn from; lower --lambda")
+        });
+        let warning = warning.or_else(|| {
+            let target = f64::from(run.state().config().learning.target_nonzeros?);
+            let found = *held_out.test.nonzeros.last()?;
+            ((found / target - 1.0).abs() > FAR_FROM_TARGET).then(|| {
+                let [found, target] = [found, target].map(number);
+                format!("{found} non-zeros where {target} were the target: λ had not settled; raise --epochs")
+            })
         });
         if let Some(warning) = &warning {
             output::complain(&format!("warning: {warning}"));

@@ -35,9 +35,11 @@ impl TrainConfig {
         Self { model, data: DataConfig::default(), learning: LearningConfig::default() }
     }
 
-    /// What the file of a model that was learned this way says of coding.
+    /// What the file of a model that was learned this way says of coding. Where a number of non-zeros was the target, the λ that it
+    /// came to is the run's to say ([`TrainingState::coding`](super::TrainingState::coding)), and there is none here.
     pub fn coding(&self) -> CodingDefaults {
-        self.learning.coding(self.learning.lambda.at(1.0))
+        let coding = self.learning.coding(self.learning.lambda.at(1.0));
+        CodingDefaults { lambda: coding.lambda.filter(|_| self.learning.target_nonzeros.is_none()), ..coding }
     }
 
     /// A preset's geometry with the settings that suit it.
@@ -554,6 +556,12 @@ impl LearningConfig {
         part("pursuit.exchange", self.pursuit.exchange, false, true)?;
         if !(self.pursuit.incoherence.is_finite() && self.pursuit.incoherence >= 0.0) {
             return Err(Error::parameter("pursuit.incoherence", self.pursuit.incoherence, "a finite number ≥ 0"));
+        }
+        if self.pursuit.incoherence > 0.0
+            && !(self.update == UpdateRule::Pursuit && geometry.code().is_single_position())
+        {
+            let expected = "0 but for codes of one position that are learned by `update pursuit`";
+            return Err(Error::parameter("pursuit.incoherence", self.pursuit.incoherence, expected));
         }
         self.gradient.step.check("gradient.step", 0.0..=1.0)?;
         part("gradient.momentum", self.gradient.momentum, true, false)?;
