@@ -24,7 +24,8 @@ use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::learn::rivals::{RivalRecord, RivalRun, RivalTrainConfig};
 use mlcsc::learn::{DictionaryLearner, Observer, TrainConfig};
 use mlcsc::model::normalization::Normalization;
-use mlcsc::model::{ModelConfig, sample};
+use mlcsc::model::{Mlcsc, ModelConfig, OperatorForm, sample};
+use mlcsc::pursuit::{Algorithm, BasisPursuitConfig, Lambda, SignalReport};
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde_json::{Value, json};
@@ -152,6 +153,37 @@ impl Planted {
     }
 }
 
+/// λ at which dictionaries are compared by the objective that learning makes small.
+const LAMBDAS: [f32; 4] = [0.3, 0.1, 0.03, 0.01];
+
+/// Test signals that they are compared on.
+const COMPARED: usize = 1_000;
+
+/// Mean objective ½‖y − Dγ‖² + λ‖γ‖₁ and mean non-zeros of the test signals less their offset, by these atoms `[m, d, 1, 1]` of unit
+/// norm, for each of [`LAMBDAS`].
+fn objectives(planted: &Planted, atoms: Tensor<4>) -> Result<Vec<[f64; 2]>> {
+    let (dimensions, features, device) = (planted.dimensions(), planted.features.as_slice(), atoms.device());
+    let count = COMPARED.min(planted.test.len());
+    let signals = planted.test.tensor(&device).slice(0..count);
+    let mut offset = signals.clone().slice(0..1).into_data().iter::<f32>().collect::<Vec<f32>>();
+    for (feature, &value) in features.chunks_exact(dimensions).zip(&planted.codes) {
+        offset.iter_mut().zip(feature).for_each(|(offset, entry)| *offset -= value * entry);
+    }
+    let signals = signals - Tensor::<1>::from_floats(offset.as_slice(), &device).reshape([1, dimensions, 1, 1]);
+    let shape = planted.test.shape();
+    let model = ModelConfig::new(shape, vec![LayerShape::new(atoms.dims()[0], 1, 1)]);
+    let operator = Mlcsc::from_filters(model, vec![atoms])?.operator(shape, OperatorForm::Auto)?;
+    let basis = BasisPursuitConfig { nonnegative: true, gap: 1e-4, ..BasisPursuitConfig::default() };
+    let pursuit = Algorithm::Auto.init(&basis, &operator)?;
+    let coded = LAMBDAS.iter().map(|&lambda| {
+        let reports = pursuit.pursue(&operator, signals.clone(), &Lambda::Absolute(lambda))?.reports;
+        let mean =
+            |value: fn(&SignalReport) -> f64| reports.iter().map(value).sum::<f64>() / reports.len().max(1) as f64;
+        Ok([mean(|report| f64::from(report.objective)), mean(|report| report.nonzeros as f64)])
+    });
+    coded.collect()
+}
+
 /// How a dictionary is learned.
 #[derive(Clone, Copy)]
 struct Way {
@@ -176,7 +208,7 @@ fn learn(
     width: usize,
     nonzeros: usize,
     device: &Device,
-) -> Result<(Recovery, f64)> {
+) -> Result<((Recovery, f64), Tensor<4>)> {
     let signal = planted.train.shape();
     let layers = match way.two_layers {
         true => vec![LayerShape::new(width, 1, 1), LayerShape::new(width, 1, 1)],
@@ -199,7 +231,8 @@ fn learn(
     let model = learner.model()?;
     let coder = CoderConfig::new(&learner.coding()).init(&model)?;
     let codes = coder.encode(planted.test.tensor(device))?;
-    planted.judge(model.effective_filters(model.depth()), codes.deepest().clone(), coder.decode(&codes)?)
+    let atoms = model.effective_filters(model.depth());
+    Ok((planted.judge(atoms.clone(), codes.deepest().clone(), coder.decode(&codes)?)?, atoms))
 }
 
 struct Silent;
@@ -252,35 +285,60 @@ fn main() -> Result<()> {
         }));
     };
     println!("{}: {truth:.1} features a signal", planted.name);
+    let unit = |feature: &[f32]| {
+        let length = feature.iter().map(|value| value * value).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+        feature.iter().map(|value| value / length).collect::<Vec<f32>>()
+    };
+    let true_atoms: Vec<f32> = planted.features.chunks_exact(planted.dimensions()).flat_map(unit).collect();
+    let true_atoms =
+        Tensor::<1>::from_floats(true_atoms.as_slice(), &device).reshape([features, planted.dimensions(), 1, 1]);
+    let mut compared = vec![("the planted features", objectives(&planted, true_atoms)?)];
+    // The middle number says enough of what is slow or worse.
+    let middle = args.nonzeros[args.nonzeros.len() / 2];
     for &width in &widths {
         for &nonzeros in &args.nonzeros {
             for way in WAYS {
-                // The middle number says enough of what is slow or worse.
-                if (way.greedy || way.two_layers) && nonzeros != args.nonzeros[args.nonzeros.len() / 2] {
+                if (way.greedy || way.two_layers) && nonzeros != middle {
                     continue;
                 }
                 let clock = Instant::now();
-                let found = learn(&args, &planted, way, width, nonzeros, &device)?;
+                let (found, atoms) = learn(&args, &planted, way, width, nonzeros, &device)?;
+                if width == features && nonzeros == middle && !way.greedy {
+                    compared.push((way.name, objectives(&planted, atoms)?));
+                }
                 tell(way.name, width, nonzeros, found, clock.elapsed().as_secs_f64());
             }
         }
-        let k = args.nonzeros[args.nonzeros.len() / 2];
         let clock = Instant::now();
-        let found = top_k(&args, &planted, width, k, &device)?;
-        tell("TopK auto-encoder of this crate", width, k, found, clock.elapsed().as_secs_f64());
+        let found = top_k(&args, &planted, width, middle, &device)?;
+        tell("TopK auto-encoder of this crate", width, middle, found, clock.elapsed().as_secs_f64());
     }
     files::create_folder(&args.out)?;
     let heading = "| atoms | learned by | non-zeros | FVU | MCC | uniqueness | precision | recall | F1 | seconds |\n|---|---|---|---|---|---|---|---|---|---|\n";
+    let mut objectives = String::new();
+    for (name, values) in &compared {
+        let cells = values.iter().map(|[objective, nonzeros]| format!(" {objective:.3}, {nonzeros:.1} |"));
+        objectives.push_str(&format!("| {name} |{}\n", cells.collect::<String>()));
+    }
+    println!("objective and non-zeros at λ {LAMBDAS:?}:\n{objectives}");
+    let columns = LAMBDAS.map(|lambda| format!(" λ = {lambda} |")).concat();
     let page = format!(
         "# Does it find what is there?\n\n{} ({features} of them; {truth:.1} active in a signal), {} signals to learn from, {} to test on. Dictionaries learn for {} epochs, the TopK \
-         auto-encoder for {}. MCC, uniqueness, precision, recall and F1 as SAELens computes them on synthetic data.\n\n{heading}{table}",
+         auto-encoder for {}. MCC, uniqueness, precision, recall and F1 as SAELens computes them on synthetic data.\n\n{heading}{table}\n\
+         ## What the objective prefers\n\n\
+         Mean of ½‖y − Dγ‖² + λ‖γ‖₁, and non-zeros, over {} test signals less their offset, by {features} atoms. Where the learned atoms have \
+         the smaller objective, one atom that holds features which fire together costs less than the features themselves: learning does \
+         what it is asked to, and what it is asked to is not to find them.\n\n| atoms |{columns}\n|---|{}\n{objectives}",
         planted.name,
         planted.train.len(),
         planted.test.len(),
         args.epochs,
-        5 * args.epochs
+        5 * args.epochs,
+        COMPARED.min(planted.test.len()),
+        "---|".repeat(LAMBDAS.len())
     );
     files::write_bytes(&args.out.join("README.md"), page.as_bytes())?;
-    let document = json!({ "signals": planted.name, "features": features, "active": truth, "epochs": args.epochs, "seed": args.seed, "rows": rows });
+    let document = json!({ "signals": planted.name, "features": features, "active": truth, "epochs": args.epochs, "seed": args.seed, "rows": rows,
+        "lambdas": LAMBDAS, "objective_and_nonzeros": compared });
     files::write_bytes(&args.out.join("results.json"), format!("{document:#}\n").as_bytes())
 }

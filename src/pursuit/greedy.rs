@@ -21,7 +21,6 @@
 //! triangular systems are solved on the host in `f64`.
 
 use super::by_windows::Parts;
-use super::foresight::Foresight;
 use super::observer::{Work, interrupted};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
@@ -223,16 +222,6 @@ enum Correlations<'a> {
     Analysis { mask: Option<Vec<f32>> },
 }
 
-/// What is known of one signal where inner products are at hand.
-pub(super) struct Given<'a> {
-    pub(super) columns: &'a Columns<'a>,
-    /// Dᵀy.
-    pub(super) correlations: &'a [f32],
-    pub(super) signal: &'a [f32],
-    /// 1/‖atom‖, or 0 for atoms that are zero.
-    pub(super) norms: &'a [f32],
-}
-
 /// One signal on the atoms picked so far.
 #[derive(Clone)]
 pub(super) struct Approximation {
@@ -296,12 +285,10 @@ impl<'a> GreedySelection<'a> {
                 .approximations
                 .par_iter_mut()
                 .zip(correlations.par_chunks_exact(code_len).zip(self.signals.par_chunks_exact(signal_len)))
-                .map_init(Foresight::default, |foresight, (state, (correlations, signal))| {
-                    let given = Given { columns, correlations, signal, norms };
+                .map_init(Vec::new, |scratch, (state, (correlations, signal))| {
                     vectorised(
                         #[inline(always)]
                         || {
-                            foresight.start(&given);
                             loop {
                                 if let Some(stop) = finished(state) {
                                     work.advance(1.0);
@@ -310,7 +297,7 @@ impl<'a> GreedySelection<'a> {
                                 if work.is_cancelled() {
                                     return None;
                                 }
-                                if !foresight.grow(state, &given, finished) {
+                                if !state.grow_by_inner_products(columns, correlations, signal, norms, scratch) {
                                     work.advance(1.0);
                                     return Some(StopReason::Exhausted);
                                 }

@@ -10,7 +10,6 @@ pub(crate) mod config;
 pub(crate) mod convergence;
 pub mod coordinate_descent;
 pub(crate) mod duality;
-mod foresight;
 pub mod greedy;
 mod handover;
 pub mod holistic;
