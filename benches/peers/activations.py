@@ -8,10 +8,12 @@ of the variance of the latter at `--nonzeros` non-zeros a signal after each of `
 anew for every time, reading and start included, with as many epochs as that time allows; the others go on from time to time, and
 the moments in which they are looked at don't count.
 
-Each dictionary is coded by orthogonal matching pursuit: this crate's by this crate, non-negative or with signs as they were learned;
-those of SPAMS and scikit-learn with signs by SPAMS. The auto-encoder is coded by its own encoder, and its dictionary by SPAMS too.
+Each dictionary is coded greedily, the atom that leaves the shortest residual coming next: this crate's by this crate (orthogonal
+least squares), non-negative or with signs as they were learned; those of SPAMS and scikit-learn with signs by SPAMS, whose rule is
+the same. The auto-encoder is coded by its own encoder, and its dictionary by SPAMS too.
 
-Coding is timed over `--coding-atoms` atoms that this crate has learned: this crate, SPAMS, and SAELens's matching pursuit.
+Coding is timed over `--coding-atoms` atoms that this crate has learned: this crate by both rules, SPAMS, and SAELens's matching
+pursuit.
 
 Writes `activations.json`, `activations.svg` and `activations.md` beside this file. Needs `pip install sae-lens==6.54.12 spams-bin
 scikit-learn matplotlib`.
@@ -80,7 +82,7 @@ class Bench:
                 continue
             model, taken = self.learned(f"{len(points)}-{'-'.join(map(str, flags))}", self.options.atoms, epochs, flags)
             an_epoch = taken / epochs
-            how = ["--pursuit", "omp", "--nonzeros", self.options.nonzeros, *([] if signed else ["--nonnegative"])]
+            how = ["--pursuit", "ols", "--nonzeros", self.options.nonzeros, *([] if signed else ["--nonnegative"])]
             made = self.folder / "made.npy"
             asked = ["--data", self.options.data / "test.npy", "--split", "all", *how, "--out", made]
             self.run("reconstruct", "--model", model, *asked)
@@ -111,7 +113,7 @@ class Bench:
         with torch.no_grad():
             network.b_dec.copy_(torch.from_numpy(self.mean))
         trainer = SAETrainer(
-            SAETrainerConfig(total_training_samples=10**12, train_batch_size_samples=batch, lr=rate, dead_feature_window=100),
+            SAETrainerConfig(total_training_samples=10**12, train_batch_size_samples=batch, lr=rate, lr_end=rate, dead_feature_window=100),
             network,
             batches(),
         )
@@ -189,9 +191,14 @@ class Bench:
             pursuit.W_dec.copy_(torch.from_numpy(atoms))
         for _ in range(options.rounds):
             row = {}
-            for name, more in (("this crate", []), ("this crate, non-negative", ["--nonnegative"])):
+            ways = {
+                "this crate, OMP": ["--pursuit", "omp"],
+                "this crate, OLS": ["--pursuit", "ols"],
+                "this crate, OMP, non-negative": ["--pursuit", "omp", "--nonnegative"],
+            }
+            for name, more in ways.items():
                 found = self.run(
-                    "encode", "--model", model, "--data", options.data / "test.npy", "--split", "all", "--pursuit", "omp",
+                    "encode", "--model", model, "--data", options.data / "test.npy", "--split", "all",
                     "--nonzeros", nonzeros, "--out", self.folder / "codes.safetensors", *more,
                 )
                 error = 2 * found["mean_data_term"] * len(centred) / float((centred**2).sum())
@@ -199,7 +206,7 @@ class Bench:
             clock = time.perf_counter()
             codes = by_spams(centred, atoms, nonzeros)
             taken = time.perf_counter() - clock
-            row["SPAMS"] = (len(centred) / taken, float(((centred - codes @ atoms) ** 2).sum() / (centred**2).sum()))
+            row["SPAMS, OMP by residuals"] = (len(centred) / taken, float(((centred - codes @ atoms) ** 2).sum() / (centred**2).sum()))
             with torch.no_grad():
                 clock = time.perf_counter()
                 codes = pursuit.encode(torch.from_numpy(centred[:few])).numpy()
@@ -208,7 +215,7 @@ class Bench:
             row["SAELens, matching pursuit"] = (few / taken, error)
             print(f"  {row}", flush=True)
             rounds.append(row)
-        own = "this crate"
+        own = "this crate, OMP"
         return {
             name: {
                 "signals_per_second": median(row[name][0] for row in rounds),
@@ -279,6 +286,7 @@ def main():
     parser.add_argument("--few", type=int, default=1024, help="signals that SAELens's matching pursuit codes")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=["learning", "coding"])
+    parser.add_argument("--contenders", metavar="PART", help="learn by those alone whose names hold this; the results of others are kept")
     options = parser.parse_args()
     bench = Bench(options)
     path = HERE / "activations.json"
@@ -288,18 +296,20 @@ def main():
         print("coding", flush=True)
         results["coding"] = bench.coding()
     if options.only != "coding":
-        greedy = ["--pursuit", "omp", "--nonzeros", options.nonzeros]
+        target = ["--target-nonzeros", options.nonzeros]
         contenders = {
-            "this crate, OMP, non-negative": lambda: bench.ours(greedy, False),
-            "this crate, OMP, signs": lambda: bench.ours([*greedy, "--signed"], True),
+            "this crate, non-negative": lambda: bench.ours(target, False),
+            "this crate, signs": lambda: bench.ours([*target, "--signed"], True),
             "SAELens, TopK, its encoder": lambda: bench.sae(options.rate),
             "SPAMS, trainDL": bench.spams,
             "scikit-learn, MiniBatchDictionaryLearning": bench.scikit,
         }
-        results["learning"] = {}
+        learning = results.setdefault("learning", {}) if options.contenders else results.update(learning={}) or results["learning"]
         for name, learn in contenders.items():
-            print(name, flush=True)
-            results["learning"][name] = learn()
+            if options.contenders is None or options.contenders in name:
+                print(name, flush=True)
+                learning[name] = learn()
+                path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     text = page(results, options)
     (HERE / "activations.md").write_text(text)

@@ -140,7 +140,7 @@ const CONCERN: &str = "theorems speak of each reconstruction with fresh noise, n
 
 impl CertifyArgs {
     fn coding(&self) -> CodingArgs {
-        let greedy = matches!(self.pursuit, PursuitName::OrthogonalMatchingPursuit | PursuitName::Projection);
+        let greedy = self.pursuit.is_greedy() || self.pursuit == PursuitName::Projection;
         CodingArgs {
             pursuit: PursuitArgs {
                 name: Some(Chosen::Pursuit(self.pursuit)),

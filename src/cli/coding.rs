@@ -259,8 +259,7 @@ impl PursuitArgs {
 
     /// Whether codes are found without λ.
     fn is_greedy(&self) -> bool {
-        self.name() == PursuitName::OrthogonalMatchingPursuit
-            || (self.name() == PursuitName::Projection && !self.convex)
+        self.name().is_greedy() || (self.name() == PursuitName::Projection && !self.convex)
     }
 
     /// Whether the pursuit takes a flag.
@@ -321,7 +320,7 @@ impl CodingArgs {
             PursuitName::Holistic if nonzeros.is_none() => {
                 return Err(Error::missing("--nonzeros", "one number for each layer before the deepest"));
             }
-            PursuitName::OrthogonalMatchingPursuit if !told => {
+            name if name.is_greedy() && !told => {
                 return Err(Error::missing("--nonzeros", "a number of non-zeros, at least 1, or --noise"));
             }
             PursuitName::Projection if !told && pursuit.stripe_limits.is_none() => {

@@ -105,8 +105,8 @@ impl CompareArgs {
             (
                 "--nonzeros",
                 self.nonzeros.is_some(),
-                compared(PursuitName::Projection) || compared(PursuitName::OrthogonalMatchingPursuit),
-                "omp or projection among --pursuits",
+                self.pursuits().into_iter().any(|name| name.is_greedy() || name == PursuitName::Projection),
+                "omp, ols or projection among --pursuits",
             ),
             (
                 "--layer-weights",

@@ -7,7 +7,7 @@ use crate::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Convergence, ConvexProjectionConfig, GreedyProjectionConfig,
     HolisticPursuitConfig, Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig,
     MultiLayerSplittingConfig, Observer, OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe,
-    Threshold,
+    Selection, Threshold,
 };
 use burn::tensor::Tensor;
 use serde::Serialize;
@@ -248,7 +248,7 @@ impl Comparison {
 
     /// Whether a pursuit is told a number of non-zeros instead of λ.
     fn counts(name: PursuitName) -> bool {
-        matches!(name, PursuitName::OrthogonalMatchingPursuit | PursuitName::Projection)
+        name.is_greedy() || name == PursuitName::Projection
     }
 
     /// A pursuit at a setting.
@@ -396,15 +396,16 @@ impl Parameters {
             PursuitName::Fista => by(Algorithm::Fista, basis),
             PursuitName::CoordinateDescent => by(Algorithm::CoordinateDescent, basis),
             PursuitName::ResidualDescent => by(Algorithm::ResidualDescent, basis),
-            PursuitName::OrthogonalMatchingPursuit => {
+            PursuitName::OrthogonalMatchingPursuit | PursuitName::OrthogonalLeastSquares => {
                 let most = operator.code().len().min(operator.signal().len());
                 let nonzeros = self.nonzeros.unwrap_or(most);
                 let nonnegative = basis.nonnegative;
-                PursuitConfig::OrthogonalMatchingPursuit(OrthogonalMatchingPursuitConfig {
-                    nonzeros,
-                    residual,
-                    nonnegative,
-                })
+                let selection = match name {
+                    PursuitName::OrthogonalLeastSquares => Selection::Residual,
+                    _ => Selection::Correlation,
+                };
+                let config = OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative, selection };
+                PursuitConfig::OrthogonalMatchingPursuit(config)
             }
             PursuitName::Projection => {
                 let limits = self.stripe_limits.unwrap_or_else(unlimited);

@@ -224,6 +224,14 @@ impl<'a> Columns<'a> {
         !matches!(&self.form, Form::Dense { gram: None, .. })
     }
 
+    /// The Gram matrix, where it is held.
+    pub(super) fn gram(&self) -> Option<&[f32]> {
+        match &self.form {
+            Form::Dense { gram, .. } => gram.as_deref(),
+            Form::Convolution { .. } => None,
+        }
+    }
+
     /// Inner product of the atoms of two code values.
     #[inline(always)]
     pub(super) fn inner(&self, first: usize, second: usize) -> f32 {

@@ -6,6 +6,12 @@
 //! M. Zibulevsky, M. Elad, "Efficient implementation of the K-SVD algorithm using batch orthogonal matching pursuit", Technion
 //! CS-2008-08).
 //!
+//! The atom can also be chosen by what it leaves: that whose joining makes the residual shortest, the one most correlated with it in
+//! units of the norms of what the atoms have outside the span of the support (orthogonal least squares: S. Chen, S. Billings,
+//! W. Luo, "Orthogonal least squares methods and their application to non-linear system identification", International Journal of
+//! Control 50(5), 1989; L. Rebollo-Neira, D. Lowe, "Optimized orthogonal matching pursuit approach", IEEE Signal Processing
+//! Letters 9(4), 2002). Every direction that the support gains is kept with its inner products with all atoms.
+//!
 //! Where codes are kept non-negative the atom of largest positive correlation joins, and the coefficients are those of non-negative
 //! least squares on the support: the step towards the unconstrained ones ends where the first of them becomes zero, that atom
 //! leaves, and so on until all that are left are positive (A. Bruckstein, M. Elad, M. Zibulevsky, "On the uniqueness of nonnegative
@@ -25,7 +31,7 @@ use super::observer::{Work, interrupted};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
 use crate::kernels::linear_algebra::{dot, solve_normal_equations_until};
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::{subtract_rows, vectorised};
 use crate::kernels::sparse::energy;
 use crate::model::Operator;
 use crate::pursuit::columns::{self, Columns, LANES};
@@ -47,12 +53,33 @@ pub struct OrthogonalMatchingPursuitConfig {
     /// Whether γ_L is kept non-negative. Default no.
     #[serde(default)]
     pub nonnegative: bool,
+    /// What the next atom is chosen by. Default: its correlation with the residual.
+    #[serde(default)]
+    pub selection: Selection,
+}
+
+/// What a greedy pursuit chooses the next atom by.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Selection {
+    /// Its correlation with the residual: orthogonal matching pursuit.
+    #[default]
+    Correlation,
+    /// The residual that is left once it has joined: orthogonal least squares. Shorter residuals for some more time, where inner
+    /// products of all atoms can be held, and a signal has no windows.
+    Residual,
 }
 
 impl OrthogonalMatchingPursuitConfig {
     /// With that many non-zeros of both signs, whatever the residual.
     pub fn new(nonzeros: usize) -> Self {
-        Self { nonzeros, residual: 0.0, nonnegative: false }
+        Self { nonzeros, residual: 0.0, nonnegative: false, selection: Selection::Correlation }
+    }
+
+    /// The same with the next atom chosen in another way.
+    #[must_use]
+    pub fn with_selection(self, selection: Selection) -> Self {
+        Self { selection, ..self }
     }
 
     /// The same with codes kept non-negative or not.
@@ -107,13 +134,17 @@ pub struct OrthogonalMatchingPursuit {
 
 impl Pursuit for OrthogonalMatchingPursuit {
     fn name(&self) -> &'static str {
-        "orthogonal-matching-pursuit"
+        match self.config.selection {
+            Selection::Correlation => "orthogonal-matching-pursuit",
+            Selection::Residual => "orthogonal-least-squares",
+        }
     }
 
     /// Takes a mask; ignores λ.
     ///
     /// # Errors
-    /// More non-zeros than dimensions; weights, penalties of shallower layers or codes to start from.
+    /// More non-zeros than dimensions; weights, penalties of shallower layers or codes to start from; a selection by residuals where
+    /// inner products of all atoms are not held.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
         check_nonzeros(problem.operator(), self.config.nonzeros)?;
         refuse_penalties(problem, self.name())?;
@@ -123,13 +154,17 @@ impl Pursuit for OrthogonalMatchingPursuit {
         let mut by_windows = Vec::new();
         for rows in rows.chunks(columns::signals_at_once(operator.code().len())) {
             let part = problem.part(rows, Lambda::Absolute(0.0))?;
-            if let Some((codes, of_part)) = self.solve_by_windows(&part, level)? {
+            let by_correlation = self.config.selection == Selection::Correlation;
+            if by_correlation && let Some((codes, of_part)) = self.solve_by_windows(&part, level)? {
                 by_windows.push(codes);
                 reports.extend(of_part);
                 continue;
             }
             let mut growth = GreedySelection::new(&part, self.config.nonnegative)?;
-            let stops = growth.grow_to(self.config.nonzeros, level)?;
+            let stops = match self.config.selection {
+                Selection::Correlation => growth.grow_to(self.config.nonzeros, level)?,
+                Selection::Residual => growth.grow_by_residuals(self.config.nonzeros, level)?,
+            };
             let of_part = stops.into_par_iter().enumerate().map(|(row, stop)| growth.report(row, stop));
             reports.extend(of_part.collect::<Vec<_>>());
             found.extend(growth.approximations.into_iter().map(|state| (state.support, state.coefficients)));
@@ -331,6 +366,64 @@ impl<'a> GreedySelection<'a> {
                 open.retain(|&other| other != row);
             }
         }
+    }
+
+    /// [`Self::grow_to`] by the atoms that leave the shortest residuals.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`]; inner products that are not at hand in full.
+    fn grow_by_residuals(&mut self, nonzeros: usize, level: f64) -> Result<Vec<StopReason>> {
+        let columns = match &self.means {
+            Correlations::InnerProducts { columns, correlations } => {
+                columns.gram().map(|gram| (columns, correlations, gram))
+            }
+            Correlations::Analysis { .. } => None,
+        };
+        let Some((columns, correlations, gram)) = columns else {
+            let expected = "correlation: residuals are compared where the inner products of all atoms can be held";
+            return Err(Error::parameter("selection", "residual", expected));
+        };
+        let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
+        let work = &self.work;
+        self.approximations
+            .par_iter_mut()
+            .zip(correlations.par_chunks_exact(code_len).zip(self.signals.par_chunks_exact(signal_len)))
+            .map_init(Directions::default, |directions, (state, (correlations, signal))| {
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        directions.start(correlations, norms);
+                        loop {
+                            if work.is_cancelled() {
+                                return None;
+                            }
+                            let stop = match state.residual_energy <= level {
+                                true => Some(StopReason::Residual),
+                                false => (state.support.len() >= nonzeros).then_some(StopReason::Nonzeros),
+                            };
+                            let stop = match stop {
+                                None if !state.grow_by_residual(
+                                    columns,
+                                    correlations,
+                                    signal,
+                                    (norms, gram),
+                                    directions,
+                                ) =>
+                                {
+                                    Some(StopReason::Exhausted)
+                                }
+                                stop => stop,
+                            };
+                            if stop.is_some() {
+                                work.advance(1.0);
+                                return stop;
+                            }
+                        }
+                    },
+                )
+            })
+            .collect::<Option<_>>()
+            .ok_or_else(interrupted)
     }
 
     /// [`Self::grow_to`] where every `positions` signals are the windows of one, which has `nonzeros` at most and a residual that also
@@ -608,6 +701,32 @@ impl Approximation {
         true
     }
 
+    /// Picks the atom that leaves the shortest residual and takes it into the support. Returns whether there was one.
+    #[inline(always)]
+    fn grow_by_residual(
+        &mut self,
+        columns: &Columns,
+        correlations: &[f32],
+        signal: &[f32],
+        (norms, gram): (&[f32], &[f32]),
+        directions: &mut Directions,
+    ) -> bool {
+        if self.is_tiny() {
+            self.correlate(columns, correlations, signal, &mut directions.correlations);
+        }
+        let Some((place, _)) = self.pick(&mut directions.correlations, &directions.scales) else { return false };
+        self.take(place, columns, correlations, signal);
+        if !self.support.starts_with(&directions.atoms) {
+            // Some have left for it: what is kept belongs to another support.
+            directions.start(correlations, norms);
+        }
+        for index in directions.atoms.len()..self.support.len() {
+            let row = &self.factor[row_of(index)..][..=index];
+            directions.add(self.support[index], gram, row, self.projected[index], norms);
+        }
+        true
+    }
+
     /// The atom that is to be taken next, and its score.
     #[inline(always)]
     fn candidate(
@@ -820,6 +939,64 @@ impl Approximation {
         }
         self.support.remove(index);
         self.projected.truncate(size - 1);
+    }
+}
+
+/// The orthonormal directions that a support has gained, as all atoms see them.
+#[derive(Default)]
+struct Directions {
+    /// The atoms that they were gained by, in turn.
+    atoms: Vec<usize>,
+    /// Inner products of every direction with all atoms, one row each.
+    rows: Vec<f32>,
+    /// Squared norms of what the atoms have outside the span of the support.
+    outside: Vec<f32>,
+    /// 1/√ of these, 0 where nothing but rounding is outside.
+    scales: Vec<f32>,
+    /// Correlations with the residual.
+    correlations: Vec<f32>,
+    factors: Vec<f32>,
+    /// 0, 1, …, as many.
+    places: Vec<usize>,
+}
+
+impl Directions {
+    /// Begins with no direction.
+    #[inline(always)]
+    fn start(&mut self, correlations: &[f32], norms: &[f32]) {
+        self.atoms.clear();
+        self.places.clear();
+        self.correlations.clear();
+        self.correlations.extend_from_slice(correlations);
+        self.outside.clear();
+        self.outside.extend(norms.iter().map(|norm| if *norm > 0.0 { 1.0 / (norm * norm) } else { 0.0 }));
+        self.scales.clear();
+        self.scales.extend_from_slice(norms);
+    }
+
+    /// One more: that of an atom whose row of the Cholesky factor is `row`; `projected` is the signal's inner product with it.
+    #[inline(always)]
+    fn add(&mut self, atom: usize, gram: &[f32], row: &[f64], projected: f64, norms: &[f32]) {
+        let (len, count) = (norms.len(), self.atoms.len());
+        let inner = &gram[atom * len..][..len];
+        let Some((&length, overlaps)) = row.split_last() else { return };
+        self.factors.clear();
+        self.factors.extend(overlaps.iter().map(|value| *value as f32));
+        self.rows.resize(self.rows.len().max((count + 1) * len), 0.0);
+        let (earlier, new) = self.rows.split_at_mut(count * len);
+        let new = &mut new[..len];
+        subtract_rows(earlier, &self.places, &self.factors, inner, new);
+        let (inverse, projected) = ((1.0 / length) as f32, projected as f32);
+        let atoms = new.iter_mut().zip(&mut self.outside).zip(self.scales.iter_mut().zip(&mut self.correlations));
+        for (((new, outside), (scale, correlation)), norm) in atoms.zip(norms) {
+            *new *= inverse;
+            *outside -= *new * *new;
+            *correlation -= projected * *new;
+            let some = *outside * norm * norm > DEPENDENT as f32;
+            *scale = if some { 1.0 / outside.max(f32::MIN_POSITIVE).sqrt() } else { 0.0 };
+        }
+        self.places.push(count);
+        self.atoms.push(atom);
     }
 }
 

@@ -27,7 +27,7 @@ pub mod splitting;
 pub use config::PursuitConfig;
 pub use convergence::Convergence;
 pub use coordinate_descent::CoordinateDescent;
-pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig};
+pub use greedy::{OrthogonalMatchingPursuit, OrthogonalMatchingPursuitConfig, Selection};
 pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
 pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
 pub use multi_layer::{MultiLayerProximalGradient, MultiLayerProximalGradientConfig};

@@ -26,6 +26,9 @@ pub enum PursuitName {
     /// Orthogonal matching pursuit.
     #[strum(serialize = "omp")]
     OrthogonalMatchingPursuit,
+    /// Orthogonal least squares: a greedy pursuit that picks the atom which leaves the shortest residual.
+    #[strum(serialize = "ols")]
+    OrthogonalLeastSquares,
     /// Projection onto the model, greedy or convex.
     Projection,
     /// Thresholding layer by layer.
@@ -48,6 +51,11 @@ impl PursuitName {
     /// Whether it codes layer by layer, so that its representations are not consistent.
     pub fn is_layered(self) -> bool {
         matches!(self, Self::LayeredThresholding | Self::LayeredBasisPursuit)
+    }
+
+    /// Whether it picks atom after atom and solves for their coefficients by least squares, without λ.
+    pub fn is_greedy(self) -> bool {
+        matches!(self, Self::OrthogonalMatchingPursuit | Self::OrthogonalLeastSquares)
     }
 
     /// Whether every layer may have a penalty of its own.

@@ -213,7 +213,11 @@ fn matching_agrees_with_whole_signals() {
             let norm = (case.config.signal.len() as f32).sqrt();
             let settings = [(1, 0.0), (7, 0.0), (most / 2, 0.0), (most, 0.6 * norm), (most, 0.0)];
             for ((nonzeros, residual), nonnegative) in settings.into_iter().flat_map(|it| [(it, false), (it, true)]) {
-                let config = OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative };
+                let config = OrthogonalMatchingPursuitConfig {
+                    residual,
+                    nonnegative,
+                    ..OrthogonalMatchingPursuitConfig::new(nonzeros)
+                };
                 let solve = |problem: &Problem| config.clone().init().unwrap().solve(problem).unwrap();
                 let (found, expected) = (solve(&plain), solve(&masked));
                 let what = format!("case {number}, {nonzeros}, {residual}, {nonnegative}");

@@ -59,7 +59,8 @@ fn problem<'a>(operator: &'a Operator, signals: &[f32]) -> Problem<'a> {
 }
 
 fn matched(operator: &Operator, signals: &[f32], nonzeros: usize, residual: f32, nonnegative: bool) -> Pursued {
-    let config = OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative };
+    let config =
+        OrthogonalMatchingPursuitConfig { residual, nonnegative, ..OrthogonalMatchingPursuitConfig::new(nonzeros) };
     config.init().unwrap().solve(&problem(operator, signals)).unwrap()
 }
 

@@ -7,6 +7,7 @@ mod by_windows;
 mod coherent;
 mod interruption;
 mod large;
+mod least_squares;
 mod nonnegative;
 mod pictures;
 mod problem;

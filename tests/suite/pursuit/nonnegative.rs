@@ -9,9 +9,9 @@ use mlcsc::pursuit::{
     GreedyProjectionConfig, OrthogonalMatchingPursuitConfig, Problem, Pursued, Pursuit, PursuitConfig, StopReason,
 };
 
-const LEN: usize = 8;
+pub(super) const LEN: usize = 8;
 
-fn operator_of(atoms: &[f32], len: usize, way: OperatorForm, device: &Device) -> Operator {
+pub(super) fn operator_of(atoms: &[f32], len: usize, way: OperatorForm, device: &Device) -> Operator {
     let (shape, count) = (SignalShape::new(len, 1, 1), atoms.len() / len);
     let config = ModelConfig::new(shape, vec![LayerShape::new(count, 1, 1)]);
     let model = Mlcsc::from_filters(config, vec![tensor(atoms, [count, len, 1, 1], device)]).unwrap();
@@ -29,7 +29,7 @@ fn solve(operator: &Operator, signals: &[f32], nonzeros: usize, nonnegative: boo
 }
 
 /// Least squares on some of the columns, by Gaussian elimination.
-fn least_squares(columns: &[&[f64]], signal: &[f64]) -> Vec<f64> {
+pub(super) fn least_squares(columns: &[&[f64]], signal: &[f64]) -> Vec<f64> {
     let size = columns.len();
     let mut rows: Vec<Vec<f64>> = columns
         .iter()
@@ -45,7 +45,7 @@ fn least_squares(columns: &[&[f64]], signal: &[f64]) -> Vec<f64> {
     (0..size).map(|index| rows[index][size] / rows[index][index]).collect()
 }
 
-fn residual(atoms: &[f64], code: &[(usize, f64)], signal: &[f64]) -> Vec<f64> {
+pub(super) fn residual(atoms: &[f64], code: &[(usize, f64)], signal: &[f64]) -> Vec<f64> {
     let len = signal.len();
     let mut left = signal.to_vec();
     for &(place, value) in code {
@@ -55,7 +55,7 @@ fn residual(atoms: &[f64], code: &[(usize, f64)], signal: &[f64]) -> Vec<f64> {
 }
 
 /// Non-negative least squares on a few atoms: the best of all subsets whose least squares coefficients are positive.
-fn nonnegative_least_squares(atoms: &[f64], support: &[usize], signal: &[f64]) -> Vec<(usize, f64)> {
+pub(super) fn nonnegative_least_squares(atoms: &[f64], support: &[usize], signal: &[f64]) -> Vec<(usize, f64)> {
     let mut best = (norm(signal), Vec::new());
     for subset in 1..1u32 << support.len() {
         let places: Vec<usize> =
@@ -88,7 +88,7 @@ fn reference(atoms: &[f64], signal: &[f64], nonzeros: usize) -> Vec<(usize, f64)
     code
 }
 
-fn nonzeros_of(code: &[f32]) -> Vec<(usize, f64)> {
+pub(super) fn nonzeros_of(code: &[f32]) -> Vec<(usize, f64)> {
     code.iter().enumerate().filter(|(_, value)| **value != 0.0).map(|(place, &value)| (place, value.into())).collect()
 }
 
@@ -168,7 +168,11 @@ fn planted_codes_are_recovered() {
         for way in [OperatorForm::Gram, OperatorForm::Cascade] {
             let operator = operator_of(&atoms, len, way, &device.device);
             let signals = host(operator.synthesize_rows(tensor(&planted, [6, count], &device.device)));
-            let config = OrthogonalMatchingPursuitConfig { residual: 1e-3, nonnegative: true, nonzeros: 40 };
+            let config = OrthogonalMatchingPursuitConfig {
+                residual: 1e-3,
+                nonnegative: true,
+                ..OrthogonalMatchingPursuitConfig::new(40)
+            };
             let dims = operator.signal().batched(6);
             let problem = Problem::new(&operator, tensor(&signals, dims, &device.device)).unwrap();
             let found = config.init().unwrap().solve(&problem).unwrap();
