@@ -27,7 +27,7 @@
 //! Data walks through the modules in one direction:
 //!
 //! ```text
-//! data ──► pursuit (over model) ──► representations ──► autoencoder | learn | classify | theory | export
+//! data ──► pursuit (over model) ──► representations ──► autoencoder | learn | restore | classify | theory | export
 //!              └── kernels: how it is computed, on shapes alone
 //! ```
 //!
@@ -40,6 +40,7 @@
 //! - [`autoencoder`]: the pursuit unrolled into the layers of a network, what all auto-encoders have in common, and what is measured
 //!   of them; [`baselines`]: the auto-encoders that the model is compared with.
 //! - [`learn`]: how the dictionaries are found, online or end to end, with checkpoints and exact resumption.
+//! - [`restore`]: pictures without their noise, and with what is missing in them.
 //! - [`classify`]: what codes say about classes: pooled features and a linear classifier.
 //! - [`theory`]: when answers are guaranteed.
 //! - [`evaluate`]: pursuits side by side, and beside what the theorems promise.
@@ -132,6 +133,7 @@ pub mod names;
 pub mod prelude;
 pub mod pursuit;
 mod random;
+pub mod restore;
 mod text;
 pub mod theory;
 

@@ -25,6 +25,7 @@ mod page;
 pub mod progress;
 mod reconstruct;
 mod report;
+mod restore;
 mod rival;
 mod sample;
 mod train;
@@ -59,6 +60,7 @@ enum Command {
     Report(report::ReportArgs),
     Sample(sample::SampleArgs),
     Reconstruct(reconstruct::ReconstructArgs),
+    Restore(restore::RestoreArgs),
     Inspect(inspect::InspectArgs),
     Merge(merge::MergeArgs),
     Export(export::ExportArgs),
@@ -77,6 +79,7 @@ impl Command {
             Self::Report(args) => args.run(),
             Self::Sample(args) => args.run(),
             Self::Reconstruct(args) => args.run(),
+            Self::Restore(args) => args.run(),
             Self::Inspect(args) => args.run(),
             Self::Merge(args) => args.run(),
             Self::Export(args) => args.run(),

@@ -145,8 +145,132 @@ fn name_of_format(format: ImageFormat) -> Option<&'static str> {
     }
 }
 
+/// A picture as its file has it, to be written back in the same type and depth: 8 or 16 bits, grey or colour, with or without alpha.
+pub struct Still {
+    path: PathBuf,
+    image: DynamicImage,
+}
+
+impl Still {
+    /// Reads a file that holds one picture and nothing else.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is damaged or is none of these; several pages or frames.
+    pub fn open(path: &Path) -> Result<Self> {
+        let Decoded { image, rest, .. } = decode_whole(path)?;
+        match rest {
+            Some(rest) => Err(Error::format(path, format!("expected a single picture, found {rest} beside it"))),
+            None => Ok(Self { path: path.into(), image }),
+        }
+    }
+
+    /// Channels without alpha, rows and columns.
+    pub fn shape(&self) -> SignalShape {
+        let channels = if self.image.color().has_color() { 3 } else { 1 };
+        SignalShape::new(channels, self.image.height() as usize, self.image.width() as usize)
+    }
+
+    /// Value of white: 255 or 65,535.
+    pub fn white(&self) -> f32 {
+        if self.depth() == 1 { 255.0 } else { 65_535.0 }
+    }
+
+    /// Bytes of a sample.
+    fn depth(&self) -> usize {
+        usize::from(self.image.color().bytes_per_pixel() / self.image.color().channel_count())
+    }
+
+    /// Values as they are stored, `[channels, height, width]`, without alpha.
+    pub fn values(&self) -> Vec<f32> {
+        let (shape, samples) = (self.shape(), usize::from(self.image.color().channel_count()));
+        let (bytes, depth) = (self.image.as_bytes(), self.depth());
+        let value = |at: usize| match depth {
+            1 => f32::from(bytes[at]),
+            _ => f32::from(u16::from_ne_bytes([bytes[2 * at], bytes[2 * at + 1]])),
+        };
+        let pixels = shape.height * shape.width;
+        (0..shape.len()).map(|at| value(at % pixels * samples + at / pixels)).collect()
+    }
+
+    /// The bytes of a file with these values in place of its own, rounded; alpha stays. The format is that of the file's name. Returns how many
+    /// values were beyond black or white, too.
+    ///
+    /// # Errors
+    /// A name that says no format, or a format without this type and depth.
+    ///
+    /// # Panics
+    /// If `values` is not as [`Self::values`].
+    pub fn encode(&self, out: &Path, values: &[f32]) -> Result<(Vec<u8>, usize)> {
+        let (shape, samples) = (self.shape(), usize::from(self.image.color().channel_count()));
+        assert_eq!(values.len(), shape.len(), "values of the picture");
+        let format = ImageFormat::from_path(out).ok().filter(|format| name_of_format(*format).is_some());
+        let format = format.ok_or_else(|| {
+            Error::parameter("out", out.display(), format!("a file name with the ending of {FORMATS}"))
+        })?;
+        let (mut bytes, depth, white) = (self.image.as_bytes().to_vec(), self.depth(), self.white());
+        let (pixels, mut clipped) = (shape.height * shape.width, 0);
+        for (at, &value) in values.iter().enumerate() {
+            let place = at % pixels * samples + at / pixels;
+            let rounded = value.round();
+            clipped += usize::from(!(0.0..=white).contains(&rounded));
+            match depth {
+                1 => bytes[place] = rounded.clamp(0.0, white) as u8,
+                _ => bytes[2 * place..2 * place + 2].copy_from_slice(&(rounded.clamp(0.0, white) as u16).to_ne_bytes()),
+            }
+        }
+        let (width, height, colour) = (self.image.width(), self.image.height(), self.image.color());
+        let mut file = Cursor::new(Vec::new());
+        let written =
+            match format {
+                // The default loses more than the noise did.
+                ImageFormat::Jpeg => image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
+                    .encode(&bytes, width, height, colour.into()),
+                format => image::write_buffer_with_format(&mut file, &bytes, width, height, colour, format),
+            };
+        let reason = |error: image::ImageError| error.to_string().replace('\n', " ");
+        written.map_err(|error| Error::format(out, format!("{} as it is: {}", self.path.display(), reason(error))))?;
+        Ok((file.into_inner(), clipped))
+    }
+}
+
+/// Quality of JPEG files that are written.
+const JPEG_QUALITY: u8 = 98;
+
 /// The picture, and what its file holds beside it.
 fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
+    let Decoded { image, rest, spread } = decode_whole(path)?;
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let has_colour = image.color().has_color();
+    // Transparency is dropped.
+    let (channels, pixels) = match (image.color().bytes_per_pixel() / image.color().channel_count(), has_colour) {
+        (1, false) => (1, Pixels::Eight(image.into_luma8().into_raw())),
+        (1, true) => (3, Pixels::Eight(image.into_rgb8().into_raw())),
+        (_, false) => (1, Pixels::Sixteen(image.into_luma16().into_raw())),
+        (_, true) => (3, Pixels::Sixteen(image.into_rgb16().into_raw())),
+    };
+    let is_grey = |colours: &[u8]| {
+        let apart = |colour: &[u8]| colour.iter().max().zip(colour.iter().min()).map(|(most, least)| most - least);
+        spread.is_some() && colours.chunks_exact(3).all(|colour| apart(colour) <= spread)
+    };
+    let (channels, pixels) = match pixels {
+        Pixels::Eight(pixels) if has_colour && (grey || is_grey(&pixels)) => (1, Pixels::Eight(luma(&pixels))),
+        Pixels::Sixteen(pixels) if has_colour && grey => (1, Pixels::Sixteen(luma(&pixels))),
+        pixels => (channels, pixels),
+    };
+    Ok((Image { path: path.into(), channels, height, width, pixels }, rest))
+}
+
+/// A picture of 8 or 16 bits as it is shown.
+struct Decoded {
+    image: DynamicImage,
+    /// What its file holds beside it.
+    rest: integrity::Rest,
+    /// How far apart the colours of a pixel can be that was grey before it was compressed.
+    spread: Option<u8>,
+}
+
+/// Reads and checks a file.
+fn decode_whole(path: &Path) -> Result<Decoded> {
     let (mut file, _) = open_with_length(path)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(Error::read(path))?;
@@ -188,27 +312,10 @@ fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     image.apply_orientation(orientation);
-    let (height, width) = (image.height() as usize, image.width() as usize);
-    let has_colour = image.color().has_color();
-    // Transparency is dropped.
-    let (channels, pixels) = match (image.color().bytes_per_pixel() / image.color().channel_count(), has_colour) {
-        (1, false) => (1, Pixels::Eight(image.into_luma8().into_raw())),
-        (1, true) => (3, Pixels::Eight(image.into_rgb8().into_raw())),
-        (2, false) => (1, Pixels::Sixteen(image.into_luma16().into_raw())),
-        (2, true) => (3, Pixels::Sixteen(image.into_rgb16().into_raw())),
-        _ => return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones")),
-    };
-    let spread = integrity::spread_of_grey(format, &bytes);
-    let is_grey = |colours: &[u8]| {
-        let apart = |colour: &[u8]| colour.iter().max().zip(colour.iter().min()).map(|(most, least)| most - least);
-        spread.is_some() && colours.chunks_exact(3).all(|colour| apart(colour) <= spread)
-    };
-    let (channels, pixels) = match pixels {
-        Pixels::Eight(pixels) if has_colour && (grey || is_grey(&pixels)) => (1, Pixels::Eight(luma(&pixels))),
-        Pixels::Sixteen(pixels) if has_colour && grey => (1, Pixels::Sixteen(luma(&pixels))),
-        pixels => (channels, pixels),
-    };
-    Ok((Image { path: path.into(), channels, height, width, pixels }, rest))
+    if !matches!(image.color().bytes_per_pixel() / image.color().channel_count(), 1 | 2) {
+        return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones"));
+    }
+    Ok(Decoded { image, rest, spread: integrity::spread_of_grey(format, &bytes) })
 }
 
 /// Grey values of colours, `[pixels, 3]`: 0.299 R + 0.587 G + 0.114 B in units of 2⁻¹⁶, rounded, as Pillow computes them.

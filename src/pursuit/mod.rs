@@ -14,6 +14,7 @@ pub mod greedy;
 mod handover;
 pub mod holistic;
 pub mod implicit;
+pub(crate) mod joint;
 pub mod layered;
 pub mod multi_layer;
 pub(crate) mod observer;

@@ -7,6 +7,7 @@ mod compare;
 mod data;
 mod odd_inputs;
 mod output_files;
+mod restore;
 #[cfg(unix)]
 mod runs;
 mod shards;

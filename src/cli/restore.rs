@@ -1,0 +1,347 @@
+//! `mlcsc restore`: pictures without their noise, and with what is missing in them.
+
+use super::inputs::Inputs;
+use super::output::{self, Summary, counted, number};
+use super::progress::Progress;
+use super::{DeviceArgs, flags, interrupt, model_path};
+use crate::data::{Still, npy};
+use crate::error::{Error, Result};
+use crate::evaluate::pictures::{psnr, ssim};
+use crate::export::arrays;
+use crate::files;
+use crate::model::Mlcsc;
+use crate::restore::{PatchDictionary, Picture, RestoreConfig, noise, restore, salt_and_pepper};
+use clap::Args;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Take noise off pictures, and fill in what is missing in them
+///
+/// Overlapping patches are coded by the atoms of a dictionary until what is left is as large as the noise, first alone and then together
+/// with patches that look alike, and averaged. Missing pixels are never read. Pictures are written in the type and depth that they
+/// came in, transparency kept; memory is some 30 bytes for each of a picture's values.
+#[derive(Debug, Args)]
+pub(super) struct RestoreArgs {
+    /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// File to write, of a type by its name; a folder where --data is one, for files of the same names
+    #[arg(long, value_name = "FILE|DIR")]
+    out: PathBuf,
+    /// Model whose deepest effective atoms code the patches, or the folder of a run. Default: 512 atoms of grey photographs that come
+    /// with the program
+    #[arg(long, value_name = "M.safetensors", value_parser = model_path())]
+    model: Option<PathBuf>,
+    /// Standard deviation of the noise: of 0 to 255 for pictures of 8 bits, of 0 to 65535 for those of 16, in their own units for arrays;
+    /// auto measures it. Default: auto, or 0 where pixels are missing
+    #[arg(long, value_name = "SIGMA|auto", value_parser = noise_of, allow_negative_numbers = true)]
+    noise: Option<Noise>,
+    /// Picture or array of the same size that is not zero where pixels are known
+    #[arg(long, value_name = "PATH", conflicts_with = "missing")]
+    mask: Option<PathBuf>,
+    /// Value that missing pixels have in all channels; nan in arrays
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    missing: Option<f32>,
+    /// Pixels that are black or white, unlike those around them, are missing
+    #[arg(long, conflicts_with_all = ["mask", "missing"])]
+    salt_and_pepper: bool,
+    /// The same picture without noise, for PSNR and SSIM (as scikit-image defines them; of arrays its range is the peak)
+    #[arg(long, value_name = "CLEAN")]
+    reference: Option<PathBuf>,
+    /// Array .npy for what was taken off, in units of σ: structure in it is what the picture lost
+    #[arg(long, value_name = "F.npy")]
+    residual: Option<PathBuf>,
+    /// Print one JSON document instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// How strong the noise is said to be.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Noise {
+    Measured,
+    Known(f32),
+}
+
+fn noise_of(text: &str) -> std::result::Result<Noise, String> {
+    match (text, text.parse::<f32>()) {
+        ("auto", _) => Ok(Noise::Measured),
+        (_, Ok(sigma)) if sigma.is_finite() && sigma >= 0.0 => Ok(Noise::Known(sigma)),
+        _ => Err("expected auto or a finite number ≥ 0".into()),
+    }
+}
+
+/// A picture of a file, and what it takes to write it back.
+enum Input {
+    Still(Still),
+    /// Extents as in the file.
+    Array(Vec<usize>),
+}
+
+impl Input {
+    fn open(path: &Path) -> Result<(Self, Picture)> {
+        if path.extension().is_some_and(|ending| ending == "npy") {
+            let array = npy::read_array(path)?;
+            let [channels, height, width] = match array.shape[..] {
+                [height, width] => [1, height, width],
+                [channels, height, width] => [channels, height, width],
+                _ => {
+                    let expected = "[height, width] or [channels, height, width]";
+                    return Err(Error::shape(format!("{}", path.display()), expected, format!("{:?}", array.shape)));
+                }
+            };
+            return Ok((Self::Array(array.shape), Picture::new(channels, height, width, array.values)?));
+        }
+        let still = Still::open(path)?;
+        let shape = still.shape();
+        let picture = Picture::new(shape.channels, shape.height, shape.width, still.values())?;
+        Ok((Self::Still(still), picture))
+    }
+
+    /// Lowest and highest value that there can be, or that there are.
+    fn limits(&self, picture: &Picture, known: Option<&[bool]>) -> [f32; 2] {
+        match self {
+            Self::Still(still) => [0.0, still.white()],
+            Self::Array(_) => {
+                let pixels = picture.pixels();
+                let values = picture.values.iter().enumerate();
+                let values = values.filter(|(at, _)| known.is_none_or(|known| known[at % pixels]));
+                values.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], (_, &value)| {
+                    [low.min(value), high.max(value)]
+                })
+            }
+        }
+    }
+
+    /// Writes values in place of the picture's own; returns how many had to be clipped.
+    fn write(&self, out: &Path, picture: &Picture) -> Result<usize> {
+        match self {
+            Self::Still(still) => {
+                let (bytes, clipped) = still.encode(out, &picture.values).map_err(flags::named::<RestoreArgs>)?;
+                files::write_bytes(out, &bytes)?;
+                Ok(clipped)
+            }
+            Self::Array(shape) => arrays::write_npy(out, shape, &picture.values).map(|()| 0),
+        }
+    }
+}
+
+impl RestoreArgs {
+    pub(super) fn run(&self) -> Result<()> {
+        let jobs = self.jobs()?;
+        let dictionary = match &self.model {
+            None => PatchDictionary::photographs(),
+            Some(path) => {
+                let (model, _) = Mlcsc::load(path, &self.device.open()?)?;
+                PatchDictionary::of_model(&model).map_err(flags::named::<Self>)?
+            }
+        };
+        let inputs = Inputs::default()
+            .and("--model", self.model.as_deref())
+            .and("--mask", self.mask.as_deref())
+            .and("--reference", self.reference.as_deref())
+            .and_data(self.data.to_str());
+        for (source, out) in &jobs {
+            let own = Inputs::default().and("--data", source.as_path());
+            inputs.refuse("--out", out)?;
+            own.refuse("--out", out)?;
+        }
+        if let Some(residual) = &self.residual {
+            inputs.refuse("--residual", residual)?;
+            files::check_writable(residual)?;
+        }
+        if self.data.is_dir() {
+            files::check_writable_folder(&self.out)?;
+            files::create_folder(&self.out)?;
+        } else {
+            files::check_writable(&self.out)?;
+        }
+        interrupt::watch();
+        let progress = Progress::new("restoring", "parts of 1000 a picture", 1000 * jobs.len() as u64);
+        let mut rows = Vec::with_capacity(jobs.len());
+        for (index, (source, out)) in jobs.iter().enumerate() {
+            let place = |part: f32| 1000 * index as u64 + (1000.0 * part) as u64;
+            let row = self.restore_one(source, out, &dictionary, |part| {
+                progress.set(place(part));
+                !interrupt::interrupted()
+            });
+            rows.push(row?);
+            if jobs.len() > 1 {
+                progress.line(&format!("{} of {}: {}", index + 1, jobs.len(), out.display()));
+            }
+        }
+        progress.finish();
+        self.tell(&dictionary, &rows)
+    }
+
+    /// The files to read, and those to write.
+    fn jobs(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+        let is_array = |path: &Path| path.extension().is_some_and(|ending| ending == "npy");
+        if !self.data.is_dir() {
+            if is_array(&self.data) != is_array(&self.out) {
+                let expected =
+                    if is_array(&self.data) { "an array F.npy, as --data is" } else { "a picture, as --data is" };
+                return Err(Error::parameter("--out", self.out.display(), expected));
+            }
+            return Ok(vec![(self.data.clone(), self.out.clone())]);
+        }
+        for (flag, file) in [("--mask", &self.mask), ("--reference", &self.reference), ("--residual", &self.residual)] {
+            if let Some(file) = file {
+                return Err(Error::parameter(flag, file.display(), "--data with a single picture"));
+            }
+        }
+        let entries = std::fs::read_dir(&self.data).map_err(Error::read(&self.data))?;
+        let mut jobs = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(Error::read(&self.data))?.path();
+            let is_picture = image::ImageFormat::from_path(&path).is_ok() || is_array(&path);
+            if let (true, true, Some(name)) = (path.is_file(), is_picture, path.file_name()) {
+                jobs.push((path.clone(), self.out.join(name)));
+            }
+        }
+        jobs.sort();
+        if jobs.is_empty() {
+            return Err(Error::format(&self.data, "expected pictures or arrays, found none"));
+        }
+        Ok(jobs)
+    }
+
+    /// Which pixels are known, where some are not.
+    fn known(&self, input: &Input, picture: &Picture) -> Result<Option<Vec<bool>>> {
+        let pixels = picture.pixels();
+        if let Some(path) = &self.mask {
+            let (_, mask) = Input::open(path)?;
+            if [mask.height, mask.width] != [picture.height, picture.width] {
+                let expected = format!("{}x{} pixels, as --data", picture.height, picture.width);
+                return Err(Error::parameter("--mask", format!("{}x{}", mask.height, mask.width), expected));
+            }
+            let planes = || mask.values.chunks_exact(pixels);
+            return Ok(Some((0..pixels).map(|at| planes().any(|plane| plane[at] != 0.0)).collect()));
+        }
+        if let Some(missing) = self.missing {
+            let is_missing = |value: f32| value == missing || (value.is_nan() && missing.is_nan());
+            let planes = || picture.values.chunks_exact(pixels);
+            return Ok(Some((0..pixels).map(|at| !planes().all(|plane| is_missing(plane[at]))).collect()));
+        }
+        Ok(self.salt_and_pepper.then(|| salt_and_pepper(picture, input.limits(picture, None))))
+    }
+
+    fn restore_one(
+        &self,
+        source: &Path,
+        out: &Path,
+        dictionary: &PatchDictionary,
+        progress: impl FnMut(f32) -> bool,
+    ) -> Result<Value> {
+        let clock = Instant::now();
+        let (input, picture) = Input::open(source)?;
+        let known = self.known(&input, &picture)?;
+        let reference = self.reference.as_deref().map(Input::open).transpose()?;
+        if let Some((_, reference)) = &reference {
+            let shape = |picture: &Picture| [picture.channels, picture.height, picture.width];
+            if shape(reference) != shape(&picture) {
+                let expected = format!("shape {:?}, as --data", shape(&picture));
+                return Err(Error::parameter("--reference", format!("{:?}", shape(reference)), expected));
+            }
+        }
+        let missing = known.as_ref().map_or(0, |known| known.iter().filter(|known| !**known).count());
+        let [low, high] = input.limits(&picture, known.as_deref());
+        let range = if high > low { high - low } else { 1.0 };
+        let wanted = self.noise.unwrap_or(if known.is_some() { Noise::Known(0.0) } else { Noise::Measured });
+        let sigma = match wanted {
+            Noise::Known(sigma) => sigma,
+            Noise::Measured => noise::estimate(&picture, known.as_deref()).ok_or_else(|| {
+                Error::parameter("--noise", "auto", "a number: there are no 3x3 known pixels to measure it from")
+            })?,
+        };
+        let config = RestoreConfig { sigma, range, ..RestoreConfig::default() };
+        let restored = restore(&picture, known.as_deref(), dictionary, &config, progress)
+            .map_err(|error| Error::format(source, flags::named::<Self>(error).to_string()))?;
+        let Some(restored) = restored else {
+            return Err(Error::Interrupted(format!("{} was not written", out.display())));
+        };
+        let clipped = input.write(out, &restored)?;
+        let pixels = picture.pixels();
+        let is_known = |at: usize| known.as_ref().is_none_or(|known| known[at % pixels]);
+        let pairs = picture.values.iter().zip(&restored.values).enumerate();
+        let taken: Vec<f32> =
+            pairs.map(|(at, (noisy, clean))| if is_known(at) { noisy - clean } else { 0.0 }).collect();
+        let count = (picture.values.len() - missing * picture.channels).max(1) as f64;
+        let length = (taken.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / count).sqrt();
+        if let Some(path) = &self.residual {
+            let unit = if sigma > 0.0 { sigma } else { 1.0 };
+            let scaled: Vec<f32> = taken.iter().map(|value| value / unit).collect();
+            arrays::write_npy(path, &[picture.channels, picture.height, picture.width], &scaled)?;
+        }
+        let mut row = json!({
+            "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
+            "sigma": sigma, "measured": wanted == Noise::Measured, "missing": missing,
+            "taken_off_in_sigmas": (sigma > 0.0).then(|| length / f64::from(sigma)), "clipped": clipped,
+            "seconds": clock.elapsed().as_secs_f64(),
+        });
+        if let Some((_, reference)) = reference {
+            // What was written, rounding included.
+            let (_, written) = Input::open(out)?;
+            let shape = [picture.channels, picture.height, picture.width];
+            let peak = match &input {
+                Input::Still(still) => still.white(),
+                Input::Array(_) => {
+                    let [low, high] = input.limits(&reference, None);
+                    high - low
+                }
+            };
+            // What stands in place of missing pixels says nothing.
+            let before = Some(("before", &picture)).filter(|_| missing == 0 || self.salt_and_pepper);
+            for (name, picture) in before.into_iter().chain([("", &written)]) {
+                let name = |what: &str| if name.is_empty() { what.to_owned() } else { format!("{what}_{name}") };
+                let found = psnr(&reference.values, &picture.values, peak)?;
+                row[name("psnr")] = json!(found.is_finite().then_some(found));
+                row[name("ssim")] = json!(ssim(&reference.values, &picture.values, shape, peak)?);
+            }
+        }
+        Ok(row)
+    }
+
+    fn tell(&self, dictionary: &PatchDictionary, rows: &[Value]) -> Result<()> {
+        let [height, width] = dictionary.size();
+        let atoms = format!("{} atoms of {}x{height}x{width}", dictionary.count(), dictionary.channels());
+        let of = self
+            .model
+            .as_ref()
+            .map_or("photographs, which come with the program".into(), |path| path.display().to_string());
+        if self.json {
+            let model = json!({ "atoms": dictionary.count(), "channels": dictionary.channels(), "size": [height, width], "path": self.model });
+            return output::print_json(&json!({ "dictionary": model, "pictures": rows }));
+        }
+        let mut summary = Summary::new(format!("restored {}", counted(rows.len(), "picture")));
+        summary.row("dictionary", format!("{atoms} ({of})"));
+        for row in rows {
+            let value = |name: &str| row[name].as_f64();
+            let how = if row["measured"] == true { ", measured" } else { "" };
+            let mut told = format!("σ {}{how}", number(value("sigma").unwrap_or_default()));
+            if let Some(missing) = row["missing"].as_u64().filter(|missing| *missing > 0) {
+                told.push_str(&format!("; {} missing", counted(missing as usize, "pixel")));
+            }
+            if let Some(taken) = value("taken_off_in_sigmas") {
+                told.push_str(&format!("; taken off {} σ", number(taken)));
+            }
+            if let Some(clipped) = row["clipped"].as_u64().filter(|clipped| *clipped > 0) {
+                told.push_str(&format!("; {} clipped", counted(clipped as usize, "value")));
+            }
+            if let Some(after) = value("psnr") {
+                let before = value("psnr_before").map_or(String::new(), |before| format!("{before:.2} → "));
+                told.push_str(&format!("; PSNR {before}{after:.2} dB"));
+            }
+            if let Some(after) = value("ssim") {
+                let before = value("ssim_before").map_or(String::new(), |before| format!("{before:.4} → "));
+                told.push_str(&format!("; SSIM {before}{after:.4}"));
+            }
+            told.push_str(&format!("; {:.1} s", value("seconds").unwrap_or_default()));
+            summary.row(row["out"].as_str().unwrap_or_default(), told);
+        }
+        output::print(&summary.text())
+    }
+}

@@ -1,0 +1,167 @@
+//! Pixels that are missing.
+
+use super::patches::{Patches, Stage};
+use super::{Picture, RestoreConfig};
+use crate::kernels::sparse::energy;
+use rayon::prelude::*;
+
+/// Noise that the first and the last round take pixels to have that were filled in, as a part of the range of values.
+const FIRST: f32 = 0.04;
+const LAST: f32 = 0.005;
+
+/// Fills what is unknown smoothly, every channel by itself: from coarse to fine at first, a pixel that is not known being given what its
+/// square of 2×2 pixels has, which is the mean of those that are known, or, where there is none, what the next coarser square has; then
+/// by the surface that bends least.
+pub(super) fn filled(picture: &Picture, known: &[bool]) -> Picture {
+    let planes = picture.values.par_chunks_exact(picture.pixels()).map(|plane| {
+        let plane = plane.iter().zip(known).map(|(value, known)| if *known { (*value, 1.0) } else { (0.0, 0.0) });
+        let mut plane = filled_plane(plane.collect(), picture.height, picture.width);
+        bend_least(&mut plane, known, picture.width);
+        plane
+    });
+    Picture { values: planes.collect::<Vec<_>>().concat(), ..*picture }
+}
+
+/// Steps towards the surface that bends least, and the part of the gradient's length at the start that is small enough.
+const BENDING_STEPS: usize = 100;
+const BENDING_TOLERANCE: f64 = 1e-3;
+
+/// Differences of every pixel with its neighbours up and down, left and right, added up; there are none beyond the borders.
+fn laplacian(plane: &[f32], width: usize, out: &mut [f32]) {
+    let height = plane.len() / width;
+    out.par_chunks_exact_mut(width).enumerate().for_each(|(row, out)| {
+        let line = |row: usize| &plane[row * width..][..width];
+        let own = line(row);
+        out.fill(0.0);
+        for other in [row.checked_sub(1), Some(row + 1).filter(|row| *row < height)].into_iter().flatten() {
+            out.iter_mut().zip(own.iter().zip(line(other))).for_each(|(out, (own, other))| *out += other - own);
+        }
+        for column in 1..width {
+            let difference = own[column] - own[column - 1];
+            out[column - 1] += difference;
+            out[column] -= difference;
+        }
+    });
+}
+
+/// Conjugate gradients for the least squared Laplacian over the unknown pixels.
+fn bend_least(plane: &mut [f32], known: &[bool], width: usize) {
+    let mut inner = vec![0.0; plane.len()];
+    let mut bent = |plane: &[f32], out: &mut [f32]| {
+        laplacian(plane, width, &mut inner);
+        laplacian(&inner, width, out);
+        out.iter_mut().zip(known).filter(|(_, known)| **known).for_each(|(out, _)| *out = 0.0);
+    };
+    let mut residual = vec![0.0; plane.len()];
+    bent(plane, &mut residual);
+    residual.iter_mut().for_each(|value| *value = -*value);
+    let (mut direction, mut product) = (residual.clone(), vec![0.0; plane.len()]);
+    let first = energy(&residual);
+    let mut present = first;
+    for _ in 0..BENDING_STEPS {
+        if present <= BENDING_TOLERANCE.powi(2) * first || first == 0.0 {
+            return;
+        }
+        bent(&direction, &mut product);
+        let curvature: f64 = direction.iter().zip(&product).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+        if curvature <= 0.0 {
+            return;
+        }
+        let step = (present / curvature) as f32;
+        plane.iter_mut().zip(&direction).for_each(|(value, direction)| *value += step * direction);
+        residual.iter_mut().zip(&product).for_each(|(value, product)| *value -= step * product);
+        let next = energy(&residual);
+        let momentum = (next / present) as f32;
+        direction.iter_mut().zip(&residual).for_each(|(value, residual)| *value = residual + momentum * *value);
+        present = next;
+    }
+}
+
+/// Values with their weights, zero where they are unknown.
+fn filled_plane(plane: Vec<(f32, f32)>, height: usize, width: usize) -> Vec<f32> {
+    if plane.iter().all(|(_, weight)| *weight > 0.0) || plane.len() == 1 {
+        return plane.into_iter().map(|(value, _)| value).collect();
+    }
+    let (rows, columns) = (height.div_ceil(2), width.div_ceil(2));
+    let coarse: Vec<(f32, f32)> = (0..rows * columns)
+        .map(|at| {
+            let (top, left) = (at / columns * 2, at % columns * 2);
+            let (mut sum, mut weights) = (0.0, 0.0);
+            for row in top..(top + 2).min(height) {
+                for &(value, weight) in &plane[row * width + left..row * width + (left + 2).min(width)] {
+                    sum += weight * value;
+                    weights += weight;
+                }
+            }
+            if weights > 0.0 { (sum / weights, 1.0) } else { (0.0, 0.0) }
+        })
+        .collect();
+    let coarse = filled_plane(coarse, rows, columns);
+    // Between the centres of the squares values change evenly.
+    let axis = |place: usize, len: usize| {
+        let at = (place as f32 - 0.5) / 2.0;
+        let first = (at.floor().max(0.0) as usize).min(len - 1);
+        (first, (first + 1).min(len - 1), (at - first as f32).clamp(0.0, 1.0))
+    };
+    let between = |at: usize| {
+        let ((top, bottom, down), (left, right, across)) = (axis(at / width, rows), axis(at % width, columns));
+        let line = |row: usize| (1.0 - across) * coarse[row * columns + left] + across * coarse[row * columns + right];
+        (1.0 - down) * line(top) + down * line(bottom)
+    };
+    let values = plane.iter().enumerate().map(|(at, &(value, weight))| if weight > 0.0 { value } else { between(at) });
+    values.collect()
+}
+
+/// Rounds of denoising, in which what was filled in counts as less and less noisy; what is known comes back after every round, as it
+/// was or, where it has noise itself, once that is all that is left.
+pub(super) fn fill(
+    patches: &Patches,
+    start: &Picture,
+    known: &[bool],
+    config: &RestoreConfig,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Option<Picture> {
+    let pixels = start.pixels();
+    let unknown = known.iter().filter(|known| !**known).count() as f32 / pixels as f32;
+    // Few missing pixels are nearly right from the beginning.
+    let first = (config.range * FIRST * unknown.sqrt()).max(config.sigma);
+    let last = (config.range * LAST).max(config.sigma).min(first);
+    let (mut present, mut guide) = (start.clone(), start.clone());
+    for round in 0..config.rounds {
+        let part = round as f32 / (config.rounds - 1).max(1) as f32;
+        let sigma = first * (last / first).powf(part);
+        let of_all = |done: f32| (round as f32 + done) / config.rounds as f32;
+        let found = patches.pass(&present, Some(&guide), sigma, Stage::JOINT, &mut |done| progress(of_all(done)))?;
+        present = found.clone();
+        for (at, value) in present.values.iter_mut().enumerate().filter(|(at, _)| known[at % pixels]) {
+            *value = start.values[at];
+        }
+        guide = found;
+    }
+    Some(if config.sigma > 0.0 { guide } else { present })
+}
+
+/// Which pixels salt and pepper have left: all but those that have the lowest or the highest value that pictures can have, in any
+/// channel, unless most of the pixels around have it too, as in the sky or in a shadow.
+pub fn salt_and_pepper(picture: &Picture, [lowest, highest]: [f32; 2]) -> Vec<bool> {
+    let (height, width) = (picture.height, picture.width);
+    let mut known = vec![true; picture.pixels()];
+    for plane in picture.values.chunks_exact(picture.pixels()) {
+        for (at, &value) in plane.iter().enumerate() {
+            if value > lowest && value < highest {
+                continue;
+            }
+            let (row, column) = (at / width, at % width);
+            let (mut around, mut same) = (0, 0);
+            for other in row.saturating_sub(1)..(row + 2).min(height) {
+                for place in column.saturating_sub(1)..(column + 2).min(width) {
+                    let is_other = (other, place) != (row, column);
+                    around += usize::from(is_other);
+                    same += usize::from(is_other && plane[other * width + place] == value);
+                }
+            }
+            known[at] &= 4 * same >= 3 * around && around > 0;
+        }
+    }
+    known
+}

@@ -1,0 +1,208 @@
+//! Pictures restored: noise taken off, missing pixels filled in.
+//!
+//! A picture is cut into all its overlapping patches, each of which is a sparse combination of the atoms of a dictionary, and put together
+//! again as the mean of what the patches say of every pixel (M. Elad, M. Aharon, "Image denoising via sparse and redundant
+//! representations over learned dictionaries", IEEE Trans. Image Processing 15(12), 2006). A patch takes as many atoms as it needs until
+//! its residual is as large as the noise alone would be. In a second pass patches that are alike are coded together, by one support
+//! for all (J. Mairal, F. Bach, J. Ponce, G. Sapiro, A. Zisserman, "Non-local sparse models for image restoration", ICCV 2009), where
+//! "alike" is judged on the outcome of the first: noise that differs from patch to patch finds no atoms in common.
+//!
+//! The mean of a patch, channel by channel, is no business of the atoms: it is taken off before and put back afterwards.
+//!
+//! Missing pixels are never read. They are first filled by the surface that bends least; then the whole
+//! picture is denoised again and again, for less and less noise, with the known pixels put back in between (X. Li, "Image recovery via
+//! hybrid sparse representations: a deterministic annealing approach", IEEE J. Selected Topics in Signal Processing 5(5), 2011).
+//!
+//! Colours are rotated into a grey and two colour axes. A dictionary with one channel codes these one by one, with groups that are found
+//! on the grey; a dictionary with three channels codes colours as they are.
+
+mod dictionary;
+mod missing;
+pub mod noise;
+mod patches;
+
+pub use dictionary::PatchDictionary;
+pub use missing::salt_and_pepper;
+
+use crate::error::{Error, Result};
+use patches::{Patches, Stage};
+
+/// A picture `[channels, height, width]`, in whatever units it came.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Picture {
+    /// Number of channels.
+    pub channels: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Values, channel by channel, row by row.
+    pub values: Vec<f32>,
+}
+
+impl Picture {
+    /// Of values `[channels, height, width]`.
+    ///
+    /// # Errors
+    /// No values, or another number of them.
+    pub fn new(channels: usize, height: usize, width: usize, values: Vec<f32>) -> Result<Self> {
+        let len = channels.checked_mul(height).and_then(|len| len.checked_mul(width)).filter(|len| *len > 0);
+        if len != Some(values.len()) {
+            let expected = format!("{channels}x{height}x{width}, at least one");
+            return Err(Error::shape("values of a picture", expected, values.len()));
+        }
+        Ok(Self { channels, height, width, values })
+    }
+
+    /// Pixels of a channel.
+    pub fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+}
+
+/// How pictures are restored.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RestoreConfig {
+    /// Standard deviation of the noise in the picture's units, at least 0. Default 0: nothing but missing pixels is restored.
+    pub sigma: f32,
+    /// Difference of the darkest and the brightest value that a picture may have, above 0. Default 255. Missing pixels are at first as
+    /// uncertain as a small part of it.
+    pub range: f32,
+    /// Patches that are coded together, at least 1. Default 32.
+    pub similar: usize,
+    /// How far from a patch those alike are looked for, in pixels up and down, left and right. Default 15.
+    pub radius: usize,
+    /// Pixels from one group's first patch to the next, at least 1. Default 3.
+    pub step: usize,
+    /// Rounds in which missing pixels are filled, at least 1. Default 8.
+    pub rounds: usize,
+}
+
+impl Default for RestoreConfig {
+    fn default() -> Self {
+        Self { sigma: 0.0, range: 255.0, similar: 32, radius: 15, step: 3, rounds: 8 }
+    }
+}
+
+impl RestoreConfig {
+    /// Checks the parameters.
+    ///
+    /// # Errors
+    /// A value out of its range.
+    pub fn check(&self) -> Result<()> {
+        if !(self.sigma.is_finite() && self.sigma >= 0.0) {
+            return Err(Error::parameter("sigma", self.sigma, "a finite standard deviation ≥ 0"));
+        }
+        if !(self.range.is_finite() && self.range > 0.0) {
+            return Err(Error::parameter("range", self.range, "a finite number > 0"));
+        }
+        for (name, value) in [("similar", self.similar), ("step", self.step), ("rounds", self.rounds)] {
+            if value == 0 {
+                return Err(Error::parameter(name, 0, "at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Restores a picture; `known`, one value a pixel, says which pixels may be read, all where it is `None`. `progress` is told the part that is
+/// done and ends it, with `None`, by `false`.
+///
+/// Known pixels of a picture without noise come out as they are.
+///
+/// # Errors
+/// Parameters out of range; a dictionary for another number of channels; values that are known and not finite; a mask of another size,
+/// or one that hides everything.
+pub fn restore(
+    picture: &Picture,
+    known: Option<&[bool]>,
+    dictionary: &PatchDictionary,
+    config: &RestoreConfig,
+    mut progress: impl FnMut(f32) -> bool,
+) -> Result<Option<Picture>> {
+    config.check()?;
+    dictionary.check_for(picture.channels)?;
+    if let Some(known) = known {
+        if known.len() != picture.pixels() {
+            return Err(Error::shape("mask", picture.pixels(), known.len()));
+        }
+        if !known.contains(&true) {
+            return Err(Error::parameter("mask", "nothing known", "at least one known pixel"));
+        }
+    }
+    let known = known.filter(|known| known.contains(&false));
+    let pixels = picture.pixels();
+    let readable = |place: usize| known.is_none_or(|known| known[place % pixels]);
+    if let Some(at) = (0..picture.values.len()).find(|&at| readable(at) && !picture.values[at].is_finite()) {
+        let (row, column) = (at % pixels / picture.width, at % picture.width);
+        let expected = format!("a finite value in row {row}, column {column}");
+        return Err(Error::parameter("picture", picture.values[at], expected));
+    }
+    // Nothing beyond this point sees an unknown value.
+    let start = match known {
+        Some(known) => missing::filled(picture, known),
+        None => picture.clone(),
+    };
+    let start = colours::rotated(&start);
+    // A picture smaller than a patch is continued by reflection.
+    let (padded, known_padded) = (
+        patches::padded(&start, dictionary.size()),
+        known.map(|known| patches::padded_mask(known, &start, dictionary.size())),
+    );
+    let patches = Patches::new(dictionary, config);
+    let restored = match &known_padded {
+        Some(known) => missing::fill(&patches, &padded, known, config, &mut progress),
+        None if config.sigma == 0.0 => Some(padded),
+        None => denoise(&patches, &padded, config.sigma, &mut |part| progress(part)),
+    };
+    let Some(restored) = restored else { return Ok(None) };
+    let mut restored = colours::rotated_back(&patches::cropped(&restored, &start));
+    if config.sigma == 0.0 {
+        // Rotating there and back rounds.
+        for (at, value) in restored.values.iter_mut().enumerate().filter(|(at, _)| readable(*at)) {
+            *value = picture.values[at];
+        }
+    }
+    Ok(Some(restored))
+}
+
+/// Both passes.
+fn denoise(patches: &Patches, picture: &Picture, sigma: f32, progress: &mut dyn FnMut(f32) -> bool) -> Option<Picture> {
+    let first = patches.pass(picture, None, sigma, Stage::ALONE, &mut |part| progress(0.2 * part))?;
+    patches.pass(picture, Some(&first), sigma, Stage::JOINT, &mut |part| progress(0.2 + 0.8 * part))
+}
+
+/// An orthonormal rotation of red, green and blue: noise stays as strong and white.
+mod colours {
+    use super::Picture;
+
+    /// Grey, red against blue, green against both, of unit length.
+    const AXES: [[f64; 3]; 3] = [
+        [0.577_350_269_189_625_8, 0.577_350_269_189_625_8, 0.577_350_269_189_625_8],
+        [std::f64::consts::FRAC_1_SQRT_2, 0.0, -std::f64::consts::FRAC_1_SQRT_2],
+        [0.408_248_290_463_863, -0.816_496_580_927_726, 0.408_248_290_463_863],
+    ];
+
+    fn by(picture: &Picture, weight: impl Fn(usize, usize) -> f64) -> Picture {
+        if picture.channels != 3 {
+            return picture.clone();
+        }
+        let pixels = picture.pixels();
+        let mut out = picture.clone();
+        for (channel, plane) in out.values.chunks_exact_mut(pixels).enumerate() {
+            for (pixel, value) in plane.iter_mut().enumerate() {
+                let parts = (0..3).map(|from| weight(channel, from) * f64::from(picture.values[from * pixels + pixel]));
+                *value = parts.sum::<f64>() as f32;
+            }
+        }
+        out
+    }
+
+    pub(super) fn rotated(picture: &Picture) -> Picture {
+        by(picture, |to, from| AXES[to][from])
+    }
+
+    pub(super) fn rotated_back(picture: &Picture) -> Picture {
+        by(picture, |to, from| AXES[from][to])
+    }
+}

@@ -1,0 +1,79 @@
+//! How strong the noise in a picture is.
+
+use super::Picture;
+
+/// Median of the magnitude of a normal variable of variance 1.
+const MEDIAN: f64 = 0.674_489_750_196_081_7;
+
+/// Length of the filter (1, −2, 1) ⊗ (1, −2, 1), by which white noise comes out stronger.
+const LENGTH: f64 = 6.0;
+
+/// Standard deviation of white noise, in the picture's own units: the median absolute deviation of second differences in both directions
+/// at once, where smooth surfaces and straight edges vanish, of all channels together (J. Immerkær, "Fast noise variance estimation",
+/// Computer Vision and Image Understanding 64(2), 1996; the median as in D. Donoho, I. Johnstone, "Ideal spatial adaptation by wavelet
+/// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. `known`, one value a pixel, says which pixels may be read; `None`
+/// where there are no nine known ones together.
+pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
+    let (height, width) = (picture.height, picture.width);
+    let mut found = Vec::new();
+    for plane in picture.values.chunks_exact((height * width).max(1)) {
+        for row in 1..height.saturating_sub(1) {
+            for column in 1..width.saturating_sub(1) {
+                let at = |down: usize, across: usize| (row + down - 1) * width + column + across - 1;
+                let all = (0..9).all(|place| known.is_none_or(|known| known[at(place / 3, place % 3)]));
+                if all {
+                    let line = |down: usize| {
+                        f64::from(plane[at(down, 0)]) - 2.0 * f64::from(plane[at(down, 1)])
+                            + f64::from(plane[at(down, 2)])
+                    };
+                    found.push((line(0) - 2.0 * line(1) + line(2)).abs());
+                }
+            }
+        }
+    }
+    let middle = found.len() / 2;
+    (!found.is_empty()).then(|| (*found.select_nth_unstable_by(middle, f64::total_cmp).1 / (LENGTH * MEDIAN)) as f32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample;
+    use rand_distr::{Distribution, StandardNormal};
+
+    fn noisy(sigma: f32) -> Picture {
+        let mut random = sample::generator(1);
+        let values = (0..200 * 150).map(|place| {
+            let (row, column) = (place / 150, place % 150);
+            let noise: f32 = StandardNormal.sample(&mut random);
+            // A ramp and two edges.
+            row as f32
+                + 0.5 * column as f32
+                + if column > 70 { 80.0 } else { 0.0 }
+                + if row > 90 { -50.0 } else { 0.0 }
+                + sigma * noise
+        });
+        Picture::new(1, 200, 150, values.collect()).unwrap()
+    }
+
+    #[test]
+    fn it_finds_the_noise_and_nothing_else() {
+        for sigma in [2.0, 10.0, 40.0] {
+            let found = estimate(&noisy(sigma), None).unwrap();
+            assert!((found / sigma - 1.0).abs() < 0.05, "{sigma}: {found}");
+        }
+        // The ramp alone: rounding.
+        assert!(estimate(&noisy(0.0), None).unwrap() < 1e-3);
+    }
+
+    #[test]
+    fn unknown_pixels_are_not_read() {
+        let mut picture = noisy(10.0);
+        let known: Vec<bool> = (0..200 * 150).map(|place| place % 7 != 0 || place > 9_000).collect();
+        let expected = estimate(&picture, Some(&known)).unwrap();
+        picture.values.iter_mut().zip(&known).filter(|(_, known)| !**known).for_each(|(value, _)| *value = f32::NAN);
+        assert_eq!(estimate(&picture, Some(&known)), Some(expected));
+        assert_eq!(estimate(&picture, Some(&vec![false; 200 * 150])), None);
+        assert_eq!(estimate(&Picture::new(1, 2, 2, vec![1.0; 4]).unwrap(), None), None);
+    }
+}

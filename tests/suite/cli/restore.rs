@@ -1,0 +1,191 @@
+//! Pictures restored by the program: types and depths kept, numbers said, mistakes in one line.
+
+use crate::common;
+
+use common::program::Program;
+use image::{DynamicImage, ImageBuffer, LumaA, Rgb};
+use mlcsc::data::npy::read_array;
+use mlcsc::export::arrays::write_npy;
+use std::fs;
+
+/// Numbers in [0, 1) without a pattern.
+fn noise(seed: u64, count: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 40) as f32 / (1u64 << 24) as f32
+    };
+    (0..count).map(|_| next()).collect()
+}
+
+/// Stripes at an angle on a ramp, 40 rows of 48.
+fn clean() -> Vec<f32> {
+    let value = |row: f32, column: f32| 60.0 + row + if (row + 2.0 * column) % 20.0 < 10.0 { 90.0 } else { 0.0 };
+    (0..40 * 48).map(|at| value((at / 48) as f32, (at % 48) as f32)).collect()
+}
+
+/// The same with noise of standard deviation 20, uniform.
+fn noisy() -> Vec<f32> {
+    clean().iter().zip(noise(1, 40 * 48)).map(|(value, noise)| value + 69.28 * (noise - 0.5)).collect()
+}
+
+fn bench() -> Program {
+    let program = Program::new();
+    write_npy(&program.path("clean.npy"), &[40, 48], &clean()).unwrap();
+    write_npy(&program.path("noisy.npy"), &[40, 48], &noisy()).unwrap();
+    program
+}
+
+fn error(found: &[f32]) -> f64 {
+    found.iter().zip(clean()).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / found.len() as f64
+}
+
+#[test]
+fn noise_is_taken_off_arrays() {
+    let program = bench();
+    let told =
+        program.json("restore --data noisy.npy --noise 20 --reference clean.npy --residual taken.npy --out out.npy");
+    let found = read_array(&program.path("out.npy")).unwrap();
+    assert_eq!(found.shape, [40, 48]);
+    // Noise has an energy of 400; measured 90.
+    assert!(error(&found.values) < 130.0, "{}", error(&found.values));
+    let row = &told["pictures"][0];
+    assert!(row["psnr"].as_f64().unwrap() > row["psnr_before"].as_f64().unwrap() + 4.0, "{row}");
+    assert!(row["ssim"].as_f64().unwrap() > row["ssim_before"].as_f64().unwrap(), "{row}");
+    assert_eq!((row["sigma"].as_f64(), row["measured"].as_bool()), (Some(20.0), Some(false)), "{row}");
+    // What was taken off is about the noise, and it is what the array holds.
+    assert!((0.7..1.1).contains(&row["taken_off_in_sigmas"].as_f64().unwrap()), "{row}");
+    let taken = read_array(&program.path("taken.npy")).unwrap();
+    let pairs = noisy().into_iter().zip(&found.values).zip(&taken.values);
+    assert!(pairs.into_iter().all(|((noisy, found), taken)| ((noisy - found) / 20.0 - taken).abs() < 1e-4));
+    // A second run gives the same bits, and noise that is measured is said to be.
+    program.works("restore --data noisy.npy --noise 20 --out again.npy");
+    assert_eq!(fs::read(program.path("out.npy")).unwrap(), fs::read(program.path("again.npy")).unwrap());
+    let told = program.json("restore --data noisy.npy --out measured.npy");
+    assert_eq!(told["pictures"][0]["measured"], true);
+    assert!(program.works("restore --data noisy.npy --out measured.npy").contains("measured"));
+}
+
+#[test]
+fn missing_pixels_are_not_read() {
+    let program = bench();
+    let known: Vec<f32> = noise(2, 40 * 48).iter().map(|value| if *value < 0.5 { 1.0 } else { 0.0 }).collect();
+    write_npy(&program.path("mask.npy"), &[40, 48], &known).unwrap();
+    let mut outcomes = Vec::new();
+    for (name, other) in [("nan", f32::NAN), ("seven", 7.0), ("huge", 1e30)] {
+        let holes: Vec<f32> =
+            clean().iter().zip(&known).map(|(value, known)| if *known > 0.0 { *value } else { other }).collect();
+        write_npy(&program.path(&format!("{name}.npy")), &[40, 48], &holes).unwrap();
+        program.works(&format!("restore --data {name}.npy --mask mask.npy --out of_{name}.npy"));
+        outcomes.push(fs::read(program.path(&format!("of_{name}.npy"))).unwrap());
+    }
+    assert!(outcomes.windows(2).all(|pair| pair[0] == pair[1]));
+    // The same by the value that stands for what is missing.
+    program.works("restore --data nan.npy --missing nan --out by_value.npy");
+    assert_eq!(fs::read(program.path("by_value.npy")).unwrap(), outcomes[0]);
+    let found = read_array(&program.path("of_nan.npy")).unwrap().values;
+    let known_ones = found.iter().zip(clean()).zip(&known).filter(|(_, known)| **known > 0.0);
+    assert!(known_ones.into_iter().all(|((found, clean), _)| *found == clean));
+    // Of a picture with an energy of 2,000 about its mean, half of it known; measured 177.
+    assert!(error(&found) < 230.0, "{}", error(&found));
+}
+
+#[test]
+fn pictures_keep_their_type_and_depth() {
+    let program = Program::new();
+    let (clean, noise) = (clean(), noise(3, 3 * 40 * 48));
+    let sample = |x: u32, y: u32, channel: usize| {
+        let at = (y * 48 + x) as usize;
+        clean[at] + 34.64 * (noise[3 * at + channel] - 0.5)
+    };
+    let grey = ImageBuffer::from_fn(48, 40, |x, y| LumaA([sample(x, y, 0) as u8, (x * 5) as u8]));
+    let deep =
+        ImageBuffer::from_fn(48, 40, |x, y| Rgb([0, 1, 2].map(|channel| (257.0 * sample(x, y, channel)) as u16)));
+    fs::create_dir(program.path("in")).unwrap();
+    DynamicImage::ImageLumaA8(grey).save(program.path("in/a.png")).unwrap();
+    DynamicImage::ImageRgb16(deep).save(program.path("in/b.tiff")).unwrap();
+    fs::write(program.path("in/notes.txt"), "no picture").unwrap();
+    let told = program.json("restore --data in --noise auto --out out");
+    assert_eq!(told["pictures"].as_array().unwrap().len(), 2);
+    let sigma = |index: usize| told["pictures"][index]["sigma"].as_f64().unwrap();
+    // Ten grey levels of noise, in 8 and in 16 bits; stripes add to what is measured.
+    assert!((8.0..20.0).contains(&sigma(0)) && (8.0 * 257.0..20.0 * 257.0).contains(&sigma(1)), "{told}");
+    let open = |name: &str| image::open(program.path(name)).unwrap();
+    let (before, after) = (open("in/a.png"), open("out/a.png"));
+    assert_eq!(after.color(), before.color());
+    let alpha = |image: &DynamicImage| image.to_luma_alpha8().pixels().map(|pixel| pixel.0[1]).collect::<Vec<_>>();
+    assert_eq!(alpha(&before), alpha(&after));
+    let errors = |image: &DynamicImage| {
+        let luma = image.to_luma8();
+        luma.pixels().zip(&clean).map(|(pixel, clean)| (f32::from(pixel.0[0]) - clean).powi(2)).sum::<f32>()
+    };
+    assert!(errors(&after) < 0.7 * errors(&before), "{} {}", errors(&after), errors(&before));
+    assert_eq!(open("out/b.tiff").color(), open("in/b.tiff").color());
+    assert!(!program.path("out/notes.txt").exists());
+}
+
+#[test]
+fn salt_and_pepper_are_found() {
+    let program = Program::new();
+    let spoilt = |at: usize, value: f32, chance: f32| match chance {
+        low if low < 0.1 => 0.0,
+        high if high > 0.9 => 255.0,
+        _ => {
+            if at < 96 {
+                255.0
+            } else {
+                value
+            }
+        }
+    };
+    let chances = noise(4, 40 * 48);
+    let picture = ImageBuffer::from_fn(48, 40, |x, y| {
+        let at = (y * 48 + x) as usize;
+        image::Luma([spoilt(at, clean()[at], chances[at]) as u8])
+    });
+    picture.save(program.path("spoilt.png")).unwrap();
+    let told = program.json("restore --data spoilt.png --salt-and-pepper --out out.png");
+    let missing = told["pictures"][0]["missing"].as_f64().unwrap() / (40.0 * 48.0);
+    // A fifth, and little of the white rows above.
+    assert!((0.18..0.24).contains(&missing), "{told}");
+    let found = image::open(program.path("out.png")).unwrap().to_luma8();
+    let found: Vec<f32> = found.pixels().map(|pixel| f32::from(pixel.0[0])).collect();
+    let below = found.iter().zip(clean()).skip(4 * 48).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / (36.0 * 48.0);
+    assert!(below < 60.0, "{below}");
+}
+
+#[test]
+fn mistakes_take_one_line() {
+    let program = bench();
+    write_npy(&program.path("small.npy"), &[4, 4], &[1.0; 16]).unwrap();
+    write_npy(&program.path("none.npy"), &[40, 48], &[0.0; 40 * 48]).unwrap();
+    write_npy(&program.path("five.npy"), &[5, 9, 9], &[1.0; 405]).unwrap();
+    write_npy(&program.path("w.npy"), &[4, 3, 5, 5], &noise(5, 300)).unwrap();
+    program.works("import --filters w.npy --input-shape 3x5x5 --out colour.safetensors");
+    image::GrayImage::new(4, 4).save(program.path("small.png")).unwrap();
+    let whole = fs::read(program.path("small.png")).unwrap();
+    fs::write(program.path("cut.png"), &whole[..whole.len() - 20]).unwrap();
+    fs::create_dir(program.path("empty")).unwrap();
+    for (arguments, code, parts) in [
+        ("--data noisy.npy --mask small.npy --out o.npy", 2, ["--mask", "40x48"]),
+        ("--data noisy.npy --mask none.npy --out o.npy", 1, ["--mask", "at least one known pixel"]),
+        ("--data noisy.npy --noise -1 --out o.npy", 2, ["--noise", "≥ 0"]),
+        ("--data noisy.npy --model colour.safetensors --out o.npy", 1, ["channels", "3"]),
+        ("--data noisy.npy --out o.png", 2, ["--out", "F.npy"]),
+        ("--data small.png --out o.gif", 2, ["--out", "PNG"]),
+        ("--data cut.png --out o.png", 1, ["cut.png", "PNG"]),
+        ("--data gone.png --out o.png", 1, ["gone.png", "No such file"]),
+        ("--data empty --out out", 1, ["empty", "pictures"]),
+        ("--data noisy.npy --out noisy.npy", 2, ["--out", "--data"]),
+        ("--data noisy.npy --reference small.npy --out o.npy", 2, ["--reference", "[1, 40, 48]"]),
+    ] {
+        let message = program.fails(&format!("restore {arguments}"), code);
+        assert!(message.lines().count() <= 2, "{arguments}: {message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{arguments}: {message}");
+        assert!(!program.path("o.npy").exists() && !program.path("o.png").exists(), "{arguments}");
+    }
+    // Five channels are coded one by one; a picture smaller than a patch is restored, too.
+    program.works("restore --data five.npy --noise 1 --out of_five.npy");
+    program.works("restore --data small.npy --noise 1 --out of_small.npy");
+    assert_eq!(read_array(&program.path("of_small.npy")).unwrap().values.len(), 16);
+}
