@@ -14,7 +14,7 @@ use crate::restore::{PatchDictionary, Picture, RestoreConfig, noise, restore, sa
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Take noise off pictures, and fill in what is missing in them
 ///
@@ -58,6 +58,9 @@ pub(super) struct RestoreArgs {
     #[command(flatten)]
     device: DeviceArgs,
 }
+
+/// Least time between two lines that say how many pictures are done.
+const BETWEEN_LINES: Duration = Duration::from_secs(5);
 
 /// How strong the noise is said to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -161,7 +164,7 @@ impl RestoreArgs {
         }
         interrupt::watch();
         let progress = Progress::new("restoring", "parts of 1000 a picture", 1000 * jobs.len() as u64);
-        let mut rows = Vec::with_capacity(jobs.len());
+        let (mut rows, mut told) = (Vec::with_capacity(jobs.len()), Instant::now());
         for (index, (source, out)) in jobs.iter().enumerate() {
             let place = |part: f32| 1000 * index as u64 + (1000.0 * part) as u64;
             let row = self.restore_one(source, out, &dictionary, |part| {
@@ -169,7 +172,9 @@ impl RestoreArgs {
                 !interrupt::interrupted()
             });
             rows.push(row?);
-            if jobs.len() > 1 {
+            // Whoever waits for a folder wants to know how far it is; a moment needs no words.
+            if jobs.len() > 1 && told.elapsed() > BETWEEN_LINES {
+                told = Instant::now();
                 progress.line(&format!("{} of {}: {}", index + 1, jobs.len(), out.display()));
             }
         }

@@ -84,6 +84,11 @@ pub(super) fn suits(operator: &Operator, plain: bool) -> bool {
     }
 }
 
+/// Whether the inner products of all atoms, one by one, can be held.
+pub(super) fn holds_all(operator: &Operator) -> bool {
+    suits(operator, true) && shift_invariant(operator).is_none()
+}
+
 /// Whether coordinate descent is what an operator should be given to: inner products should be at hand, or can be done without.
 pub(super) fn suits_descent(operator: &Operator, plain: bool) -> bool {
     suits(operator, plain)

@@ -1,6 +1,6 @@
 //! Every pursuit by its name: what a configuration or a command line says.
 
-use super::greedy::check_nonzeros;
+use super::greedy::{check_nonzeros, check_selection};
 use super::projection::check_limits_for;
 use super::{
     Acceleration, Algorithm, BasisPursuitConfig, ConvexProjectionConfig, GreedyProjectionConfig, HolisticPursuitConfig,
@@ -80,7 +80,10 @@ impl PursuitConfig {
     pub fn check_for(&self, operator: &Operator) -> Result<()> {
         self.init()?;
         match self {
-            Self::OrthogonalMatchingPursuit(config) => check_nonzeros(operator, config.nonzeros),
+            Self::OrthogonalMatchingPursuit(config) => {
+                check_nonzeros(operator, config.nonzeros)?;
+                check_selection(operator, config.selection)
+            }
             Self::GreedyProjection(config) => {
                 config.nonzeros.map_or(Ok(()), |nonzeros| check_nonzeros(operator, nonzeros))?;
                 check_limits_for(operator, &config.limits)

@@ -101,6 +101,19 @@ impl OrthogonalMatchingPursuitConfig {
     }
 }
 
+/// Refuses to choose atoms by residuals where not all inner products of atoms are held.
+pub(super) fn check_selection(operator: &Operator, selection: Selection) -> Result<()> {
+    match selection {
+        Selection::Residual if !columns::holds_all(operator) => Err(not_held()),
+        _ => Ok(()),
+    }
+}
+
+fn not_held() -> Error {
+    let expected = "omp: residuals are compared where the inner products of all atoms can be held, one by one";
+    Error::parameter("pursuit", "ols", expected)
+}
+
 pub(super) fn check_residual(residual: f32) -> Result<()> {
     if residual.is_finite() && residual >= 0.0 {
         return Ok(());
@@ -147,6 +160,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
     /// inner products of all atoms are not held.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
         check_nonzeros(problem.operator(), self.config.nonzeros)?;
+        check_selection(problem.operator(), self.config.selection)?;
         refuse_penalties(problem, self.name())?;
         let level = f64::from(self.config.residual).powi(2);
         let (rows, operator) = ((0..problem.count()).collect::<Vec<_>>(), problem.operator());
@@ -379,10 +393,7 @@ impl<'a> GreedySelection<'a> {
             }
             Correlations::Analysis { .. } => None,
         };
-        let Some((columns, correlations, gram)) = columns else {
-            let expected = "correlation: residuals are compared where the inner products of all atoms can be held";
-            return Err(Error::parameter("selection", "residual", expected));
-        };
+        let Some((columns, correlations, gram)) = columns else { return Err(not_held()) };
         let (norms, code_len, signal_len) = (&self.inverse_norms, columns.code_len(), columns.signal_len());
         let work = &self.work;
         self.approximations
