@@ -6,7 +6,9 @@ use crate::model::Mlcsc;
 use crate::pursuit::joint::JointDictionary;
 use burn::tensor::f16;
 
-/// 512 atoms of 8×8 pixels, learned by this crate from grey photographs: values as little-endian `f16`, atom by atom.
+/// 512 atoms of 8×8 pixels, learned by this crate from 200,000 patches of grey photographs: values as little-endian `f16`, atom by atom.
+/// Made by `mlcsc train --data FOLDER --patch 8 --patches 200000 --atoms 512 --kernel 8 --normalization center --target-nonzeros 8
+/// --signed --epochs 4`.
 const PHOTOGRAPHS: &[u8] = include_bytes!("photographs.f16");
 
 /// Rows and columns of these.
