@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 ///
 /// Overlapping patches are coded by the atoms of a dictionary until what is left is as large as the noise, first alone and then together
 /// with patches that look alike, and averaged. Missing pixels are never read. Pictures are written in the type and depth that they
-/// came in, transparency kept; memory is some 30 bytes for each of a picture's values.
+/// came in, transparency kept; memory is some 40 bytes for each of a picture's values.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those
