@@ -143,7 +143,11 @@ pub fn restore(
         Some(known) => missing::filled(picture, known),
         None => picture.clone(),
     };
-    let start = colours::rotated(&start);
+    let mut start = colours::rotated(&start);
+    // In units in which squares are neither too large nor too small for f32.
+    let scale = UNIT / config.range;
+    start.values.iter_mut().for_each(|value| *value *= scale);
+    let config = &RestoreConfig { sigma: config.sigma * scale, range: UNIT, ..config.clone() };
     // A picture smaller than a patch is continued by reflection.
     let (padded, known_padded) = (
         patches::padded(&start, dictionary.size()),
@@ -157,6 +161,7 @@ pub fn restore(
     };
     let Some(restored) = restored else { return Ok(None) };
     let mut restored = colours::rotated_back(&patches::cropped(&restored, &start));
+    restored.values.iter_mut().for_each(|value| *value /= scale);
     if config.sigma == 0.0 {
         // Rotating there and back rounds.
         for (at, value) in restored.values.iter_mut().enumerate().filter(|(at, _)| readable(*at)) {
@@ -165,6 +170,9 @@ pub fn restore(
     }
     Ok(Some(restored))
 }
+
+/// The range of values that is computed in.
+const UNIT: f32 = 255.0;
 
 /// Both passes.
 fn denoise(patches: &Patches, picture: &Picture, sigma: f32, progress: &mut dyn FnMut(f32) -> bool) -> Option<Picture> {

@@ -11,7 +11,7 @@ const LENGTH: f64 = 6.0;
 /// Standard deviation of white noise, in the picture's own units: the median absolute deviation of second differences in both directions
 /// at once, where smooth surfaces and straight edges vanish, of all channels together (J. Immerkær, "Fast noise variance estimation",
 /// Computer Vision and Image Understanding 64(2), 1996; the median as in D. Donoho, I. Johnstone, "Ideal spatial adaptation by wavelet
-/// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. `known`, one value a pixel, says which pixels may be read; `None`
+/// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Values that are not finite are passed over. `known`, one value a pixel, says which pixels may be read; `None`
 /// where there are no nine known ones together.
 pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
     let (height, width) = (picture.height, picture.width);
@@ -31,6 +31,7 @@ pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
             }
         }
     }
+    found.retain(|value| value.is_finite());
     let middle = found.len() / 2;
     (!found.is_empty()).then(|| (*found.select_nth_unstable_by(middle, f64::total_cmp).1 / (LENGTH * MEDIAN)) as f32)
 }

@@ -2,7 +2,7 @@
 
 use crate::common;
 
-use common::program::Program;
+use common::program::{self, Program};
 use mlcsc::export::arrays::write_npy;
 use serde_json::Value;
 use std::fs;
@@ -78,12 +78,7 @@ fn read_npy(path: &Path) -> (Vec<u64>, Vec<f32>) {
 
 /// Numbers in [−0.5, 0.5) without a pattern.
 fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32 - 0.5
-    };
-    (0..count).map(|_| next()).collect()
+    program::noise(seed, count).into_iter().map(|value| value - 0.5).collect()
 }
 
 fn close(found: &[f32], expected: &[f32], tolerance: f32) {

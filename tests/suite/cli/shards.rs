@@ -2,20 +2,10 @@
 
 use crate::common;
 
-use common::program::Program;
+use common::program::{Program, noise};
 use image::{GrayImage, Luma};
 use mlcsc::export::arrays::write_npy;
 use std::fs;
-
-/// Numbers in [0, 1) without a pattern.
-fn noise(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1u64 << 24) as f32
-    };
-    (0..count).map(|_| next()).collect()
-}
 
 /// A folder with models of two layers on 1x12x12 and 23 signals for them, a λ of each, and pictures of two sizes.
 fn bench() -> Program {
