@@ -5,11 +5,14 @@
 FOLDER holds grey pictures (PNG), such as Set12. White noise of 15, 25 and 50 grey levels is added, neither rounded nor clipped; each
 denoiser is told its strength. PSNR is 10·log₁₀(255² / mean squared error) of what comes out, unrounded. Peers: BM3D by its authors
 (package `bm3d`), and non-local means, total variation and wavelets of scikit-image. Total variation has no setting for a strength of
-noise: its weight is the best of several for each strength, chosen on the pictures themselves.
+noise: its weight is the best of several for each strength, chosen on the pictures themselves, and so is the penalty of SPORCO's convolutional
+sparse coding (its dictionary and its example's settings). scikit-learn learns a dictionary from the picture itself and codes its patches by
+orthogonal matching pursuit. `--contenders` names some of them; their rows replace those that are there.
 
 This crate's seconds are of whole processes, reading and writing included.
 
-Writes `denoising.json` and `denoising.md` beside this file, and crops side by side where `--crops` says. Needs `pip install bm3d scikit-image`.
+Writes `denoising.json` and `denoising.md` beside this file, and crops side by side where `--crops` says. Needs `pip install bm3d scikit-image
+sporco scikit-learn`.
 """
 
 import argparse
@@ -26,11 +29,11 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 HERE = Path(__file__).parent
 
 
-def by_program(program, folder):
+def by_program(program, folder, flags=()):
     def denoise(noisy, sigma):
         source, out = folder / "noisy.npy", folder / "out.npy"
         np.save(source, noisy.astype(np.float32))
-        command = [program, "restore", "--data", source, "--noise", sigma, "--out", out]
+        command = [program, "restore", "--data", source, "--noise", sigma, "--out", out, *flags]
         subprocess.run([str(part) for part in command], check=True, capture_output=True)
         return np.load(out)
 
@@ -66,12 +69,63 @@ def by_wavelets(noisy, sigma):
     return 255 * denoise_wavelet(noisy / 255, sigma=sigma / 255, method="BayesShrink", mode="soft", rescale_sigma=True)
 
 
+def by_sporco(penalty):
+    def denoise(noisy, sigma):
+        import sporco.signal as signal
+        from sporco import util
+        from sporco.admm import cbpdn
+
+        # As its example for white noise has it: ℓ1 weighted by the noise's own correlations, a smooth component split off before.
+        padded = np.pad(noisy / 255, 8, mode="symmetric").astype(np.float32)
+        smooth, rough = signal.tikhonov_filter(padded, 5.0, 16)
+        atoms = util.convdicts()["G:8x8x128"]
+        weights = signal.irfftn(
+            np.conj(signal.rfftn(atoms, rough.shape, (0, 1))) * signal.rfftn(rough[..., np.newaxis], None, (0, 1)), rough.shape, (0, 1)
+        )
+        weights = 1.0 / np.maximum(weights**2, 1e-8)
+        strength = penalty * (sigma / 25.5) ** 2 * 4.8e-2
+        options = {"MaxMainIter": 100, "HighMemSolve": True, "RelStopTol": 3e-3, "AuxVarObj": False, "L1Weight": weights}
+        options |= {"AutoRho": {"Enabled": False}, "rho": 4e2 * strength}
+        solver = cbpdn.ConvBPDN(atoms, rough, strength, cbpdn.ConvBPDN.Options(options), dimK=0)
+        solver.solve()
+        return 255 * (smooth + solver.reconstruct().squeeze())[8:-8, 8:-8]
+
+    return denoise
+
+
+def by_patches(noisy, sigma):
+    from sklearn.decomposition import MiniBatchDictionaryLearning
+    from sklearn.feature_extraction.image import extract_patches_2d
+    from sklearn.linear_model import orthogonal_mp_gram
+
+    # 256 atoms of the picture's own patches; orthogonal matching pursuit to the noise level of every second patch along both axes.
+    random = np.random.RandomState(0)
+    own = extract_patches_2d(noisy, (8, 8), max_patches=20_000, random_state=random).reshape(-1, 64)
+    own -= own.mean(1, keepdims=True)
+    learner = MiniBatchDictionaryLearning(256, alpha=1.2 * sigma, max_iter=20, batch_size=256, random_state=random)
+    atoms = learner.fit(own).components_
+    places = [(row, column) for row in range(0, noisy.shape[0] - 7, 2) for column in range(0, noisy.shape[1] - 7, 2)]
+    patches = np.stack([noisy[row : row + 8, column : column + 8].ravel() for row, column in places])
+    means = patches.mean(1, keepdims=True)
+    patches -= means
+    norms = (patches**2).sum(1)
+    codes = orthogonal_mp_gram(atoms @ atoms.T, atoms @ patches.T, tol=(1.15 * sigma) ** 2 * 64, norms_squared=norms)
+    found = codes.T @ atoms + means
+    out, count = np.zeros_like(noisy), np.zeros_like(noisy)
+    for (row, column), patch in zip(places, found):
+        out[row : row + 8, column : column + 8] += patch.reshape(8, 8)
+        count[row : row + 8, column : column + 8] += 1
+    return np.where(count > 0, out / np.maximum(count, 1), noisy)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--program", default="target/release/mlcsc")
     parser.add_argument("--crops", type=Path, help="picture for crops at 25 grey levels: clean, noisy, this crate, BM3D")
     parser.add_argument("--sigmas", type=lambda text: [int(part) for part in text.split(",")], default=[15, 25, 50])
+    parser.add_argument("--ways", nargs="*", default=[], metavar="METHOD=[MODEL]", help="other methods of this crate: patches=, network=M.safetensors")
+    parser.add_argument("--contenders", default="", help="only contenders with this in their name")
     options = parser.parse_args()
     pictures = {path.stem: imread(path).astype(np.float64) for path in sorted(options.data.glob("*.png"))}
     folder = Path(tempfile.mkdtemp(prefix="denoising-"))
@@ -80,8 +134,14 @@ def main():
         "BM3D": by_bm3d,
         "non-local means": by_means,
         "wavelets, BayesShrink": by_wavelets,
+        "patches, scikit-learn": by_patches,
     }
+    for option in options.ways:
+        method, model = option.split("=")
+        contenders[f"this crate, `--method {method}`"] = by_program(options.program, folder, ["--method", method] + (["--model", model] if model else []))
+    contenders |= {f"convolutional, SPORCO, penalty {penalty}": by_sporco(penalty) for penalty in (0.5, 1.0)}
     contenders |= {f"total variation, weight {weight} σ": by_variation(weight) for weight in (0.8, 1.1, 1.5)}
+    contenders = {name: denoise for name, denoise in contenders.items() if options.contenders in name}
     results, crops = [], []
     for sigma in options.sigmas:
         rows = {name: [] for name in contenders}
@@ -98,10 +158,12 @@ def main():
                 line.append(out)
             if sigma == 25 and index in (1, 8, 10):
                 crops.append(np.hstack([picture[60:188, 100:228] for picture in line[:4]]))
-        best = max((name for name in rows if name.startswith("total")), key=lambda name: np.mean([row[0] for row in rows[name]]))
+        # Of a peer with several settings the best.
+        for start in ("total variation", "convolutional, SPORCO"):
+            same = [contender for contender in rows if contender.startswith(start)]
+            for contender in sorted(same, key=lambda contender: np.mean([row[0] for row in rows[contender]]))[:-1]:
+                del rows[contender]
         for contender, found in rows.items():
-            if contender.startswith("total") and contender != best:
-                continue
             values = np.array(found)
             large = values[values[:, 3] == values[:, 3].max()]
             results.append(
@@ -111,6 +173,10 @@ def main():
                 }
             )
             print(sigma, contender, f"{values[:, 0].mean():.2f} dB, {values[:, 1].mean():.4f}, {np.median(large[:, 2]):.2f} s", flush=True)
+    if options.contenders and (HERE / "denoising.json").exists():
+        short = lambda row: (row["sigma"], row["denoiser"].split(", penalty")[0].split(", weight")[0])
+        done = {short(row) for row in results}
+        results = [row for row in json.loads((HERE / "denoising.json").read_text()) if short(row) not in done] + results
     (HERE / "denoising.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
     largest = max(picture.size for picture in pictures.values())
     lines = [
@@ -119,14 +185,13 @@ def main():
         "| denoiser |" + "".join(f" σ = {sigma} |" for sigma in options.sigmas),
         "|---|" + "---|" * len(options.sigmas),
     ]
-    names = dict.fromkeys("total variation, best weight" if row["denoiser"].startswith("total") else row["denoiser"] for row in results)
-    for name in names:
-        cells = [
-            f" {row['psnr']:.2f}, {row['ssim']:.4f}; {row['seconds_of_the_largest']:.1f} s |"
-            for row in results
-            if row["denoiser"] == name or (name.startswith("total") and row["denoiser"].startswith("total"))
-        ]
-        lines.append(f"| {name} |" + "".join(cells))
+    short = lambda row: row["denoiser"].split(", penalty")[0].split(", weight")[0]
+    for name in dict.fromkeys(short(row) for row in results):
+        cells = ""
+        for sigma in options.sigmas:
+            row = next((row for row in results if row["sigma"] == sigma and short(row) == name), None)
+            cells += f" {row['psnr']:.2f}, {row['ssim']:.4f}; {row['seconds_of_the_largest']:.1f} s |" if row else " |"
+        lines.append(f"| {name} |" + cells)
     if crops and options.crops:
         imsave(options.crops, np.clip(np.vstack(crops), 0, 255).round().astype(np.uint8), check_contrast=False)
     (HERE / "denoising.md").write_text("\n".join(lines) + "\n")

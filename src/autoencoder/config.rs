@@ -89,6 +89,10 @@ pub struct SparseAutoencoderConfig {
     /// Whether the momentum of every iteration is learned, for ISTA and FISTA; it starts as FISTA's (of ISTA: none).
     #[config(default = false)]
     pub learned_momentum: bool,
+    /// Smallest and largest standard deviation of the noise that it was trained to take off, in the units of its signals; none where it was trained
+    /// to reconstruct.
+    #[config(default = "None")]
+    pub denoises: Option<[f32; 2]>,
 }
 
 impl SparseAutoencoderConfig {

@@ -23,6 +23,8 @@ struct EncoderSettings {
     learned_thresholds: bool,
     #[serde(default)]
     learned_momentum: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    denoises: Option<[f32; 2]>,
 }
 
 impl SparseAutoencoder {
@@ -41,6 +43,7 @@ impl SparseAutoencoder {
             learned_steps: config.learned_steps,
             learned_thresholds: config.learned_thresholds,
             learned_momentum: config.learned_momentum,
+            denoises: config.denoises,
         };
         let settings = serde_json::to_value(settings).map_err(|error| Error::format(path, error.to_string()))?;
         files::write_bytes(path, &bytes_of(self, &config.model, coding, Some(settings))?)
@@ -66,6 +69,7 @@ impl SparseAutoencoder {
             learned_steps: settings.learned_steps,
             learned_thresholds: settings.learned_thresholds,
             learned_momentum: settings.learned_momentum,
+            denoises: settings.denoises,
             ..config
         };
         let mut autoencoder = config.init_from(&model).map_err(|error| broken(error.to_string()))?;

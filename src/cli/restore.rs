@@ -1,26 +1,32 @@
-//! `mlcsc restore`: pictures without their noise, and with what is missing in them.
+//! `mlcsc restore`: pictures without their noise, with what is missing in them, sharp and large.
 
 use super::inputs::Inputs;
 use super::output::{self, Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, flags, interrupt, model_path};
+use crate::autoencoder::{Autoencoder, SparseAutoencoder, has_encoder};
 use crate::data::{Still, npy};
 use crate::error::{Error, Result};
 use crate::evaluate::pictures::{psnr, ssim};
 use crate::export::arrays;
 use crate::files;
 use crate::model::Mlcsc;
-use crate::restore::{PatchDictionary, Picture, RestoreConfig, noise, restore, salt_and_pepper};
+use crate::model::file::CodingDefaults;
+use crate::pursuit::Convergence;
+use crate::restore::{
+    Blur, Denoised, Method, Observation, PatchDictionary, Picture, RestoreConfig, by_network, by_pursuit, noise,
+    restore, salt_and_pepper,
+};
 use clap::Args;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Take noise off pictures, and fill in what is missing in them
+/// Take noise and blur off pictures, fill in what is missing in them, make them larger
 ///
 /// Overlapping patches are coded by the atoms of a dictionary until what is left is as large as the noise, first alone and then together
-/// with patches that look alike, and averaged. Missing pixels are never read. Pictures are written in the type and depth that they
-/// came in, transparency kept; memory is some 40 bytes for each of a picture's values.
+/// with patches that look alike; groups of those then say what is likely of each of them. Missing pixels are never read. Pictures are
+/// written in the type and depth that they came in, transparency kept; memory is some 40 bytes for each of a picture's values.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those
@@ -33,8 +39,13 @@ pub(super) struct RestoreArgs {
     /// with the program
     #[arg(long, value_name = "M.safetensors", value_parser = model_path())]
     model: Option<PathBuf>,
+    /// How noise is taken off: by groups of patches that are alike, by patches alone, by the --model's pursuit of the whole picture (over
+    /// all shifts where it has strides), or by its encoder as a network that was trained to (`train --task denoise`). Default: groups,
+    /// which reach most
+    #[arg(long, value_name = "NAME", value_parser = flags::names::<Method>(), default_value = "auto", hide_default_value = true)]
+    method: Method,
     /// Standard deviation of the noise: of 0 to 255 for pictures of 8 bits, of 0 to 65535 for those of 16, in their own units for arrays;
-    /// auto measures it. Default: auto, or 0 where pixels are missing
+    /// auto measures it. Default: auto, or 0 where pixels are missing or with --upscale
     #[arg(long, value_name = "SIGMA|auto", value_parser = noise_of, allow_negative_numbers = true)]
     noise: Option<Noise>,
     /// Picture or array of the same size that is not zero where pixels are known
@@ -46,10 +57,17 @@ pub(super) struct RestoreArgs {
     /// Pixels that are black or white, unlike those around them, are missing
     #[arg(long, conflicts_with_all = ["mask", "missing"])]
     salt_and_pepper: bool,
-    /// The same picture without noise, for PSNR and SSIM (as scikit-image defines them; of arrays its range is the peak)
+    /// The picture was blurred by this kernel, whose sum does not matter: an array [height, width], or gaussian:S with a standard
+    /// deviation of S pixels
+    #[arg(long, value_name = "KERNEL.npy|gaussian:S")]
+    blur: Option<String>,
+    /// The picture was reduced by this factor ("bicubic" with antialiasing): the one to write is so much larger
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4))]
+    upscale: Option<u32>,
+    /// The same picture as it should come out, for PSNR and SSIM (as scikit-image defines them; of arrays its range is the peak)
     #[arg(long, value_name = "CLEAN")]
     reference: Option<PathBuf>,
-    /// Array .npy for what was taken off, in units of σ: structure in it is what the picture lost
+    /// Array .npy for what was seen without what the result would look like, in units of σ: structure in it is what the picture lost
     #[arg(long, value_name = "F.npy")]
     residual: Option<PathBuf>,
     /// Print one JSON document instead of text
@@ -61,6 +79,9 @@ pub(super) struct RestoreArgs {
 
 /// Least time between two lines that say how many pictures are done.
 const BETWEEN_LINES: Duration = Duration::from_secs(5);
+
+/// What a blur by a normal distribution begins with on the command line.
+const GAUSSIAN: &str = "gaussian:";
 
 /// How strong the noise is said to be.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -119,15 +140,86 @@ impl Input {
         }
     }
 
-    /// Writes values in place of the picture's own; returns how many had to be clipped.
-    fn write(&self, out: &Path, picture: &Picture) -> Result<usize> {
+    /// Writes values in place of the picture's own, made larger by a factor; returns how many had to be clipped.
+    fn write(&self, out: &Path, picture: &Picture, factor: usize) -> Result<usize> {
         match self {
             Self::Still(still) => {
-                let (bytes, clipped) = still.encode(out, &picture.values).map_err(flags::named::<RestoreArgs>)?;
+                let encoded = still.enlarged(factor).encode(out, &picture.values);
+                let (bytes, clipped) = encoded.map_err(flags::named::<RestoreArgs>)?;
                 files::write_bytes(out, &bytes)?;
                 Ok(clipped)
             }
-            Self::Array(shape) => arrays::write_npy(out, shape, &picture.values).map(|()| 0),
+            Self::Array(shape) => {
+                let mut shape = shape.clone();
+                let at = shape.len() - 2;
+                shape[at..].copy_from_slice(&[picture.height, picture.width]);
+                arrays::write_npy(out, &shape, &picture.values).map(|()| 0)
+            }
+        }
+    }
+}
+
+/// A method with what it needs.
+enum Way {
+    Patches(Box<PatchDictionary>),
+    Pursuit(Box<Mlcsc>, CodingDefaults),
+    Network(Box<SparseAutoencoder>, [f32; 2]),
+}
+
+impl Way {
+    /// The method's name, `asked` being what was asked for.
+    fn method(&self, asked: Method) -> String {
+        match (self, asked) {
+            (Self::Patches(_), Method::Auto) => Method::Groups.to_string(),
+            (_, asked) => asked.to_string(),
+        }
+    }
+
+    /// How many atoms of how many channels, rows and columns.
+    fn atoms(&self) -> (usize, usize, [usize; 2]) {
+        let of = |[count, channels, height, width]: [usize; 4]| (count, channels, [height, width]);
+        match self {
+            Self::Patches(dictionary) => (dictionary.count(), dictionary.channels(), dictionary.size()),
+            Self::Pursuit(model, _) => of(model.effective_filters(model.depth()).dims()),
+            Self::Network(network, _) => of(network.atoms().dims()),
+        }
+    }
+
+    /// The restored picture, and by what its values were multiplied for a network. Values of pictures are learned from in parts of white.
+    fn restore(
+        &self,
+        picture: &Picture,
+        observation: &Observation,
+        config: &RestoreConfig,
+        white: f32,
+        progress: impl FnMut(f32) -> bool,
+    ) -> Result<Option<(Denoised, f32)>> {
+        let scaled_by = |scale: f32, picture: &Picture| {
+            let values = picture.values.iter().map(|value| scale * value).collect();
+            Picture { values, ..*picture }
+        };
+        let whole = |picture| Denoised { picture, convergence: Convergence::default() };
+        match self {
+            Self::Patches(dictionary) => {
+                Ok(restore(picture, observation, dictionary, config, progress)?.map(|picture| (whole(picture), 1.0)))
+            }
+            _ if picture.values.iter().any(|value| !value.is_finite()) => {
+                Err(Error::parameter("picture", "values that are not finite", "finite ones"))
+            }
+            Self::Pursuit(model, coding) => {
+                let (units, sigma) = (scaled_by(1.0 / config.range, picture), config.sigma / config.range);
+                let found = by_pursuit(&units, model, sigma, coding.nonnegative, progress)?;
+                let found = found.map(|found| Denoised { picture: scaled_by(config.range, &found.picture), ..found });
+                Ok(found.map(|found| (found, 1.0)))
+            }
+            Self::Network(network, [least, most]) => {
+                let sigma = config.sigma / white;
+                // A network knows the noise that it was trained with, and no other.
+                let scale = if sigma > 0.0 { sigma.clamp(*least, *most) / sigma } else { 1.0 };
+                let units = scaled_by(scale / white, picture);
+                let found = by_network(&units, network, progress)?;
+                Ok(found.map(|found| (whole(scaled_by(white / scale, &found)), scale)))
+            }
         }
     }
 }
@@ -135,16 +227,11 @@ impl Input {
 impl RestoreArgs {
     pub(super) fn run(&self) -> Result<()> {
         let jobs = self.jobs()?;
-        let dictionary = match &self.model {
-            None => PatchDictionary::photographs(),
-            Some(path) => {
-                let (model, _) = Mlcsc::load(path, &self.device.open()?)?;
-                PatchDictionary::of_model(&model).map_err(flags::named::<Self>)?
-            }
-        };
+        let way = self.way()?;
         let inputs = Inputs::default()
             .and("--model", self.model.as_deref())
             .and("--mask", self.mask.as_deref())
+            .and("--blur", self.kernel_file())
             .and("--reference", self.reference.as_deref())
             .and_data(self.data.to_str());
         for (source, out) in &jobs {
@@ -162,12 +249,16 @@ impl RestoreArgs {
         } else {
             files::check_writable(&self.out)?;
         }
+        let mut observation = Observation::default().reduced_by(self.factor());
+        if let Some(blur) = self.blur()? {
+            observation = observation.blurred(blur);
+        }
         interrupt::watch();
         let progress = Progress::new("restoring", "parts of 1000 a picture", 1000 * jobs.len() as u64);
         let (mut rows, mut told) = (Vec::with_capacity(jobs.len()), Instant::now());
         for (index, (source, out)) in jobs.iter().enumerate() {
             let place = |part: f32| 1000 * index as u64 + (1000.0 * part) as u64;
-            let row = self.restore_one(source, out, &dictionary, |part| {
+            let row = self.restore_one(source, out, &way, &observation, |part| {
                 progress.set(place(part));
                 !interrupt::interrupted()
             });
@@ -179,7 +270,54 @@ impl RestoreArgs {
             }
         }
         progress.finish();
-        self.tell(&dictionary, &rows)
+        self.tell(&way, &rows)
+    }
+
+    /// The way that was asked for, with what it needs.
+    fn way(&self) -> Result<Way> {
+        if !matches!(self.method, Method::Pursuit | Method::Network) {
+            let dictionary = match &self.model {
+                None => PatchDictionary::photographs(),
+                Some(path) => {
+                    let (model, _) = Mlcsc::load(path, &self.device.open()?)?;
+                    PatchDictionary::of_model(&model).map_err(flags::named::<Self>)?
+                }
+            };
+            return Ok(Way::Patches(Box::new(dictionary)));
+        }
+        let Some(path) = &self.model else {
+            return Err(Error::missing("--model", format!("the model that --method {} runs", self.method)));
+        };
+        let others = [
+            ("--mask", self.mask.is_some()),
+            ("--missing", self.missing.is_some()),
+            ("--salt-and-pepper", self.salt_and_pepper),
+            ("--blur", self.blur.is_some()),
+            ("--upscale", self.upscale.is_some()),
+        ];
+        if let Some((flag, _)) = others.into_iter().find(|(_, given)| *given) {
+            let expected = format!("none with --method {}, which takes off noise alone", self.method);
+            return Err(Error::parameter(flag, "given", expected));
+        }
+        let device = self.device.open()?;
+        if self.method == Method::Pursuit {
+            let (model, coding) = Mlcsc::load(path, &device)?;
+            return Ok(Way::Pursuit(Box::new(model), coding));
+        }
+        let expected = "a model with an encoder that was trained by `train --method unrolled --task denoise`";
+        if !has_encoder(path)? {
+            return Err(Error::format(path, format!("expected {expected}, found no encoder")));
+        }
+        let network = SparseAutoencoder::load(path, &device)?;
+        match network.config().denoises {
+            Some(range) => Ok(Way::Network(Box::new(network), range)),
+            None => Err(Error::format(path, format!("expected {expected}, found one that was trained to reconstruct"))),
+        }
+    }
+
+    /// How many times larger the result is.
+    fn factor(&self) -> usize {
+        self.upscale.map_or(1, |factor| factor as usize)
     }
 
     /// The files to read, and those to write.
@@ -214,6 +352,33 @@ impl RestoreArgs {
         Ok(jobs)
     }
 
+    /// The file of the kernel, if there is one.
+    fn kernel_file(&self) -> Option<&Path> {
+        self.blur.as_deref().filter(|blur| !blur.starts_with(GAUSSIAN)).map(Path::new)
+    }
+
+    /// The blur that was named.
+    fn blur(&self) -> Result<Option<Blur>> {
+        let Some(text) = &self.blur else { return Ok(None) };
+        if let Some(sigma) = text.strip_prefix(GAUSSIAN) {
+            let expected = || Error::parameter("--blur", text, "gaussian:S with a standard deviation S in pixels");
+            let sigma = sigma.parse().map_err(|_| expected())?;
+            return Blur::gaussian(sigma).map(Some).map_err(flags::named::<Self>);
+        }
+        let path = Path::new(text);
+        if path.extension().is_none_or(|ending| ending != "npy") {
+            return Err(Error::parameter("--blur", text, "KERNEL.npy or gaussian:S"));
+        }
+        let array = npy::read_array(path)?;
+        let [height, width] = array.shape[..] else {
+            let expected = "[height, width]";
+            return Err(Error::shape(path.display().to_string(), expected, format!("{:?}", array.shape)));
+        };
+        Blur::new([height, width], &array.values)
+            .map(Some)
+            .map_err(|error| Error::format(path, flags::named::<Self>(error).to_string()))
+    }
+
     /// Which pixels are known, where some are not.
     fn known(&self, input: &Input, picture: &Picture) -> Result<Option<Vec<bool>>> {
         let pixels = picture.pixels();
@@ -238,7 +403,8 @@ impl RestoreArgs {
         &self,
         source: &Path,
         out: &Path,
-        dictionary: &PatchDictionary,
+        way: &Way,
+        observation: &Observation,
         progress: impl FnMut(f32) -> bool,
     ) -> Result<Value> {
         let clock = Instant::now();
@@ -246,32 +412,48 @@ impl RestoreArgs {
         let known = self.known(&input, &picture)?;
         let reference = self.reference.as_deref().map(Input::open).transpose()?;
         if let Some((_, reference)) = &reference {
-            let shape = |picture: &Picture| [picture.channels, picture.height, picture.width];
-            if shape(reference) != shape(&picture) {
-                let expected = format!("shape {:?}, as --data", shape(&picture));
-                return Err(Error::parameter("--reference", format!("{:?}", shape(reference)), expected));
+            let shape = [reference.channels, reference.height, reference.width];
+            let expected = [picture.channels, self.factor() * picture.height, self.factor() * picture.width];
+            if shape != expected {
+                let larger = if self.upscale.is_some() { " made larger" } else { "" };
+                let expected = format!("shape {expected:?}, as --data{larger}");
+                return Err(Error::parameter("--reference", format!("{shape:?}"), expected));
             }
         }
         let missing = known.as_ref().map_or(0, |known| known.iter().filter(|known| !**known).count());
         let [low, high] = input.limits(&picture, known.as_deref());
         let range = if high > low { high - low } else { 1.0 };
-        let wanted = self.noise.unwrap_or(if known.is_some() { Noise::Known(0.0) } else { Noise::Measured });
+        let wanted = self.noise.unwrap_or(if known.is_some() || self.upscale.is_some() {
+            Noise::Known(0.0)
+        } else {
+            Noise::Measured
+        });
         let sigma = match wanted {
             Noise::Known(sigma) => sigma,
             Noise::Measured => noise::estimate(&picture, known.as_deref()).ok_or_else(|| {
                 Error::parameter("--noise", "auto", "a number: there are no 3x3 known pixels to measure it from")
             })?,
         };
-        let config = RestoreConfig { sigma, range, ..RestoreConfig::default() };
-        let restored = restore(&picture, known.as_deref(), dictionary, &config, progress)
-            .map_err(|error| Error::format(source, flags::named::<Self>(error).to_string()))?;
-        let Some(restored) = restored else {
+        let together = self.method != Method::Patches;
+        let config = RestoreConfig { sigma, range, together, ..RestoreConfig::default() };
+        let mut observation = observation.clone();
+        if let Some(known) = &known {
+            observation = observation.known_in(known.clone());
+        }
+        let white = match &input {
+            Input::Still(still) => still.white(),
+            Input::Array(_) => 1.0,
+        };
+        let denoised = way.restore(&picture, &observation, &config, white, progress);
+        let denoised = denoised.map_err(|error| Error::format(source, flags::named::<Self>(error).to_string()))?;
+        let Some((Denoised { picture: restored, convergence }, scaled)) = denoised else {
             return Err(Error::Interrupted(format!("{} was not written", out.display())));
         };
-        let clipped = input.write(out, &restored)?;
+        let clipped = input.write(out, &restored, self.factor())?;
         let pixels = picture.pixels();
         let is_known = |at: usize| known.as_ref().is_none_or(|known| known[at % pixels]);
-        let pairs = picture.values.iter().zip(&restored.values).enumerate();
+        let seen = observation.seen(&restored)?;
+        let pairs = picture.values.iter().zip(&seen.values).enumerate();
         let taken: Vec<f32> =
             pairs.map(|(at, (noisy, clean))| if is_known(at) { noisy - clean } else { 0.0 }).collect();
         let count = (picture.values.len() - missing * picture.channels).max(1) as f64;
@@ -284,13 +466,15 @@ impl RestoreArgs {
         let mut row = json!({
             "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
             "sigma": sigma, "measured": wanted == Noise::Measured, "missing": missing,
+            "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
+            "not_converged": (convergence.above > 0).then_some(convergence),
             "taken_off_in_sigmas": (sigma > 0.0).then(|| length / f64::from(sigma)), "clipped": clipped,
             "seconds": clock.elapsed().as_secs_f64(),
         });
         if let Some((_, reference)) = reference {
             // What was written, rounding included.
             let (_, written) = Input::open(out)?;
-            let shape = [picture.channels, picture.height, picture.width];
+            let shape = [restored.channels, restored.height, restored.width];
             let peak = match &input {
                 Input::Still(still) => still.white(),
                 Input::Array(_) => {
@@ -299,7 +483,8 @@ impl RestoreArgs {
                 }
             };
             // What stands in place of missing pixels says nothing.
-            let before = Some(("before", &picture)).filter(|_| missing == 0 || self.salt_and_pepper);
+            let comparable = (missing == 0 || self.salt_and_pepper) && self.upscale.is_none();
+            let before = Some(("before", &picture)).filter(|_| comparable);
             for (name, picture) in before.into_iter().chain([("", &written)]) {
                 let name = |what: &str| if name.is_empty() { what.to_owned() } else { format!("{what}_{name}") };
                 let found = psnr(&reference.values, &picture.values, peak)?;
@@ -310,18 +495,20 @@ impl RestoreArgs {
         Ok(row)
     }
 
-    fn tell(&self, dictionary: &PatchDictionary, rows: &[Value]) -> Result<()> {
-        let [height, width] = dictionary.size();
-        let atoms = format!("{} atoms of {}x{height}x{width}", dictionary.count(), dictionary.channels());
+    fn tell(&self, way: &Way, rows: &[Value]) -> Result<()> {
+        let (count, channels, [height, width]) = way.atoms();
+        let atoms = format!("{count} atoms of {channels}x{height}x{width}");
         let of = self
             .model
             .as_ref()
             .map_or("photographs, which come with the program".into(), |path| path.display().to_string());
         if self.json {
-            let model = json!({ "atoms": dictionary.count(), "channels": dictionary.channels(), "size": [height, width], "path": self.model });
-            return output::print_json(&json!({ "dictionary": model, "pictures": rows }));
+            let model = json!({ "atoms": count, "channels": channels, "size": [height, width], "path": self.model });
+            let method = way.method(self.method);
+            return output::print_json(&json!({ "method": method, "dictionary": model, "pictures": rows }));
         }
         let mut summary = Summary::new(format!("restored {}", counted(rows.len(), "picture")));
+        summary.row("method", way.method(self.method));
         summary.row("dictionary", format!("{atoms} ({of})"));
         for row in rows {
             let value = |name: &str| row[name].as_f64();
@@ -335,6 +522,12 @@ impl RestoreArgs {
             }
             if let Some(clipped) = row["clipped"].as_u64().filter(|clipped| *clipped > 0) {
                 told.push_str(&format!("; {} clipped", counted(clipped as usize, "value")));
+            }
+            if let Some(scaled) = value("scaled").filter(|scaled| *scaled != 1.0) {
+                told.push_str(&format!("; scaled by {} to the noise that the network knows", number(scaled)));
+            }
+            if let Some(above) = row["not_converged"]["above"].as_u64().filter(|above| *above > 0) {
+                told.push_str(&format!("; {} above the gap asked for", counted(above as usize, "pursuit")));
             }
             if let Some(after) = value("psnr") {
                 let before = value("psnr_before").map_or(String::new(), |before| format!("{before:.2} → "));

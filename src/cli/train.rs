@@ -98,6 +98,14 @@ pub struct TrainArgs {
     /// Iterations of the pursuit that --method unrolled unrolls: the layers of the encoder. Default: 10
     #[arg(long, value_name = "T")]
     unrolled_iterations: Option<usize>,
+    /// What --method unrolled is for: to reconstruct signals, or to denoise them, by the codes of what has --noise; `mlcsc restore --method
+    /// network` runs the model. Gradients then go through all iterations, and λ begins at the noise. Default: reconstruct
+    #[arg(long, value_name = "NAME", value_parser = ["reconstruct", "denoise"])]
+    task: Option<String>,
+    /// Standard deviation of the noise for --task denoise, or the range that it is drawn from: of 0 to 255 in pictures, in the own units
+    /// of arrays and sound
+    #[arg(long, value_name = "SIGMA|LOW-HIGH", value_parser = noise_range, requires = "task")]
+    noise: Option<NoiseRange>,
     /// Learning rate of --method unrolled and of --model. Default: 0.02 and 0.001
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
@@ -153,7 +161,7 @@ pub struct TrainArgs {
     device: DeviceArgs,
     /// Go on with the run in --out; without --out with the latest one below runs/. With --data: from the same signals, where they lie
     /// by now
-    #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "learning_rate", "from", "model",
+    #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "task", "noise", "learning_rate", "from", "model",
         "units", "batch_size", "lambda", "seed", "atoms", "normalization", "target_nonzeros", "pursuit", "nonzeros", "nonnegative", "signed",
         "incoherence", "count", "patch", "patches", "grey", "layout", "tensor", "layer", "data_seed"])]
     resume: bool,
@@ -174,6 +182,33 @@ pub struct TrainArgs {
 /// Parses the name of a rival or of a floor.
 fn rivals() -> PossibleValuesParser {
     PossibleValuesParser::new(RivalConfig::NAMES.into_iter().chain(["pca", "dictionary"]))
+}
+
+/// Smallest and largest standard deviation of noise.
+#[derive(Debug, Clone, Copy)]
+struct NoiseRange([f32; 2]);
+
+fn noise_range(text: &str) -> std::result::Result<NoiseRange, String> {
+    let number = |text: &str| text.parse::<f32>().ok().filter(|sigma| sigma.is_finite() && *sigma >= 0.0);
+    let range = match text.split_once('-') {
+        Some((least, most)) => number(least).zip(number(most)),
+        None => number(text).map(|sigma| (sigma, sigma)),
+    };
+    match range {
+        Some((least, most)) if least <= most && most > 0.0 => Ok(NoiseRange([least, most])),
+        _ => Err("expected a standard deviation above 0, as 25, or the smaller and the larger of two, as 5-50".into()),
+    }
+}
+
+/// Whether signals have the units of their files: arrays and sound. Values of pictures become 0 to 1.
+fn of_own_units(source: &str) -> bool {
+    const ENDINGS: [&str; 4] = ["npy", "npz", "safetensors", "wav"];
+    let has_own = |path: &Path| path.extension().is_some_and(|ending| ENDINGS.iter().any(|own| ending == *own));
+    let path = Path::new(source);
+    match std::fs::read_dir(path) {
+        Ok(files) => files.flatten().any(|file| has_own(&file.path())),
+        Err(_) => has_own(path),
+    }
 }
 
 impl TrainArgs {
@@ -428,7 +463,8 @@ impl TrainArgs {
 
     /// Trains a rival from the beginning.
     fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
-        let refused: [(&str, Option<String>); 11] = [
+        let refused: [(&str, Option<String>); 12] = [
+            ("--task", self.task.clone()),
             ("--incoherence", self.incoherence.map(|strength| strength.to_string())),
             ("--target-nonzeros", self.target_nonzeros.map(|target| target.to_string())),
             ("--pursuit", self.pursuit.clone()),
@@ -544,6 +580,39 @@ impl TrainArgs {
                 return Err(Error::parameter("--learning-rate", rate, "--method unrolled or --model beside it"));
             }
             learning.unrolled.optimization.learning_rate = rate;
+        }
+        match (self.task.as_deref(), self.noise) {
+            (None, _) => (),
+            (Some(task), _) if !unrolled => {
+                return Err(Error::parameter("--task", task, "--method unrolled beside it"));
+            }
+            (Some("denoise"), None) if learning.unrolled.denoises.is_none() => {
+                return Err(Error::missing(
+                    "--noise",
+                    "the standard deviation of the noise that --task denoise takes off",
+                ));
+            }
+            (Some("denoise"), noise) => {
+                if let Some(NoiseRange(range)) = noise {
+                    let white = if of_own_units(self.data.source.as_deref().unwrap_or(&config.data.source)) {
+                        1.0
+                    } else {
+                        255.0
+                    };
+                    learning.unrolled.denoises = Some(range.map(|sigma| sigma / white));
+                    if file.is_none() {
+                        learning.lambda = Schedule::constant((range[0] + range[1]) / (2.0 * white));
+                        (learning.target_nonzeros, learning.code_nonzeros) = (None, None);
+                    }
+                }
+                if self.gradient.is_none() && learning.unrolled.gradient.is_exact() {
+                    learning.unrolled.gradient = GradientMode::Unrolled;
+                }
+            }
+            (Some(task), Some(_)) => {
+                return Err(Error::parameter("--noise", "given", format!("--task denoise beside it, not {task}")));
+            }
+            (Some(_), None) => learning.unrolled.denoises = None,
         }
         learning.epochs = self.epochs.unwrap_or(learning.epochs);
         learning.batch_size = self.batch_size.unwrap_or(learning.batch_size);

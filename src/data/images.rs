@@ -164,6 +164,17 @@ impl Still {
         }
     }
 
+    /// The same made larger by a factor, alpha too, by cubic interpolation.
+    #[must_use]
+    pub fn enlarged(&self, factor: usize) -> Self {
+        let [width, height] = [self.image.width(), self.image.height()].map(|len| len * factor as u32);
+        let image = match factor {
+            1 => self.image.clone(),
+            _ => self.image.resize_exact(width, height, image::imageops::FilterType::CatmullRom),
+        };
+        Self { path: self.path.clone(), image }
+    }
+
     /// Channels without alpha, rows and columns.
     pub fn shape(&self) -> SignalShape {
         let channels = if self.image.color().has_color() { 3 } else { 1 };

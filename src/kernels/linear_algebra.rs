@@ -15,13 +15,34 @@ pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
 /// [`solve_normal_equations`] until `cancelled` says so, which leaves `values` half done.
 #[inline(always)]
 pub(crate) fn solve_normal_equations_until(matrix: &mut [f64], values: &mut [f64], cancelled: impl Fn() -> bool) {
-    let size = values.len();
+    if factorize(matrix, values.len(), cancelled) {
+        solve_factorized(matrix, values, 1);
+    }
+}
+
+/// Solves Gx = b in place for several b at once, whose values `[size, count]` are replaced by those of x; otherwise as
+/// [`solve_normal_equations`].
+#[inline(always)]
+pub(crate) fn solve_many(matrix: &mut [f64], values: &mut [f64], count: usize) {
+    let size = values.len() / count.max(1);
+    factorize(
+        matrix,
+        size,
+        #[inline(always)]
+        || false,
+    );
+    solve_factorized(matrix, values, count);
+}
+
+/// G = UᵀU in place; false where it was cancelled.
+#[inline(always)]
+fn factorize(matrix: &mut [f64], size: usize, cancelled: impl Fn() -> bool) -> bool {
     let ridge = 1e-7 * (0..size).map(|i| matrix[i * size + i]).fold(f64::MIN_POSITIVE, f64::max);
-    // G = UᵀU in place, row after row of U: a row loses as a whole what the rows above explain of it, so that no sum has to be
-    // finished before the next one is begun, which for the few atoms of a code takes longer than the arithmetic.
+    // Row after row of U: a row loses as a whole what the rows above explain of it, so that no sum has to be finished before the next
+    // one is begun, which for the few atoms of a code takes longer than the arithmetic.
     for i in 0..size {
         if cancelled() {
-            return;
+            return false;
         }
         let (above, row) = matrix.split_at_mut(i * size);
         let row = &mut row[i..size];
@@ -41,15 +62,47 @@ pub(crate) fn solve_normal_equations_until(matrix: &mut [f64], values: &mut [f64
         row.iter_mut().for_each(|entry| *entry /= pivot);
         row[0] = pivot;
     }
+    true
+}
+
+/// out −= factor · from.
+#[inline(always)]
+fn subtract(out: &mut [f64], factor: f64, from: &[f64]) {
+    out.iter_mut().zip(from).for_each(|(out, value)| *out -= factor * value);
+}
+
+/// Solves UᵀUx = b in place for `count` right-hand sides.
+#[inline(always)]
+fn solve_factorized(matrix: &[f64], values: &mut [f64], count: usize) {
+    let size = values.len() / count.max(1);
+    if count == 1 {
+        for i in 0..size {
+            let row = &matrix[i * size + i..][..size - i];
+            let value = values[i] / row[0];
+            values[i..].iter_mut().zip(row).for_each(|(other, entry)| *other -= entry * value);
+            values[i] = value;
+        }
+        for i in (0..size).rev() {
+            let row = &matrix[i * size..][..size];
+            values[i] = (values[i] - dot(&row[i + 1..], &values[i + 1..])) / row[i];
+        }
+        return;
+    }
     for i in 0..size {
-        let row = &matrix[i * size + i..][..size - i];
-        let value = values[i] / row[0];
-        values[i..].iter_mut().zip(row).for_each(|(other, entry)| *other -= entry * value);
-        values[i] = value;
+        let row = &matrix[i * size..][..size];
+        let (own, below) = values[i * count..].split_at_mut(count);
+        own.iter_mut().for_each(|value| *value /= row[i]);
+        for (other, entry) in below.chunks_exact_mut(count).zip(&row[i + 1..]) {
+            subtract(other, *entry, own);
+        }
     }
     for i in (0..size).rev() {
         let row = &matrix[i * size..][..size];
-        values[i] = (values[i] - dot(&row[i + 1..], &values[i + 1..])) / row[i];
+        let (own, below) = values[i * count..].split_at_mut(count);
+        for (other, entry) in below.chunks_exact(count).zip(&row[i + 1..]) {
+            subtract(own, *entry, other);
+        }
+        own.iter_mut().for_each(|value| *value /= row[i]);
     }
 }
 
@@ -87,6 +140,26 @@ pub(crate) fn dot(left: &[f64], right: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_at_once_are_solved_as_one_by_one() {
+        let random = |at: usize| ((at * 7919 + 13) % 101) as f64 / 101.0 - 0.5;
+        let size = 21;
+        let root: Vec<f64> = (0..size * size).map(random).collect();
+        let mut matrix: Vec<f64> = (0..size * size)
+            .map(|at| dot(&root[at / size * size..][..size], &root[at % size * size..][..size]))
+            .collect();
+        (0..size).for_each(|i| matrix[i * size + i] += 0.5);
+        let values: Vec<f64> = (0..3 * size).map(|at| random(at + 1000)).collect();
+        let mut together = values.clone();
+        solve_many(&mut matrix.clone(), &mut together, 3);
+        for column in 0..3 {
+            let mut alone: Vec<f64> = values.iter().skip(column).step_by(3).copied().collect();
+            solve_normal_equations(&mut matrix.clone(), &mut alone);
+            let found = together.iter().skip(column).step_by(3);
+            assert!(found.zip(&alone).all(|(a, b)| (a - b).abs() < 1e-9), "{together:?} {alone:?}");
+        }
+    }
 
     #[test]
     fn least_squares_survives_dependent_atoms() {

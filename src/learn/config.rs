@@ -386,6 +386,10 @@ pub struct UnrolledUpdateConfig {
     /// Learning rate, in (0, 1], of what the encoder has of its own; that of `optimization` is the dictionaries'. Default 0.02, and 0.001
     /// where `weights` is `free`.
     pub encoder_rate: Option<f64>,
+    /// Smallest and largest standard deviation of white noise that is put on signals, in their units, of which pictures have 1 from black to
+    /// white; the loss is then ½‖x − D^(L)γ‖² with the clean signal x and the codes γ of the noisy one, through whose iterations gradients go
+    /// (`unrolled` or `truncated`). Default: none, for the objective of the signals themselves.
+    pub denoises: Option<[f32; 2]>,
     /// How the parameters follow their gradients. Default: those of the optimizer with a learning rate of 0.02, which has to be named
     /// where other settings of the optimizer are.
     pub optimization: OptimizationConfig,
@@ -411,6 +415,7 @@ impl Default for UnrolledUpdateConfig {
             learned_thresholds: None,
             learned_momentum: None,
             encoder_rate: None,
+            denoises: None,
             optimization: unrolled_optimization(),
         }
     }
@@ -426,6 +431,16 @@ impl UnrolledUpdateConfig {
         }
         if let Some(rate) = self.encoder_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
             return Err(Error::parameter("encoder_rate", rate, "a number in (0, 1]"));
+        }
+        if let Some([least, most]) = self.denoises {
+            if !(least >= 0.0 && least <= most && most > 0.0 && most.is_finite()) {
+                let expected = "two finite standard deviations ≥ 0, the smaller one first, not both 0";
+                return Err(Error::parameter("denoises", format!("[{least}, {most}]"), expected));
+            }
+            if self.gradient.is_exact() {
+                let expected = "unrolled or truncated beside `denoises`: the loss is that of the encoder's own codes";
+                return Err(Error::parameter("gradient", self.gradient, expected));
+            }
         }
         Ok(())
     }
@@ -459,6 +474,7 @@ impl UnrolledUpdateConfig {
             learned_steps: self.learned_steps.unwrap_or(own),
             learned_thresholds: self.learned_thresholds.unwrap_or(own && penalised),
             learned_momentum: self.learned_momentum.unwrap_or(own && !multi_layer),
+            denoises: self.denoises,
         };
         for lambda in [lambda.end, lambda.start] {
             config.lambda = lambda;

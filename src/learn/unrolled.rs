@@ -35,7 +35,9 @@ use super::cascade::Cascade;
 use super::config::{AtomNorm, GradientMode, LearningConfig, TrainConfig};
 use super::reseeding::worst_windows;
 use super::surrogate::SurrogateUpdate;
-use crate::autoencoder::{Autoencoder, Coded, EncoderWeights, Outcome, SparseAutoencoder, Trainable, TrainingBatch};
+use crate::autoencoder::{
+    Autoencoder, Coded, EncoderWeights, Outcome, Prepared, SparseAutoencoder, Trainable, TrainingBatch,
+};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, SignalShape};
 use crate::kernels::sparse::{HostFilters, to_host};
@@ -45,6 +47,8 @@ use crate::pursuit::{Algorithm, Lambda, implicit};
 use crate::random::{Purpose, stream};
 use burn::module::{Module, Param, ParamGroup, RunningState};
 use burn::tensor::{Tensor, TensorData};
+use rand::{Rng, RngExt};
+use rand_distr::StandardNormal;
 
 /// A [`SparseAutoencoder`] under training, with the constraints on its dictionaries.
 #[derive(Module, Debug)]
@@ -243,6 +247,22 @@ impl UnrolledTraining {
         Self { autoencoder, wanted, given, rules }
     }
 
+    /// What an encoder makes of a batch, with the loss of what it is trained for; noise follows from the run's seed and the number.
+    fn coded(&self, ready: &Prepared, batch: &TrainingBatch, number: u64) -> Result<Outcome> {
+        let clean = batch.signals.clone();
+        let Some(range) = self.rules.learning.unrolled.denoises else {
+            let (coded, loss) = ready.coded_with_objective(clean)?;
+            return Ok(Outcome { loss, coded });
+        };
+        let noise = noise_on(clean.dims(), range, stream(batch.seed, Purpose::Noise, number));
+        let noisy = clean.clone() + Tensor::from_data(TensorData::new(noise, clean.dims()), &clean.device());
+        let (coded, _) = ready.coded_with_objective(noisy)?;
+        let count = clean.dims()[0];
+        let squares = (coded.reconstruction.clone() - clean).square().reshape([count as i32, -1]);
+        let loss = squares.sum_dim(1).squeeze_dim::<1>(1) * 0.5;
+        Ok(Outcome { loss, coded })
+    }
+
     fn update(&self) -> SurrogateUpdate {
         let Rules { learning, geometry, .. } = &self.rules;
         SurrogateUpdate::new(learning, learning.nonzeros(geometry), &self.autoencoder.valid().device())
@@ -341,6 +361,20 @@ impl Autoencoder for UnrolledTraining {
     }
 }
 
+/// The number of the noise of held-out signals, which no step has.
+const HELD_OUT: u64 = 1 << 47;
+
+/// White noise on every signal of a batch, its standard deviation drawn evenly from a range.
+fn noise_on(dims: [usize; 4], [least, most]: [f32; 2], mut random: impl Rng) -> Vec<f32> {
+    let len = dims.iter().skip(1).product();
+    let mut noise = Vec::with_capacity(dims[0] * len);
+    for _ in 0..dims[0] {
+        let sigma = least + (most - least) * random.random::<f32>();
+        noise.extend((0..len).map(|_| sigma * random.sample::<f32, _>(StandardNormal)));
+    }
+    noise
+}
+
 /// The operator without gradients.
 fn constant(operator: &Operator) -> Result<Operator> {
     let filters = operator.filters().iter().map(|filters| filters.clone().without_autodiff());
@@ -386,14 +420,16 @@ impl Trainable for UnrolledTraining {
         let ready = self.autoencoder.prepare_with(operator)?;
         let last = (unrolled.gradient == GradientMode::Truncated).then_some(unrolled.truncated_to);
         let ready = ready.with_gradients_through(last);
-        let (coded, loss) = ready.coded_with_objective(batch.signals.clone())?;
-        Ok(Outcome { loss, coded })
+        self.coded(&ready, batch, batch.step as u64)
     }
 
-    /// With the last λ.
+    /// With the last λ, and the same noise in every epoch where it takes noise off.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let last = self.last()?;
         let ready = last.prepare(self.signal())?;
+        if self.rules.learning.unrolled.denoises.is_some() {
+            return self.coded(&ready, batch, HELD_OUT);
+        }
         let (coded, loss) = match self.is_exact() && !last.config().has_own() {
             true => {
                 let (signals, undo) = last.config().model.normalizer().apply(batch.signals.clone());

@@ -58,6 +58,11 @@ impl JointDictionary {
         self.len
     }
 
+    /// The atoms, one after the other.
+    pub(crate) fn atoms(&self) -> &[f32] {
+        &self.atoms
+    }
+
     /// Number of atoms.
     pub(crate) fn count(&self) -> usize {
         self.atoms.len() / self.len

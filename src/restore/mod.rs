@@ -1,28 +1,35 @@
-//! Pictures restored: noise taken off, missing pixels filled in.
+//! Pictures restored: noise taken off, missing pixels filled in, blur and loss of size undone.
 //!
-//! A picture is cut into all its overlapping patches, each of which is a sparse combination of the atoms of a dictionary, and put together
+//! A picture is cut into overlapping patches, each of which is a sparse combination of the atoms of a dictionary, and put together
 //! again as the mean of what the patches say of every pixel (M. Elad, M. Aharon, "Image denoising via sparse and redundant
 //! representations over learned dictionaries", IEEE Trans. Image Processing 15(12), 2006). A patch takes as many atoms as it needs until
 //! its residual is as large as the noise alone would be. In a second pass patches that are alike are coded together, by one support
 //! for all (J. Mairal, F. Bach, J. Ponce, G. Sapiro, A. Zisserman, "Non-local sparse models for image restoration", ICCV 2009), where
-//! "alike" is judged on the outcome of the first: noise that differs from patch to patch finds no atoms in common.
+//! "alike" is judged on the outcome of the first: noise that differs from patch to patch finds no atoms in common. Two more passes
+//! estimate groups of patches as draws of one normal distribution, which the pass before has shown (`alike`).
 //!
 //! The mean of a patch, channel by channel, is no business of the atoms: it is taken off before and put back afterwards.
 //!
-//! Missing pixels are never read. They are first filled by the surface that bends least; then the whole
-//! picture is denoised again and again, for less and less noise, with the known pixels put back in between (X. Li, "Image recovery via
-//! hybrid sparse representations: a deterministic annealing approach", IEEE J. Selected Topics in Signal Processing 5(5), 2011).
+//! Missing pixels are never read. They are first filled by the surface that bends least; then groups of patches are estimated from their known
+//! pixels alone, again and again. A picture that was blurred or reduced is looked for among those that fit what was seen, between
+//! rounds that take noise off (`inverse`); see [`Observation`].
 //!
 //! Colours are rotated into a grey and two colour axes. A dictionary with one channel codes these one by one, with groups that are found
 //! on the grey; a dictionary with three channels codes colours as they are.
 
+mod alike;
 mod dictionary;
+mod inverse;
 mod missing;
+mod model;
 pub mod noise;
+mod observation;
 mod patches;
 
 pub use dictionary::PatchDictionary;
 pub use missing::salt_and_pepper;
+pub use model::{Denoised, by_network, by_pursuit};
+pub use observation::{Blur, MAX_REDUCED, Observation};
 
 use crate::error::{Error, Result};
 use patches::{Patches, Stage};
@@ -60,27 +67,58 @@ impl Picture {
     }
 }
 
+/// Ways to take noise off; the first two fill in and undo blur, too.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Default,
+    strum::Display,
+    strum::EnumIter,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
+#[strum(serialize_all = "kebab-case", const_into_str)]
+pub enum Method {
+    /// What is best of those that can be had: groups. The default.
+    #[default]
+    Auto,
+    /// Patches by orthogonal matching pursuit, then groups of patches that are alike ([`restore`]).
+    Groups,
+    /// Patches by orthogonal matching pursuit, one by one ([`restore`]).
+    Patches,
+    /// Basis pursuit of the whole picture over a model, averaged over shifts where it has strides ([`by_pursuit`]).
+    Pursuit,
+    /// The encoder of a model that was trained to take noise off ([`by_network`]).
+    Network,
+}
+
 /// How pictures are restored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoreConfig {
     /// Standard deviation of the noise in the picture's units, at least 0. Default 0: nothing but missing pixels is restored.
     pub sigma: f32,
-    /// Difference of the darkest and the brightest value that a picture may have, above 0. Default 255. Missing pixels are at first as
-    /// uncertain as a small part of it.
+    /// Difference of the darkest and the brightest value that a picture may have, above 0. Default 255. What is rough in the first rounds
+    /// is told in parts of it.
     pub range: f32,
+    /// Whether patches that are alike are estimated together where noise is taken off; else each is coded alone. Default yes.
+    pub together: bool,
     /// Patches that are coded together, at least 1. Default 32.
     pub similar: usize,
     /// How far from a patch those alike are looked for, in pixels up and down, left and right. Default 15.
     pub radius: usize,
-    /// Pixels from one group's first patch to the next, at least 1. Default 3.
+    /// Pixels from one group's first patch to the next, at least 1. Default 4.
     pub step: usize,
-    /// Rounds in which missing pixels are filled, at least 1. Default 8.
+    /// Rounds in which missing pixels are filled, or blur and loss of size undone, at least 1. Default 12.
     pub rounds: usize,
 }
 
 impl Default for RestoreConfig {
     fn default() -> Self {
-        Self { sigma: 0.0, range: 255.0, similar: 32, radius: 15, step: 3, rounds: 8 }
+        Self { sigma: 0.0, range: 255.0, together: true, similar: 32, radius: 15, step: 4, rounds: 12 }
     }
 }
 
@@ -105,32 +143,25 @@ impl RestoreConfig {
     }
 }
 
-/// Restores a picture; `known`, one value a pixel, says which pixels may be read, all where it is `None`. `progress` is told the part that is
-/// done and ends it, with `None`, by `false`.
+/// Restores a picture that was observed so. `progress` is told the part that is done and ends it, with `None`, by `false`. The result has the
+/// size that the picture had before it was reduced.
 ///
-/// Known pixels of a picture without noise come out as they are.
+/// Known pixels of a picture that nothing was done to but that others were lost, and that has no noise, come out as they are.
 ///
 /// # Errors
 /// Parameters out of range; a dictionary for another number of channels; values that are known and not finite; a mask of another size,
-/// or one that hides everything.
+/// or one that hides everything; a blur larger than the picture.
 pub fn restore(
     picture: &Picture,
-    known: Option<&[bool]>,
+    observation: &Observation,
     dictionary: &PatchDictionary,
     config: &RestoreConfig,
     mut progress: impl FnMut(f32) -> bool,
 ) -> Result<Option<Picture>> {
     config.check()?;
     dictionary.check_for(picture.channels)?;
-    if let Some(known) = known {
-        if known.len() != picture.pixels() {
-            return Err(Error::shape("mask", picture.pixels(), known.len()));
-        }
-        if !known.contains(&true) {
-            return Err(Error::parameter("mask", "nothing known", "at least one known pixel"));
-        }
-    }
-    let known = known.filter(|known| known.contains(&false));
+    observation.check([picture.height, picture.width])?;
+    let known = observation.known();
     let pixels = picture.pixels();
     let readable = |place: usize| known.is_none_or(|known| known[place % pixels]);
     if let Some(at) = (0..picture.values.len()).find(|&at| readable(at) && !picture.values[at].is_finite()) {
@@ -148,21 +179,28 @@ pub fn restore(
     let scale = UNIT / config.range;
     start.values.iter_mut().for_each(|value| *value *= scale);
     let config = &RestoreConfig { sigma: config.sigma * scale, range: UNIT, ..config.clone() };
-    // A picture smaller than a patch is continued by reflection.
-    let (padded, known_padded) = (
-        patches::padded(&start, dictionary.size()),
-        known.map(|known| patches::padded_mask(known, &start, dictionary.size())),
-    );
+    let size = dictionary.size();
     let patches = Patches::new(dictionary, config);
-    let restored = match &known_padded {
-        Some(known) => missing::fill(&patches, &padded, known, config, &mut progress),
-        None if config.sigma == 0.0 => Some(padded),
-        None => denoise(&patches, &padded, config.sigma, &mut |part| progress(part)),
+    // A picture smaller than a patch is continued by reflection.
+    let restored = if observation.mixes() {
+        inverse::solve(&patches, &start, observation, config, size, &mut progress)
+    } else {
+        let padded = patches::padded(&start, size);
+        let restored = match known {
+            Some(known) => {
+                let known = patches::padded_mask(known, &start, size);
+                missing::fill(&patches, &padded, &known, config, &mut progress)
+            }
+            None if config.sigma == 0.0 => Some(padded),
+            None if !config.together => patches.pass(&padded, Stage::Alone, config.sigma, &mut |part| progress(part)),
+            None => denoise(&patches, &padded, config.sigma, &mut |part| progress(part)),
+        };
+        restored.map(|restored| patches::cropped(&restored, &start))
     };
     let Some(restored) = restored else { return Ok(None) };
-    let mut restored = colours::rotated_back(&patches::cropped(&restored, &start));
+    let mut restored = colours::rotated_back(&restored);
     restored.values.iter_mut().for_each(|value| *value /= scale);
-    if config.sigma == 0.0 {
+    if config.sigma == 0.0 && !observation.mixes() {
         // Rotating there and back rounds.
         for (at, value) in restored.values.iter_mut().enumerate().filter(|(at, _)| readable(*at)) {
             *value = picture.values[at];
@@ -174,10 +212,12 @@ pub fn restore(
 /// The range of values that is computed in.
 const UNIT: f32 = 255.0;
 
-/// Both passes.
+/// All passes.
 fn denoise(patches: &Patches, picture: &Picture, sigma: f32, progress: &mut dyn FnMut(f32) -> bool) -> Option<Picture> {
-    let first = patches.pass(picture, None, sigma, Stage::ALONE, &mut |part| progress(0.2 * part))?;
-    patches.pass(picture, Some(&first), sigma, Stage::JOINT, &mut |part| progress(0.2 + 0.8 * part))
+    let alone = patches.pass(picture, Stage::Alone, sigma, &mut |part| progress(0.2 * part))?;
+    let joint = patches.pass(picture, Stage::Joint(&alone), sigma, &mut |part| progress(0.2 + 0.3 * part))?;
+    let alike = patches.pass(picture, Stage::Alike(&joint), sigma, &mut |part| progress(0.5 + 0.25 * part))?;
+    patches.pass(picture, Stage::Alike(&alike), sigma, &mut |part| progress(0.75 + 0.25 * part))
 }
 
 /// An orthonormal rotation of red, green and blue: noise stays as strong and white.

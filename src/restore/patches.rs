@@ -1,5 +1,6 @@
 //! All overlapping patches of a picture, coded alone or in groups, and put together again.
 
+use super::alike::{self, Prior};
 use super::{PatchDictionary, Picture, RestoreConfig};
 use crate::pursuit::joint::JointScratch;
 use rayon::prelude::*;
@@ -7,21 +8,32 @@ use rayon::prelude::*;
 /// Rows of patches between two looks at the progress, whose outcomes are in memory at once.
 const BAND: usize = 16;
 
-/// How patches are coded.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Stage {
-    /// Standard deviations by which the energy of pure noise may lie above its mean in a residual.
-    margin: f64,
-    /// Whether patches with fewer atoms count more in the mean.
-    weighted: bool,
+/// How patches are estimated.
+#[derive(Clone, Copy)]
+pub(super) enum Stage<'a> {
+    /// One by one, by atoms.
+    Alone,
+    /// Together with those that are alike in a guide, by atoms that they share; patches with fewer atoms count more in the mean.
+    Joint(&'a Picture),
+    /// As draws of one distribution together with those that are alike in a guide, which also says what distribution.
+    Alike(&'a Picture),
+    /// The same of patches that are known in part.
+    AlikeKnown(&'a Picture, &'a [bool], &'a Prior),
 }
 
-impl Stage {
-    /// Patch by patch.
-    pub(super) const ALONE: Self = Self { margin: 1.8, weighted: false };
-    /// In groups of similar patches.
-    pub(super) const JOINT: Self = Self { margin: 2.0, weighted: true };
+impl<'a> Stage<'a> {
+    /// Where patches that are alike are looked for.
+    fn guide(self) -> Option<&'a Picture> {
+        match self {
+            Self::Alone => None,
+            Self::Joint(guide) | Self::Alike(guide) | Self::AlikeKnown(guide, ..) => Some(guide),
+        }
+    }
 }
+
+/// Standard deviations by which the energy of pure noise may lie above its mean in a residual, of patches alone and in groups.
+const MARGIN_ALONE: f64 = 1.8;
+const MARGIN_JOINT: f64 = 2.0;
 
 /// Steps between patches that are coded alone: the first pass only has to say which are alike.
 const STEP_ALONE: usize = 2;
@@ -43,6 +55,9 @@ struct Said {
 #[derive(Default)]
 struct Scratch {
     coding: JointScratch,
+    alike: alike::Scratch,
+    before: Vec<f32>,
+    known: Vec<bool>,
     candidates: Vec<(f32, u32, u32)>,
     distances: Vec<f32>,
     group: Vec<f32>,
@@ -54,18 +69,26 @@ impl<'a> Patches<'a> {
         Self { dictionary, config }
     }
 
-    /// Takes noise of standard deviation `sigma` off. With a guide patches that are alike in it are coded together. `None` where `progress`
-    /// says so.
+    /// The dictionary's covariance as a prior that is this part of a group's variance.
+    pub(super) fn prior(&self, part: f32) -> Prior {
+        let pixels = self.dictionary.size().iter().product();
+        Prior::new(self.dictionary.atoms.atoms(), pixels, part)
+    }
+
+    /// Takes noise of standard deviation `sigma` off. `None` where `progress` says so.
     pub(super) fn pass(
         &self,
         picture: &Picture,
-        guide: Option<&Picture>,
-        sigma: f32,
         stage: Stage,
+        sigma: f32,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Option<Picture> {
         let [height, width] = self.dictionary.size();
-        let step = if guide.is_some() { self.config.step } else { STEP_ALONE };
+        let step = match stage.guide() {
+            Some(_) => self.config.step,
+            None if self.config.together => STEP_ALONE,
+            None => 1,
+        };
         let (tops, lefts) = (places(picture.height, height, step), places(picture.width, width, step));
         let mut sums = vec![0.0f32; picture.values.len()];
         let mut weights = vec![0.0f32; picture.values.len()];
@@ -73,9 +96,7 @@ impl<'a> Patches<'a> {
         for (band, tops) in tops.chunks(BAND).enumerate() {
             let said: Vec<Said> = tops
                 .par_iter()
-                .map_init(Scratch::default, |scratch, &top| {
-                    self.row(picture, guide, (top, &lefts), sigma, stage, scratch)
-                })
+                .map_init(Scratch::default, |scratch, &top| self.row(picture, stage, (top, &lefts), sigma, scratch))
                 .collect();
             // In the order of the rows, whatever thread was first: sums round the same way on every run.
             for Said { top, sums: own_sums, weights: own_weights } in said {
@@ -100,30 +121,49 @@ impl<'a> Patches<'a> {
     fn row(
         &self,
         picture: &Picture,
-        guide: Option<&Picture>,
+        stage: Stage,
         (top, lefts): (usize, &[usize]),
         sigma: f32,
-        stage: Stage,
         scratch: &mut Scratch,
     ) -> Said {
         let [height, _] = self.dictionary.size();
-        let radius = if guide.is_some() { self.config.radius } else { 0 };
+        let radius = if stage.guide().is_some() { self.config.radius } else { 0 };
         let (first, last) = (top.saturating_sub(radius), (top + radius).min(picture.height - height));
         let rows = last - first + height;
         let len = picture.channels * rows * picture.width;
         let mut said = Said { top: first, sums: vec![0.0; len], weights: vec![0.0; len] };
         for &left in lefts {
+            if self.is_settled(stage, picture, (top, left)) {
+                continue;
+            }
             scratch.candidates.clear();
-            match guide {
+            match stage.guide() {
                 None => scratch.candidates.push((0.0, top as u32, left as u32)),
                 Some(guide) => self.find_alike(guide, (top, left), (first, last), scratch),
             }
-            // As many channels as an atom has are coded together.
-            for start in (0..picture.channels).step_by(self.dictionary.channels()) {
-                self.code(picture, start, sigma, stage, scratch, &mut said);
+            match stage {
+                Stage::Alone | Stage::Joint(_) => {
+                    // As many channels as an atom has are coded together.
+                    for start in (0..picture.channels).step_by(self.dictionary.channels()) {
+                        self.code(picture, start, sigma, stage, scratch, &mut said);
+                    }
+                }
+                Stage::Alike(_) | Stage::AlikeKnown(..) => {
+                    for channel in 0..picture.channels {
+                        self.estimate(picture, channel, sigma, stage, scratch, &mut said);
+                    }
+                }
             }
         }
         said
+    }
+
+    /// Whether all pixels of a patch are known, and nothing is to change about them.
+    fn is_settled(&self, stage: Stage, picture: &Picture, (top, left): (usize, usize)) -> bool {
+        let Stage::AlikeKnown(_, known, _) = stage else { return false };
+        let [height, width] = self.dictionary.size();
+        let mut lines = (top..top + height).map(|row| &known[row * picture.width + left..][..width]);
+        self.config.sigma == 0.0 && lines.all(|line| !line.contains(&false))
     }
 
     /// The patches most alike to one in the first channels of the guide, itself among them.
@@ -177,10 +217,7 @@ impl<'a> Patches<'a> {
         for &(_, top, left) in candidates.iter() {
             for channel in start..start + channels {
                 let begin = group.len();
-                for row in 0..height {
-                    let at = channel * picture.pixels() + (top as usize + row) * picture.width + left as usize;
-                    group.extend_from_slice(&picture.values[at..at + width]);
-                }
+                append_patch(picture, channel, (top, left), [height, width], group);
                 let mean = group[begin..].iter().sum::<f32>() / pixels as f32;
                 group[begin..].iter_mut().for_each(|value| *value -= mean);
                 means.push(mean);
@@ -188,22 +225,93 @@ impl<'a> Patches<'a> {
         }
         // The means take one dimension of every channel's noise with them.
         let dimensions = (candidates.len() * channels * (pixels - 1).max(1)) as f64;
-        let level = (1.0 + stage.margin * (2.0 / dimensions).sqrt()) * f64::from(sigma).powi(2) * dimensions;
+        let alone = matches!(stage, Stage::Alone);
+        let margin = if alone { MARGIN_ALONE } else { MARGIN_JOINT };
+        let level = (1.0 + margin * (2.0 / dimensions).sqrt()) * f64::from(sigma).powi(2) * dimensions;
         let most = self.dictionary.atoms.atom_len() / 2;
         let atoms = self.dictionary.atoms.approximate(group, level, most.max(1), coding);
-        let weight = if stage.weighted { 1.0 / (1.0 + atoms as f32) } else { 1.0 };
-        let rows = said.sums.len() / picture.channels / picture.width;
-        let planes = group.chunks_exact(pixels).zip(means.iter()).enumerate();
-        for (index, (plane, mean)) in planes {
-            let (_, top, left) = candidates[index / channels];
-            let channel = start + index % channels;
-            for (row, line) in plane.chunks_exact(width).enumerate() {
-                let at = (channel * rows + top as usize - said.top + row) * picture.width + left as usize;
-                let sums = said.sums[at..at + width].iter_mut().zip(line);
-                sums.for_each(|(sum, value)| *sum += weight * (value + mean));
-                said.weights[at..at + width].iter_mut().for_each(|sum| *sum += weight);
-            }
+        for (plane, mean) in group.chunks_exact_mut(pixels).zip(means.iter()) {
+            plane.iter_mut().for_each(|value| *value += mean);
         }
+        let weight = if alone { 1.0 } else { 1.0 / (1.0 + atoms as f32) };
+        for (index, plane) in group.chunks_exact(pixels).enumerate() {
+            let (_, top, left) = candidates[index / channels];
+            said.add(picture, start + index % channels, (top, left), plane, width, weight);
+        }
+    }
+
+    /// Estimates one channel of the candidates, and adds what it says.
+    fn estimate(
+        &self,
+        picture: &Picture,
+        channel: usize,
+        sigma: f32,
+        stage: Stage,
+        scratch: &mut Scratch,
+        said: &mut Said,
+    ) {
+        let size = self.dictionary.size();
+        let pixels = size[0] * size[1];
+        let Scratch { alike, candidates, group, before, known, .. } = scratch;
+        let Some(guide) = stage.guide() else { return };
+        group.clear();
+        before.clear();
+        for &(_, top, left) in candidates.iter() {
+            append_patch(picture, channel, (top, left), size, group);
+            append_patch(guide, channel, (top, left), size, before);
+        }
+        if let Stage::AlikeKnown(_, mask, prior) = stage {
+            known.clear();
+            for &(_, top, left) in candidates.iter() {
+                for row in 0..size[0] {
+                    known.extend(&mask[(top as usize + row) * picture.width + left as usize..][..size[1]]);
+                }
+            }
+            alike::estimate_known(group, before, known, sigma, prior, alike);
+        } else {
+            alike::estimate(group, before, pixels, sigma, alike);
+        }
+        for (&(_, top, left), plane) in candidates.iter().zip(group.chunks_exact(pixels)) {
+            if self.is_settled(stage, picture, (top as usize, left as usize)) {
+                continue;
+            }
+            said.add(picture, channel, (top, left), plane, size[1], 1.0);
+        }
+    }
+}
+
+impl Said {
+    /// Adds what a patch says of its pixels.
+    fn add(
+        &mut self,
+        picture: &Picture,
+        channel: usize,
+        (top, left): (u32, u32),
+        plane: &[f32],
+        width: usize,
+        weight: f32,
+    ) {
+        let rows = self.sums.len() / picture.channels / picture.width;
+        for (row, line) in plane.chunks_exact(width).enumerate() {
+            let at = (channel * rows + top as usize - self.top + row) * picture.width + left as usize;
+            let sums = self.sums[at..at + width].iter_mut().zip(line);
+            sums.for_each(|(sum, value)| *sum += weight * value);
+            self.weights[at..at + width].iter_mut().for_each(|sum| *sum += weight);
+        }
+    }
+}
+
+/// Appends the pixels of one channel of a patch.
+fn append_patch(
+    picture: &Picture,
+    channel: usize,
+    (top, left): (u32, u32),
+    [height, width]: [usize; 2],
+    out: &mut Vec<f32>,
+) {
+    for row in 0..height {
+        let at = channel * picture.pixels() + (top as usize + row) * picture.width + left as usize;
+        out.extend_from_slice(&picture.values[at..at + width]);
     }
 }
 
@@ -217,9 +325,9 @@ fn places(len: usize, patch: usize, step: usize) -> Vec<usize> {
     places
 }
 
-/// The place that a place beyond the end of an axis is reflected to, the last one repeated.
-fn reflected(place: usize, len: usize) -> usize {
-    let within = place % (2 * len);
+/// The place that a place before the beginning or beyond the end of an axis is reflected to, the outermost one repeated.
+pub(super) fn reflected(place: isize, len: usize) -> usize {
+    let within = place.rem_euclid(2 * len as isize) as usize;
     if within < len { within } else { 2 * len - 1 - within }
 }
 
@@ -231,7 +339,7 @@ pub(super) fn padded(picture: &Picture, [rows, columns]: [usize; 2]) -> Picture 
     }
     let values = (0..picture.channels * height * width).map(|at| {
         let (channel, row, column) = (at / (height * width), at % (height * width) / width, at % width);
-        let from = reflected(row, picture.height) * picture.width + reflected(column, picture.width);
+        let from = reflected(row as isize, picture.height) * picture.width + reflected(column as isize, picture.width);
         picture.values[channel * picture.pixels() + from]
     });
     Picture { channels: picture.channels, height, width, values: values.collect() }
