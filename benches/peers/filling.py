@@ -99,7 +99,8 @@ def sporco_masked(simulated):
         atoms = np.concatenate((impulse, atoms), axis=2)
         weights = np.ones((1,) * 4 + (atoms.shape[2],), np.float32)
         weights[..., 0] = 0
-        gradient = np.zeros(atoms.shape[2], np.float32)
+        # One more for the impulse that stands for what is hidden.
+        gradient = np.zeros(atoms.shape[2] + 1, np.float32)
         gradient[0] = 1
         options = {"MaxMainIter": 200, "HighMemSolve": True, "RelStopTol": 5e-3, "AuxVarObj": False, "RelaxParam": 1.8}
         options |= {"rho": 5e1 * 2e-2 + 1e-1, "AutoRho": {"Enabled": False, "StdResiduals": False}, "L1Weight": weights, "GradWeight": gradient}
