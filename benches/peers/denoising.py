@@ -11,8 +11,8 @@ orthogonal matching pursuit. `--contenders` names some of them; their rows repla
 
 This crate's seconds are of whole processes, reading and writing included.
 
-Writes `denoising.json` and `denoising.md` beside this file, and crops side by side where `--crops` says. Needs `pip install bm3d scikit-image
-sporco scikit-learn`.
+Writes data, a page and pictures of a chart of our own, side by side, to `experiments/denoising`. Needs `pip install bm3d scikit-image sporco
+scikit-learn`.
 """
 
 import argparse
@@ -23,10 +23,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-from skimage.io import imread, imsave
+from chart import chart, side_by_side
+from skimage.io import imread
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-HERE = Path(__file__).parent
+OUT = Path(__file__).resolve().parents[2] / "experiments" / "denoising"
 
 
 def by_program(program, folder, flags=()):
@@ -122,12 +123,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--program", default="target/release/mlcsc")
-    parser.add_argument("--crops", type=Path, help="picture for crops at 25 grey levels: clean, noisy, this crate, BM3D")
+    parser.add_argument("--pictures", default="all", help="names without ending, as 01,02")
     parser.add_argument("--sigmas", type=lambda text: [int(part) for part in text.split(",")], default=[15, 25, 50])
     parser.add_argument("--ways", nargs="*", default=[], metavar="METHOD=[MODEL]", help="other methods of this crate: patches=, network=M.safetensors")
-    parser.add_argument("--contenders", default="", help="only contenders with this in their name")
+    parser.add_argument("--contenders", default="", help="only contenders with one of these in their name: A|B")
     options = parser.parse_args()
     pictures = {path.stem: imread(path).astype(np.float64) for path in sorted(options.data.glob("*.png"))}
+    if options.pictures != "all":
+        pictures = {name: pictures[name] for name in options.pictures.split(",")}
     folder = Path(tempfile.mkdtemp(prefix="denoising-"))
     contenders = {
         "this crate, `mlcsc restore`": by_program(options.program, folder),
@@ -141,13 +144,12 @@ def main():
         contenders[f"this crate, `--method {method}`"] = by_program(options.program, folder, ["--method", method] + (["--model", model] if model else []))
     contenders |= {f"convolutional, SPORCO, penalty {penalty}": by_sporco(penalty) for penalty in (0.5, 1.0)}
     contenders |= {f"total variation, weight {weight} σ": by_variation(weight) for weight in (0.8, 1.1, 1.5)}
-    contenders = {name: denoise for name, denoise in contenders.items() if options.contenders in name}
-    results, crops = [], []
+    contenders = {name: denoise for name, denoise in contenders.items() if any(part in name for part in options.contenders.split("|"))}
+    results = []
     for sigma in options.sigmas:
         rows = {name: [] for name in contenders}
         for index, (name, clean) in enumerate(pictures.items()):
             noisy = clean + sigma * np.random.default_rng([sigma, index]).standard_normal(clean.shape)
-            line = [clean, noisy]
             for contender, denoise in contenders.items():
                 clock = time.perf_counter()
                 out = np.asarray(denoise(noisy, sigma), dtype=np.float64)
@@ -155,9 +157,6 @@ def main():
                 psnr = peak_signal_noise_ratio(clean, out, data_range=255)
                 ssim = structural_similarity(clean, out, data_range=255)
                 rows[contender].append((psnr, ssim, seconds, clean.size))
-                line.append(out)
-            if sigma == 25 and index in (1, 8, 10):
-                crops.append(np.hstack([picture[60:188, 100:228] for picture in line[:4]]))
         # Of a peer with several settings the best.
         for start in ("total variation", "convolutional, SPORCO"):
             same = [contender for contender in rows if contender.startswith(start)]
@@ -173,28 +172,36 @@ def main():
                 }
             )
             print(sigma, contender, f"{values[:, 0].mean():.2f} dB, {values[:, 1].mean():.4f}, {np.median(large[:, 2]):.2f} s", flush=True)
-    if options.contenders and (HERE / "denoising.json").exists():
-        short = lambda row: (row["sigma"], row["denoiser"].split(", penalty")[0].split(", weight")[0])
-        done = {short(row) for row in results}
-        results = [row for row in json.loads((HERE / "denoising.json").read_text()) if short(row) not in done] + results
-    (HERE / "denoising.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
-    largest = max(picture.size for picture in pictures.values())
-    lines = [
-        f"**{len(pictures)} pictures, white noise; mean PSNR in dB, mean SSIM; median seconds of pictures of {largest:,} pixels, two cores.**",
-        "",
-        "| denoiser |" + "".join(f" σ = {sigma} |" for sigma in options.sigmas),
-        "|---|" + "---|" * len(options.sigmas),
-    ]
     short = lambda row: row["denoiser"].split(", penalty")[0].split(", weight")[0]
-    for name in dict.fromkeys(short(row) for row in results):
-        cells = ""
-        for sigma in options.sigmas:
-            row = next((row for row in results if row["sigma"] == sigma and short(row) == name), None)
-            cells += f" {row['psnr']:.2f}, {row['ssim']:.4f}; {row['seconds_of_the_largest']:.1f} s |" if row else " |"
-        lines.append(f"| {name} |" + cells)
-    if crops and options.crops:
-        imsave(options.crops, np.clip(np.vstack(crops), 0, 255).round().astype(np.uint8), check_contrast=False)
-    (HERE / "denoising.md").write_text("\n".join(lines) + "\n")
+    key = lambda row: (row["sigma"], short(row), tuple(row["psnrs"]))
+    if (OUT / "results.json").exists() and options.contenders:
+        done = {key(row) for row in results}
+        results = [row for row in json.loads((OUT / "results.json").read_text()) if key(row) not in done] + results
+    (OUT / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+    sigmas = sorted({row["sigma"] for row in results})
+    text = [
+        "# Noise taken off photographs",
+        "",
+        "`python3 benches/peers/denoising.py --data FOLDER --program target/release/mlcsc`; FOLDER holds Set12, twelve grey pictures that the",
+        "dictionary was not learned from. White noise, told to everybody; mean PSNR in dB, mean SSIM; median seconds of pictures of the largest size",
+        "(512×512, where all pictures are there), two cores, whole processes for this crate.",
+    ]
+    for names in dict.fromkeys(tuple(row["psnrs"]) for row in results):
+        text += ["", f"Pictures {', '.join(names)}:", "", "| by |" + "".join(f" σ = {sigma} |" for sigma in sigmas), "|---|" + "---|" * len(sigmas)]
+        rows = [row for row in results if tuple(row["psnrs"]) == names]
+        for name in dict.fromkeys(short(row) for row in rows):
+            cells = ""
+            for sigma in sigmas:
+                row = next((row for row in rows if row["sigma"] == sigma and short(row) == name), None)
+                cells += f" {row['psnr']:.2f}, {row['ssim']:.4f}; {row['seconds_of_the_largest']:.1f} s |" if row else " |"
+            text.append(f"| {name} |" + cells)
+    clean = chart()
+    noisy = clean + 25 * np.random.default_rng(25).standard_normal(clean.shape)
+    ours, peer = by_program(options.program, folder)(noisy, 25), by_bm3d(noisy, 25)
+    side_by_side([[clean, noisy], [ours, peer]], OUT / "chart.png")
+    told = ", ".join(f"{peak_signal_noise_ratio(clean, out, data_range=255):.2f} dB" for out in (noisy, ours, peer))
+    text += ["", "A chart of our own, noise of 25 grey levels: clean, noisy; this crate, BM3D. PSNR of the last three: " + told + ".", "", "![chart](chart.png)"]
+    (OUT / "README.md").write_text("\n".join(text) + "\n")
 
 
 if __name__ == "__main__":

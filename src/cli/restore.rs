@@ -26,7 +26,8 @@ use std::time::{Duration, Instant};
 ///
 /// Overlapping patches are coded by the atoms of a dictionary until what is left is as large as the noise, first alone and then together
 /// with patches that look alike; groups of those then say what is likely of each of them. Missing pixels are never read. Pictures are
-/// written in the type and depth that they came in, transparency kept; memory is some 40 bytes for each of a picture's values.
+/// written in the type and depth that they came in, transparency kept. Noise is taken off strip by strip, in some 20 bytes for each of a picture's
+/// values and 200 MB; otherwise memory is some 40 bytes a value.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those
@@ -64,6 +65,9 @@ pub(super) struct RestoreArgs {
     /// The picture was reduced by this factor ("bicubic" with antialiasing): the one to write is so much larger
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4))]
     upscale: Option<u32>,
+    /// The colours of patches that are alike share their atoms, too
+    #[arg(long)]
+    joint_colours: bool,
     /// The same picture as it should come out, for PSNR and SSIM (as scikit-image defines them; of arrays its range is the peak)
     #[arg(long, value_name = "CLEAN")]
     reference: Option<PathBuf>,
@@ -198,7 +202,7 @@ impl Way {
             let values = picture.values.iter().map(|value| scale * value).collect();
             Picture { values, ..*picture }
         };
-        let whole = |picture| Denoised { picture, convergence: Convergence::default() };
+        let whole = |picture| Denoised { picture, convergence: Convergence::default(), objective: None };
         match self {
             Self::Patches(dictionary) => {
                 Ok(restore(picture, observation, dictionary, config, progress)?.map(|picture| (whole(picture), 1.0)))
@@ -394,7 +398,11 @@ impl RestoreArgs {
         if let Some(missing) = self.missing {
             let is_missing = |value: f32| value == missing || (value.is_nan() && missing.is_nan());
             let planes = || picture.values.chunks_exact(pixels);
-            return Ok(Some((0..pixels).map(|at| !planes().all(|plane| is_missing(plane[at]))).collect()));
+            let known: Vec<bool> = (0..pixels).map(|at| !planes().all(|plane| is_missing(plane[at]))).collect();
+            if !known.contains(&true) {
+                return Err(Error::parameter("--missing", missing, "a value that some pixels do not have"));
+            }
+            return Ok(Some(known));
         }
         Ok(self.salt_and_pepper.then(|| salt_and_pepper(picture, input.limits(picture, None))))
     }
@@ -435,7 +443,8 @@ impl RestoreArgs {
             })?,
         };
         let together = self.method != Method::Patches;
-        let config = RestoreConfig { sigma, range, together, ..RestoreConfig::default() };
+        let joint_colours = self.joint_colours;
+        let config = RestoreConfig { sigma, range, together, joint_colours, ..RestoreConfig::default() };
         let mut observation = observation.clone();
         if let Some(known) = &known {
             observation = observation.known_in(known.clone());
@@ -446,7 +455,7 @@ impl RestoreArgs {
         };
         let denoised = way.restore(&picture, &observation, &config, white, progress);
         let denoised = denoised.map_err(|error| Error::format(source, flags::named::<Self>(error).to_string()))?;
-        let Some((Denoised { picture: restored, convergence }, scaled)) = denoised else {
+        let Some((Denoised { picture: restored, convergence, objective }, scaled)) = denoised else {
             return Err(Error::Interrupted(format!("{} was not written", out.display())));
         };
         let clipped = input.write(out, &restored, self.factor())?;
@@ -467,6 +476,7 @@ impl RestoreArgs {
             "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
             "sigma": sigma, "measured": wanted == Noise::Measured, "missing": missing,
             "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
+            "objective": objective.map(|[reached, _]| reached), "objective_bound": objective.map(|[_, bound]| bound),
             "not_converged": (convergence.above > 0).then_some(convergence),
             "taken_off_in_sigmas": (sigma > 0.0).then(|| length / f64::from(sigma)), "clipped": clipped,
             "seconds": clock.elapsed().as_secs_f64(),
@@ -525,6 +535,9 @@ impl RestoreArgs {
             }
             if let Some(scaled) = value("scaled").filter(|scaled| *scaled != 1.0) {
                 told.push_str(&format!("; scaled by {} to the noise that the network knows", number(scaled)));
+            }
+            if let (Some(reached), Some(bound)) = (value("objective"), value("objective_bound")) {
+                told.push_str(&format!("; objective {}, certainly not below {}", number(reached), number(bound)));
             }
             if let Some(above) = row["not_converged"]["above"].as_u64().filter(|above| *above > 0) {
                 told.push_str(&format!("; {} above the gap asked for", counted(above as usize, "pursuit")));

@@ -5,13 +5,14 @@
 
 use super::folder::{Skipped, name_of};
 use super::integrity;
+use super::jpeg;
 use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::geometry::SignalShape;
 use crate::text::beginning;
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -155,9 +156,13 @@ impl Still {
     /// Reads a file that holds one picture and nothing else.
     ///
     /// # Errors
-    /// A file that cannot be read, is damaged or is none of these; several pages or frames.
+    /// A file that cannot be read, is damaged or is none of these; several pages or frames; inks, which could not be written back.
     pub fn open(path: &Path) -> Result<Self> {
-        let Decoded { image, rest, .. } = decode_whole(path)?;
+        let Decoded { image, rest, inks, .. } = decode_whole(path)?;
+        if inks {
+            let expected = "expected a picture in grey or in red, green and blue, found one in inks (CMYK)";
+            return Err(Error::format(path, expected));
+        }
         match rest {
             Some(rest) => Err(Error::format(path, format!("expected a single picture, found {rest} beside it"))),
             None => Ok(Self { path: path.into(), image }),
@@ -249,7 +254,7 @@ const JPEG_QUALITY: u8 = 98;
 
 /// The picture, and what its file holds beside it.
 fn decode(path: &Path, grey: bool) -> Result<(Image, integrity::Rest)> {
-    let Decoded { image, rest, spread } = decode_whole(path)?;
+    let Decoded { image, rest, spread, .. } = decode_whole(path)?;
     let (height, width) = (image.height() as usize, image.width() as usize);
     let has_colour = image.color().has_color();
     // Transparency is dropped.
@@ -278,6 +283,8 @@ struct Decoded {
     rest: integrity::Rest,
     /// How far apart the colours of a pixel can be that was grey before it was compressed.
     spread: Option<u8>,
+    /// Whether the file has inks (CMYK), and what is shown was made from them.
+    inks: bool,
 }
 
 /// Reads and checks a file.
@@ -321,12 +328,14 @@ fn decode_whole(path: &Path) -> Result<Decoded> {
         .map_err(|found| Error::format(path, format!("expected a whole {name} image, found {found}")))?;
     // A picture whose EXIF data make no sense is shown as it is stored.
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let inks = matches!(decoder.original_color_type(), ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16)
+        || (format == ImageFormat::Jpeg && jpeg::components(&bytes) == Some(4));
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     image.apply_orientation(orientation);
     if !matches!(image.color().bytes_per_pixel() / image.color().channel_count(), 1 | 2) {
         return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones"));
     }
-    Ok(Decoded { image, rest, spread: integrity::spread_of_grey(format, &bytes) })
+    Ok(Decoded { image, rest, spread: integrity::spread_of_grey(format, &bytes), inks })
 }
 
 /// Grey values of colours, `[pixels, 3]`: 0.299 R + 0.587 G + 0.114 B in units of 2⁻¹⁶, rounded, as Pillow computes them.

@@ -37,6 +37,24 @@ pub(super) fn check(bytes: &[u8]) -> Result<Option<[usize; 2]>, String> {
     Err("one that is cut short (no end marker)".into())
 }
 
+/// Components of the picture, if there is a frame header: four are inks.
+pub(super) fn components(bytes: &[u8]) -> Option<usize> {
+    let mut file = File { bytes, at: 2, tables: Tables::default(), restart: 0, frame: None };
+    while let Some(marker) = file.next_marker() {
+        match marker {
+            0x01 | 0xd0..=0xd8 => {}
+            0xd9 | 0xda => return None,
+            _ => {
+                let segment = file.segment(marker).ok()?;
+                if matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc) {
+                    return byte(segment, 5).ok();
+                }
+            }
+        }
+    }
+    None
+}
+
 /// Bytes that may be left over at the end of a scan of a picture of at least [`SLACK_FROM`] units in both directions: some
 /// cameras leave a few. A row or a column of units takes more.
 const SLACK: usize = 2;
@@ -531,4 +549,17 @@ fn refine_ac(reader: &mut Reader, table: &Code, band: [u32; 2], nonzero: &mut u6
         state.run -= 1;
     }
     Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::components;
+
+    #[test]
+    fn components_are_counted() {
+        // A start, a comment, and a frame header with four components.
+        let inks = [0xff, 0xd8, 0xff, 0xfe, 0, 4, 1, 2, 0xff, 0xc0, 0, 8, 8, 0, 1, 0, 1, 4];
+        assert_eq!(components(&inks), Some(4));
+        assert_eq!(components(&inks[..8]), None);
+    }
 }

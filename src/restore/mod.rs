@@ -61,6 +61,13 @@ impl Picture {
         Ok(Self { channels, height, width, values })
     }
 
+    /// Some of the rows.
+    fn rows(&self, first: usize, last: usize) -> Self {
+        let rows = |plane: &[f32]| plane[first * self.width..last * self.width].to_vec();
+        let values = self.values.chunks_exact(self.pixels()).flat_map(rows).collect();
+        Self { height: last - first, values, ..*self }
+    }
+
     /// Pixels of a channel.
     pub fn pixels(&self) -> usize {
         self.height * self.width
@@ -106,6 +113,9 @@ pub struct RestoreConfig {
     pub range: f32,
     /// Whether patches that are alike are estimated together where noise is taken off; else each is coded alone. Default yes.
     pub together: bool,
+    /// Whether the colours of a group share their atoms too, in the pass in which groups are coded by atoms of one channel. Default no: they
+    /// mostly have edges, but not textures, in common.
+    pub joint_colours: bool,
     /// Patches that are coded together, at least 1. Default 32.
     pub similar: usize,
     /// How far from a patch those alike are looked for, in pixels up and down, left and right. Default 15.
@@ -118,7 +128,16 @@ pub struct RestoreConfig {
 
 impl Default for RestoreConfig {
     fn default() -> Self {
-        Self { sigma: 0.0, range: 255.0, together: true, similar: 32, radius: 15, step: 4, rounds: 12 }
+        Self {
+            sigma: 0.0,
+            range: 255.0,
+            together: true,
+            joint_colours: false,
+            similar: 32,
+            radius: 15,
+            step: 4,
+            rounds: 12,
+        }
     }
 }
 
@@ -193,7 +212,7 @@ pub fn restore(
             }
             None if config.sigma == 0.0 => Some(padded),
             None if !config.together => patches.pass(&padded, Stage::Alone, config.sigma, &mut |part| progress(part)),
-            None => denoise(&patches, &padded, config.sigma, &mut |part| progress(part)),
+            None => denoise_in_strips(&patches, &padded, config.sigma, STRIP, &mut |part| progress(part)),
         };
         restored.map(|restored| patches::cropped(&restored, &start))
     };
@@ -211,6 +230,48 @@ pub fn restore(
 
 /// The range of values that is computed in.
 const UNIT: f32 = 255.0;
+
+/// Values of a strip of a large picture.
+const STRIP: usize = 1 << 22;
+
+/// Rows beyond a strip that its outcome depends on: three passes with groups, whose patches are within the radius of one that is within the
+/// radius of a pixel, and one without.
+fn reach(patches: &Patches) -> usize {
+    let (radius, height) = patches.radius_and_height();
+    3 * (2 * radius + height) + height
+}
+
+/// [`denoise`] strip by strip of so many values, with the rows around that it takes: what comes out is the same, bit by bit.
+fn denoise_in_strips(
+    patches: &Patches,
+    picture: &Picture,
+    sigma: f32,
+    values: usize,
+    progress: &mut dyn FnMut(f32) -> bool,
+) -> Option<Picture> {
+    let (width, height) = (picture.width, picture.height);
+    let around = reach(patches);
+    // Patches begin at multiples of the steps, counted from the first row.
+    let aligned = patches.steps();
+    let rows = (values / (picture.channels * width)).max(2 * around);
+    if rows >= height {
+        return denoise(patches, picture, sigma, progress);
+    }
+    let mut out = picture.clone();
+    for start in (0..height).step_by(rows) {
+        let end = (start + rows).min(height);
+        let (first, last) = (start.saturating_sub(around) / aligned * aligned, (end + around).min(height));
+        let strip = picture.rows(first, last);
+        let part = |done: f32| (start as f32 + done * (end - start) as f32) / height as f32;
+        let found = denoise(patches, &strip, sigma, &mut |done| progress(part(done)))?;
+        for channel in 0..picture.channels {
+            let from = channel * found.pixels() + (start - first) * width;
+            let to = channel * picture.pixels() + start * width;
+            out.values[to..to + (end - start) * width].copy_from_slice(&found.values[from..][..(end - start) * width]);
+        }
+    }
+    Some(out)
+}
 
 /// All passes.
 fn denoise(patches: &Patches, picture: &Picture, sigma: f32, progress: &mut dyn FnMut(f32) -> bool) -> Option<Picture> {
@@ -252,5 +313,36 @@ mod colours {
 
     pub(super) fn rotated_back(picture: &Picture) -> Picture {
         by(picture, |to, from| AXES[from][to])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A strip with the rows around it is as good as the whole picture.
+    #[test]
+    fn strips_leave_no_seams() {
+        let (height, width) = (160, 24);
+        let value = |at: usize| {
+            let (row, column) = (at / width % height, at % width);
+            let noise = ((at * 7919 + at * at % 1013) % 509) as f32 / 8.0;
+            60.0 + row as f32 / 2.0 + if (row + 2 * column) % 20 < 10 { 90.0 } else { 0.0 } + noise
+        };
+        let picture = Picture::new(2, height, width, (0..2 * height * width).map(value).collect()).unwrap();
+        let dictionary = PatchDictionary::photographs();
+        let config = RestoreConfig { radius: 3, ..RestoreConfig::default() };
+        let patches = Patches::new(&dictionary, &config);
+        let whole = denoise(&patches, &picture, 20.0, &mut |_| true).unwrap();
+        // Rows of a strip are at least twice those around it.
+        assert!(2 * reach(&patches) < height, "{}", reach(&patches));
+        let mut told = Vec::new();
+        let mut progress = |part| {
+            told.push(part);
+            true
+        };
+        let strips = denoise_in_strips(&patches, &picture, 20.0, 1, &mut progress).unwrap();
+        assert_eq!(strips, whole);
+        assert!(told.windows(2).all(|pair| pair[0] <= pair[1]) && told.last() == Some(&1.0), "{told:?}");
     }
 }

@@ -4,6 +4,7 @@ use super::alike::{self, Prior};
 use super::{PatchDictionary, Picture, RestoreConfig};
 use crate::pursuit::joint::JointScratch;
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Rows of patches between two looks at the progress, whose outcomes are in memory at once.
 const BAND: usize = 16;
@@ -67,6 +68,16 @@ struct Scratch {
 impl<'a> Patches<'a> {
     pub(super) fn new(dictionary: &'a PatchDictionary, config: &'a RestoreConfig) -> Self {
         Self { dictionary, config }
+    }
+
+    /// How far from a patch those alike are looked for, and rows of a patch.
+    pub(super) fn radius_and_height(&self) -> (usize, usize) {
+        (self.config.radius, self.dictionary.size()[0])
+    }
+
+    /// A number that is a multiple of the steps of all passes.
+    pub(super) fn steps(&self) -> usize {
+        self.config.step * STEP_ALONE
     }
 
     /// The dictionary's covariance as a prior that is this part of a group's variance.
@@ -144,8 +155,11 @@ impl<'a> Patches<'a> {
             match stage {
                 Stage::Alone | Stage::Joint(_) => {
                     // As many channels as an atom has are coded together.
-                    for start in (0..picture.channels).step_by(self.dictionary.channels()) {
-                        self.code(picture, start, sigma, stage, scratch, &mut said);
+                    let own = self.dictionary.channels();
+                    let shared = matches!(stage, Stage::Joint(_)) && own == 1 && self.config.joint_colours;
+                    let at_once = if shared { picture.channels } else { own };
+                    for start in (0..picture.channels).step_by(at_once) {
+                        self.code(picture, start..start + at_once, sigma, stage, scratch, &mut said);
                     }
                 }
                 Stage::Alike(_) | Stage::AlikeKnown(..) => {
@@ -208,14 +222,22 @@ impl<'a> Patches<'a> {
     }
 
     /// Codes the group of the candidates, and adds what it says.
-    fn code(&self, picture: &Picture, start: usize, sigma: f32, stage: Stage, scratch: &mut Scratch, said: &mut Said) {
+    fn code(
+        &self,
+        picture: &Picture,
+        places: Range<usize>,
+        sigma: f32,
+        stage: Stage,
+        scratch: &mut Scratch,
+        said: &mut Said,
+    ) {
         let [height, width] = self.dictionary.size();
-        let (channels, pixels) = (self.dictionary.channels(), height * width);
+        let (channels, pixels) = (places.len(), height * width);
         let Scratch { coding, candidates, group, means, .. } = scratch;
         group.clear();
         means.clear();
         for &(_, top, left) in candidates.iter() {
-            for channel in start..start + channels {
+            for channel in places.clone() {
                 let begin = group.len();
                 append_patch(picture, channel, (top, left), [height, width], group);
                 let mean = group[begin..].iter().sum::<f32>() / pixels as f32;
@@ -236,7 +258,7 @@ impl<'a> Patches<'a> {
         let weight = if alone { 1.0 } else { 1.0 / (1.0 + atoms as f32) };
         for (index, plane) in group.chunks_exact(pixels).enumerate() {
             let (_, top, left) = candidates[index / channels];
-            said.add(picture, start + index % channels, (top, left), plane, width, weight);
+            said.add(picture, places.start + index % channels, (top, left), plane, width, weight);
         }
     }
 

@@ -98,10 +98,8 @@ fn blur_and_loss_of_size_are_undone() {
     let clean = Picture::new(1, 40, 48, clean()).unwrap();
     let kernel = [1.0, 2.0, 1.0, 2.0, 4.0, 2.0, 1.0, 2.0, 1.0];
     write_npy(&program.path("kernel.npy"), &[3, 3], &kernel).unwrap();
-    let kinds = [
-        ("gaussian:1.2", Blur::gaussian(1.2).unwrap(), 2.0),
-        ("kernel.npy", Blur::new([3, 3], &kernel).unwrap(), 4.0),
-    ];
+    let kinds =
+        [("gaussian:1.2", Blur::gaussian(1.2).unwrap(), 2.0), ("kernel.npy", Blur::new([3, 3], &kernel).unwrap(), 4.0)];
     for (flag, blur, sigma) in kinds {
         let seen = Observation::default().blurred(blur).seen(&clean).unwrap();
         write_npy(&program.path("seen.npy"), &[40, 48], &seen.values).unwrap();
