@@ -1,7 +1,7 @@
 //! Noise taken off by a whole model: by its pursuit over the whole picture, or by its encoder over windows.
 //!
-//! The pursuit codes the picture at once, min ½‖y − D^(L)γ‖² + λ‖γ‖₁, with what the model's normalisation splits off put back afterwards. Where
-//! the dictionaries have strides the codes depend on where the picture begins: all shifts are coded and averaged, which comes near the
+//! The pursuit codes the picture at once, min ½‖y − D^(L)γ‖² + λ‖γ‖₁, with what the model's normalisation splits off put back afterwards; what
+//! was the mean of each training patch is a smooth component of a whole picture, or, where atoms lie side by side, the mean of each block. Where the dictionaries have strides the codes depend on where the picture begins: all shifts are coded and averaged, which comes near the
 //! mean over all sparse explanations (D. Simon, M. Elad, "Rethinking the CSC model for natural images", NeurIPS 2019).
 //!
 //! An encoder that was trained to take noise off sees windows of the size that it was trained on, which overlap and are averaged with weights
@@ -13,12 +13,15 @@ use crate::autoencoder::{Autoencoder, SparseAutoencoder};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use crate::kernels::sparse::to_host;
+use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, OperatorForm};
 use crate::pursuit::{Algorithm, BasisPursuitConfig, Convergence, Lambda, Problem};
 use burn::tensor::{Tensor, TensorData};
 
-/// λ in standard deviations of the noise: what is found best on photographs for atoms of unit norm.
-const LAMBDA: f32 = 1.5;
+/// λ in standard deviations of the noise, for atoms of unit norm: where they begin at every pixel, so that many of them could each explain a piece
+/// of noise, and where they lie side by side.
+const LAMBDA: f32 = 2.5;
+const LAMBDA_OF_BLOCKS: f32 = 1.5;
 
 /// The relative duality gap at which the pursuit over a picture ends, and its most iterations.
 const GAP: f32 = 1e-3;
@@ -66,6 +69,14 @@ pub fn by_pursuit(
     let [height, width] = [extent(picture.height, 0), extent(picture.width, 1)];
     let shape = SignalShape::new(channels, height, width);
     let operator = model.operator(shape, OperatorForm::Auto)?;
+    let mut config = model.config().clone();
+    let of_each = matches!(config.normalization, Normalization::Center | Normalization::Contrast);
+    let blocks = of_each && stride == kernel;
+    if of_each {
+        config.normalization = if blocks { Normalization::None } else { Normalization::HighPass };
+    }
+    let normalizer = config.normalizer();
+    let lambda = Lambda::Absolute(sigma * if stride == kernel { LAMBDA_OF_BLOCKS } else { LAMBDA });
     let basis = BasisPursuitConfig { gap: GAP, max_iterations: MAX_ITERATIONS, nonnegative };
     let pursuit = Algorithm::Auto.init(&basis, &operator)?;
     let rotated = colours::rotated(picture);
@@ -91,9 +102,10 @@ pub fn by_pursuit(
                     }
                 }
             }
+            let means = if blocks { without_means(&mut values, [height, width], kernel) } else { Vec::new() };
             let signals = TensorData::new(values, shape.batched(shifts.len()));
-            let (signals, undo) = model.config().normalizer().apply(Tensor::from_data(signals, &model.device()));
-            let problem = Problem::new(&operator, signals)?.with_lambda(Lambda::Absolute(LAMBDA * sigma))?;
+            let (signals, undo) = normalizer.apply(Tensor::from_data(signals, &model.device()));
+            let problem = Problem::new(&operator, signals)?.with_lambda(lambda.clone())?;
             let found = pursuit.solve(&problem)?;
             convergence.add(&found.reports);
             for report in &found.reports {
@@ -101,7 +113,8 @@ pub fn by_pursuit(
                 objective[0] += reached;
                 objective[1] += reached * (1.0 - f64::from(report.relative_gap));
             }
-            let made = to_host(undo.undo(operator.synthesize(found.codes)));
+            let mut made = to_host(undo.undo(operator.synthesize(found.codes)));
+            made.iter_mut().zip(&means).for_each(|(value, mean)| *value += mean);
             for (made, shift) in made.chunks_exact(shape.len()).zip(shifts) {
                 for (channel, plane) in made.chunks_exact(height * width).enumerate() {
                     let out = &mut sums[(group * channels + channel) * picture.pixels()..][..picture.pixels()];
@@ -119,6 +132,25 @@ pub fn by_pursuit(
     sums.iter_mut().for_each(|sum| *sum /= shifts.len() as f32);
     let picture = colours::rotated_back(&Picture { values: sums, ..*picture });
     Ok(Some(Denoised { picture, convergence, objective: Some(objective) }))
+}
+
+/// Takes the mean of every block off planes that consist of blocks; returns what was taken off.
+fn without_means(values: &mut [f32], [height, width]: [usize; 2], block: [usize; 2]) -> Vec<f32> {
+    let mut means = vec![0.0; values.len()];
+    for (plane, means) in values.chunks_exact_mut(height * width).zip(means.chunks_exact_mut(height * width)) {
+        for (top, left) in
+            (0..height).step_by(block[0]).flat_map(|top| (0..width).step_by(block[1]).map(move |left| (top, left)))
+        {
+            let lines = || (top..top + block[0]).map(|row| row * width + left..row * width + left + block[1]);
+            let sum: f32 = lines().map(|line| plane[line].iter().sum::<f32>()).sum();
+            let mean = sum / (block[0] * block[1]) as f32;
+            for line in lines() {
+                plane[line.clone()].iter_mut().for_each(|value| *value -= mean);
+                means[line].fill(mean);
+            }
+        }
+    }
+    means
 }
 
 /// Batches that all shifts take.
@@ -217,7 +249,7 @@ mod tests {
     use crate::model::ModelConfig;
 
     /// The orthonormal cosines of blocks of 4×4: whatever is coded by them without a penalty comes back.
-    fn cosines(stride: usize) -> Mlcsc {
+    fn cosines(stride: usize, normalization: Normalization) -> Mlcsc {
         let device = crate::device::named(Some("flex")).unwrap();
         let wave = |order: usize, place: usize| {
             let scale = if order == 0 { 0.25f32.sqrt() } else { 0.5f32.sqrt() };
@@ -225,7 +257,8 @@ mod tests {
         };
         let values: Vec<f32> = (0..256).map(|at| wave(at / 64, at % 16 / 4) * wave(at / 16 % 4, at % 4)).collect();
         let layer = LayerShape::new(16, 4, stride);
-        let config = ModelConfig::new(SignalShape::new(1, 4, 4), vec![layer]);
+        let mut config = ModelConfig::new(SignalShape::new(1, 4, 4), vec![layer]);
+        config.normalization = normalization;
         let filters = Tensor::from_data(TensorData::new(values, [16, 1, 4, 4]), &device);
         Mlcsc::from_filters(config, vec![filters]).unwrap()
     }
@@ -239,11 +272,14 @@ mod tests {
         a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
     }
 
-    /// Every pixel comes back to its place, whatever the stride, in grey and in colour.
+    /// Every pixel comes back to its place, whatever the stride, in grey and in colour, and with means that are not coded.
     #[test]
     fn without_noise_the_picture_comes_back() {
-        for (stride, channels) in [(4, 1), (2, 1), (1, 3)] {
-            let (picture, model) = (picture(channels), cosines(stride));
+        use Normalization::{Center, None};
+        for (stride, channels, normalization) in
+            [(4, 1, None), (4, 1, Center), (2, 1, None), (2, 1, Center), (1, 3, None)]
+        {
+            let (picture, model) = (picture(channels), cosines(stride, normalization));
             let found = by_pursuit(&picture, &model, 1e-4, false, |_| true).unwrap().unwrap();
             assert!(apart(&found.picture, &picture) < 0.01, "{stride}: {}", apart(&found.picture, &picture));
             assert!(found.convergence.of >= stride * stride * channels, "{:?}", found.convergence);
@@ -253,11 +289,11 @@ mod tests {
             assert!(bound > 0.0 && bound <= reached && reached - bound <= 1e-3 * reached, "{reached} {bound}");
             assert_eq!(found.convergence.above, 0);
         }
-        let config = SparseAutoencoderConfig::new(cosines(4).config().clone())
+        let config = SparseAutoencoderConfig::new(cosines(4, None).config().clone())
             .with_weights(EncoderWeights::Tied)
             .with_nonnegative(false)
             .with_lambda(1e-4);
-        let network = config.init_from(&cosines(4)).unwrap();
+        let network = config.init_from(&cosines(4, None)).unwrap();
         for channels in [1, 3] {
             let found = by_network(&picture(channels), &network, |_| true).unwrap().unwrap();
             assert!(apart(&found, &picture(channels)) < 0.01, "{}", apart(&found, &picture(channels)));
