@@ -21,7 +21,7 @@ use burn::tensor::{Tensor, TensorData};
 /// λ in standard deviations of the noise, for atoms of unit norm: where they begin at every pixel, so that many of them could each explain a piece
 /// of noise, and where they lie side by side.
 const LAMBDA: f32 = 2.5;
-const LAMBDA_OF_BLOCKS: f32 = 1.5;
+const LAMBDA_OF_BLOCKS: f32 = 2.0;
 
 /// The relative duality gap at which the pursuit over a picture ends, and its most iterations.
 const GAP: f32 = 1e-3;
