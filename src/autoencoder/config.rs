@@ -105,6 +105,12 @@ impl SparseAutoencoderConfig {
         if !(1..=MAX_UNROLLED).contains(&self.iterations) {
             return Err(Error::parameter("iterations", self.iterations, format!("a number from 1 to {MAX_UNROLLED}")));
         }
+        if let Some([least, most]) = self.denoises
+            && !(least >= 0.0 && least <= most && most > 0.0 && most.is_finite())
+        {
+            let expected = "two finite standard deviations ≥ 0, the smaller one first, not both 0";
+            return Err(Error::parameter("denoises", format!("[{least}, {most}]"), expected));
+        }
         for &lambda in [&self.lambda].into_iter().chain(&self.shallower_lambda) {
             if !(lambda.is_finite() && lambda >= 0.0) {
                 return Err(Error::parameter("lambda", lambda, "a finite number ≥ 0"));
@@ -166,5 +172,22 @@ impl SparseAutoencoderConfig {
                     .init()?,
             ),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_to_be_taken_off_is_a_range() {
+        let with = |denoises| SparseAutoencoderConfig {
+            denoises,
+            ..SparseAutoencoderConfig::new(crate::model::preset::Preset::Small.model())
+        };
+        assert!(with(Some([0.1, 0.2])).check().is_ok() && with(None).check().is_ok());
+        for wrong in [[0.2, 0.1], [-0.1, 0.1], [0.0, 0.0], [0.1, f32::INFINITY], [f32::NAN, 0.1]] {
+            assert!(with(Some(wrong)).check().unwrap_err().to_string().contains("denoises"));
+        }
     }
 }

@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 /// Overlapping patches are coded by the atoms of a dictionary until what is left is as large as the noise, first alone and then together
 /// with patches that look alike; groups of those then say what is likely of each of them. Missing pixels are never read. Pictures are
 /// written in the type and depth that they came in, transparency kept. Noise is taken off strip by strip, in some 20 bytes for each of a picture's
-/// values and 200 MB; otherwise memory is some 40 bytes a value.
+/// values and 200 MB; otherwise memory is some 40 bytes a value, and of --method pursuit some 8 for each atom at each place.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those
@@ -46,7 +46,7 @@ pub(super) struct RestoreArgs {
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Method>(), default_value = "auto", hide_default_value = true)]
     method: Method,
     /// Standard deviation of the noise: of 0 to 255 for pictures of 8 bits, of 0 to 65535 for those of 16, in their own units for arrays;
-    /// auto measures it. Default: auto, or 0 where pixels are missing or with --upscale
+    /// auto measures it. Default: auto, or 0 with --mask, --missing, --salt-and-pepper or --upscale
     #[arg(long, value_name = "SIGMA|auto", value_parser = noise_of, allow_negative_numbers = true)]
     noise: Option<Noise>,
     /// Picture or array of the same size that is not zero where pixels are known
@@ -59,7 +59,7 @@ pub(super) struct RestoreArgs {
     #[arg(long, conflicts_with_all = ["mask", "missing"])]
     salt_and_pepper: bool,
     /// The picture was blurred by this kernel, whose sum does not matter: an array [height, width], or gaussian:S with a standard
-    /// deviation of S pixels
+    /// deviation of S pixels; of the larger picture, before it was reduced, with --upscale
     #[arg(long, value_name = "KERNEL.npy|gaussian:S")]
     blur: Option<String>,
     /// The picture was reduced by this factor ("bicubic" with antialiasing): the one to write is so much larger
@@ -71,7 +71,8 @@ pub(super) struct RestoreArgs {
     /// The same picture as it should come out, for PSNR and SSIM (as scikit-image defines them; of arrays its range is the peak)
     #[arg(long, value_name = "CLEAN")]
     reference: Option<PathBuf>,
-    /// Array .npy for what was seen without what the result would look like, in units of σ: structure in it is what the picture lost
+    /// Array .npy for what was seen without what the result would look like, in units of σ (where that is 0 in the picture's own):
+    /// structure in it is what the picture lost
     #[arg(long, value_name = "F.npy")]
     residual: Option<PathBuf>,
     /// Print one JSON document instead of text
@@ -102,6 +103,10 @@ fn noise_of(text: &str) -> std::result::Result<Noise, String> {
     }
 }
 
+fn is_array(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "npy")
+}
+
 /// A picture of a file, and what it takes to write it back.
 enum Input {
     Still(Still),
@@ -111,7 +116,7 @@ enum Input {
 
 impl Input {
     fn open(path: &Path) -> Result<(Self, Picture)> {
-        if path.extension().is_some_and(|ending| ending == "npy") {
+        if is_array(path) {
             let array = npy::read_array(path)?;
             let [channels, height, width] = match array.shape[..] {
                 [height, width] => [1, height, width],
@@ -136,7 +141,8 @@ impl Input {
             Self::Array(_) => {
                 let pixels = picture.pixels();
                 let values = picture.values.iter().enumerate();
-                let values = values.filter(|(at, _)| known.is_none_or(|known| known[at % pixels]));
+                let values =
+                    values.filter(|(at, value)| value.is_finite() && known.is_none_or(|known| known[at % pixels]));
                 values.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], (_, &value)| {
                     [low.min(value), high.max(value)]
                 })
@@ -196,7 +202,7 @@ impl Way {
         observation: &Observation,
         config: &RestoreConfig,
         white: f32,
-        progress: impl FnMut(f32) -> bool,
+        progress: impl Fn(f32) -> bool + Sync,
     ) -> Result<Option<(Denoised, f32)>> {
         let scaled_by = |scale: f32, picture: &Picture| {
             let values = picture.values.iter().map(|value| scale * value).collect();
@@ -207,6 +213,7 @@ impl Way {
             Self::Patches(dictionary) => {
                 Ok(restore(picture, observation, dictionary, config, progress)?.map(|picture| (whole(picture), 1.0)))
             }
+            _ if config.sigma == 0.0 => Ok(Some((whole(picture.clone()), 1.0))),
             _ if picture.values.iter().any(|value| !value.is_finite()) => {
                 Err(Error::parameter("picture", "values that are not finite", "finite ones"))
             }
@@ -244,6 +251,10 @@ impl RestoreArgs {
             own.refuse("--out", out)?;
         }
         if let Some(residual) = &self.residual {
+            if !is_array(residual) || jobs.iter().any(|(_, out)| out == residual) {
+                let expected = "an array F.npy, and another file than --out";
+                return Err(Error::parameter("--residual", residual.display(), expected));
+            }
             inputs.refuse("--residual", residual)?;
             files::check_writable(residual)?;
         }
@@ -279,6 +290,19 @@ impl RestoreArgs {
 
     /// The way that was asked for, with what it needs.
     fn way(&self) -> Result<Way> {
+        let others = [
+            ("--mask", self.mask.is_some()),
+            ("--missing", self.missing.is_some()),
+            ("--salt-and-pepper", self.salt_and_pepper),
+            ("--blur", self.blur.is_some()),
+            ("--upscale", self.upscale.is_some()),
+            ("--joint-colours", self.joint_colours),
+        ];
+        let groups = matches!(self.method, Method::Auto | Method::Groups);
+        if let Some((flag, _)) = others.into_iter().find(|(_, given)| *given && !groups) {
+            let expected = format!("none with --method {}, which takes off noise alone", self.method);
+            return Err(Error::parameter(flag, "given", expected));
+        }
         if !matches!(self.method, Method::Pursuit | Method::Network) {
             let dictionary = match &self.model {
                 None => PatchDictionary::photographs(),
@@ -292,17 +316,6 @@ impl RestoreArgs {
         let Some(path) = &self.model else {
             return Err(Error::missing("--model", format!("the model that --method {} runs", self.method)));
         };
-        let others = [
-            ("--mask", self.mask.is_some()),
-            ("--missing", self.missing.is_some()),
-            ("--salt-and-pepper", self.salt_and_pepper),
-            ("--blur", self.blur.is_some()),
-            ("--upscale", self.upscale.is_some()),
-        ];
-        if let Some((flag, _)) = others.into_iter().find(|(_, given)| *given) {
-            let expected = format!("none with --method {}, which takes off noise alone", self.method);
-            return Err(Error::parameter(flag, "given", expected));
-        }
         let device = self.device.open()?;
         if self.method == Method::Pursuit {
             let (model, coding) = Mlcsc::load(path, &device)?;
@@ -326,7 +339,6 @@ impl RestoreArgs {
 
     /// The files to read, and those to write.
     fn jobs(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
-        let is_array = |path: &Path| path.extension().is_some_and(|ending| ending == "npy");
         if !self.data.is_dir() {
             if is_array(&self.data) != is_array(&self.out) {
                 let expected =
@@ -370,7 +382,7 @@ impl RestoreArgs {
             return Blur::gaussian(sigma).map(Some).map_err(flags::named::<Self>);
         }
         let path = Path::new(text);
-        if path.extension().is_none_or(|ending| ending != "npy") {
+        if !is_array(path) {
             return Err(Error::parameter("--blur", text, "KERNEL.npy or gaussian:S"));
         }
         let array = npy::read_array(path)?;
@@ -404,7 +416,12 @@ impl RestoreArgs {
             }
             return Ok(Some(known));
         }
-        Ok(self.salt_and_pepper.then(|| salt_and_pepper(picture, input.limits(picture, None))))
+        let known = self.salt_and_pepper.then(|| salt_and_pepper(picture, input.limits(picture, None)));
+        if known.as_ref().is_some_and(|known| !known.contains(&true)) {
+            let expected = "a picture that is not black and white all over";
+            return Err(Error::parameter("--salt-and-pepper", "given", expected));
+        }
+        Ok(known)
     }
 
     fn restore_one(
@@ -413,7 +430,7 @@ impl RestoreArgs {
         out: &Path,
         way: &Way,
         observation: &Observation,
-        progress: impl FnMut(f32) -> bool,
+        progress: impl Fn(f32) -> bool + Sync,
     ) -> Result<Value> {
         let clock = Instant::now();
         let (input, picture) = Input::open(source)?;
@@ -439,7 +456,9 @@ impl RestoreArgs {
         let sigma = match wanted {
             Noise::Known(sigma) => sigma,
             Noise::Measured => noise::estimate(&picture, known.as_deref()).ok_or_else(|| {
-                Error::parameter("--noise", "auto", "a number: there are no 3x3 known pixels to measure it from")
+                let reason =
+                    "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
+                Error::format(source, reason)
             })?,
         };
         let together = self.method != Method::Patches;
@@ -524,7 +543,8 @@ impl RestoreArgs {
             let value = |name: &str| row[name].as_f64();
             let how = if row["measured"] == true { ", measured" } else { "" };
             let mut told = format!("σ {}{how}", number(value("sigma").unwrap_or_default()));
-            if let Some(missing) = row["missing"].as_u64().filter(|missing| *missing > 0) {
+            let asked = self.mask.is_some() || self.missing.is_some() || self.salt_and_pepper;
+            if let Some(missing) = row["missing"].as_u64().filter(|_| asked) {
                 told.push_str(&format!("; {} missing", counted(missing as usize, "pixel")));
             }
             if let Some(taken) = value("taken_off_in_sigmas") {

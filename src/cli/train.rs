@@ -11,7 +11,7 @@ use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, flags};
 use crate::baselines::{MAX_UNITS, RivalConfig, one_layer};
-use crate::data::{DataConfig, Dataset, Source, wanted_shape};
+use crate::data::{DataConfig, Dataset, Source, has_own_units, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::export::report::{self, REPORT};
@@ -190,24 +190,15 @@ struct NoiseRange([f32; 2]);
 
 fn noise_range(text: &str) -> std::result::Result<NoiseRange, String> {
     let number = |text: &str| text.parse::<f32>().ok().filter(|sigma| sigma.is_finite() && *sigma >= 0.0);
-    let range = match text.split_once('-') {
-        Some((least, most)) => number(least).zip(number(most)),
-        None => number(text).map(|sigma| (sigma, sigma)),
+    // 1e-3 is a number.
+    let range = match (number(text), text.split_once('-')) {
+        (Some(sigma), _) => Some((sigma, sigma)),
+        (None, Some((least, most))) => number(least).zip(number(most)),
+        (None, None) => None,
     };
     match range {
         Some((least, most)) if least <= most && most > 0.0 => Ok(NoiseRange([least, most])),
         _ => Err("expected a standard deviation above 0, as 25, or the smaller and the larger of two, as 5-50".into()),
-    }
-}
-
-/// Whether signals have the units of their files: arrays and sound. Values of pictures become 0 to 1.
-fn of_own_units(source: &str) -> bool {
-    const ENDINGS: [&str; 4] = ["npy", "npz", "safetensors", "wav"];
-    let has_own = |path: &Path| path.extension().is_some_and(|ending| ENDINGS.iter().any(|own| ending == *own));
-    let path = Path::new(source);
-    match std::fs::read_dir(path) {
-        Ok(files) => files.flatten().any(|file| has_own(&file.path())),
-        Err(_) => has_own(path),
     }
 }
 
@@ -594,11 +585,8 @@ impl TrainArgs {
             }
             (Some("denoise"), noise) => {
                 if let Some(NoiseRange(range)) = noise {
-                    let white = if of_own_units(self.data.source.as_deref().unwrap_or(&config.data.source)) {
-                        1.0
-                    } else {
-                        255.0
-                    };
+                    let source = self.data.source.as_deref().unwrap_or(&config.data.source);
+                    let white = if has_own_units(Path::new(source)) { 1.0 } else { 255.0 };
                     learning.unrolled.denoises = Some(range.map(|sigma| sigma / white));
                     if file.is_none() {
                         learning.lambda = Schedule::constant((range[0] + range[1]) / (2.0 * white));

@@ -105,6 +105,16 @@ impl Listing {
     }
 }
 
+/// Whether the signals of a file or of most files of a folder have units of their own, as arrays and recordings do; values of pictures become 0 to
+/// 1.
+pub fn has_own_units(path: &Path) -> bool {
+    let kind = match path.is_dir() {
+        true => Listing::of(path).ok().and_then(|listing| listing.kind),
+        false => Kind::of(path),
+    };
+    matches!(kind, Some(Kind::Arrays | Kind::Tensors | Kind::Recordings))
+}
+
 /// The last name of a path.
 pub(super) fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()

@@ -432,15 +432,9 @@ impl UnrolledUpdateConfig {
         if let Some(rate) = self.encoder_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
             return Err(Error::parameter("encoder_rate", rate, "a number in (0, 1]"));
         }
-        if let Some([least, most]) = self.denoises {
-            if !(least >= 0.0 && least <= most && most > 0.0 && most.is_finite()) {
-                let expected = "two finite standard deviations ≥ 0, the smaller one first, not both 0";
-                return Err(Error::parameter("denoises", format!("[{least}, {most}]"), expected));
-            }
-            if self.gradient.is_exact() {
-                let expected = "unrolled or truncated beside `denoises`: the loss is that of the encoder's own codes";
-                return Err(Error::parameter("gradient", self.gradient, expected));
-            }
+        if self.denoises.is_some() && self.gradient.is_exact() {
+            let expected = "unrolled or truncated beside `denoises`: the loss is that of the encoder's own codes";
+            return Err(Error::parameter("gradient", self.gradient, expected));
         }
         Ok(())
     }

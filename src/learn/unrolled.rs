@@ -423,7 +423,7 @@ impl Trainable for UnrolledTraining {
         self.coded(&ready, batch, batch.step as u64)
     }
 
-    /// With the last λ, and the same noise in every epoch where it takes noise off.
+    /// With the last λ, and the same noise on every batch of every epoch where it takes noise off.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let last = self.last()?;
         let ready = last.prepare(self.signal())?;

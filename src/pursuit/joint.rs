@@ -69,14 +69,14 @@ impl JointDictionary {
     }
 
     /// Replaces signals, one after the other, by their approximations over one support: as many atoms as it takes until the squared
-    /// residuals add up to no more than `level`, at most `most`. Returns how many.
+    /// residuals add up to no more than `level`, at most `most`. Returns how many, and whether they were enough.
     pub(crate) fn approximate(
         &self,
         signals: &mut [f32],
         level: f64,
         most: usize,
         scratch: &mut JointScratch,
-    ) -> usize {
+    ) -> (usize, bool) {
         vectorised(
             #[inline(always)]
             || self.approximate_here(signals, level, most, scratch),
@@ -84,7 +84,13 @@ impl JointDictionary {
     }
 
     #[inline(always)]
-    fn approximate_here(&self, signals: &mut [f32], level: f64, most: usize, scratch: &mut JointScratch) -> usize {
+    fn approximate_here(
+        &self,
+        signals: &mut [f32],
+        level: f64,
+        most: usize,
+        scratch: &mut JointScratch,
+    ) -> (usize, bool) {
         let (len, atoms) = (self.len, self.count());
         let JointScratch { of_signals, of_residuals, scores, support, factor, projected, coefficients, own } = scratch;
         support.clear();
@@ -161,7 +167,7 @@ impl JointDictionary {
                 values.iter_mut().zip(atom).for_each(|(out, entry)| *out += value * entry);
             }
         }
-        support.len()
+        (support.len(), left <= level)
     }
 }
 
@@ -197,7 +203,7 @@ mod tests {
         let mut scratch = JointScratch::default();
         for (signal, expected) in signals.chunks_exact(len).zip(expected.chunks_exact(len)) {
             let mut own = signal.to_vec();
-            assert_eq!(dictionary.approximate(&mut own, 0.0, nonzeros, &mut scratch), nonzeros);
+            assert_eq!(dictionary.approximate(&mut own, 0.0, nonzeros, &mut scratch), (nonzeros, false));
             let near = own.iter().zip(expected).all(|(own, expected)| (own - expected).abs() < 1e-4);
             assert!(near, "{own:?} {expected:?}");
         }
@@ -222,7 +228,7 @@ mod tests {
         let (mut jointly, level) = (noisy.clone(), f64::from(sigma).powi(2) * (len * group) as f64);
         let found = dictionary.approximate(&mut jointly, level, len, &mut scratch);
         assert_eq!(
-            (found, planted.iter().all(|atom| scratch.support.contains(atom))),
+            (found.0, planted.iter().all(|atom| scratch.support.contains(atom))),
             (3, true),
             "{:?}",
             scratch.support
@@ -240,7 +246,7 @@ mod tests {
     fn what_is_small_already_is_zero() {
         let dictionary = JointDictionary::new(&normals(4 * 8, 6), 4);
         let mut signals = [0.1, -0.1, 0.0, 0.1, 0.0, 0.0, 0.0, 0.0];
-        assert_eq!(dictionary.approximate(&mut signals, 0.04, 4, &mut JointScratch::default()), 0);
+        assert_eq!(dictionary.approximate(&mut signals, 0.04, 4, &mut JointScratch::default()), (0, true));
         assert_eq!(signals, [0.0; 8]);
     }
 }

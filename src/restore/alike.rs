@@ -21,6 +21,9 @@ pub(super) struct Scratch {
     known: Vec<usize>,
 }
 
+/// Part of the largest energy above which nσ² has to be for sums of products in `f32`: below, their rounding is not far enough from it.
+const SINGLE: f64 = 1e-4;
+
 /// Takes the mean of the estimates off them and off the patches; both are `len` values after `len` values.
 fn centred(patches: &mut [f32], estimates: &mut [f32], len: usize, mean: &mut Vec<f32>) {
     mean.clear();
@@ -43,18 +46,25 @@ pub(super) fn estimate(patches: &mut [f32], before: &mut [f32], len: usize, sigm
     let Scratch { mean, products, matrix, values, .. } = scratch;
     let count = patches.len() / len;
     centred(patches, before, len, mean);
+    let noise = count as f64 * f64::from(sigma).powi(2);
+    let largest = before.chunks_exact(len).map(energy).fold(0.0, f64::max);
     let mut gathered = |vectors: &[f32], out: &mut Vec<f64>| {
+        out.clear();
+        if noise < SINGLE * largest {
+            let pairs = vectors.chunks_exact(len).flat_map(|a| before.chunks_exact(len).map(move |b| (a, b)));
+            out.extend(pairs.map(|(a, b)| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()));
+            return;
+        }
         let rows: Vec<&[f32]> = vectors.chunks_exact(len).collect();
         products.resize(count * count, 0.0);
         inner_products(&rows, before, len, products);
-        out.clear();
         out.extend(products.iter().map(|value| f64::from(*value)));
     };
     gathered(before, matrix);
     // Row s of the products is (PPᵀ + nσ²I)⁻¹ to be applied to; columns are solved for, so they are turned.
     gathered(patches, values);
     for row in 0..count {
-        matrix[row * count + row] += count as f64 * f64::from(sigma).powi(2);
+        matrix[row * count + row] += noise;
         for column in 0..row {
             values.swap(row * count + column, column * count + row);
         }

@@ -74,7 +74,7 @@ impl Picture {
     }
 }
 
-/// Ways to take noise off; the first two fill in and undo blur, too.
+/// Ways to take noise off; groups fill in and undo blur, too.
 #[derive(
     Debug,
     Clone,
@@ -193,7 +193,8 @@ pub fn restore(
         Some(known) => missing::filled(picture, known),
         None => picture.clone(),
     };
-    let mut start = colours::rotated(&start);
+    let rotates = dictionary.channels() == 1;
+    let mut start = if rotates { colours::rotated(&start) } else { start };
     // In units in which squares are neither too large nor too small for f32.
     let scale = UNIT / config.range;
     start.values.iter_mut().for_each(|value| *value *= scale);
@@ -217,7 +218,7 @@ pub fn restore(
         restored.map(|restored| patches::cropped(&restored, &start))
     };
     let Some(restored) = restored else { return Ok(None) };
-    let mut restored = colours::rotated_back(&restored);
+    let mut restored = if rotates { colours::rotated_back(&restored) } else { restored };
     restored.values.iter_mut().for_each(|value| *value /= scale);
     if config.sigma == 0.0 && !observation.mixes() {
         // Rotating there and back rounds.
@@ -273,10 +274,16 @@ fn denoise_in_strips(
     Some(out)
 }
 
+/// Noise, as a part of the range, below which groups are coded by atoms alone: their covariances are too near to singular to say more.
+const FINE: f32 = 5e-4;
+
 /// All passes.
 fn denoise(patches: &Patches, picture: &Picture, sigma: f32, progress: &mut dyn FnMut(f32) -> bool) -> Option<Picture> {
     let alone = patches.pass(picture, Stage::Alone, sigma, &mut |part| progress(0.2 * part))?;
     let joint = patches.pass(picture, Stage::Joint(&alone), sigma, &mut |part| progress(0.2 + 0.3 * part))?;
+    if sigma < FINE * UNIT {
+        return progress(1.0).then_some(joint);
+    }
     let alike = patches.pass(picture, Stage::Alike(&joint), sigma, &mut |part| progress(0.5 + 0.25 * part))?;
     patches.pass(picture, Stage::Alike(&alike), sigma, &mut |part| progress(0.75 + 0.25 * part))
 }

@@ -1,7 +1,7 @@
 //! Noise taken off by a whole model: by its pursuit over the whole picture, or by its encoder over windows.
 //!
 //! The pursuit codes the picture at once, min ½‖y − D^(L)γ‖² + λ‖γ‖₁, with what the model's normalisation splits off put back afterwards; what
-//! was the mean of each training patch is a smooth component of a whole picture, or, where atoms lie side by side, the mean of each block. Where the dictionaries have strides the codes depend on where the picture begins: all shifts are coded and averaged, which comes near the
+//! was the mean of training patches is a smooth component of a whole picture, or, where atoms lie side by side, the mean of each block. Where the dictionaries have strides the codes depend on where the picture begins: all shifts are coded and averaged, which comes near the
 //! mean over all sparse explanations (D. Simon, M. Elad, "Rethinking the CSC model for natural images", NeurIPS 2019).
 //!
 //! An encoder that was trained to take noise off sees windows of the size that it was trained on, which overlap and are averaged with weights
@@ -15,8 +15,9 @@ use crate::geometry::SignalShape;
 use crate::kernels::sparse::to_host;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, OperatorForm};
-use crate::pursuit::{Algorithm, BasisPursuitConfig, Convergence, Lambda, Problem};
+use crate::pursuit::{Algorithm, BasisPursuitConfig, Convergence, Lambda, Observer, Problem};
 use burn::tensor::{Tensor, TensorData};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// λ in standard deviations of the noise, for atoms of unit norm: where they begin at every pixel, so that many of them could each explain a piece
 /// of noise, and where they lie side by side.
@@ -54,7 +55,7 @@ pub fn by_pursuit(
     model: &Mlcsc,
     sigma: f32,
     nonnegative: bool,
-    mut progress: impl FnMut(f32) -> bool,
+    progress: impl Fn(f32) -> bool + Sync,
 ) -> Result<Option<Denoised>> {
     let atoms = model.effective_filters(model.depth()).dims();
     let channels = channels_of(picture, atoms[1])?;
@@ -70,7 +71,7 @@ pub fn by_pursuit(
     let shape = SignalShape::new(channels, height, width);
     let operator = model.operator(shape, OperatorForm::Auto)?;
     let mut config = model.config().clone();
-    let of_each = matches!(config.normalization, Normalization::Center | Normalization::Contrast);
+    let of_each = !matches!(config.normalization, Normalization::None | Normalization::HighPass);
     let blocks = of_each && stride == kernel;
     if of_each {
         config.normalization = if blocks { Normalization::None } else { Normalization::HighPass };
@@ -79,18 +80,18 @@ pub fn by_pursuit(
     let lambda = Lambda::Absolute(sigma * if stride == kernel { LAMBDA_OF_BLOCKS } else { LAMBDA });
     let basis = BasisPursuitConfig { gap: GAP, max_iterations: MAX_ITERATIONS, nonnegative };
     let pursuit = Algorithm::Auto.init(&basis, &operator)?;
-    let rotated = colours::rotated(picture);
+    let rotated = if channels == 1 { colours::rotated(picture) } else { picture.clone() };
     let shifts: Vec<[usize; 2]> = (0..stride[0] * stride[1]).map(|at| [at / stride[1], at % stride[1]]).collect();
     let mut sums = vec![0.0; picture.values.len()];
     let mut convergence = Convergence::default();
     let mut objective = [0.0; 2];
     let at_once = (BATCH / shape.len().max(operator.code().len())).clamp(1, 16);
     let groups = picture.channels / channels;
-    for (index, shifts) in shifts.chunks(at_once).enumerate() {
+    for (index, some) in shifts.chunks(at_once).enumerate() {
         for group in 0..groups {
             let start = [0, 1].map(|axis| kernel[axis] as isize - 1);
-            let mut values = Vec::with_capacity(shifts.len() * shape.len());
-            for shift in shifts {
+            let mut values = Vec::with_capacity(some.len() * shape.len());
+            for shift in some {
                 for channel in group * channels..(group + 1) * channels {
                     let plane = &rotated.values[channel * rotated.pixels()..][..rotated.pixels()];
                     for row in 0..height as isize {
@@ -103,10 +104,20 @@ pub fn by_pursuit(
                 }
             }
             let means = if blocks { without_means(&mut values, [height, width], kernel) } else { Vec::new() };
-            let signals = TensorData::new(values, shape.batched(shifts.len()));
+            let signals = TensorData::new(values, shape.batched(some.len()));
             let (signals, undo) = normalizer.apply(Tensor::from_data(signals, &model.device()));
             let problem = Problem::new(&operator, signals)?.with_lambda(lambda.clone())?;
-            let found = pursuit.solve(&problem)?;
+            let part = 1.0 / (shifts.len().div_ceil(at_once) * groups) as f32;
+            let hears = Hears {
+                tell: &progress,
+                from: (index * groups + group) as f32 * part,
+                part,
+                last: AtomicU32::default(),
+            };
+            let found = match pursuit.solve(&problem.with_observer(&hears)) {
+                Err(Error::Interrupted(_)) => return Ok(None),
+                found => found?,
+            };
             convergence.add(&found.reports);
             for report in &found.reports {
                 let reached = f64::from(report.objective);
@@ -115,7 +126,7 @@ pub fn by_pursuit(
             }
             let mut made = to_host(undo.undo(operator.synthesize(found.codes)));
             made.iter_mut().zip(&means).for_each(|(value, mean)| *value += mean);
-            for (made, shift) in made.chunks_exact(shape.len()).zip(shifts) {
+            for (made, shift) in made.chunks_exact(shape.len()).zip(some) {
                 for (channel, plane) in made.chunks_exact(height * width).enumerate() {
                     let out = &mut sums[(group * channels + channel) * picture.pixels()..][..picture.pixels()];
                     for (row, line) in out.chunks_exact_mut(picture.width).enumerate() {
@@ -125,12 +136,10 @@ pub fn by_pursuit(
                 }
             }
         }
-        if !progress((index + 1) as f32 / shifts_batches(stride, at_once) as f32) {
-            return Ok(None);
-        }
     }
     sums.iter_mut().for_each(|sum| *sum /= shifts.len() as f32);
-    let picture = colours::rotated_back(&Picture { values: sums, ..*picture });
+    let found = Picture { values: sums, ..*picture };
+    let picture = if channels == 1 { colours::rotated_back(&found) } else { found };
     Ok(Some(Denoised { picture, convergence, objective: Some(objective) }))
 }
 
@@ -153,9 +162,29 @@ fn without_means(values: &mut [f32], [height, width]: [usize; 2], block: [usize;
     means
 }
 
-/// Batches that all shifts take.
-fn shifts_batches(stride: [usize; 2], at_once: usize) -> usize {
-    (stride[0] * stride[1]).div_ceil(at_once)
+/// Hears how far one of several pursuits is, and tells it of them all.
+struct Hears<'a> {
+    tell: &'a (dyn Fn(f32) -> bool + Sync),
+    from: f32,
+    part: f32,
+    /// Bits of what was told last.
+    last: AtomicU32,
+}
+
+impl std::fmt::Debug for Hears<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        formatter.debug_struct("Hears").field("from", &self.from).field("part", &self.part).finish_non_exhaustive()
+    }
+}
+
+impl Observer for Hears<'_> {
+    fn is_cancelled(&self) -> bool {
+        !(self.tell)(self.from + self.part * f32::from_bits(self.last.load(Ordering::Relaxed)))
+    }
+
+    fn progress(&self, done: f64) {
+        self.last.store((done as f32).to_bits(), Ordering::Relaxed);
+    }
 }
 
 /// Channels that are coded together.
@@ -191,7 +220,7 @@ pub fn by_network(
         (0..len).map(|place| angle(place).sin().powi(2)).collect()
     };
     let (down, across) = (hill(shape.height), hill(shape.width));
-    let rotated = colours::rotated(picture);
+    let rotated = if channels == 1 { colours::rotated(picture) } else { picture.clone() };
     let (mut sums, mut weights) = (vec![0.0f32; picture.values.len()], vec![0.0f32; picture.values.len()]);
     let windows: Vec<(usize, isize, isize)> = (0..picture.channels / channels)
         .flat_map(|group| tops.iter().map(move |top| (group, *top)))
@@ -228,12 +257,13 @@ pub fn by_network(
                 }
             }
         }
-        if !progress(((index + 1) * at_once) as f32 / windows.len().max(1) as f32) {
+        if !progress((((index + 1) * at_once) as f32 / windows.len().max(1) as f32).min(1.0)) {
             return Ok(None);
         }
     }
     sums.iter_mut().zip(&weights).for_each(|(sum, weight)| *sum /= weight);
-    Ok(Some(colours::rotated_back(&Picture { values: sums, ..*picture })))
+    let found = Picture { values: sums, ..*picture };
+    Ok(Some(if channels == 1 { colours::rotated_back(&found) } else { found }))
 }
 
 /// A place of a window that begins at `start`, if it is in the picture.

@@ -50,8 +50,9 @@ impl Blur {
         }
         let radius = (GAUSSIAN_EXTENT * sigma).ceil() as usize;
         let size = 2 * radius + 1;
-        let squared = |place: usize| (place as f32 - radius as f32).powi(2);
-        let value = |at: usize| (-(squared(at / size) + squared(at % size)) / (2.0 * sigma * sigma)).exp();
+        let squared = |place: usize| (place as f64 - radius as f64).powi(2);
+        let variance = f64::from(sigma).powi(2);
+        let value = |at: usize| (-(squared(at / size) + squared(at % size)) / (2.0 * variance)).exp() as f32;
         Self::new([size, size], &(0..size * size).map(value).collect::<Vec<f32>>())
     }
 

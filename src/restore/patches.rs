@@ -233,7 +233,7 @@ impl<'a> Patches<'a> {
     ) {
         let [height, width] = self.dictionary.size();
         let (channels, pixels) = (places.len(), height * width);
-        let Scratch { coding, candidates, group, means, .. } = scratch;
+        let Scratch { coding, candidates, group, means, before, .. } = scratch;
         group.clear();
         means.clear();
         for &(_, top, left) in candidates.iter() {
@@ -251,7 +251,12 @@ impl<'a> Patches<'a> {
         let margin = if alone { MARGIN_ALONE } else { MARGIN_JOINT };
         let level = (1.0 + margin * (2.0 / dimensions).sqrt()) * f64::from(sigma).powi(2) * dimensions;
         let most = self.dictionary.atoms.atom_len() / 2;
-        let atoms = self.dictionary.atoms.approximate(group, level, most.max(1), coding);
+        before.clone_from(group);
+        let (atoms, enough) = self.dictionary.atoms.approximate(group, level, most.max(1), coding);
+        if !enough {
+            // What takes so many atoms is as good as it is.
+            group.clone_from(before);
+        }
         for (plane, mean) in group.chunks_exact_mut(pixels).zip(means.iter()) {
             plane.iter_mut().for_each(|value| *value += mean);
         }
