@@ -1,12 +1,53 @@
-//! The choice of a device, by name, among the backends that were compiled in.
+//! The choice of a device, by name, among the backends that were compiled in, and of the precision that it multiplies in.
 
 use crate::error::{Error, Result};
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Environment variable that names the device where no flag does.
 pub const VARIABLE: &str = "BURN_DEVICE";
+
+/// How the factors of matrix products are rounded where a GPU has tensor cores; all else multiplies in `f32` whatever is set.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::Display,
+    strum::EnumIter,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Precision {
+    /// Not at all: products in full `f32`, on which duality gaps and guarantees rest.
+    #[default]
+    Exact,
+    /// To ten bits of mantissa (TF32): relative errors of some 1e-3, at several times the speed.
+    Fast,
+}
+
+/// Whether products are [`Precision::Fast`].
+static FAST: AtomicBool = AtomicBool::new(false);
+
+/// The precision of products in this process.
+pub fn precision() -> Precision {
+    if FAST.load(Ordering::Relaxed) { Precision::Fast } else { Precision::Exact }
+}
+
+/// Chooses the precision of all products in this process from now on.
+pub fn set_precision(precision: Precision) {
+    FAST.store(precision == Precision::Fast, Ordering::Relaxed);
+}
 
 /// Names of the devices that were compiled in, the default first.
 pub fn available() -> Vec<&'static str> {
@@ -32,11 +73,12 @@ pub fn chosen(name: Option<&str>) -> Option<String> {
     Some(name.map(str::to_owned).or_else(variable).unwrap_or(first))
 }
 
-/// The device of that name; of the name in `BURN_DEVICE` if there is none; else the first compiled in.
+/// The device of that name; of the name in `BURN_DEVICE` if there is none; else the first compiled in. One of several GPUs is meant by its
+/// number after a colon, from 0 on, as in `cuda:1`; without one it is the first, or, of `wgpu`, `vulkan` and `metal`, the best.
 ///
 /// # Errors
-/// An unknown name, or whose backend was not compiled in; a backend whose driver or hardware this machine lacks; no backend
-/// at all.
+/// An unknown name, or whose backend was not compiled in; a backend whose driver or hardware this machine lacks; a number where devices
+/// have none; no backend at all.
 pub fn named(name: Option<&str>) -> Result<Device> {
     let Some(name) = &chosen(name) else {
         return Err(Error::Device {
@@ -47,7 +89,12 @@ pub fn named(name: Option<&str>) -> Result<Device> {
     let available = available();
     let device = create(name).ok_or_else(|| Error::Device {
         name: name.into(),
-        reason: format!("expected one of those compiled in: {}", available.join(", ")),
+        reason: match available.contains(&kind_of(name)) {
+            true => {
+                "expected the number of a GPU after the colon, as in cuda:0; what computes on the host has none".into()
+            }
+            false => format!("expected one of those compiled in: {}", available.join(", ")),
+        },
     })?;
     // Nothing to be missed by these, and nothing to wait for.
     if !["flex", "ndarray", "tch"].contains(&name.as_str()) {
@@ -108,28 +155,42 @@ pub(crate) fn is_host(device: &Device) -> bool {
     hosts.contains(device)
 }
 
+/// The part of a name before the colon.
+fn kind_of(name: &str) -> &str {
+    name.split_once(':').map_or(name, |(kind, _)| kind)
+}
+
 // The ndarray and tch constructors are marked deprecated upstream; they stay for as long as the backends do.
 #[allow(deprecated)]
 fn create(name: &str) -> Option<Device> {
-    match name {
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+    use burn::tensor::DeviceKind;
+    let number = match name.split_once(':') {
+        Some((_, number)) => Some(number.parse::<usize>().ok()?),
+        None => None,
+    };
+    // Of all graphics APIs' devices.
+    #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
+    let adapter = number.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
+    match kind_of(name) {
         #[cfg(feature = "flex")]
-        "flex" => Some(Device::flex()),
+        "flex" if number.is_none() => Some(Device::flex()),
         #[cfg(feature = "ndarray")]
-        "ndarray" => Some(Device::ndarray()),
+        "ndarray" if number.is_none() => Some(Device::ndarray()),
         #[cfg(feature = "cuda")]
-        "cuda" => Some(Device::cuda(0)),
+        "cuda" => Some(Device::cuda(number.unwrap_or(0))),
         #[cfg(feature = "rocm")]
-        "rocm" => Some(Device::rocm(0)),
+        "rocm" => Some(Device::rocm(number.unwrap_or(0))),
         #[cfg(feature = "metal")]
-        "metal" => Some(Device::metal(burn::tensor::DeviceKind::DefaultDevice)),
+        "metal" => Some(Device::metal(adapter)),
         #[cfg(feature = "vulkan")]
-        "vulkan" => Some(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+        "vulkan" => Some(Device::vulkan(adapter)),
         #[cfg(feature = "wgpu")]
-        "wgpu" => Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        "wgpu" => Some(Device::wgpu(adapter)),
         #[cfg(feature = "cpu")]
-        "cpu" => Some(Device::cpu()),
+        "cpu" if number.is_none() => Some(Device::cpu()),
         #[cfg(feature = "tch")]
-        "tch" => Some(Device::libtorch()),
+        "tch" if number.is_none() => Some(Device::libtorch()),
         _ => None,
     }
 }
@@ -142,5 +203,13 @@ mod tests {
     fn unknown_devices_are_refused_by_name() {
         let message = named(Some("abacus")).unwrap_err().to_string();
         assert!(message.contains("abacus") && message.contains(available()[0]), "{message}");
+    }
+
+    #[test]
+    fn a_number_is_that_of_a_gpu() {
+        for name in ["flex:0", "flex:one", "flex:"] {
+            let message = named(Some(name)).unwrap_err().to_string();
+            assert!(message.contains(name) && message.contains("number of a GPU"), "{message}");
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Random numbers without a state to keep: every use has a stream of its own, addressed by the seed, a purpose and a number.
 
-use rand::{RngExt, SeedableRng};
+use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rand_distr::{Distribution, StandardNormal};
 
 /// What random numbers are drawn for.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +28,11 @@ pub(crate) fn stream(seed: u64, purpose: Purpose, number: u64) -> ChaCha8Rng {
     let mut generator = ChaCha8Rng::seed_from_u64(seed);
     generator.set_stream(((purpose as u64) << 48) | number);
     generator
+}
+
+/// Draws from the standard normal distribution.
+pub(crate) fn normal(generator: &mut impl Rng, len: usize) -> Vec<f32> {
+    (0..len).map(|_| StandardNormal.sample(generator)).collect()
 }
 
 /// Uniform values in [−limit, limit).

@@ -10,6 +10,7 @@ use super::{Autoencoder, Coded, SumTree, Sums};
 use crate::data::Source;
 use crate::data::quality::Quality;
 use crate::error::{Error, Result};
+use crate::kernels::product::product;
 use crate::kernels::sparse::{energy, norm, to_host};
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -260,7 +261,7 @@ pub fn stability(first: Tensor<4>, second: Tensor<4>) -> Result<Stability> {
         let norms = atoms.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
         atoms / norms
     };
-    let cosines = to_host(unit(first).matmul(unit(second).transpose()).abs());
+    let cosines = to_host(product(unit(first), unit(second).transpose()).abs());
     let mut order: Vec<usize> = (0..cosines.len()).collect();
     order.sort_by(|&a, &b| cosines[b].total_cmp(&cosines[a]));
     let (mut used_rows, mut used_columns) = (vec![false; rows], vec![false; columns]);

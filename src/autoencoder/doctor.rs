@@ -17,6 +17,7 @@
 use super::{Autoencoder, Coded};
 use crate::error::{Error, Result};
 use crate::kernels::linear_algebra::solve_normal_equations;
+use crate::kernels::product::product;
 use crate::kernels::sparse::{energy, norm, to_host};
 use crate::model::normalization::Undo;
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
@@ -355,7 +356,7 @@ impl<'a> Examined<'a> {
             TensorData::new(self.atoms.clone(), [self.units(), self.values()]),
             &self.targets.device(),
         );
-        let correlations = self.targets.clone().matmul(atoms.transpose());
+        let correlations = product(self.targets.clone(), atoms.transpose());
         let correlations = if self.nonnegative { correlations } else { correlations.abs() };
         to_host(correlations.max_dim(1)).into_iter().map(|value| value.max(0.0)).collect()
     }

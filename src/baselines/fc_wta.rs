@@ -17,6 +17,7 @@ use crate::autoencoder::training::used;
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::Result;
 use crate::geometry::SignalShape;
+use crate::kernels::product::product;
 use crate::model::leaf;
 use burn::module::Module;
 use burn::tensor::activation::relu;
@@ -192,7 +193,7 @@ impl Autoencoder for WinnerTakeAll {
     fn atoms(&self) -> Tensor<4> {
         let weight = |layer: usize| self.layers[layer].weight.val().transpose();
         let last = self.layers.len() - 1;
-        shaped((0..last).rev().fold(weight(last), |above, layer| above.matmul(weight(layer))), self.signal)
+        shaped((0..last).rev().fold(weight(last), |above, layer| product(above, weight(layer))), self.signal)
     }
 
     fn ready(&self) -> Result<Box<dyn Autoencoder + '_>> {

@@ -5,6 +5,7 @@ use crate::data::Source;
 use crate::device::is_host;
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
+use crate::kernels::product::product;
 use crate::kernels::sparse::{norm, to_host};
 use crate::model::leaf;
 use crate::random::{Purpose, stream, uniform};
@@ -63,12 +64,12 @@ impl TiedLayer {
 
     /// x·W + b: what units are made of, before what makes codes of it.
     pub(super) fn encode(&self, inputs: Tensor<2>) -> Tensor<2> {
-        inputs.matmul(self.weight.val()) + self.bias.val().unsqueeze()
+        product(inputs, self.weight.val()) + self.bias.val().unsqueeze()
     }
 
     /// γ·Wᵀ + b': what codes synthesise.
     pub(super) fn synthesize(&self, codes: Tensor<2>) -> Tensor<2> {
-        codes.matmul(self.weight.val().transpose()) + self.decoder_bias.val().unsqueeze()
+        product(codes, self.weight.val().transpose()) + self.decoder_bias.val().unsqueeze()
     }
 }
 

@@ -7,6 +7,7 @@ use crate::autoencoder::Autoencoder;
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
+use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use crate::random::{Purpose, stream, uniform};
 use burn::module::{Module, Param};
@@ -67,7 +68,7 @@ impl PrincipalComponentsConfig {
             }
             let size = values.len() / len;
             let batch = Tensor::<2>::from_data(TensorData::new(values, [size, len]), device);
-            let products = to_host(batch.clone().transpose().matmul(batch));
+            let products = to_host(product(batch.clone().transpose(), batch));
             covariance.iter_mut().zip(products).for_each(|(sum, product)| *sum += f64::from(product));
         }
         let covariance: Vec<f32> = covariance.into_iter().map(|sum| (sum / count as f64) as f32).collect();
@@ -78,7 +79,7 @@ impl PrincipalComponentsConfig {
         let mut basis = orthonormal(start, len);
         for _ in 0..ITERATIONS {
             let rows = Tensor::<2>::from_data(TensorData::new(basis, [width, len]), device);
-            basis = orthonormal(to_host(rows.matmul(covariance.clone())), len);
+            basis = orthonormal(to_host(product(rows, covariance.clone())), len);
         }
         basis.truncate(units * len);
         let components = Tensor::from_data(TensorData::new(basis, [units, len]), device);
@@ -143,11 +144,11 @@ impl Autoencoder for PrincipalComponents {
 
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
         let centred = rows("signals", self.signal, signals)? - self.mean.val().unsqueeze();
-        Ok(shaped(centred.matmul(self.components.val().transpose()), self.code()))
+        Ok(shaped(product(centred, self.components.val().transpose()), self.code()))
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
-        let synthesized = rows("codes", self.code(), codes)?.matmul(self.components.val());
+        let synthesized = product(rows("codes", self.code(), codes)?, self.components.val());
         Ok(shaped(synthesized + self.mean.val().unsqueeze(), self.signal))
     }
 

@@ -201,6 +201,7 @@ impl CertifyArgs {
             "pursuit": self.pursuit,
             "noise": self.noise,
             "device": self.input.device.name(),
+            "precision": crate::device::precision(),
             "theorems_concern": CONCERN,
             "own": dictionaries_json(profile, &profile.own),
             "effective": dictionaries_json(profile, &profile.effective),

@@ -302,6 +302,7 @@ impl ClassifyArgs {
         document["seconds"] = seconds.into();
         document["model"] = self.model.display().to_string().into();
         document["device"] = self.device.name().into();
+        document["precision"] = crate::device::precision().to_string().into();
         document["fewer_labels"] = evaluations[1..].iter().map(one).collect();
         document
     }

@@ -833,6 +833,7 @@ impl Coder {
             "algorithm": self.coder.algorithm(),
             "application": self.operator().application(),
             "device": device,
+            "precision": crate::device::precision(),
         })
     }
 

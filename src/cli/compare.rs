@@ -216,6 +216,7 @@ impl CompareArgs {
                 "source": signals.source(),
                 "skipped": signals.skipped(),
                 "device": self.input.device.name(),
+                "precision": crate::device::precision(),
                 "nonnegative": nonnegative,
                 "layer_weights": self.layer_weights,
                 "rows": rows.iter().map(json_of).collect::<Value>(),

@@ -150,6 +150,7 @@ impl Encoder {
             "pursuit": "encoder",
             "autoencoder": self.network.config(),
             "device": device,
+            "precision": crate::device::precision(),
         })
     }
 

@@ -238,6 +238,7 @@ impl ReconstructArgs {
                 "normalization": normalization,
                 "application": application,
                 "device": self.input.device.name(),
+                "precision": crate::device::precision(),
             });
             sink.describe(&mut document, earlier);
             return output::print_json(&document);

@@ -206,6 +206,7 @@ mod trained {
             "pictures": [picture],
             "report": page,
             "device": screen.name,
+            "precision": crate::device::precision(),
             "seconds": seconds,
             "epochs": epoch,
             "skipped": data.all.skipped(),
@@ -266,6 +267,7 @@ mod trained {
         let document = json!({
             "pictures": [picture],
             "device": screen.name,
+            "precision": crate::device::precision(),
             "seconds": seconds,
             "skipped": data.all.skipped(),
             "units": found.code().channels,

@@ -698,6 +698,7 @@ impl TrainArgs {
                 "pictures": files.iter().filter(|file| file.extension().is_some_and(|end| end == "png")).collect::<Vec<_>>(),
                 "report": page,
                 "device": self.device.name(),
+                "precision": crate::device::precision(),
                 "seconds": seconds,
                 "epochs": epoch,
                 "skipped": skipped,

@@ -1,6 +1,7 @@
 //! What makes codes of an encoder's values, where it is more than a threshold. All of it is decided on the host: of equal values the
 //! first counts on every device.
 
+use crate::kernels::product::product;
 use crate::kernels::sparse::{norm, to_host};
 use crate::kernels::threshold::hard_threshold_rows;
 use burn::tensor::{Int, Tensor, TensorData};
@@ -62,7 +63,7 @@ impl MatchingPursuit {
             let left: Vec<f32> = active.iter().flat_map(|&row| &residuals[row * len..][..len]).copied().collect();
             let left = Tensor::<2>::from_data(TensorData::new(left, [active.len(), len]), &device);
             // The first of equal maxima, as `argmax` has it on every host.
-            let picks = first_largest(left.matmul(analysis.clone()));
+            let picks = first_largest(product(left, analysis.clone()));
             let mut is_active = vec![None; count];
             active.iter().zip(picks).for_each(|(&row, pick)| is_active[row] = Some(pick));
             let states = residuals.par_chunks_exact_mut(len).zip(codes.par_chunks_exact_mut(units)).zip(is_active);

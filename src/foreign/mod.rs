@@ -23,6 +23,7 @@ pub use file::is_foreign;
 use crate::autoencoder::{Autoencoder, Coded, check_batch};
 use crate::error::{Error, Result};
 use crate::geometry::{LayerShape, MAX_TENSOR_LEN, SignalShape, checked_len};
+use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use crate::model::Dictionary;
 use activation::MatchingPursuit;
@@ -403,7 +404,7 @@ impl ForeignAutoencoder {
         let (Some(weight), Some(bias)) = (weight, row(bias)) else {
             return self.pursue(signals);
         };
-        let linear = signals.matmul(weight.val());
+        let linear = product(signals, weight.val());
         let gate = linear.clone() + bias;
         match (&self.config.activation, row(threshold), row(magnitude), row(magnitude_bias)) {
             (Activation::TopK { k }, ..) => activation::keep_largest(relu(gate), *k),
@@ -458,7 +459,7 @@ impl Autoencoder for ForeignAutoencoder {
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
         check_batch("codes", self.code(), &codes)?;
         let count = codes.dims()[0];
-        let signals = codes.flatten::<2>(1, 3).matmul(self.decoder()) + self.centre();
+        let signals = product(codes.flatten::<2>(1, 3), self.decoder()) + self.centre();
         Ok(signals.reshape(self.signal().batched(count)))
     }
 

@@ -1,6 +1,7 @@
 //! Inner products of a convolutional dictionary's atoms at all relative shifts: its Gram matrix without the repetitions.
 
 use crate::geometry::{LayerGeometry, reach_within};
+use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use burn::tensor::Tensor;
 
@@ -30,7 +31,7 @@ pub fn for_each_shift(
             let across = horizontal.unsigned_abs() * stride[1];
             let (left, right) = (0..width - across, across..width);
             let (fixed, moved) = if horizontal < 0 { (left, right) } else { (right, left) };
-            let inner = part(down..height, fixed).matmul(part(0..height - down, moved).transpose());
+            let inner = product(part(down..height, fixed), part(0..height - down, moved).transpose());
             visit(vertical as isize, horizontal, inner);
         }
     }

@@ -9,6 +9,7 @@
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
 use crate::geometry::{LayerGeometry, SignalShape};
+use crate::kernels::product::ProductOps;
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata, backend_extension};
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
@@ -18,18 +19,11 @@ use burn::tensor::{Shape, Slice, Tensor};
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(any(
-        feature = "wgpu",
-        feature = "vulkan",
-        feature = "metal",
-        feature = "cuda",
-        feature = "rocm",
-        feature = "cpu"
-    )),
+    Cube: cfg(feature = "cube"),
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
-pub(crate) trait DictionaryOps: Backend {
+pub(crate) trait DictionaryOps: ProductOps {
     /// Dᵀx.
     fn dictionary_analysis(
         signals: FloatTensor<Self>,
@@ -137,7 +131,11 @@ fn has_few_windows(layer: &LayerGeometry) -> bool {
 
 /// Dᵀx as one matrix product with the windows that the code's positions see: several times faster than the convolution where
 /// positions are few and kernels large.
-fn by_windows<B: Backend>(signals: FloatTensor<B>, filters: FloatTensor<B>, layer: &LayerGeometry) -> FloatTensor<B> {
+fn by_windows<B: ProductOps>(
+    signals: FloatTensor<B>,
+    filters: FloatTensor<B>,
+    layer: &LayerGeometry,
+) -> FloatTensor<B> {
     let [atoms, channels, height, width] = layer.filter_dims();
     let (count, len) = (signals.shape()[0], channels * height * width);
     let SignalShape { height: rows, width: columns, .. } = layer.code;
@@ -149,19 +147,19 @@ fn by_windows<B: Backend>(signals: FloatTensor<B>, filters: FloatTensor<B>, laye
     let windows = B::float_cat(windows.collect(), 0);
     let filters = B::float_transpose(B::float_reshape(filters, Shape::new([atoms, len])));
     // [positions · signals, atoms] to [signals, atoms, rows, columns].
-    let products = B::float_reshape(B::float_matmul(windows, filters), Shape::new([rows * columns, count, atoms]));
+    let products = B::float_reshape(B::product(windows, filters), Shape::new([rows * columns, count, atoms]));
     B::float_reshape(B::float_permute(products, &[1, 2, 0]), Shape::new([count, atoms, rows, columns]))
 }
 
 /// The product of two matrices, whatever the dimensions that their values are in.
 #[cfg(feature = "flex")]
-fn product<B: Backend>(
+fn product<B: ProductOps>(
     left: FloatTensor<B>,
     dims: [usize; 2],
     right: FloatTensor<B>,
     right_dims: [usize; 2],
 ) -> FloatTensor<B> {
-    B::float_matmul(B::float_reshape(left, Shape::new(dims)), B::float_reshape(right, Shape::new(right_dims)))
+    B::product(B::float_reshape(left, Shape::new(dims)), B::float_reshape(right, Shape::new(right_dims)))
 }
 
 /// A matrix the other way round.
@@ -367,14 +365,7 @@ mod flex {
 #[cfg(feature = "ndarray")]
 impl DictionaryOps for burn::backend::NdArray {}
 
-#[cfg(any(
-    feature = "wgpu",
-    feature = "vulkan",
-    feature = "metal",
-    feature = "cuda",
-    feature = "rocm",
-    feature = "cpu"
-))]
+#[cfg(feature = "cube")]
 impl DictionaryOps for burn::backend::Cube {}
 
 #[cfg(feature = "tch")]

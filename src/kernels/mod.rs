@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `dictionary` | synthesis, analysis and the filters' gradient of one layer, as operations on burn's backends |
+//! | `product` | matrix products in full `f32`, as an operation on burn's backends |
 //! | `proximal` | the gradient step with its threshold, and momentum, as operations on burn's backends |
 //! | [`threshold`] | soft and hard thresholds as plain tensor operations |
 //! | [`convolution`], `batched` | direct convolutions on the host: large signals, batches of small ones |
@@ -11,6 +12,7 @@
 //! | [`correlation`] | inner products of atoms at all shifts |
 //! | [`spectrum`] | certified bounds of a dictionary's norm |
 //! | `linear_algebra` | least squares on a support |
+//! | `cube` | kernels for GPUs: proximal steps, exact products, whole pursuits |
 //! | `simd` | loops compiled for the instruction sets of the machine |
 //!
 //! They stand on shapes ([`crate::geometry`]) alone. Models, pursuits and learning call them; a program has no need to.
@@ -19,8 +21,11 @@
 mod batched;
 pub mod convolution;
 pub mod correlation;
+#[cfg(feature = "cube")]
+pub(crate) mod cube;
 pub(crate) mod dictionary;
 pub(crate) mod linear_algebra;
+pub(crate) mod product;
 pub(crate) mod proximal;
 pub(crate) mod simd;
 pub mod sparse;

@@ -1,8 +1,8 @@
 //! What an unrolled pursuit does between two products with the dictionary, as operations of their own on burn's backends.
 //!
 //! Written as tensor operations, the step, the threshold and the momentum pass over memory a dozen times, each time into new
-//! memory. On Flex each of them is one pass, into the memory of an operand that is not needed any more. Every other backend
-//! composes them of its own operations. Their derivatives are those of the composition: zero where a code is zero.
+//! memory. On Flex each of them is one pass, into the memory of an operand that is not needed any more; on GPUs one kernel
+//! (`kernels/cube`). Every other backend composes them of its own operations. Their derivatives are those of the composition: zero where a code is zero.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
@@ -14,14 +14,7 @@ use burn::tensor::Tensor;
 #[backend_extension(
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
-    Cube: cfg(any(
-        feature = "wgpu",
-        feature = "vulkan",
-        feature = "metal",
-        feature = "cuda",
-        feature = "rocm",
-        feature = "cpu"
-    )),
+    Cube: cfg(feature = "cube"),
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
@@ -82,6 +75,27 @@ pub(crate) fn proximal_step(
         step,
         nonnegative,
     ))
+}
+
+/// A step of FISTA in one kernel: the codes, the point that the next gradient is taken at, and the next t; the momentum of a signal that points
+/// uphill ends with `restart`. `None` where there is no such kernel, and where gradients are followed.
+///
+/// # Shapes
+/// - point z, explained e, correlations b, codes before: `[n, k]`; thresholds: `[n, 1]` or `[n, k]`; t: `[n, 1]`
+pub(crate) fn accelerated_step(
+    operands: [Tensor<2>; 4],
+    thresholds_and_momentum: [Tensor<2>; 2],
+    step: f32,
+    nonnegative: bool,
+    restart: bool,
+) -> Option<[Tensor<2>; 3]> {
+    #[cfg(feature = "cube")]
+    return super::cube::accelerated_step(operands, thresholds_and_momentum, step, nonnegative, restart);
+    #[cfg(not(feature = "cube"))]
+    {
+        let _ = (operands, thresholds_and_momentum, step, nonnegative, restart);
+        None
+    }
 }
 
 /// γ + f(γ − γ'). Factors f count as constants: no derivative flows into them.
@@ -205,16 +219,6 @@ mod flex {
 
 #[cfg(feature = "ndarray")]
 impl ProximalOps for burn::backend::NdArray {}
-
-#[cfg(any(
-    feature = "wgpu",
-    feature = "vulkan",
-    feature = "metal",
-    feature = "cuda",
-    feature = "rocm",
-    feature = "cpu"
-))]
-impl ProximalOps for burn::backend::Cube {}
 
 #[cfg(feature = "tch")]
 impl ProximalOps for burn::backend::LibTorch {}

@@ -19,6 +19,7 @@
 
 use crate::geometry::{LayerGeometry, SignalShape};
 use crate::kernels::correlation::inner_products;
+use crate::kernels::product::product;
 use crate::kernels::simd::vectorised;
 use crate::kernels::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
 use crate::kernels::windows::Windows;
@@ -214,8 +215,8 @@ impl Statistics {
                 (&mut self.first[start * len..end * len], &signals),
             ];
             for (sums, right) in sides {
-                let product = to_host(some.clone().matmul(right.clone()));
-                sums.iter_mut().zip(product).for_each(|(sum, value)| *sum = keep * *sum + scale * value);
+                let products = to_host(product(some.clone(), right.clone()));
+                sums.iter_mut().zip(products).for_each(|(sum, value)| *sum = keep * *sum + scale * value);
             }
         }
     }
@@ -244,7 +245,7 @@ impl Statistics {
         let mut penalised = self.clone();
         let count = self.geometry.code.channels;
         let atoms = filters.to_tensor(device).flatten::<2>(1, 3);
-        let gram = to_host(atoms.clone().matmul(atoms.transpose()));
+        let gram = to_host(product(atoms.clone(), atoms.transpose()));
         let energies = self.energies();
         penalised.second.par_chunks_exact_mut(count).zip(gram.par_chunks_exact(count)).enumerate().for_each(
             |(atom, (row, gram))| {
@@ -284,8 +285,8 @@ impl Statistics {
         };
         if row == count {
             let len = filters.atom_len();
-            let product = matrix(second.to_vec(), rows, count).matmul(matrix(filters.values().to_vec(), count, len));
-            return to_host(product);
+            let filters = matrix(filters.values().to_vec(), count, len);
+            return to_host(product(matrix(second.to_vec(), rows, count), filters));
         }
         let second =
             Tensor::<3>::from_data(TensorData::new(second.to_vec(), [rows, vertical * horizontal, count]), device);
@@ -313,7 +314,7 @@ impl Statistics {
             let moved = filters.clone().slice([0..count, 0..channels, from_rows, from_columns]).reshape([count, size]);
             let weights = second.clone().slice([0..rows, shift..shift + 1, 0..count]).reshape([rows, count]);
             let place = [0..rows, 0..channels, to_rows.clone(), to_columns.clone()];
-            let part = weights.matmul(moved).reshape([rows, channels, to_rows.len(), to_columns.len()]);
+            let part = product(weights, moved).reshape([rows, channels, to_rows.len(), to_columns.len()]);
             let sum = out.clone().slice(place.clone()) + part;
             out = out.slice_assign(place, sum);
         }
@@ -425,7 +426,7 @@ impl Statistics {
         let block = atoms.iter().flat_map(|&atom| atoms.iter().map(move |&other| self.second[atom * count + other]));
         let block = Tensor::<2>::from_data(TensorData::new(block.collect::<Vec<_>>(), [size, size]), device);
         let len = change.len() / size;
-        let effect = block.matmul(Tensor::from_data(TensorData::new(change.to_vec(), [size, len]), device));
+        let effect = product(block, Tensor::from_data(TensorData::new(change.to_vec(), [size, len]), device));
         linear + 0.5 * inner(change, &to_host(effect))
     }
 }

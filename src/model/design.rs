@@ -14,10 +14,11 @@ use super::{Mlcsc, ModelConfig, dictionary, filters_as_codes};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, LayerGeometry, SignalShape, reach_within};
 use crate::kernels::correlation::for_each_shift;
+use crate::kernels::product::product;
 use crate::kernels::sparse::HostFilters;
+use crate::random;
 use burn::tensor::{Device, Tensor};
 use rand::{Rng, RngExt};
-use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 
 /// A model to be made.
@@ -92,7 +93,7 @@ impl DesignConfig {
 /// Atoms with Gaussian entries.
 fn dense(layer: &LayerGeometry, rng: &mut impl Rng) -> HostFilters {
     let dims = layer.filter_dims();
-    let values = (0..dims.iter().product::<usize>()).map(|_| StandardNormal.sample(rng)).collect();
+    let values = random::normal(rng, dims.iter().product());
     HostFilters::new(dims, values)
 }
 
@@ -256,7 +257,7 @@ impl Correlations {
             };
             let shape = [atoms, channels, height - down, width - across];
             for (pull, of, by) in [(pull.clone(), &fixed, &moved), (pull.transpose(), &moved, &fixed)] {
-                let added = gradient.clone().slice(of.clone()) + pull.matmul(rows(by)).reshape(shape);
+                let added = gradient.clone().slice(of.clone()) + product(pull, rows(by)).reshape(shape);
                 gradient = gradient.slice_assign(of.clone(), added);
             }
         }

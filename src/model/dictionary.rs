@@ -2,6 +2,7 @@
 
 use crate::geometry::{LayerGeometry, LayerShape};
 use crate::kernels::dictionary;
+use crate::kernels::product::product;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -80,7 +81,7 @@ pub(crate) fn synthesize(codes: Tensor<4>, filters: Tensor<4>, geometry: &LayerG
         // A code of one position: one matrix product, several times faster than the convolution it is.
         let [atoms, channels, height, width] = filters.dims();
         let matrix = filters.reshape([atoms, channels * height * width]);
-        return codes.reshape([count, atoms]).matmul(matrix).reshape(geometry.signal.batched(count));
+        return product(codes.reshape([count, atoms]), matrix).reshape(geometry.signal.batched(count));
     }
     dictionary::synthesis(codes, filters, geometry)
 }
@@ -94,10 +95,8 @@ pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGe
     if geometry.is_matrix() {
         let [atoms, channels, height, width] = filters.dims();
         let matrix = filters.reshape([atoms, channels * height * width]);
-        return signals
-            .reshape([count, channels * height * width])
-            .matmul(matrix.transpose())
-            .reshape(geometry.code.batched(count));
+        let rows = signals.reshape([count, channels * height * width]);
+        return product(rows, matrix.transpose()).reshape(geometry.code.batched(count));
     }
     dictionary::analysis(signals, filters, geometry)
 }
@@ -134,7 +133,7 @@ pub(crate) fn filter_gradient(
     let count = codes.dims()[0];
     if geometry.is_matrix() {
         let residuals = residuals.reshape([count, geometry.signal.len()]);
-        return codes.reshape([count, dims[0]]).transpose().matmul(residuals).reshape(dims);
+        return product(codes.reshape([count, dims[0]]).transpose(), residuals).reshape(dims);
     }
     dictionary::gradient(residuals, codes, filters, geometry)
 }

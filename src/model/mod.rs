@@ -21,11 +21,10 @@ pub use operator::{Costs, Operator, OperatorForm};
 
 use crate::error::{Error, Result};
 use crate::geometry::{LayerGeometry, SignalShape};
+use crate::random;
 use crate::text::counted;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-
-use rand_distr::{Distribution, StandardNormal};
 
 /// An ML-CSC model: the dictionaries D_1 … D_L.
 #[derive(Module, Debug)]
@@ -59,8 +58,7 @@ impl ModelConfig {
             .iter()
             .map(|layer| {
                 let dims = layer.filter_dims();
-                let values: Vec<f32> =
-                    (0..dims.iter().product()).map(|_| StandardNormal.sample(&mut generator)).collect();
+                let values = random::normal(&mut generator, dims.iter().product());
                 let filters: Tensor<4> = Tensor::from_data(TensorData::new(values, dims), device);
                 unit_norm(filters.clone(), filters)
             })

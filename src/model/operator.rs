@@ -8,6 +8,7 @@ use super::dictionary;
 use super::{Mlcsc, effective_filters, filters_as_codes, leaf};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, LayerGeometry, MAX_TENSOR_LEN, SignalShape};
+use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use crate::kernels::spectrum;
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -257,7 +258,7 @@ impl Operator {
 
     fn product_of_atoms(&self) -> Tensor<2> {
         let dense = self.dense();
-        dense.atoms.clone().matmul(dense.transposed.clone())
+        product(dense.atoms.clone(), dense.transposed.clone())
     }
 
     /// An upper bound of ‖D^(L)‖², certified by powers of a Gram matrix or by Fourier, so that 1/bound is a safe step.
@@ -538,12 +539,6 @@ fn synthesize(filters: &[f32], layer: &LayerGeometry, place: usize, signal: &mut
 }
 
 /// The matrix product, which not every backend computes for no rows at all.
-fn product(rows: Tensor<2>, matrix: Tensor<2>) -> Tensor<2> {
-    match rows.dims()[0] {
-        0 => Tensor::zeros([0, matrix.dims()[1]], &rows.device()),
-        _ => rows.matmul(matrix),
-    }
-}
 
 /// The transpose as a tensor of its own.
 fn contiguous_transpose(matrix: Tensor<2>) -> Tensor<2> {
@@ -585,8 +580,8 @@ fn of_matrix(operator: &Operator) -> f64 {
     let [code, signal] = atoms.dims();
     let gram = match (operator.application(), code <= signal) {
         (OperatorForm::Gram, true) => operator.gram().detach(),
-        (_, true) => atoms.clone().matmul(atoms.transpose()),
-        (_, false) => atoms.clone().transpose().matmul(atoms),
+        (_, true) => product(atoms.clone(), atoms.transpose()),
+        (_, false) => product(atoms.clone().transpose(), atoms),
     };
     spectrum::power_bound(gram)
 }

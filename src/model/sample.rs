@@ -392,12 +392,11 @@ pub fn relative_noise(signals: &Tensor<4>, part: f32, rng: &mut impl Rng) -> Ten
 /// # Shapes
 /// - signals: `[n, channels, height, width]`, the same out.
 pub fn add_noise(signals: Tensor<4>, length: f32, rng: &mut impl Rng) -> Tensor<4> {
-    use rand_distr::{Distribution, StandardNormal};
     let dims = signals.dims();
     let len = dims[1] * dims[2] * dims[3];
     let mut values = Vec::with_capacity(dims[0] * len);
     for _ in 0..dims[0] {
-        let noise: Vec<f32> = (0..len).map(|_| StandardNormal.sample(rng)).collect();
+        let noise = crate::random::normal(rng, len);
         let norm = crate::kernels::sparse::norm(&noise).max(f32::MIN_POSITIVE);
         values.extend(noise.into_iter().map(|value| value * length / norm));
     }

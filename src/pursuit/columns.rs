@@ -5,6 +5,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::geometry::{LayerGeometry, SignalShape};
 use crate::kernels::correlation::{CorrelationTable, inner_products};
+use crate::kernels::product::product;
 use crate::kernels::simd::{subtract_rows, vectorised};
 use crate::kernels::sparse::HostFilters;
 use crate::model::{Operator, OperatorForm};
@@ -207,7 +208,7 @@ impl<'a> Columns<'a> {
             }
             Some(mask) => {
                 let atoms = operator.atoms() * mask;
-                let gram = with_gram.then(|| to_host(atoms.clone().matmul(atoms.clone().transpose())));
+                let gram = with_gram.then(|| to_host(product(atoms.clone(), atoms.clone().transpose())));
                 (Cow::Owned(to_host(atoms)), gram.map(Cow::Owned))
             }
         };

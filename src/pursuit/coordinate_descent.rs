@@ -17,8 +17,9 @@
 //! correlations of all atoms with the residuals of many signals are one matrix product. Those signals then take turns, one round of
 //! all that are open after the other.
 //!
-//! It runs on the host's cores whatever the device; each signal is computed on its own, so results do not depend on the
-//! number of threads or on the rest of the batch.
+//! It runs on the host's cores; each signal is computed on its own, so results do not depend on the number of threads or on the rest of
+//! the batch. On a GPU that can hold the inner products of all atoms, a kernel moves the coefficient that gains most in place of sweeps
+//! (`on_gpu.rs`), one workgroup a signal, and the host finishes what it leaves open.
 
 use super::active_set;
 use super::duality::{Certificate, Sums};
@@ -99,6 +100,14 @@ impl Pursuit for CoordinateDescent {
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
         problem.refuse_shallower(self.name())?;
         problem.refuse_separate_masks(self.name())?;
+        #[cfg(feature = "cube")]
+        if self.patience > 0.0
+            && let Some(found) = super::on_gpu::lasso(problem, &self.config)?
+        {
+            let open = |report: &SignalReport| report.stop != StopReason::DualityGap;
+            let open: Vec<usize> = (0..problem.count()).filter(|&row| open(&found.reports[row])).collect();
+            return hand_over(problem, &self.config, Algorithm::ActiveSet, &open, found);
+        }
         let (operator, lambda) = (problem.operator(), problem.lambda()?);
         let signals = problem.signals();
         let weights = problem.weights(problem.depth()).map(to_host);
@@ -815,7 +824,6 @@ mod tests {
     use crate::pursuit::Lambda;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
-    use rand_distr::{Distribution, StandardNormal};
 
     /// A tenth as many random atoms as a signal has samples: sweeps converge by themselves, and no signal is handed over. What is handed
     /// over has the same answer, so that no other test sees rounds that are wrong.
@@ -826,7 +834,7 @@ mod tests {
         let model = ModelConfig::new(shape, vec![LayerShape::new(40, 20, 1)]).init_random(3, &device).unwrap();
         let operator = model.operator(shape, OperatorForm::Gram).unwrap();
         let mut random = ChaCha8Rng::seed_from_u64(4);
-        let values: Vec<f32> = (0..20 * shape.len()).map(|_| StandardNormal.sample(&mut random)).collect();
+        let values = crate::random::normal(&mut random, 20 * shape.len());
         let signals = Tensor::from_data(TensorData::new(values, shape.batched(20)), &device);
         for nonnegative in [false, true] {
             let config = BasisPursuitConfig { gap: 1e-5, nonnegative, ..BasisPursuitConfig::default() };

@@ -24,7 +24,8 @@
 //! Where the atoms' inner products are few enough to be held, correlations with the residual follow from them, signal by signal.
 //! Else they are one analysis of all residuals on the device, and columns of D^(L) are made when an atom is picked and kept by
 //! their non-zeros: nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
-//! triangular systems are solved on the host in `f64`.
+//! triangular systems are solved on the host in `f64`. On a GPU that can hold the inner products of all atoms, a kernel grows all supports by
+//! correlations (`on_gpu.rs`), one workgroup a signal, and the host takes those whose atoms are too nearly dependent for `f32`.
 
 use super::by_windows::Parts;
 use super::observer::{Work, interrupted};
@@ -162,6 +163,21 @@ impl Pursuit for OrthogonalMatchingPursuit {
         check_nonzeros(problem.operator(), self.config.nonzeros)?;
         check_selection(problem.operator(), self.config.selection)?;
         refuse_penalties(problem, self.name())?;
+        #[cfg(feature = "cube")]
+        if let Some((found, open)) = super::on_gpu::greedy(problem, &self.config)? {
+            if open.is_empty() {
+                return Ok(found);
+            }
+            let others = self.on_host(&problem.part(&open, Lambda::Absolute(0.0))?)?;
+            return Ok(super::on_gpu::with_rows(problem.operator(), found, &open, others));
+        }
+        self.on_host(problem)
+    }
+}
+
+impl OrthogonalMatchingPursuit {
+    /// [`Pursuit::solve`] of what was checked, on the host.
+    fn on_host(&self, problem: &Problem) -> Result<Pursued> {
         let level = f64::from(self.config.residual).powi(2);
         let (rows, operator) = ((0..problem.count()).collect::<Vec<_>>(), problem.operator());
         let (mut found, mut reports) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
@@ -190,9 +206,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
         let supports = found.iter().map(|(support, values)| (support.as_slice(), values.as_slice()));
         Ok(Pursued::consistent(codes_of(operator, supports), reports))
     }
-}
 
-impl OrthogonalMatchingPursuit {
     /// Codes and reports where a signal is a batch of windows, whose atoms' inner products can be held; `None` elsewhere. The atoms
     /// that a signal would pick are those of its windows, in the order of their scores.
     fn solve_by_windows(&self, problem: &Problem, level: f64) -> Result<Option<(Tensor<4>, Vec<SignalReport>)>> {

@@ -177,12 +177,11 @@ mod tests {
     use crate::geometry::{LayerShape, SignalShape};
     use crate::model::{Mlcsc, ModelConfig, OperatorForm, sample};
     use crate::pursuit::{Lambda, OrthogonalMatchingPursuitConfig, Pursuit};
+    use crate::random;
     use burn::tensor::{Tensor, TensorData};
-    use rand_distr::{Distribution, StandardNormal};
 
     fn normals(count: usize, seed: u64) -> Vec<f32> {
-        let mut random = sample::generator(seed);
-        (0..count).map(|_| StandardNormal.sample(&mut random)).collect()
+        random::normal(&mut sample::generator(seed), count)
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub(crate) mod joint;
 pub mod layered;
 pub mod multi_layer;
 pub(crate) mod observer;
+#[cfg(feature = "cube")]
+mod on_gpu;
 pub(crate) mod problem;
 pub mod projection;
 pub mod proximal_gradient;

@@ -13,7 +13,7 @@ use super::{
     masked, take_rows, to_host, weighted,
 };
 use crate::error::{Error, Result};
-use crate::kernels::proximal::{extrapolation, proximal_step};
+use crate::kernels::proximal::{accelerated_step, extrapolation, proximal_step};
 use crate::model::{Operator, OperatorForm, leaf};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
@@ -242,6 +242,15 @@ impl ProximalGradient {
         }
         let point = state.point.clone();
         let nonnegative = self.config.basis.nonnegative;
+        if self.config.acceleration == Acceleration::Fista && learned.momentum_after(iteration).is_none() {
+            let operands = [point.clone(), explained.clone(), correlations.clone(), state.codes.clone()];
+            let of_rows = [thresholds.clone(), state.momentum.clone()];
+            let found = accelerated_step(operands, of_rows, state.step, nonnegative, self.config.restart);
+            if let Some([codes, point, momentum]) = found {
+                (state.codes, state.point, state.momentum) = (codes, point, momentum);
+                return Ok(());
+            }
+        }
         let codes = proximal_step(point, explained, correlations, thresholds, state.step, nonnegative);
         let before = std::mem::replace(&mut state.codes, codes.clone());
         if let Some(momentum) = learned.momentum_after(iteration) {

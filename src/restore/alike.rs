@@ -188,11 +188,10 @@ pub(super) fn estimate_known(
 mod tests {
     use super::*;
     use crate::model::sample;
-    use rand_distr::{Distribution, StandardNormal};
+    use crate::random;
 
     fn normals(count: usize, seed: u64) -> Vec<f32> {
-        let mut random = sample::generator(seed);
-        (0..count).map(|_| StandardNormal.sample(&mut random)).collect()
+        random::normal(&mut sample::generator(seed), count)
     }
 
     /// The definition, solved in pixels, is what the system of patches gives.

@@ -6,8 +6,7 @@
 
 use super::observation::{self, Observation};
 use super::patches::{Patches, Stage, cropped, padded};
-use super::{Picture, RestoreConfig};
-use crate::kernels::sparse::energy;
+use super::{Picture, RestoreConfig, conjugate};
 use rayon::prelude::*;
 
 /// Noise that the first and the last round take off, in standard deviations of the noise in what was seen and at least as a part of the range.
@@ -68,27 +67,10 @@ type Linear<'a> = &'a dyn Fn(&[f32]) -> Vec<f32>;
 /// argmin ½‖y − Hx‖² + ½ nearness ‖x − z‖².
 fn fit(apply: Linear, adjoint: Linear, seen: &[f32], near: &[f32], nearness: f32) -> Vec<f32> {
     let residual: Vec<f32> = apply(near).iter().zip(seen).map(|(made, seen)| seen - made).collect();
-    let mut gradient = adjoint(&residual);
-    let (mut step, mut direction) = (vec![0.0; near.len()], gradient.clone());
-    let first = energy(&gradient);
-    let mut present = first;
-    for _ in 0..STEPS {
-        if present <= TOLERANCE.powi(2) * first {
-            break;
-        }
-        let mut product = adjoint(&apply(&direction));
-        product.iter_mut().zip(&direction).for_each(|(out, value)| *out += nearness * value);
-        let curvature: f64 = direction.iter().zip(&product).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        if curvature <= 0.0 {
-            break;
-        }
-        let length = (present / curvature) as f32;
-        step.iter_mut().zip(&direction).for_each(|(step, direction)| *step += length * direction);
-        gradient.iter_mut().zip(&product).for_each(|(value, product)| *value -= length * product);
-        let next = energy(&gradient);
-        let momentum = (next / present) as f32;
-        direction.iter_mut().zip(&gradient).for_each(|(value, gradient)| *value = gradient + momentum * *value);
-        present = next;
-    }
+    let product = |direction: &[f32], out: &mut [f32]| {
+        let made = adjoint(&apply(direction));
+        out.iter_mut().zip(made.iter().zip(direction)).for_each(|(out, (made, value))| *out = made + nearness * value);
+    };
+    let step = conjugate::solve(product, adjoint(&residual), STEPS, TOLERANCE);
     step.iter().zip(near).map(|(step, near)| near + step).collect()
 }

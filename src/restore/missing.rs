@@ -1,8 +1,7 @@
 //! Pixels that are missing.
 
 use super::patches::{Patches, Stage};
-use super::{Picture, RestoreConfig};
-use crate::kernels::sparse::energy;
+use super::{Picture, RestoreConfig, conjugate};
 use rayon::prelude::*;
 
 /// How far a known pixel may be from what its group says of it in the first and in the last round, as a part of the range of values:
@@ -62,26 +61,8 @@ fn bend_least(plane: &mut [f32], known: &[bool], width: usize) {
     let mut residual = vec![0.0; plane.len()];
     bent(plane, &mut residual);
     residual.iter_mut().for_each(|value| *value = -*value);
-    let (mut direction, mut product) = (residual.clone(), vec![0.0; plane.len()]);
-    let first = energy(&residual);
-    let mut present = first;
-    for _ in 0..BENDING_STEPS {
-        if present <= BENDING_TOLERANCE.powi(2) * first || first == 0.0 {
-            return;
-        }
-        bent(&direction, &mut product);
-        let curvature: f64 = direction.iter().zip(&product).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-        if curvature <= 0.0 {
-            return;
-        }
-        let step = (present / curvature) as f32;
-        plane.iter_mut().zip(&direction).for_each(|(value, direction)| *value += step * direction);
-        residual.iter_mut().zip(&product).for_each(|(value, product)| *value -= step * product);
-        let next = energy(&residual);
-        let momentum = (next / present) as f32;
-        direction.iter_mut().zip(&residual).for_each(|(value, residual)| *value = residual + momentum * *value);
-        present = next;
-    }
+    let step = conjugate::solve(bent, residual, BENDING_STEPS, BENDING_TOLERANCE);
+    plane.iter_mut().zip(&step).for_each(|(value, step)| *value += step);
 }
 
 /// Values with their weights, zero where they are unknown.

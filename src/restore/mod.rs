@@ -18,6 +18,7 @@
 //! on the grey; a dictionary with three channels codes colours as they are.
 
 mod alike;
+mod conjugate;
 mod dictionary;
 mod inverse;
 mod missing;

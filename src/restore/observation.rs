@@ -341,11 +341,10 @@ impl Operator<'_> {
 mod tests {
     use super::*;
     use crate::model::sample;
-    use rand_distr::{Distribution, StandardNormal};
+    use crate::random;
 
     fn normals(count: usize, seed: u64) -> Vec<f32> {
-        let mut random = sample::generator(seed);
-        (0..count).map(|_| StandardNormal.sample(&mut random)).collect()
+        random::normal(&mut sample::generator(seed), count)
     }
 
     fn dot(left: &[f32], right: &[f32]) -> f64 {

@@ -2,6 +2,7 @@
 
 use super::{REPORT, shown};
 use crate::error::{Error, Result};
+use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use base64::Engine;
 use burn::tensor::Tensor;
@@ -232,7 +233,7 @@ fn coherences(atoms: &Tensor<4>) -> Vec<f64> {
     let norms = rows.clone().square().sum_dim(1).sqrt().clamp_min(f32::MIN_POSITIVE);
     let rows = rows / norms;
     // Of those that are shown with all: never as many products as a large layer has pairs.
-    let products = to_host(rows.clone().narrow(0, 0, shown_of(atoms.dims())).matmul(rows.transpose()));
+    let products = to_host(product(rows.clone().narrow(0, 0, shown_of(atoms.dims())), rows.transpose()));
     let of = |(atom, row): (usize, &[f32])| {
         let others = row.iter().enumerate().filter(|(other, _)| *other != atom);
         f64::from(others.fold(0.0f32, |largest, (_, value)| largest.max(value.abs())))

@@ -1,0 +1,184 @@
+//! Kernels of our own for GPUs, written once for every runtime of CubeCL.
+//!
+//! | file | what |
+//! |---|---|
+//! | `proximal` | the gradient step with its threshold and its momentum, and where gradients go through, in one pass each |
+//! | `product` | matrix products in full `f32` |
+//! | `lasso` | whole lassos, one workgroup a signal |
+//! | `greedy` | whole orthogonal matching pursuits, one workgroup a signal |
+//!
+//! What they compute does not depend on timings, nor on the batch: every signal has a workgroup of its own, whose units add up in a fixed
+//! order.
+
+mod greedy;
+mod lasso;
+mod product;
+mod proximal;
+
+pub(crate) use greedy::greedy;
+pub(crate) use lasso::{Lasso, lasso};
+pub(crate) use proximal::accelerated_step;
+
+use burn::backend::Cube;
+use burn::tensor::{Device, Int, Tensor};
+use burn_cubecl::kernel::into_contiguous;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
+use cubecl::prelude::*;
+
+/// Units of a workgroup at most: more wait for each other longer than they save.
+const MOST_UNITS: usize = 128;
+
+/// Bytes of a workgroup's memory that are left to the compiler.
+const SPARE: usize = 512;
+
+/// The tensor of a GPU as what kernels take, its values side by side. `None` for tensors of other devices, and for those that gradients are
+/// followed through.
+fn taken<const D: usize>(tensor: Tensor<D>) -> Option<CubeTensor> {
+    tensor.try_into_primitive::<Cube>().ok().map(into_contiguous)
+}
+
+fn given<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
+    Tensor::from_primitive::<Cube>(tensor)
+}
+
+/// Memory for a tensor like that one, but of that shape.
+fn room<const D: usize>(like: &CubeTensor, dims: [usize; D]) -> CubeTensor {
+    empty_device_contiguous_dtype(like.client.clone(), like.device.clone(), dims.into(), like.dtype)
+}
+
+/// The same, filled with zeros.
+fn zeros<const D: usize>(like: &CubeTensor, dims: [usize; D]) -> CubeTensor {
+    // Rows may come with room between them.
+    into_contiguous(burn_cubecl::ops::numeric::zeros(like.device.clone(), dims.into(), like.dtype))
+}
+
+/// Values that a unit reads at once from rows of so many.
+fn vector_size(columns: usize) -> usize {
+    if columns.is_multiple_of(4) { 4 } else { 1 }
+}
+
+/// Units of a workgroup that goes through rows of so many vectors: a power of two that the device can run.
+fn units(client: &cubecl::client::Client, vectors: usize) -> usize {
+    let most = MOST_UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1);
+    let wanted = vectors.clamp(1, most);
+    // The largest power of two that is not larger.
+    1 << (usize::BITS - 1 - wanted.leading_zeros())
+}
+
+/// Workgroups in a grid whose sides have a limit.
+fn grid(workgroups: usize) -> CubeCount {
+    const SIDE: usize = 32_768;
+    if workgroups <= SIDE {
+        return CubeCount::Static(workgroups as u32, 1, 1);
+    }
+    CubeCount::Static(SIDE as u32, workgroups.div_ceil(SIDE) as u32, 1)
+}
+
+/// Whether a workgroup of the device can have so many bytes of memory.
+fn fits(client: &cubecl::client::Client, bytes: usize) -> bool {
+    bytes + SPARE <= client.properties().hardware.max_shared_memory_size
+}
+
+/// Whether kernels of ours run on the device.
+pub(crate) fn runs_on(device: &Device) -> bool {
+    Tensor::<1>::empty([1], device).try_into_primitive::<Cube>().is_ok()
+}
+
+/// G_jj, `[k]`.
+pub(crate) fn diagonal(gram: &Tensor<2>) -> Tensor<1> {
+    let atoms = gram.dims()[0];
+    let places = Tensor::<1, Int>::arange(0..atoms as i64, &gram.device()).unsqueeze_dim::<2>(1);
+    gram.clone().gather(1, places).squeeze_dim::<1>(1)
+}
+
+/// Puts the largest score of all units, and what goes with it, in the first places; of two that are equal the one of the lower place.
+/// All units have to come here.
+#[cube]
+fn find_largest(
+    score: f32,
+    place: u32,
+    value: f32,
+    scores: &mut Shared<[f32]>,
+    places: &mut Shared<[u32]>,
+    values: &mut Shared<[f32]>,
+    #[comptime] units: usize,
+) {
+    let unit = UNIT_POS as usize;
+    scores[unit] = score;
+    places[unit] = place;
+    values[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            let other = unit + half;
+            if scores[other] > scores[unit] || (scores[other] == scores[unit] && places[other] < places[unit]) {
+                scores[unit] = scores[other];
+                places[unit] = places[other];
+                values[unit] = values[other];
+            }
+        }
+        sync_cube();
+        half /= 2;
+    }
+}
+
+/// The sum over all units, which all of them get. All units have to come here.
+#[cube]
+fn sum_of_all(value: f32, values: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    values[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            values[unit] += values[unit + half];
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let sum = values[0];
+    sync_cube();
+    sum
+}
+
+/// The largest value of all units, which all of them get. All units have to come here.
+#[cube]
+fn largest_of_all(value: f32, values: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+    let unit = UNIT_POS as usize;
+    values[unit] = value;
+    sync_cube();
+    let mut half = comptime!(units / 2).runtime();
+    while half > 0 {
+        if unit < half {
+            values[unit] = max(values[unit], values[unit + half]);
+        }
+        sync_cube();
+        half /= 2;
+    }
+    let largest = values[0];
+    sync_cube();
+    largest
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use burn::tensor::{Device, Tensor};
+
+    /// The device whose kernels are tested, CubeCL's own for CPUs or the first GPU; where no driver is, tests say so and end.
+    pub(crate) fn device() -> Option<Device> {
+        let names = ["cpu", "cuda", "vulkan", "wgpu"];
+        let found = names.iter().filter(|name| crate::device::available().contains(name));
+        let found = found.filter_map(|name| crate::device::named(Some(name)).ok()).next();
+        if found.is_none() {
+            println!("skipped: no device for kernels");
+        }
+        found
+    }
+
+    /// The same values on the host.
+    pub(crate) fn there<const D: usize>(tensor: Tensor<D>) -> Tensor<D> {
+        tensor.to_device(&crate::device::named(Some("flex")).unwrap())
+    }
+}

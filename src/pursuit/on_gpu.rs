@@ -1,0 +1,347 @@
+//! Whole pursuits on a GPU, one workgroup a signal (`kernels/cube`): lassos by coordinate descent and orthogonal matching pursuits, over dictionaries
+//! whose inner products are all at hand.
+//!
+//! What the kernels say of a signal is not taken on trust. A lasso's duality gap is computed again from its true residual; where that has
+//! not got to what was asked for, since moves leave rounding in the correlations, these are computed afresh and the kernel goes on from where it was.
+//! What is open after [`ROUNDS`] is left to whoever called. Of an orthogonal matching pursuit the residual has to be orthogonal to a
+//! support of full size, else the signal is pursued on the host, in `f64`.
+
+use super::proximal_gradient::report_on;
+use super::{
+    BasisPursuitConfig, OrthogonalMatchingPursuitConfig, Problem, Pursued, Selection, SignalReport, StopReason,
+    columns, largest, to_host, weighted,
+};
+use crate::error::Result;
+use crate::kernels::cube;
+use crate::kernels::product::product;
+use crate::model::Operator;
+use burn::tensor::{Tensor, TensorData};
+
+/// Times that a kernel goes on with correlations that were computed afresh.
+const ROUNDS: usize = 3;
+
+/// Part of the gap that a kernel is asked for: what it sees and what is true differ by rounding.
+const STRICTER: f32 = 0.9;
+
+/// Moves of a lasso in one round, for each atom.
+const MOVES: usize = 8;
+
+/// Correlations that are held at a time.
+const HELD: usize = 1 << 28;
+
+/// Part of the signal's length that correlations of the support with the residual may have.
+const ORTHOGONAL: f32 = 1e-4;
+
+/// Whether kernels take the problem: on a GPU, all samples known, all inner products at hand.
+fn suits(problem: &Problem) -> bool {
+    let operator = problem.operator();
+    problem.count() > 0 && !problem.has_mask() && cube::runs_on(&operator.device()) && columns::holds_all(operator)
+}
+
+/// The signals that are taken at a time.
+fn parts(problem: &Problem) -> impl Iterator<Item = Vec<usize>> {
+    let (count, at_once) = (problem.count(), (HELD / problem.operator().code().len()).max(1));
+    (0..count).step_by(at_once).map(move |first| (first..count.min(first + at_once)).collect())
+}
+
+/// Basis pursuits; those that did not come to the gap say so. Iterations are the coefficients moved. `None` where no kernel takes
+/// the problem.
+///
+/// # Errors
+/// As [`super::Pursuit::solve`].
+pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Option<Pursued>> {
+    if !suits(problem) {
+        return Ok(None);
+    }
+    let (operator, lambda) = (problem.operator(), problem.lambda()?);
+    let atoms = operator.code().len();
+    let &BasisPursuitConfig { gap, max_iterations, nonnegative } = config;
+    let weights = problem.weights(problem.depth());
+    // Weights are atoms of other lengths: Σ w_j|γ_j| is ‖γ'‖₁ with γ'_j = w_j γ_j over the atoms d_j/w_j.
+    let unweighted = |values: Tensor<2>| match &weights {
+        Some(weights) => values / weights.clone(),
+        None => values,
+    };
+    let gram = unweighted(unweighted(operator.gram()).transpose());
+    let work = problem.work();
+    let (mut codes, mut reports) = (Vec::new(), Vec::with_capacity(problem.count()));
+    for rows in parts(problem) {
+        work.check()?;
+        let part = problem.part(&rows, lambda.batch(rows[0], rows.len()))?;
+        let signals = part.signals();
+        let correlations = operator.analyze_rows(signals.clone());
+        let lambdas = part.lambda()?.rows(largest(correlations.clone(), &weights, nonnegative))?.squeeze_dim::<1>(1);
+        let correlations = unweighted(correlations);
+        let energies = signals.square().sum_dim(1).squeeze_dim::<1>(1);
+        let mut start = part.has_start().then(|| weighted(part.start(), &weights));
+        if nonnegative {
+            start = start.map(|codes| codes.clamp_min(0.0));
+        }
+        let mut moves = vec![0; rows.len()];
+        let mut round = 0;
+        let (found, mut of_part) = loop {
+            let started =
+                start.take().map(|codes| [codes.clone(), correlations.clone() - product(codes, gram.clone())]);
+            let found = cube::lasso(cube::Lasso {
+                gram: gram.clone(),
+                correlations: correlations.clone(),
+                energies: energies.clone(),
+                lambdas: lambdas.clone(),
+                start: started,
+                nonnegative,
+                gap: STRICTER * gap,
+                moves: atoms.saturating_mul(max_iterations.min(MOVES)),
+            });
+            let Some((found, outcomes)) = found else { return Ok(None) };
+            to_host(outcomes).chunks_exact(2).zip(&mut moves).for_each(|(outcome, all)| *all += outcome[1] as usize);
+            let of_part = report_on(&part, operator.code_shaped(unweighted(found.clone())), nonnegative, 0)?;
+            round += 1;
+            if round == ROUNDS || of_part.iter().all(|report| report.relative_gap <= gap) {
+                break (found, of_part);
+            }
+            work.check()?;
+            start = Some(found);
+        };
+        for (report, moves) in of_part.iter_mut().zip(moves) {
+            report.iterations = moves;
+            if report.relative_gap <= gap {
+                report.stop = StopReason::DualityGap;
+                work.advance(1.0);
+            }
+        }
+        codes.push(unweighted(found));
+        reports.extend(of_part);
+    }
+    Ok(Some(Pursued::consistent(operator.code_shaped(Tensor::cat(codes, 0)), reports)))
+}
+
+/// Orthogonal matching pursuits to so many non-zeros, and the rows that have to be pursued on the host. `None` where no kernel takes the problem.
+///
+/// # Errors
+/// As [`super::Pursuit::solve`].
+pub(super) fn greedy(
+    problem: &Problem,
+    config: &OrthogonalMatchingPursuitConfig,
+) -> Result<Option<(Pursued, Vec<usize>)>> {
+    let &OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative, selection } = config;
+    if residual > 0.0 || nonnegative || selection != Selection::Correlation || !suits(problem) {
+        return Ok(None);
+    }
+    let operator = problem.operator();
+    // An atom of zeros is in no support.
+    let norms = cube::diagonal(&operator.gram()).sqrt().clamp_min(f32::MIN_POSITIVE).unsqueeze::<2>();
+    let work = problem.work();
+    let (mut codes, mut reports, mut open) = (Vec::new(), Vec::with_capacity(problem.count()), Vec::new());
+    for rows in parts(problem) {
+        work.check()?;
+        let part = problem.part(&rows, super::Lambda::Absolute(0.0))?;
+        let signals = part.signals();
+        let correlations = operator.analyze_rows(signals.clone());
+        let Some((found, counts)) = cube::greedy(operator.gram(), correlations, nonzeros) else { return Ok(None) };
+        let left = signals.clone() - operator.synthesize_rows(found.clone());
+        let correlations = operator.analyze_rows(left.clone()) / norms.clone();
+        let of_support = (correlations * found.clone().not_equal_scalar(0.0).float()).abs().max_dim(1);
+        let numbers = vec![counts.unsqueeze_dim(1), left.square().sum_dim(1), of_support, signals.square().sum_dim(1)];
+        for (row, numbers) in rows.iter().zip(to_host(Tensor::cat(numbers, 1)).chunks_exact(4)) {
+            let &[count, residual, of_support, energy] = numbers else { unreachable!("four numbers a signal") };
+            // A driver may end loops early; whether a signal is used up is for the host to say.
+            if of_support > ORTHOGONAL * energy.sqrt() || (count as usize) < nonzeros {
+                open.push(*row);
+            } else {
+                work.advance(1.0);
+            }
+            let data_term = 0.5 * residual;
+            reports.push(SignalReport {
+                lambda: 0.0,
+                iterations: count as usize,
+                objective: data_term,
+                relative_gap: if data_term == 0.0 { 0.0 } else { 1.0 },
+                data_term,
+                nonzeros: count as usize,
+                stop: StopReason::Nonzeros,
+                finished_by: None,
+            });
+        }
+        codes.push(found);
+    }
+    Ok(Some((Pursued::consistent(operator.code_shaped(Tensor::cat(codes, 0)), reports), open)))
+}
+
+/// What was found, with other codes and reports in some rows.
+pub(super) fn with_rows(operator: &Operator, found: Pursued, rows: &[usize], others: Pursued) -> Pursued {
+    let Pursued { codes, mut reports, .. } = found;
+    let (mut values, len) = (to_host(operator.flat(codes)), operator.code().len());
+    let of_others = to_host(others.codes);
+    for ((&row, report), code) in rows.iter().zip(others.reports).zip(of_others.chunks_exact(len)) {
+        values[row * len..][..len].copy_from_slice(code);
+        reports[row] = report;
+    }
+    let data = TensorData::new(values, operator.code().batched(reports.len()));
+    Pursued::consistent(Tensor::from_data(data, &operator.device()), reports)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::geometry::{LayerShape, SignalShape};
+    use crate::kernels::cube::testing::{device, there};
+    use crate::kernels::cube::{Lasso, greedy, lasso};
+    use crate::kernels::proximal::{accelerated_step, extrapolation, proximal_step};
+    use crate::kernels::sparse::to_host;
+    use crate::model::{Mlcsc, ModelConfig, OperatorForm};
+    use crate::pursuit::duality::{Certificate, Sums};
+    use crate::pursuit::proximal_gradient::extrapolate;
+    use crate::pursuit::{OrthogonalMatchingPursuitConfig, Problem, Pursuit};
+    use burn::tensor::{Distribution, Tensor, TensorData};
+
+    /// Kernels give what the passes of the host give, of rows in fours and not, with a threshold for each row and for each value.
+    #[test]
+    fn kernels_equal_passes_on_the_host() {
+        let Some(device) = device() else { return };
+        let host = crate::device::named(Some("flex")).unwrap();
+        let equal = |found: Tensor<2>, expected: Tensor<2>| {
+            let difference: f32 = (there(found) - expected).abs().max().into_scalar();
+            assert!(difference < 1e-5, "{difference}");
+        };
+        for (rows, columns) in [(3, 7), (40, 1024), (1, 1)] {
+            let matrix = |columns| Tensor::<2>::random([rows, columns], Distribution::Normal(0.0, 1.0), &host);
+            let [point, explained, correlations, before] = [0; 4].map(|_| matrix(columns));
+            let momentum = matrix(1).abs() + 1.0;
+            let on = |tensor: &Tensor<2>| tensor.clone().to_device(&device);
+            for thresholds in [matrix(1).abs(), matrix(columns).abs()] {
+                for nonnegative in [false, true] {
+                    let step = |on: &dyn Fn(&Tensor<2>) -> Tensor<2>| {
+                        proximal_step(on(&point), on(&explained), on(&correlations), on(&thresholds), 0.3, nonnegative)
+                    };
+                    let codes = step(&|tensor| tensor.clone());
+                    equal(step(&on), codes.clone());
+                    for restart in [false, true] {
+                        let operands = [&point, &explained, &correlations, &before].map(on);
+                        let [found, next, after] =
+                            accelerated_step(operands, [&thresholds, &momentum].map(on), 0.3, nonnegative, restart)
+                                .expect("a device for kernels");
+                        let (expected_next, expected_after) =
+                            extrapolate(&codes, before.clone(), &point, momentum.clone(), restart);
+                        equal(found, codes.clone());
+                        equal(next, expected_next);
+                        equal(after, expected_after);
+                    }
+                }
+            }
+            let expected = extrapolation(point.clone(), before.clone(), momentum.clone());
+            equal(extrapolation(on(&point), on(&before), on(&momentum)), expected);
+        }
+    }
+
+    /// The duality gap by its definition, in `f64`.
+    fn gap(atoms: &[f32], signal: &[f32], code: &[f32], lambda: f32, nonnegative: bool) -> f64 {
+        let len = signal.len();
+        let mut residual: Vec<f64> = signal.iter().map(|value| f64::from(*value)).collect();
+        for (atom, value) in atoms.chunks_exact(len).zip(code) {
+            residual.iter_mut().zip(atoms_wide(atom)).for_each(|(left, atom)| *left -= f64::from(*value) * atom);
+        }
+        let correlation = |atom| residual.iter().zip(atoms_wide(atom)).map(|(left, atom)| left * atom).sum::<f64>();
+        let correlations: Vec<f64> = atoms.chunks_exact(len).map(correlation).collect();
+        let size = |value: &f64| if nonnegative { *value } else { value.abs() };
+        let sums = Sums {
+            lambda: lambda.into(),
+            residual_energy: residual.iter().map(|value| value * value).sum(),
+            one_norm: code.iter().map(|value| f64::from(value.abs())).sum(),
+            code_correlation: code.iter().zip(&correlations).map(|(a, b)| f64::from(*a) * b).sum(),
+            largest_correlation: correlations.iter().map(size).fold(0.0, f64::max),
+            ..Sums::default()
+        };
+        Certificate::from(sums).relative_gap()
+    }
+
+    fn atoms_wide(atom: &[f32]) -> impl Iterator<Item = f64> {
+        atom.iter().map(|value| f64::from(*value))
+    }
+
+    /// Codes reach the gap that was asked for, by its definition: signed and not, of atoms in fours and not, of signals of zeros, with atoms of zeros,
+    /// and from where another λ has left them.
+    #[test]
+    fn lassos_reach_their_gaps() {
+        let Some(device) = device() else { return };
+        let host = crate::device::named(Some("flex")).unwrap();
+        for (len, atoms) in [(200, 48), (150, 50), (5, 3)] {
+            let mut matrix = to_host(Tensor::<2>::random([atoms, len], Distribution::Normal(0.0, 0.3), &host));
+            matrix[..len].fill(0.0);
+            let mut signals = to_host(Tensor::<2>::random([6, len], Distribution::Normal(0.0, 1.0), &host));
+            signals[..len].fill(0.0);
+            let tensor = |values: &[f32], dims: [usize; 2]| {
+                Tensor::<2>::from_data(TensorData::new(values.to_vec(), dims), &device)
+            };
+            let (dictionary, given) = (tensor(&matrix, [atoms, len]), tensor(&signals, [6, len]));
+            let gram = dictionary.clone().matmul(dictionary.clone().transpose());
+            let correlations = given.clone().matmul(dictionary.transpose());
+            let energies = given.square().sum_dim(1).squeeze_dim::<1>(1);
+            for nonnegative in [false, true] {
+                let mut start = None;
+                for lambda in [0.3f32, 0.05] {
+                    let problem = Lasso {
+                        gram: gram.clone(),
+                        correlations: correlations.clone(),
+                        energies: energies.clone(),
+                        lambdas: Tensor::<1>::full([6], lambda, &device),
+                        start: start.take(),
+                        nonnegative,
+                        gap: 1e-4,
+                        moves: 20_000,
+                    };
+                    let (codes, outcomes) = lasso(problem).expect("a device for kernels");
+                    let left = correlations.clone() - codes.clone().matmul(gram.clone());
+                    start = Some([codes.clone(), left]);
+                    let (codes, outcomes) = (to_host(there(codes)), to_host(there(outcomes)));
+                    assert!(codes[..atoms].iter().all(|value| *value == 0.0) && outcomes[..2] == [0.0, 0.0]);
+                    for row in 0..6 {
+                        let code = &codes[row * atoms..][..atoms];
+                        assert!(code[0] == 0.0 && (!nonnegative || code.iter().all(|value| *value >= 0.0)));
+                        let found = gap(&matrix, &signals[row * len..][..len], code, lambda, nonnegative);
+                        assert!(found < 1.2e-4, "{atoms} atoms, λ {lambda}: {found}");
+                        assert!((f64::from(outcomes[2 * row]) - found).abs() < 2e-5, "{} said", outcomes[2 * row]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Supports and coefficients are those of the host, which solves its triangular systems in `f64`; atoms that repeat others, or are zero, are left
+    /// out, and so is what signals without so many dimensions have no room for.
+    #[test]
+    fn pursuits_are_those_of_the_host() {
+        let Some(device) = device() else { return };
+        let host = crate::device::named(Some("flex")).unwrap();
+        for (len, atoms, nonzeros) in [(24, 60, 8), (9, 33, 9), (6, 7, 1)] {
+            let mut matrix = to_host(Tensor::<2>::random([atoms, len], Distribution::Normal(0.0, 1.0), &host));
+            matrix[..len].fill(0.0);
+            let repeated = matrix[len..2 * len].to_vec();
+            matrix[2 * len..3 * len].copy_from_slice(&repeated);
+            let mut signals = to_host(Tensor::<2>::random([7, len], Distribution::Normal(0.0, 1.0), &host));
+            signals[..len].fill(0.0);
+            let filters = TensorData::new(matrix.clone(), [atoms, len, 1, 1]);
+            let shape = SignalShape::new(len, 1, 1);
+            let config = ModelConfig::new(shape, vec![LayerShape::new(atoms, 1, 1)]);
+            let model = Mlcsc::from_filters(config, vec![Tensor::from_data(filters, &host)]).unwrap();
+            let operator = model.operator(shape, OperatorForm::Gram).unwrap();
+            let batch = Tensor::from_data(TensorData::new(signals.clone(), shape.batched(7)), &host);
+            let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init().unwrap();
+            let expected = to_host(pursuit.solve(&Problem::new(&operator, batch).unwrap()).unwrap().codes);
+
+            let tensor =
+                |values: Vec<f32>, dims: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, dims), &device);
+            let (dictionary, given) = (tensor(matrix, [atoms, len]), tensor(signals, [7, len]));
+            let gram = dictionary.clone().matmul(dictionary.clone().transpose());
+            let correlations = given.matmul(dictionary.transpose());
+            let (codes, counts) = greedy(gram, correlations, nonzeros).expect("a device for kernels");
+            let (codes, counts) = (to_host(there(codes)), to_host(there(counts)));
+            for row in 0..7 {
+                let (found, expected) = (&codes[row * atoms..][..atoms], &expected[row * atoms..][..atoms]);
+                let nonzeros = found.iter().filter(|value| **value != 0.0).count();
+                assert_eq!(nonzeros, counts[row] as usize);
+                for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+                    assert!((found - expected).abs() < 2e-3, "signal {row}, atom {place}: {found} for {expected}");
+                }
+            }
+        }
+    }
+}
