@@ -8,8 +8,7 @@
 # the Python that is called python3 is the peer; where there is none, this crate's own figures stand alone. Every part is cut off after the
 # seconds that it is given, so that a hanging one costs no other. All that is printed also goes to target/gpu/DEVICE.log.
 #
-# Building for cuda links LLVM, which CubeCL's build downloads from outside the registries. Debian's llvm-22-dev serves in its place: see `llvm`
-# below, which is called where LLVM 22 is installed and nothing was downloaded yet.
+# Building for cuda links LLVM, which CubeCL's build downloads from outside the registries; benches/llvm_of_debian.sh puts Debian's in its place.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,24 +17,9 @@ device=${2:-cuda}
 data=${3:-}
 built=target/gpu
 
-# Debian's LLVM where CubeCL's build looks for its own.
-llvm() {
-    local folder=${XDG_DATA_HOME:-$HOME/.local/share}/tracel/tracel-llvm-23.1.0-4 prefix
-    command -v llvm-config-22 > /dev/null || return 0
-    [ -e "$folder" ] && return 0
-    prefix=$(llvm-config-22 --prefix)
-    mkdir -p "$folder/bin"
-    ln -s "$prefix/include" "$folder/include"
-    ln -s "$prefix/lib" "$folder/lib"
-    printf '%s\n' '#!/bin/sh' 'case " $* " in' '*" --libs "*|*" --libnames "*) echo ;;' '*" --system-libs "*) echo -lLLVM-22 ;;' \
-        '*) exec llvm-config-22 "$@" ;;' 'esac' > "$folder/bin/llvm-config"
-    chmod +x "$folder/bin/llvm-config"
-    touch "$folder/.tracel-llvm-installed"
-}
-
 build() {
     set -e
-    [ "$device" != cuda ] || llvm
+    [ "$device" != cuda ] || bash benches/llvm_of_debian.sh
     mkdir -p "$built"
     cargo build --release --features "autodiff,$device" --bin mlcsc --example peers_ours
     cp target/release/mlcsc target/release/examples/peers_ours "$built/"

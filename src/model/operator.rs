@@ -538,8 +538,6 @@ fn synthesize(filters: &[f32], layer: &LayerGeometry, place: usize, signal: &mut
     }
 }
 
-/// The matrix product, which not every backend computes for no rows at all.
-
 /// The transpose as a tensor of its own.
 fn contiguous_transpose(matrix: Tensor<2>) -> Tensor<2> {
     // Adding zero copies the transposed view into its own memory on every backend.

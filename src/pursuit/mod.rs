@@ -193,7 +193,8 @@ impl StopReason {
 pub struct SignalReport {
     /// λ of this signal in the deepest layer; 0 where the pursuit has no penalty.
     pub lambda: f32,
-    /// Iterations (of coordinate descent: sweeps; of a pursuit layer by layer: the sum over layers).
+    /// Iterations (of coordinate descent: sweeps, or, by its kernel for GPUs, coefficients moved; of a pursuit layer by layer: the sum over
+    /// layers).
     pub iterations: usize,
     /// What the pursuit minimises: ½‖y − D^(L)γ‖² + λ‖γ‖₁ unless its documentation says otherwise; the data term where there is
     /// no penalty.

@@ -26,22 +26,26 @@ const STRICTER: f32 = 0.9;
 /// Moves of a lasso in one round, for each atom.
 const MOVES: usize = 8;
 
-/// Correlations that are held at a time.
-const HELD: usize = 1 << 28;
+/// Correlations that are held at a time at most, by so many tensors: enough signals for any device. Where a device has less memory it is asked.
+const HELD: usize = 1 << 25;
+const TENSORS: usize = 12;
 
 /// Part of the signal's length that correlations of the support with the residual may have.
 const ORTHOGONAL: f32 = 1e-4;
 
-/// Whether kernels take the problem: on a GPU, all samples known, all inner products at hand.
-fn suits(problem: &Problem) -> bool {
-    let operator = problem.operator();
-    problem.count() > 0 && !problem.has_mask() && cube::runs_on(&operator.device()) && columns::holds_all(operator)
-}
-
-/// The signals that are taken at a time.
-fn parts(problem: &Problem) -> impl Iterator<Item = Vec<usize>> {
-    let (count, at_once) = (problem.count(), (HELD / problem.operator().code().len()).max(1));
-    (0..count).step_by(at_once).map(move |first| (first..count.min(first + at_once)).collect())
+/// The signals that kernels take at a time, where they take the problem: on a GPU that can hold all inner products, with all samples known.
+fn parts(problem: &Problem) -> Option<Vec<Vec<usize>>> {
+    let (operator, count) = (problem.operator(), problem.count());
+    if count == 0 || problem.has_mask() || !columns::holds_all(operator) {
+        return None;
+    }
+    let atoms = operator.code().len();
+    let [of_buffer, of_all] = cube::capacity(&operator.device())?;
+    // The inner products once as they are and once by the weights.
+    let left = of_all.saturating_sub(2 * atoms * atoms) / TENSORS;
+    let at_once = HELD.min(of_buffer).min(left) / atoms;
+    (atoms * atoms <= of_buffer && at_once > 0)
+        .then(|| (0..count).step_by(at_once).map(|first| (first..count.min(first + at_once)).collect()).collect())
 }
 
 /// Basis pursuits; those that did not come to the gap say so. Iterations are the coefficients moved. `None` where no kernel takes
@@ -50,9 +54,7 @@ fn parts(problem: &Problem) -> impl Iterator<Item = Vec<usize>> {
 /// # Errors
 /// As [`super::Pursuit::solve`].
 pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Option<Pursued>> {
-    if !suits(problem) {
-        return Ok(None);
-    }
+    let Some(parts) = parts(problem) else { return Ok(None) };
     let (operator, lambda) = (problem.operator(), problem.lambda()?);
     let atoms = operator.code().len();
     let &BasisPursuitConfig { gap, max_iterations, nonnegative } = config;
@@ -65,7 +67,7 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
     let gram = unweighted(unweighted(operator.gram()).transpose());
     let work = problem.work();
     let (mut codes, mut reports) = (Vec::new(), Vec::with_capacity(problem.count()));
-    for rows in parts(problem) {
+    for rows in parts {
         work.check()?;
         let part = problem.part(&rows, lambda.batch(rows[0], rows.len()))?;
         let signals = part.signals();
@@ -124,15 +126,16 @@ pub(super) fn greedy(
     config: &OrthogonalMatchingPursuitConfig,
 ) -> Result<Option<(Pursued, Vec<usize>)>> {
     let &OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative, selection } = config;
-    if residual > 0.0 || nonnegative || selection != Selection::Correlation || !suits(problem) {
+    if residual > 0.0 || nonnegative || selection != Selection::Correlation {
         return Ok(None);
     }
+    let Some(parts) = parts(problem) else { return Ok(None) };
     let operator = problem.operator();
     // An atom of zeros is in no support.
     let norms = cube::diagonal(&operator.gram()).sqrt().clamp_min(f32::MIN_POSITIVE).unsqueeze::<2>();
     let work = problem.work();
     let (mut codes, mut reports, mut open) = (Vec::new(), Vec::with_capacity(problem.count()), Vec::new());
-    for rows in parts(problem) {
+    for rows in parts {
         work.check()?;
         let part = problem.part(&rows, super::Lambda::Absolute(0.0))?;
         let signals = part.signals();
@@ -263,7 +266,8 @@ mod tests {
     fn lassos_reach_their_gaps() {
         let Some(device) = device() else { return };
         let host = crate::device::named(Some("flex")).unwrap();
-        for (len, atoms) in [(200, 48), (150, 50), (5, 3)] {
+        // The last is too large for the memory of a workgroup.
+        for (len, atoms) in [(200, 48), (150, 50), (5, 3), (300, 9000)] {
             let mut matrix = to_host(Tensor::<2>::random([atoms, len], Distribution::Normal(0.0, 0.3), &host));
             matrix[..len].fill(0.0);
             let mut signals = to_host(Tensor::<2>::random([6, len], Distribution::Normal(0.0, 1.0), &host));
@@ -311,7 +315,8 @@ mod tests {
     fn pursuits_are_those_of_the_host() {
         let Some(device) = device() else { return };
         let host = crate::device::named(Some("flex")).unwrap();
-        for (len, atoms, nonzeros) in [(24, 60, 8), (9, 33, 9), (6, 7, 1)] {
+        // The last is too large for the memory of a workgroup.
+        for (len, atoms, nonzeros) in [(24, 60, 8), (9, 33, 9), (6, 7, 1), (40, 9000, 4)] {
             let mut matrix = to_host(Tensor::<2>::random([atoms, len], Distribution::Normal(0.0, 1.0), &host));
             matrix[..len].fill(0.0);
             let repeated = matrix[len..2 * len].to_vec();

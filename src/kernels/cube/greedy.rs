@@ -11,7 +11,7 @@
 //! atoms are then b less as many rows of the Gram matrix as there are atoms in the support: computed afresh every time, they keep the accuracy
 //! that they begin with.
 
-use super::{find_largest, fits, given, grid, sum_of_all, taken, units as units_for, vector_size, zeros};
+use super::{find_largest, fits, given, grid, load, store, sum_of_all, taken, units as units_for, vector_size, zeros};
 use burn::tensor::Tensor;
 use cubecl::prelude::*;
 
@@ -25,7 +25,7 @@ const NEGLIGIBLE: f32 = 1e-6;
 pub(crate) const MOST_NONZEROS: usize = 64;
 
 /// Codes `[n, k]` of so many non-zeros at most, of which there are fewer where a signal is used up, and their number `[n]`. `None` on other devices
-/// than GPUs, and where a workgroup has not got the memory.
+/// than GPUs, and where a workgroup has not got the memory for the support's factor.
 ///
 /// # Shapes
 /// - gram: DᵀD, `[k, k]`; correlations: Dᵀy, `[n, k]`
@@ -39,9 +39,11 @@ pub(crate) fn greedy(gram: Tensor<2>, correlations: Tensor<2>, nonzeros: usize) 
     let vectors = columns / width;
     let units = units_for(&client, vectors);
     let triangle = nonzeros * (nonzeros + 1) / 2;
-    if nonzeros > MOST_NONZEROS || !fits(&client, 4 * (columns + triangle + 5 * nonzeros + 3 * units)) {
+    let of_support = triangle + 5 * nonzeros + 3 * units;
+    if nonzeros > MOST_NONZEROS || !fits(&client, 4 * of_support) {
         return None;
     }
+    let is_near = fits(&client, 4 * (of_support + columns));
     // Zeros, should a driver end a kernel's loops early.
     let (found, counts) = (zeros(&correlations, [count, columns]), zeros(&correlations, [count]));
     // SAFETY: every unit reads and writes rows of its own signal, which the buffers have; workgroups beyond the last signal end at once.
@@ -60,6 +62,7 @@ pub(crate) fn greedy(gram: Tensor<2>, correlations: Tensor<2>, nonzeros: usize) 
             vectors,
             units,
             nonzeros,
+            is_near,
         );
     }
     Some((given(found), given(counts)))
@@ -77,6 +80,7 @@ fn pursue<N: Size>(
     #[comptime] vectors: usize,
     #[comptime] units: usize,
     #[comptime] nonzeros: usize,
+    #[comptime] is_near: bool,
 ) {
     let signal = CUBE_POS;
     if signal >= count {
@@ -85,8 +89,9 @@ fn pursue<N: Size>(
     let width = found.vector_size().comptime();
     let unit = UNIT_POS as usize;
     let first = signal * vectors;
-    // 1/‖atom‖, and 0 for atoms that are not to be picked any more.
-    let mut free = Shared::<[Vector<f32, N>]>::new_slice(vectors);
+    // 1/‖atom‖, and 0 for atoms that are not to be picked any more; without room for it, where codes will be.
+    let room = comptime!(if is_near { vectors } else { 1 });
+    let mut free = Shared::<[Vector<f32, N>]>::new_slice(room);
     // M, row after row.
     let mut factor = Shared::<[f32]>::new_slice(nonzeros * (nonzeros + 1) / 2);
     let mut support = Shared::<[u32]>::new_slice(nonzeros);
@@ -100,7 +105,7 @@ fn pursue<N: Size>(
 
     let mut at = unit;
     while at < vectors {
-        free[at] = inverse[at];
+        store::<N>(&mut free, found, inverse[at], at, first, is_near);
         at += units;
     }
     let mut size = 0usize;
@@ -119,10 +124,10 @@ fn pursue<N: Size>(
                 left -= Vector::new(values[member]) * gram[support[member] as usize * vectors + at];
                 member += 1;
             }
-            let free = free[at];
+            let rates = load::<N>(&free, &*found, at, first, is_near);
             #[unroll]
             for lane in 0..width {
-                let rated = left.extract(lane).abs() * free.extract(lane);
+                let rated = left.extract(lane).abs() * rates.extract(lane);
                 if rated > score {
                     score = rated;
                     place = (at * width + lane) as u32;
@@ -178,18 +183,23 @@ fn pursue<N: Size>(
             let projected = sum_of_all(projected, &mut scores, units);
             let (row, lane) = (picked / width, picked % width);
             let mut own = 0.0f32;
-            let mut bound = free[row];
             let diagonal = gram[picked * vectors + row];
             #[unroll]
             for place in 0..width {
                 if place == lane {
                     own = diagonal.extract(place);
-                    bound.insert(place, 0.0);
                 }
             }
-            sync_cube();
-            if unit == 0 {
-                free[row] = bound;
+            // The unit that looks at it marks it.
+            if row % units == unit {
+                let mut bound = load::<N>(&free, &*found, row, first, is_near);
+                #[unroll]
+                for place in 0..width {
+                    if place == lane {
+                        bound.insert(place, 0.0);
+                    }
+                }
+                store::<N>(&mut free, found, bound, row, first, is_near);
             }
             let beyond = own - energy;
             if beyond > DEPENDENT * own {

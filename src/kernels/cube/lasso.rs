@@ -1,8 +1,8 @@
 //! Whole lassos, one workgroup a signal.
 //!
 //! Coordinate descent over the Gram matrix: the coefficient whose exact minimisation lowers the objective most moves (½ G_jj δ²), and the
-//! correlations of all atoms with the residual lose δ times a row of the matrix. Correlations and codes lie in the workgroup's memory; the
-//! matrix, which all signals share, in the device's cache: a move costs one row of it and one pass over the atoms. The duality gap, as
+//! correlations of all atoms with the residual lose δ times a row of the matrix. Correlations and codes lie in the workgroup's memory, as long as
+//! they fit; the matrix, which all signals share, in the device's cache: a move costs one row of it and one pass over the atoms. The duality gap, as
 //! [`crate::pursuit::duality`] has it, needs correlations and code alone,
 //!
 //! ```text
@@ -13,7 +13,8 @@
 //! computes them afresh and starts from there.
 
 use super::{
-    find_largest, fits, given, grid, largest_of_all, sum_of_all, taken, units as units_for, vector_size, zeros,
+    find_largest, fits, given, grid, largest_of_all, load, store, sum_of_all, taken, units as units_for, vector_size,
+    zeros,
 };
 use burn::tensor::Tensor;
 use cubecl::prelude::*;
@@ -41,8 +42,7 @@ pub(crate) struct Lasso {
     pub moves: usize,
 }
 
-/// Codes `[n, k]`, and for each signal its relative duality gap and its moves `[n, 2]`. `None` on other devices than GPUs, and where a workgroup has
-/// not got the memory for two rows of so many atoms.
+/// Codes `[n, k]`, and for each signal its relative duality gap and its moves `[n, 2]`. `None` on other devices than GPUs.
 pub(crate) fn lasso(problem: Lasso) -> Option<(Tensor<2>, Tensor<2>)> {
     let Lasso { gram, correlations, energies, lambdas, start, nonnegative, gap, moves } = problem;
     let [count, columns] = correlations.dims();
@@ -54,9 +54,9 @@ pub(crate) fn lasso(problem: Lasso) -> Option<(Tensor<2>, Tensor<2>)> {
     let width = vector_size(columns);
     let vectors = columns / width;
     let units = units_for(&client, vectors);
-    if !fits(&client, 4 * (2 * columns + 3 * units)) {
-        return None;
-    }
+    let is_near = fits(&client, 4 * (2 * columns + 3 * units));
+    // Without room in a workgroup's memory correlations are kept where the given ones are, which nobody else may then see.
+    let left = if is_near { left } else { left.copy() };
     // Zeros, should a driver end a kernel's loops early.
     let found = zeros(&correlations, [count, columns]);
     let outcomes = zeros(&correlations, [count, 2]);
@@ -82,6 +82,7 @@ pub(crate) fn lasso(problem: Lasso) -> Option<(Tensor<2>, Tensor<2>)> {
             vectors,
             units,
             nonnegative,
+            is_near,
         );
     }
     Some((given(found), given(outcomes)))
@@ -96,7 +97,7 @@ fn descend<N: Size>(
     energies: &[f32],
     lambdas: &[f32],
     codes: &[Vector<f32, N>],
-    left: &[Vector<f32, N>],
+    left: &mut [Vector<f32, N>],
     found: &mut [Vector<f32, N>],
     outcomes: &mut [f32],
     count: usize,
@@ -105,6 +106,7 @@ fn descend<N: Size>(
     #[comptime] vectors: usize,
     #[comptime] units: usize,
     #[comptime] nonnegative: bool,
+    #[comptime] is_near: bool,
 ) {
     let signal = CUBE_POS;
     if signal >= count {
@@ -113,8 +115,9 @@ fn descend<N: Size>(
     let width = found.vector_size().comptime();
     let unit = UNIT_POS as usize;
     let first = signal * vectors;
-    let mut residual = Shared::<[Vector<f32, N>]>::new_slice(vectors);
-    let mut code = Shared::<[Vector<f32, N>]>::new_slice(vectors);
+    let room = comptime!(if is_near { vectors } else { 1 });
+    let mut residual = Shared::<[Vector<f32, N>]>::new_slice(room);
+    let mut code = Shared::<[Vector<f32, N>]>::new_slice(room);
     let mut scores = Shared::<[f32]>::new_slice(units);
     let mut places = Shared::<[u32]>::new_slice(units);
     let mut changes = Shared::<[f32]>::new_slice(units);
@@ -125,8 +128,9 @@ fn descend<N: Size>(
 
     let mut at = unit;
     while at < vectors {
-        residual[at] = left[first + at];
-        code[at] = codes[first + at];
+        let (now, value) = (left[first + at], codes[first + at]);
+        store::<N>(&mut residual, left, now, at, first, is_near);
+        store::<N>(&mut code, found, value, at, first, is_near);
         at += units;
     }
 
@@ -141,14 +145,14 @@ fn descend<N: Size>(
         let row = picked as usize / width;
         let lane = picked as usize % width;
         if row % units == unit {
-            let mut value = code[row];
+            let mut value = load::<N>(&code, &*found, row, first, is_near);
             #[unroll]
             for place in 0..width {
                 if place == lane {
                     value.insert(place, value.extract(place) + change);
                 }
             }
-            code[row] = value;
+            store::<N>(&mut code, found, value, row, first, is_near);
         }
         let row = picked as usize * vectors;
         let step = Vector::<f32, N>::new(change);
@@ -157,9 +161,9 @@ fn descend<N: Size>(
         let mut next = 0.0f32;
         let mut at = unit;
         while at < vectors {
-            let now = residual[at] - step * gram[row + at];
-            residual[at] = now;
-            let (value, energy) = (code[at], diagonal[at]);
+            let now = load::<N>(&residual, &*left, at, first, is_near) - step * gram[row + at];
+            store::<N>(&mut residual, left, now, at, first, is_near);
+            let (value, energy) = (load::<N>(&code, &*found, at, first, is_near), diagonal[at]);
             let wanted = now + energy * value;
             let mut target = max(wanted - threshold, zero);
             if comptime!(!nonnegative) {
@@ -197,7 +201,9 @@ fn descend<N: Size>(
             let mut largest = 0.0f32;
             let mut at = unit;
             while at < vectors {
-                let (value, now, then) = (code[at], residual[at], correlations[first + at]);
+                let value = load::<N>(&code, &*found, at, first, is_near);
+                let now = load::<N>(&residual, &*left, at, first, is_near);
+                let then = correlations[first + at];
                 #[unroll]
                 for lane in 0..width {
                     let (value, now) = (value.extract(lane), now.extract(lane));
@@ -232,7 +238,7 @@ fn descend<N: Size>(
 
     let mut at = unit;
     while at < vectors {
-        found[first + at] = code[at];
+        found[first + at] = load::<N>(&code, &*found, at, first, is_near);
         at += units;
     }
     if unit == 0 {

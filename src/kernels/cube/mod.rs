@@ -58,9 +58,11 @@ fn vector_size(columns: usize) -> usize {
     if columns.is_multiple_of(4) { 4 } else { 1 }
 }
 
-/// Units of a workgroup that goes through rows of so many vectors: a power of two that the device can run.
+/// Units of a workgroup that goes through rows of so many vectors: a power of two that the device can run. One where units are cores, which would
+/// wait for each other longer than they work.
 fn units(client: &cubecl::client::Client, vectors: usize) -> usize {
-    let most = MOST_UNITS.min(client.properties().hardware.max_units_per_cube as usize).max(1);
+    let hardware = &client.properties().hardware;
+    let most = if hardware.plane_size_max <= 1 { 1 } else { MOST_UNITS.min(hardware.max_units_per_cube as usize) };
     let wanted = vectors.clamp(1, most);
     // The largest power of two that is not larger.
     1 << (usize::BITS - 1 - wanted.leading_zeros())
@@ -80,9 +82,12 @@ fn fits(client: &cubecl::client::Client, bytes: usize) -> bool {
     bytes + SPARE <= client.properties().hardware.max_shared_memory_size
 }
 
-/// Whether kernels of ours run on the device.
-pub(crate) fn runs_on(device: &Device) -> bool {
-    Tensor::<1>::empty([1], device).try_into_primitive::<Cube>().is_ok()
+/// Values that one buffer of the device can have, and all of them together where the device says so.
+pub(crate) fn capacity(device: &Device) -> Option<[usize; 2]> {
+    let client = taken(Tensor::<1>::empty([1], device))?.client;
+    let memory = &client.properties().memory;
+    let values = |bytes: u64| usize::try_from(bytes / 4).unwrap_or(usize::MAX);
+    Some([values(memory.max_page_size), memory.max_memory().map_or(usize::MAX, values)])
 }
 
 /// G_jj, `[k]`.
@@ -121,6 +126,35 @@ fn find_largest(
         }
         sync_cube();
         half /= 2;
+    }
+}
+
+/// A vector of the workgroup's own memory, or, where that has no room for all, of the device's: every unit works on vectors of its own.
+#[cube]
+fn load<N: Size>(
+    near: &Shared<[Vector<f32, N>]>,
+    far: &[Vector<f32, N>],
+    at: usize,
+    first: usize,
+    #[comptime] is_near: bool,
+) -> Vector<f32, N> {
+    if comptime!(is_near) { near[at] } else { far[first + at] }
+}
+
+/// Writes where [`load`] reads.
+#[cube]
+fn store<N: Size>(
+    near: &mut Shared<[Vector<f32, N>]>,
+    far: &mut [Vector<f32, N>],
+    value: Vector<f32, N>,
+    at: usize,
+    first: usize,
+    #[comptime] is_near: bool,
+) {
+    if comptime!(is_near) {
+        near[at] = value;
+    } else {
+        far[first + at] = value;
     }
 }
 

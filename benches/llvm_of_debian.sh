@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Puts Debian's LLVM where the build of the features cuda, rocm and cpu looks for its own, which it would download from outside the registries:
+#
+#     apt-get install llvm-22 llvm-22-dev && bash benches/llvm_of_debian.sh
+#
+# Does nothing where something is there already, or where there is no LLVM 22.
+set -euo pipefail
+
+folder=${XDG_DATA_HOME:-$HOME/.local/share}/tracel/tracel-llvm-23.1.0-4
+if [ -e "$folder" ] || ! command -v llvm-config-22 > /dev/null; then
+    exit 0
+fi
+prefix=$(llvm-config-22 --prefix)
+mkdir -p "$folder/bin"
+ln -s "$prefix/include" "$folder/include"
+ln -s "$prefix/lib" "$folder/lib"
+# Debian has one library, and it is found while programs run.
+cat > "$folder/bin/llvm-config" << 'END'
+#!/bin/sh
+case " $* " in
+*" --libs "* | *" --libnames "*) echo ;;
+*" --system-libs "*) echo -lLLVM-22 ;;
+*) exec llvm-config-22 "$@" ;;
+esac
+END
+chmod +x "$folder/bin/llvm-config"
+touch "$folder/.tracel-llvm-installed"
