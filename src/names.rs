@@ -59,6 +59,7 @@ mod tests {
 
     #[test]
     fn names_are_the_same_wherever_they_are_read_and_written() {
+        is_read::<crate::device::Precision>();
         is_read::<Algorithm>();
         is_read::<GradientMode>();
         is_read::<Loss>();

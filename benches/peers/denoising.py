@@ -9,7 +9,13 @@ noise: its weight is the best of several for each strength, chosen on the pictur
 sparse coding (its dictionary and its example's settings). scikit-learn learns a dictionary from the picture itself and codes its patches by
 orthogonal matching pursuit. `--contenders` names some of them; their rows replace those that are there.
 
-This crate's seconds are of whole processes, reading and writing included.
+This crate's seconds are of whole processes, reading and writing included. `--ways` adds its other methods, by models that were learned from
+Train400 by
+
+    mlcsc train --data Train400 --patch 10 --patches 200000 --atoms 256 --kernel 10 --normalization center --method unrolled --task denoise
+        --noise 25 --unrolled-iterations 6 --epochs 4 --out for_25                    (model.safetensors, copied to for_25.safetensors)
+    … --noise 5-50 … --out blind                                                     (as it is, for a range of strengths)
+    mlcsc train --data Train400 --patch 8 --patches 100000 --atoms 256 --kernel 8 --normalization center --epochs 1 --out blocks
 
 Writes data, a page and pictures of a chart of our own, side by side, to `experiments/denoising`. Needs `pip install bm3d scikit-image sporco
 scikit-learn`.
@@ -141,7 +147,8 @@ def main():
     }
     for option in options.ways:
         method, model = option.split("=")
-        contenders[f"this crate, `--method {method}`"] = by_program(options.program, folder, ["--method", method] + (["--model", model] if model else []))
+        of_model = f", {Path(model).stem}" if model else ""
+        contenders[f"this crate, `--method {method}`{of_model}"] = by_program(options.program, folder, ["--method", method] + (["--model", model] if model else []))
     contenders |= {f"convolutional, SPORCO, penalty {penalty}": by_sporco(penalty) for penalty in (0.5, 1.0)}
     contenders |= {f"total variation, weight {weight} σ": by_variation(weight) for weight in (0.8, 1.1, 1.5)}
     contenders = {name: denoise for name, denoise in contenders.items() if any(part in name for part in options.contenders.split("|"))}
@@ -184,7 +191,8 @@ def main():
         "",
         "`python3 benches/peers/denoising.py --data FOLDER --program target/release/mlcsc`; FOLDER holds Set12, twelve grey pictures that the",
         "dictionary was not learned from. White noise, told to everybody; mean PSNR in dB, mean SSIM; median seconds of pictures of the largest size",
-        "(512×512, where all pictures are there), two cores, whole processes for this crate.",
+        "(512×512, where all pictures are there), two cores, whole processes for this crate. What stands behind a method is its model, learned from",
+        "Train400 by the commands in the script: `for_25` by noise of 25 alone, `blind` by noise of 5 to 50, `blocks` without noise.",
     ]
     for names in dict.fromkeys(tuple(row["psnrs"]) for row in results):
         text += ["", f"Pictures {', '.join(names)}:", "", "| by |" + "".join(f" σ = {sigma} |" for sigma in sigmas), "|---|" + "---|" * len(sigmas)]

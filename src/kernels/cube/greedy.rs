@@ -30,6 +30,16 @@ pub(crate) const MOST_NONZEROS: usize = 64;
 /// # Shapes
 /// - gram: DᵀD, `[k, k]`; correlations: Dᵀy, `[n, k]`
 pub(crate) fn greedy(gram: Tensor<2>, correlations: Tensor<2>, nonzeros: usize) -> Option<(Tensor<2>, Tensor<1>)> {
+    grow([gram, correlations], nonzeros, true)
+}
+
+/// The same without a workgroup's own memory for what is as long as a code.
+#[cfg(test)]
+pub(crate) fn greedy_far(gram: Tensor<2>, correlations: Tensor<2>, nonzeros: usize) -> Option<(Tensor<2>, Tensor<1>)> {
+    grow([gram, correlations], nonzeros, false)
+}
+
+fn grow([gram, correlations]: [Tensor<2>; 2], nonzeros: usize, near: bool) -> Option<(Tensor<2>, Tensor<1>)> {
     let [count, columns] = correlations.dims();
     let diagonal = super::diagonal(&gram);
     let inverse = diagonal.clone().mask_fill(diagonal.lower_equal_elem(0.0), f32::INFINITY).sqrt().recip();
@@ -43,7 +53,7 @@ pub(crate) fn greedy(gram: Tensor<2>, correlations: Tensor<2>, nonzeros: usize) 
     if nonzeros > MOST_NONZEROS || !fits(&client, 4 * of_support) {
         return None;
     }
-    let is_near = fits(&client, 4 * (of_support + columns));
+    let is_near = near && fits(&client, 4 * (of_support + columns));
     // Zeros, should a driver end a kernel's loops early.
     let (found, counts) = (zeros(&correlations, [count, columns]), zeros(&correlations, [count]));
     // SAFETY: every unit reads and writes rows of its own signal, which the buffers have; workgroups beyond the last signal end at once.

@@ -44,6 +44,16 @@ pub(crate) struct Lasso {
 
 /// Codes `[n, k]`, and for each signal its relative duality gap and its moves `[n, 2]`. `None` on other devices than GPUs.
 pub(crate) fn lasso(problem: Lasso) -> Option<(Tensor<2>, Tensor<2>)> {
+    solve(problem, true)
+}
+
+/// The same without use of a workgroup's own memory.
+#[cfg(test)]
+pub(crate) fn lasso_far(problem: Lasso) -> Option<(Tensor<2>, Tensor<2>)> {
+    solve(problem, false)
+}
+
+fn solve(problem: Lasso, near: bool) -> Option<(Tensor<2>, Tensor<2>)> {
     let Lasso { gram, correlations, energies, lambdas, start, nonnegative, gap, moves } = problem;
     let [count, columns] = correlations.dims();
     let diagonal = super::diagonal(&gram);
@@ -54,7 +64,7 @@ pub(crate) fn lasso(problem: Lasso) -> Option<(Tensor<2>, Tensor<2>)> {
     let width = vector_size(columns);
     let vectors = columns / width;
     let units = units_for(&client, vectors);
-    let is_near = fits(&client, 4 * (2 * columns + 3 * units));
+    let is_near = near && fits(&client, 4 * (2 * columns + 3 * units));
     // Without room in a workgroup's memory correlations are kept where the given ones are, which nobody else may then see.
     let left = if is_near { left } else { left.copy() };
     // Zeros, should a driver end a kernel's loops early.

@@ -16,6 +16,10 @@ mod product;
 mod proximal;
 
 pub(crate) use greedy::greedy;
+#[cfg(test)]
+pub(crate) use greedy::greedy_far;
+#[cfg(test)]
+pub(crate) use lasso::lasso_far;
 pub(crate) use lasso::{Lasso, lasso};
 pub(crate) use proximal::accelerated_step;
 
