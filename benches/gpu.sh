@@ -2,7 +2,8 @@
 # What is to be known of this crate on a GPU, in under eight minutes once it is built.
 #
 #     benches/gpu.sh build [DEVICE]          builds tests, program and contender into target/gpu; no GPU needed
-#     benches/gpu.sh run [DEVICE] [FOLDER]   runs them on the machine that has the GPU; neither cargo nor a network is needed there
+#     benches/gpu.sh run [DEVICE] [FOLDER]   runs them on the machine that has the GPU; neither cargo nor a network is needed there. Tests of the
+#                                            command line run where the working tree has the path that it was built in
 #
 # DEVICE is cuda (the default), vulkan or wgpu. FOLDER holds mnist/ and images/, as for benches/peers/run.py; without it digits are drawn. PyTorch of
 # the Python that is called python3 is the peer; where there is none, this crate's own figures stand alone. Every part is cut off after the
@@ -10,16 +11,20 @@
 #
 # Building for cuda links LLVM, which CubeCL's build downloads from outside the registries; benches/llvm_of_debian.sh puts Debian's in its place.
 set -uo pipefail
-cd "$(dirname "$0")/.."
 
 action=${1:-}
 device=${2:-cuda}
-data=${3:-}
+data=${3:+$(realpath "$3")}
 built=target/gpu
+cd "$(dirname "$0")/.." || exit 1
+case $device in
+cuda | vulkan | wgpu) ;;
+*) action= ;;
+esac
 
 build() {
     set -e
-    [ "$device" != cuda ] || bash benches/llvm_of_debian.sh
+    [ "$device" != cuda ] || bash benches/llvm_of_debian.sh || echo "CubeCL's build will download LLVM"
     mkdir -p "$built"
     cargo build --release --features "autodiff,$device" --bin mlcsc --example peers_ours
     cp target/release/mlcsc target/release/examples/peers_ours "$built/"
@@ -40,14 +45,17 @@ part() {
     shift 2
     printf '\n== %s\n' "$name"
     timeout --kill-after=5 "$limit" "$@" || status=$?
-    [ "$status" -ne 124 ] || printf 'cut off after %d s\n' "$limit"
+    case $status in 124 | 137) printf 'cut off after %d s\n' "$limit" ;; esac
     printf -- '-- %s: exit code %d, %d s\n' "$name" "$status" "$((SECONDS - start))"
 }
 
-# Of thousands of lines of tests what failed, and how many passed.
+# tests SECONDS NAME COMMAND…: of thousands of lines of tests what failed, and how many passed until they ended or were cut off.
 tests() {
-    "$@" 2>&1 | grep -E '^(test result|test .* FAILED|thread .* panicked)|^[a-z ]*(error|expected)' | head -n 80
-    return "${PIPESTATUS[0]}"
+    local limit=$1 log=$built/$2.txt
+    shift 2
+    timeout --kill-after=5 "$limit" "$@" > "$log" 2>&1 || true
+    printf '%d passed, %d failed\n' "$(grep -c '^test .* ok$' "$log")" "$(grep -c '^test .* FAILED$' "$log")"
+    grep -E '^test .* FAILED$|^thread .* panicked|^test result' "$log" | tail -n 60
 }
 
 run() {
@@ -59,10 +67,12 @@ run() {
     printf 'device %s\n' "$device"
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null || echo 'no nvidia-smi'
     export BURN_DEVICE=$device MLCSC_TEST_DEVICES=$device
-    part 30 'kernels' bash -c "tests $built/test_lib on_gpu cube::"
-    part 90 'tests' bash -c "tests $built/test_suite --test-threads 8"
+    part 30 'kernels' bash -c "tests 25 kernels $built/test_lib on_gpu cube::"
+    local without=()
+    [ -x target/release/mlcsc ] || without=(--skip cli::)
+    part 90 'tests' bash -c "tests 80 suite $built/test_suite --test-threads 8 ${without[*]}"
     rm -rf "$built/run-$device"
-    part 60 'an epoch of digits, preset mnist' "$built/mlcsc" train --preset mnist --data "$digits" --epochs 1 --device "$device" \
+    part 50 'an epoch of digits, preset mnist' "$built/mlcsc" train --preset mnist --data "$digits" --epochs 1 --device "$device" \
         --out "$built/run-$device"
     part 80 'lassos and greedy pursuits, 60,000 digits' "${peers[@]}" --only lasso,omp --signals 60000 --rounds 3 --most-seconds 10
     local batch

@@ -3,17 +3,23 @@
 #
 #     apt-get install llvm-22 llvm-22-dev && bash benches/llvm_of_debian.sh
 #
-# Does nothing where something is there already, or where there is no LLVM 22.
+# LLVM 22 stands in for the 23.1 that CubeCL asks for: with the feature cpu, kernels are compiled by it and pass their tests. Does nothing where there
+# is an LLVM already.
 set -euo pipefail
 
 folder=${XDG_DATA_HOME:-$HOME/.local/share}/tracel/tracel-llvm-23.1.0-4
-if [ -e "$folder" ] || ! command -v llvm-config-22 > /dev/null; then
+if [ -e "$folder/.tracel-llvm-installed" ]; then
+    echo "there already: $folder"
     exit 0
+fi
+if ! command -v llvm-config-22 > /dev/null; then
+    echo 'no llvm-config-22: apt-get install llvm-22 llvm-22-dev' >&2
+    exit 1
 fi
 prefix=$(llvm-config-22 --prefix)
 mkdir -p "$folder/bin"
-ln -s "$prefix/include" "$folder/include"
-ln -s "$prefix/lib" "$folder/lib"
+ln -sfn "$prefix/include" "$folder/include"
+ln -sfn "$prefix/lib" "$folder/lib"
 # Debian has one library, and it is found while programs run.
 cat > "$folder/bin/llvm-config" << 'END'
 #!/bin/sh

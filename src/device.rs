@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Environment variable that names the device where no flag does.
 pub const VARIABLE: &str = "BURN_DEVICE";
 
-/// How the factors of matrix products are rounded where a GPU has tensor cores; all else multiplies in `f32` whatever is set.
+/// How the factors of matrix products are rounded where a GPU has tensor cores. Convolutions are the backend's own, in `f32`.
 #[derive(
     Debug,
     Clone,
@@ -32,7 +32,7 @@ pub enum Precision {
     /// Not at all: products in full `f32`, on which duality gaps and guarantees rest.
     #[default]
     Exact,
-    /// To ten bits of mantissa (TF32): relative errors of some 1e-3, at several times the speed.
+    /// To ten bits of mantissa (TF32), as the backend does it: faster, and no more accurate than that.
     Fast,
 }
 
@@ -74,7 +74,7 @@ pub fn chosen(name: Option<&str>) -> Option<String> {
 }
 
 /// The device of that name; of the name in `BURN_DEVICE` if there is none; else the first compiled in. One of several GPUs is meant by its
-/// number after a colon, from 0 on, as in `cuda:1`; without one it is the first, or, of `wgpu`, `vulkan` and `metal`, the best.
+/// number after a colon, from 0 on, as in `cuda:1`, of `wgpu`, `vulkan` and `metal` among the discrete ones; without one it is the first, or the best.
 ///
 /// # Errors
 /// An unknown name, or whose backend was not compiled in; a backend whose driver or hardware this machine lacks; a number where devices
@@ -169,7 +169,6 @@ fn create(name: &str) -> Option<Device> {
         Some((_, number)) => Some(number.parse::<usize>().ok()?),
         None => None,
     };
-    // Of all graphics APIs' devices.
     #[cfg(any(feature = "wgpu", feature = "vulkan", feature = "metal"))]
     let adapter = number.map_or(DeviceKind::DefaultDevice, DeviceKind::DiscreteGpu);
     match kind_of(name) {

@@ -195,7 +195,8 @@ def main():
         "Train400 by the commands in the script: `for_25` by noise of 25 alone, `blind` by noise of 5 to 50, `blocks` without noise.",
     ]
     for names in dict.fromkeys(tuple(row["psnrs"]) for row in results):
-        text += ["", f"Pictures {', '.join(names)}:", "", "| by |" + "".join(f" σ = {sigma} |" for sigma in sigmas), "|---|" + "---|" * len(sigmas)]
+        alone = " (peers that take minutes for a picture)" if len(names) == 1 else ""
+        text += ["", f"Pictures {', '.join(names)}{alone}:", "", "| by |" + "".join(f" σ = {sigma} |" for sigma in sigmas), "|---|" + "---|" * len(sigmas)]
         rows = [row for row in results if tuple(row["psnrs"]) == names]
         for name in dict.fromkeys(short(row) for row in rows):
             cells = ""

@@ -104,7 +104,8 @@ impl Pursuit for CoordinateDescent {
         if self.patience > 0.0
             && let Some(found) = super::on_gpu::lasso(problem, &self.config)?
         {
-            let open = |report: &SignalReport| report.stop != StopReason::DualityGap;
+            let budget = super::on_gpu::budget(problem, &self.config);
+            let open = |report: &SignalReport| report.stop != StopReason::DualityGap && report.iterations < budget;
             let open: Vec<usize> = (0..problem.count()).filter(|&row| open(&found.reports[row])).collect();
             return hand_over(problem, &self.config, Algorithm::ActiveSet, &open, found);
         }

@@ -28,6 +28,8 @@
 //! correlations (`on_gpu.rs`), one workgroup a signal, and the host takes those whose atoms are too nearly dependent for `f32`.
 
 use super::by_windows::Parts;
+#[cfg(feature = "cube")]
+use super::observer::Share;
 use super::observer::{Work, interrupted};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::error::{Error, Result};
@@ -168,7 +170,13 @@ impl Pursuit for OrthogonalMatchingPursuit {
             if open.is_empty() {
                 return Ok(found);
             }
-            let others = self.on_host(&problem.part(&open, Lambda::Absolute(0.0))?)?;
+            let mut part = problem.part(&open, Lambda::Absolute(0.0))?;
+            let left = open.len() as f64 / problem.count() as f64;
+            let share = problem.observer().map(|observer| Share { observer, from: 1.0 - left, part: left });
+            if let Some(share) = &share {
+                part = part.with_observer(share);
+            }
+            let others = self.on_host(&part)?;
             return Ok(super::on_gpu::with_rows(problem.operator(), found, &open, others));
         }
         self.on_host(problem)

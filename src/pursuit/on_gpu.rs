@@ -23,11 +23,13 @@ const ROUNDS: usize = 3;
 /// Part of the gap that a kernel is asked for: what it sees and what is true differ by rounding.
 const STRICTER: f32 = 0.9;
 
-/// Moves of a lasso in one round, for each atom.
+/// Moves of a lasso in one round at most, for each atom.
 const MOVES: usize = 8;
 
-/// Correlations that are held at a time at most, by so many tensors: enough signals for any device. Where a device has less memory it is asked.
+/// Values of one `[n, k]` tensor at most: enough signals for any device.
 const HELD: usize = 1 << 25;
+
+/// Tensors of that size alive at once; devices that report their memory may allow fewer signals.
 const TENSORS: usize = 12;
 
 /// Part of the signal's length that correlations of the support with the residual may have.
@@ -48,6 +50,11 @@ fn parts(problem: &Problem) -> Option<Vec<Vec<usize>>> {
         .then(|| (0..count).step_by(at_once).map(|first| (first..count.min(first + at_once)).collect()).collect())
 }
 
+/// Moves of a lasso in all its rounds at most: as many as the permitted sweeps over all atoms would make.
+pub(super) fn budget(problem: &Problem, config: &BasisPursuitConfig) -> usize {
+    problem.operator().code().len().saturating_mul(config.max_iterations)
+}
+
 /// Basis pursuits; those that did not come to the gap say so. Iterations are the coefficients moved. `None` where no kernel takes
 /// the problem.
 ///
@@ -57,14 +64,17 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
     let Some(parts) = parts(problem) else { return Ok(None) };
     let (operator, lambda) = (problem.operator(), problem.lambda()?);
     let atoms = operator.code().len();
-    let &BasisPursuitConfig { gap, max_iterations, nonnegative } = config;
+    let &BasisPursuitConfig { gap, nonnegative, .. } = config;
     let weights = problem.weights(problem.depth());
     // Weights are atoms of other lengths: Σ w_j|γ_j| is ‖γ'‖₁ with γ'_j = w_j γ_j over the atoms d_j/w_j.
     let unweighted = |values: Tensor<2>| match &weights {
         Some(weights) => values / weights.clone(),
         None => values,
     };
-    let gram = unweighted(unweighted(operator.gram()).transpose());
+    let gram = match &weights {
+        Some(weights) => operator.gram() / weights.clone() / weights.clone().transpose(),
+        None => operator.gram(),
+    };
     let work = problem.work();
     let (mut codes, mut reports) = (Vec::new(), Vec::with_capacity(problem.count()));
     for rows in parts {
@@ -80,7 +90,7 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
             start = start.map(|codes| codes.clamp_min(0.0));
         }
         let mut moves = vec![0; rows.len()];
-        let mut round = 0;
+        let (mut round, mut left) = (0, budget(problem, config));
         let (found, mut of_part) = loop {
             let started =
                 start.take().map(|codes| [codes.clone(), correlations.clone() - product(codes, gram.clone())]);
@@ -92,13 +102,14 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
                 start: started,
                 nonnegative,
                 gap: STRICTER * gap,
-                moves: atoms.saturating_mul(max_iterations.min(MOVES)),
+                moves: left.min(MOVES * atoms),
             });
             let Some((found, outcomes)) = found else { return Ok(None) };
             to_host(outcomes).chunks_exact(2).zip(&mut moves).for_each(|(outcome, all)| *all += outcome[1] as usize);
             let of_part = report_on(&part, operator.code_shaped(unweighted(found.clone())), nonnegative, 0)?;
             round += 1;
-            if round == ROUNDS || of_part.iter().all(|report| report.relative_gap <= gap) {
+            left -= left.min(MOVES * atoms);
+            if round == ROUNDS || left == 0 || of_part.iter().all(|report| report.relative_gap <= gap) {
                 break (found, of_part);
             }
             work.check()?;
@@ -108,8 +119,9 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
             report.iterations = moves;
             if report.relative_gap <= gap {
                 report.stop = StopReason::DualityGap;
-                work.advance(1.0);
             }
+            // Whoever goes on with the others tells of it.
+            work.advance(1.0);
         }
         codes.push(unweighted(found));
         reports.extend(of_part);
@@ -148,7 +160,8 @@ pub(super) fn greedy(
         for (row, numbers) in rows.iter().zip(to_host(Tensor::cat(numbers, 1)).chunks_exact(4)) {
             let &[count, residual, of_support, energy] = numbers else { unreachable!("four numbers a signal") };
             // A driver may end loops early; whether a signal is used up is for the host to say.
-            if of_support > ORTHOGONAL * energy.sqrt() || (count as usize) < nonzeros {
+            let orthogonal = energy.is_finite() && of_support <= ORTHOGONAL * energy.sqrt();
+            if !orthogonal || (count as usize) < nonzeros {
                 open.push(*row);
             } else {
                 work.advance(1.0);

@@ -17,6 +17,7 @@ use super::{
     zeros,
 };
 use burn::tensor::Tensor;
+use burn_cubecl::kernel::into_contiguous;
 use cubecl::prelude::*;
 
 /// Moves between two looks at the duality gap.
@@ -66,7 +67,7 @@ fn solve(problem: Lasso, near: bool) -> Option<(Tensor<2>, Tensor<2>)> {
     let units = units_for(&client, vectors);
     let is_near = near && fits(&client, 4 * (2 * columns + 3 * units));
     // Without room in a workgroup's memory correlations are kept where the given ones are, which nobody else may then see.
-    let left = if is_near { left } else { left.copy() };
+    let left = if is_near { left } else { into_contiguous(left.copy()) };
     // Zeros, should a driver end a kernel's loops early.
     let found = zeros(&correlations, [count, columns]);
     let outcomes = zeros(&correlations, [count, 2]);
@@ -182,12 +183,13 @@ fn descend<N: Size>(
             #[unroll]
             for lane in 0..width {
                 let energy = energy.extract(lane);
-                // An atom of zeros only costs.
+                // What an atom of zeros has only costs.
                 let mut difference = -value.extract(lane);
+                let mut gain = lambda * value.extract(lane).abs();
                 if energy > 0.0 {
                     difference = target.extract(lane) / energy - value.extract(lane);
+                    gain = energy * difference * difference;
                 }
-                let gain = energy * difference * difference;
                 if gain > score {
                     score = gain;
                     place = (at * width + lane) as u32;
