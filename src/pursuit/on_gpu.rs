@@ -138,7 +138,7 @@ pub(super) fn greedy(
     config: &OrthogonalMatchingPursuitConfig,
 ) -> Result<Option<(Pursued, Vec<usize>)>> {
     let &OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative, selection } = config;
-    if residual > 0.0 || nonnegative || selection != Selection::Correlation {
+    if residual > 0.0 || selection != Selection::Correlation {
         return Ok(None);
     }
     let Some(parts) = parts(problem) else { return Ok(None) };
@@ -152,7 +152,9 @@ pub(super) fn greedy(
         let part = problem.part(&rows, super::Lambda::Absolute(0.0))?;
         let signals = part.signals();
         let correlations = operator.analyze_rows(signals.clone());
-        let Some((found, counts)) = cube::greedy(operator.gram(), correlations, nonzeros) else { return Ok(None) };
+        let Some((found, counts)) = cube::greedy(operator.gram(), correlations, nonzeros, nonnegative) else {
+            return Ok(None);
+        };
         let left = signals.clone() - operator.synthesize_rows(found.clone());
         let correlations = operator.analyze_rows(left.clone()) / norms.clone();
         let of_support = (correlations * found.clone().not_equal_scalar(0.0).float()).abs().max_dim(1);
@@ -203,10 +205,12 @@ mod tests {
     use crate::kernels::cube::{Lasso, greedy, greedy_far, lasso, lasso_far};
     use crate::kernels::proximal::{accelerated_step, extrapolation, proximal_step};
     use crate::kernels::sparse::to_host;
+    use crate::model::sample::generator;
     use crate::model::{Mlcsc, ModelConfig, OperatorForm};
     use crate::pursuit::duality::{Certificate, Sums};
     use crate::pursuit::proximal_gradient::extrapolate;
     use crate::pursuit::{OrthogonalMatchingPursuitConfig, Problem, Pursuit};
+    use crate::random::normal;
     use burn::tensor::{Distribution, Tensor, TensorData};
 
     /// Kernels give what the passes of the host give, of rows in fours and not, with a threshold for each row and for each value.
@@ -278,13 +282,13 @@ mod tests {
     #[test]
     fn lassos_reach_their_gaps() {
         let Some(device) = device() else { return };
-        let host = crate::device::named(Some("flex")).unwrap();
+        let mut random = generator(2);
         // In a workgroup's memory, and in the device's.
         let kernels: [fn(Lasso) -> _; 2] = [lasso, lasso_far];
         for (index, (len, atoms)) in [(200, 48), (150, 50), (5, 3)].into_iter().enumerate() {
-            let mut matrix = to_host(Tensor::<2>::random([atoms, len], Distribution::Normal(0.0, 0.3), &host));
+            let mut matrix: Vec<f32> = normal(&mut random, atoms * len).iter().map(|value| 0.3 * value).collect();
             matrix[..len].fill(0.0);
-            let mut signals = to_host(Tensor::<2>::random([6, len], Distribution::Normal(0.0, 1.0), &host));
+            let mut signals = normal(&mut random, 6 * len);
             signals[..len].fill(0.0);
             let tensor = |values: &[f32], dims: [usize; 2]| {
                 Tensor::<2>::from_data(TensorData::new(values.to_vec(), dims), &device)
@@ -324,43 +328,54 @@ mod tests {
     }
 
     /// Supports and coefficients are those of the host, which solves its triangular systems in `f64`; atoms that repeat others, or are zero, are left
-    /// out, and so is what signals without so many dimensions have no room for.
+    /// out, and so is what signals without so many dimensions have no room for. Non-negative ones are, or are given up.
     #[test]
     fn pursuits_are_those_of_the_host() {
         let Some(device) = device() else { return };
         let host = crate::device::named(Some("flex")).unwrap();
         // In a workgroup's memory, and in the device's.
-        let kernels: [fn(Tensor<2>, Tensor<2>, usize) -> _; 2] = [greedy, greedy_far];
+        let kernels: [fn(Tensor<2>, Tensor<2>, usize, bool) -> _; 2] = [greedy, greedy_far];
+        let mut random = generator(1);
         for (index, (len, atoms, nonzeros)) in [(24, 60, 8), (9, 33, 9), (6, 7, 1)].into_iter().enumerate() {
-            let mut matrix = to_host(Tensor::<2>::random([atoms, len], Distribution::Normal(0.0, 1.0), &host));
+            let mut matrix = normal(&mut random, atoms * len);
             matrix[..len].fill(0.0);
             let repeated = matrix[len..2 * len].to_vec();
             matrix[2 * len..3 * len].copy_from_slice(&repeated);
-            let mut signals = to_host(Tensor::<2>::random([7, len], Distribution::Normal(0.0, 1.0), &host));
+            let mut signals = normal(&mut random, 7 * len);
             signals[..len].fill(0.0);
             let filters = TensorData::new(matrix.clone(), [atoms, len, 1, 1]);
             let shape = SignalShape::new(len, 1, 1);
             let config = ModelConfig::new(shape, vec![LayerShape::new(atoms, 1, 1)]);
             let model = Mlcsc::from_filters(config, vec![Tensor::from_data(filters, &host)]).unwrap();
             let operator = model.operator(shape, OperatorForm::Gram).unwrap();
-            let batch = Tensor::from_data(TensorData::new(signals.clone(), shape.batched(7)), &host);
-            let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init().unwrap();
-            let expected = to_host(pursuit.solve(&Problem::new(&operator, batch).unwrap()).unwrap().codes);
-
-            let tensor =
-                |values: Vec<f32>, dims: [usize; 2]| Tensor::<2>::from_data(TensorData::new(values, dims), &device);
-            let (dictionary, given) = (tensor(matrix, [atoms, len]), tensor(signals, [7, len]));
+            let batch = || Tensor::from_data(TensorData::new(signals.clone(), shape.batched(7)), &host);
+            let tensor = |values: &[f32], dims: [usize; 2]| {
+                Tensor::<2>::from_data(TensorData::new(values.to_vec(), dims), &device)
+            };
+            let (dictionary, given) = (tensor(&matrix, [atoms, len]), tensor(&signals, [7, len]));
             let gram = dictionary.clone().matmul(dictionary.clone().transpose());
             let correlations = given.matmul(dictionary.transpose());
-            let (codes, counts) = kernels[index % 2](gram, correlations, nonzeros).expect("a device for kernels");
-            let (codes, counts) = (to_host(there(codes)), to_host(there(counts)));
-            for row in 0..7 {
-                let (found, expected) = (&codes[row * atoms..][..atoms], &expected[row * atoms..][..atoms]);
-                let nonzeros = found.iter().filter(|value| **value != 0.0).count();
-                assert_eq!(nonzeros, counts[row] as usize);
-                for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
-                    assert!((found - expected).abs() < 2e-3, "signal {row}, atom {place}: {found} for {expected}");
+            for nonnegative in [false, true] {
+                let pursuit =
+                    OrthogonalMatchingPursuitConfig::new(nonzeros).with_nonnegative(nonnegative).init().unwrap();
+                let expected = to_host(pursuit.solve(&Problem::new(&operator, batch()).unwrap()).unwrap().codes);
+                let found = kernels[index % 2](gram.clone(), correlations.clone(), nonzeros, nonnegative);
+                let (codes, counts) = found.expect("a device for kernels");
+                let (codes, counts) = (to_host(there(codes)), to_host(there(counts)));
+                let mut compared = 0;
+                for row in 0..7 {
+                    let (found, expected) = (&codes[row * atoms..][..atoms], &expected[row * atoms..][..atoms]);
+                    let count = found.iter().filter(|value| **value != 0.0).count();
+                    assert_eq!(count, counts[row] as usize);
+                    if nonnegative && count < nonzeros {
+                        continue;
+                    }
+                    compared += 1;
+                    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+                        assert!((found - expected).abs() < 2e-3, "signal {row}, atom {place}: {found} for {expected}");
+                    }
                 }
+                assert!(compared > 0 || nonzeros == len, "{atoms} atoms");
             }
         }
     }

@@ -10,8 +10,14 @@
 //! with g its inner products with the support and b = Dᵀy, so that nothing is solved one value after the other. The correlations of all
 //! atoms are then b less as many rows of the Gram matrix as there are atoms in the support: computed afresh every time, they keep the accuracy
 //! that they begin with.
+//!
+//! Where codes are to be non-negative the atom of largest positive correlation joins. As long as least squares on the support are positive they are the
+//! non-negative ones; a signal where they are not is given up, with no code, for whoever can take atoms out of a support.
 
-use super::{find_largest, fits, given, grid, load, store, sum_of_all, taken, units as units_for, vector_size, zeros};
+use super::{
+    find_largest, fits, given, grid, largest_of_all, load, store, sum_of_all, taken, units as units_for, vector_size,
+    zeros,
+};
 use burn::tensor::Tensor;
 use cubecl::prelude::*;
 
@@ -29,17 +35,32 @@ pub(crate) const MOST_NONZEROS: usize = 64;
 ///
 /// # Shapes
 /// - gram: DᵀD, `[k, k]`; correlations: Dᵀy, `[n, k]`
-pub(crate) fn greedy(gram: Tensor<2>, correlations: Tensor<2>, nonzeros: usize) -> Option<(Tensor<2>, Tensor<1>)> {
-    grow([gram, correlations], nonzeros, true)
+pub(crate) fn greedy(
+    gram: Tensor<2>,
+    correlations: Tensor<2>,
+    nonzeros: usize,
+    nonnegative: bool,
+) -> Option<(Tensor<2>, Tensor<1>)> {
+    grow([gram, correlations], nonzeros, nonnegative, true)
 }
 
 /// The same without a workgroup's own memory for what is as long as a code.
 #[cfg(test)]
-pub(crate) fn greedy_far(gram: Tensor<2>, correlations: Tensor<2>, nonzeros: usize) -> Option<(Tensor<2>, Tensor<1>)> {
-    grow([gram, correlations], nonzeros, false)
+pub(crate) fn greedy_far(
+    gram: Tensor<2>,
+    correlations: Tensor<2>,
+    nonzeros: usize,
+    nonnegative: bool,
+) -> Option<(Tensor<2>, Tensor<1>)> {
+    grow([gram, correlations], nonzeros, nonnegative, false)
 }
 
-fn grow([gram, correlations]: [Tensor<2>; 2], nonzeros: usize, near: bool) -> Option<(Tensor<2>, Tensor<1>)> {
+fn grow(
+    [gram, correlations]: [Tensor<2>; 2],
+    nonzeros: usize,
+    nonnegative: bool,
+    near: bool,
+) -> Option<(Tensor<2>, Tensor<1>)> {
     let [count, columns] = correlations.dims();
     let diagonal = super::diagonal(&gram);
     let inverse = diagonal.clone().mask_fill(diagonal.lower_equal_elem(0.0), f32::INFINITY).sqrt().recip();
@@ -72,6 +93,7 @@ fn grow([gram, correlations]: [Tensor<2>; 2], nonzeros: usize, near: bool) -> Op
             vectors,
             units,
             nonzeros,
+            nonnegative,
             is_near,
         );
     }
@@ -90,6 +112,7 @@ fn pursue<N: Size>(
     #[comptime] vectors: usize,
     #[comptime] units: usize,
     #[comptime] nonzeros: usize,
+    #[comptime] nonnegative: bool,
     #[comptime] is_near: bool,
 ) {
     let signal = CUBE_POS;
@@ -137,7 +160,10 @@ fn pursue<N: Size>(
             let rates = load::<N>(&free, &*found, at, first, is_near);
             #[unroll]
             for lane in 0..width {
-                let rated = left.extract(lane).abs() * rates.extract(lane);
+                let mut rated = left.extract(lane) * rates.extract(lane);
+                if comptime!(!nonnegative) {
+                    rated = rated.abs();
+                }
                 if rated > score {
                     score = rated;
                     place = (at * width + lane) as u32;
@@ -248,6 +274,20 @@ fn pursue<N: Size>(
             }
             sync_cube();
             open = size < nonzeros;
+            if comptime!(nonnegative) {
+                let mut least = 0.0f32;
+                let mut member = unit;
+                while member < size {
+                    if values[member] <= 0.0 {
+                        least = 1.0;
+                    }
+                    member += units;
+                }
+                if largest_of_all(least, &mut scores, units) > 0.0 {
+                    size = 0;
+                    open = false;
+                }
+            }
         }
     }
 
