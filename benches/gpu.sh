@@ -96,7 +96,9 @@ export built device
 case $action in
 build) build ;;
 run)
-    mkdir -p "$built"
+    for file in mlcsc peers_ours test_lib test_suite; do
+        [ -x "$built/$file" ] || { echo "no $built/$file: benches/gpu.sh build $device" >&2; exit 1; }
+    done
     run 2>&1 | tee "$built/$device.log"
     ;;
 *)
