@@ -151,7 +151,7 @@ pub struct DeviceArgs {
     /// else the first of them
     #[arg(long = "device", value_name = "NAME")]
     name: Option<String>,
-    /// How GPUs with tensor cores round the factors of matrix products: exact, not at all; fast, to ten bits, and duality gaps are then only as accurate
+    /// How GPUs with tensor cores round the factors of matrix products: exact, not at all; fast, to ten bits, and duality gaps are then only as accurate. Hosts are always exact
     #[arg(long, value_name = "PRECISION", default_value = "exact", value_parser = flags::names::<device::Precision>())]
     precision: device::Precision,
 }
@@ -162,8 +162,10 @@ impl DeviceArgs {
     /// # Errors
     /// As [`device::named`].
     pub fn open(&self) -> Result<Device> {
-        device::set_precision(self.precision);
-        device::named(self.name.as_deref())
+        let device = device::named(self.name.as_deref())?;
+        // Results say what was: hosts round nothing.
+        device::set_precision(if device::is_host(&device) { device::Precision::Exact } else { self.precision });
+        Ok(device)
     }
 
     /// The name of the device that [`Self::open`] opens.
