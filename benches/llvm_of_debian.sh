@@ -3,7 +3,8 @@
 #
 #     apt-get install llvm-22 llvm-22-dev && bash benches/llvm_of_debian.sh
 #
-# LLVM 22 stands in for the 23.1 that CubeCL asks for: with the feature cpu, kernels are compiled by it and pass their tests. Does nothing where there
+# LLVM 22 stands in for the 23.1 that CubeCL asks for: programs with the feature cuda link it, and with cpu kernels are
+# compiled by it and pass their tests. Does nothing where there
 # is an LLVM already.
 set -euo pipefail
 
