@@ -177,7 +177,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
                 part = part.with_observer(share);
             }
             let others = self.on_host(&part)?;
-            return Ok(super::on_gpu::with_rows(problem.operator(), found, &open, others));
+            return Ok(super::handover::with_rows(problem.operator(), found, &open, others, |_, report| Some(report)));
         }
         self.on_host(problem)
     }

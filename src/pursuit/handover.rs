@@ -3,6 +3,7 @@
 use super::observer::Share;
 use super::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, SignalReport, take_rows, to_host};
 use crate::error::Result;
+use crate::model::Operator;
 use burn::tensor::{Tensor, TensorData};
 
 /// Goes on with the signals in `rows`, from the codes that were found, by the algorithm `heir`; their reports say so.
@@ -20,7 +21,7 @@ pub(super) fn hand_over(
         return Ok(found);
     }
     let operator = problem.operator();
-    let Pursued { codes, mut reports, .. } = found;
+    let Pursued { codes, reports, .. } = found;
     let flat = operator.flat(codes);
     let lambda = Lambda::PerSignal(rows.iter().map(|&row| reports[row].lambda).collect());
     let start = operator.code_shaped(take_rows(&flat, rows));
@@ -31,18 +32,39 @@ pub(super) fn hand_over(
         part = part.with_observer(share);
     }
     let continued = heir.init(config, operator)?.solve(&part)?;
+    Ok(with_rows(
+        operator,
+        Pursued::consistent(operator.code_shaped(flat), reports),
+        rows,
+        continued,
+        |before, report| {
+            // Rounding may keep it from where this one came to.
+            (report.relative_gap < before.relative_gap || report.objective < before.objective).then(|| {
+                let iterations = before.iterations + report.iterations;
+                let finished_by = report.finished_by.or(Some(heir));
+                SignalReport { iterations, finished_by, ..report }
+            })
+        },
+    ))
+}
+
+/// What was found, with other codes in those of the rows for which `accept`, told both reports, has one to put in place.
+pub(super) fn with_rows(
+    operator: &Operator,
+    found: Pursued,
+    rows: &[usize],
+    others: Pursued,
+    accept: impl Fn(&SignalReport, SignalReport) -> Option<SignalReport>,
+) -> Pursued {
+    let Pursued { codes, mut reports, .. } = found;
     let len = operator.code().len();
-    let (mut values, continued_codes) = (to_host(flat), to_host(continued.codes));
-    for ((&row, report), code) in rows.iter().zip(continued.reports).zip(continued_codes.chunks_exact(len)) {
-        // Rounding may keep it from where this one came to.
-        let before = &reports[row];
-        if report.relative_gap < before.relative_gap || report.objective < before.objective {
+    let (mut values, of_others) = (to_host(operator.flat(codes)), to_host(others.codes));
+    for ((&row, report), code) in rows.iter().zip(others.reports).zip(of_others.chunks_exact(len)) {
+        if let Some(report) = accept(&reports[row], report) {
             values[row * len..][..len].copy_from_slice(code);
-            let iterations = before.iterations + report.iterations;
-            let finished_by = report.finished_by.or(Some(heir));
-            reports[row] = SignalReport { iterations, finished_by, ..report };
+            reports[row] = report;
         }
     }
     let data = TensorData::new(values, operator.code().batched(reports.len()));
-    Ok(Pursued::consistent(Tensor::from_data(data, &operator.device()), reports))
+    Pursued::consistent(Tensor::from_data(data, &operator.device()), reports)
 }

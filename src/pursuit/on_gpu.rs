@@ -14,8 +14,7 @@ use super::{
 use crate::error::Result;
 use crate::kernels::cube;
 use crate::kernels::product::product;
-use crate::model::Operator;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 /// Times that a kernel goes on with correlations that were computed afresh.
 const ROUNDS: usize = 3;
@@ -183,19 +182,6 @@ pub(super) fn greedy(
         codes.push(found);
     }
     Ok(Some((Pursued::consistent(operator.code_shaped(Tensor::cat(codes, 0)), reports), open)))
-}
-
-/// What was found, with other codes and reports in some rows.
-pub(super) fn with_rows(operator: &Operator, found: Pursued, rows: &[usize], others: Pursued) -> Pursued {
-    let Pursued { codes, mut reports, .. } = found;
-    let (mut values, len) = (to_host(operator.flat(codes)), operator.code().len());
-    let of_others = to_host(others.codes);
-    for ((&row, report), code) in rows.iter().zip(others.reports).zip(of_others.chunks_exact(len)) {
-        values[row * len..][..len].copy_from_slice(code);
-        reports[row] = report;
-    }
-    let data = TensorData::new(values, operator.code().batched(reports.len()));
-    Pursued::consistent(Tensor::from_data(data, &operator.device()), reports)
 }
 
 #[cfg(test)]

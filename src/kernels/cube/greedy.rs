@@ -14,10 +14,7 @@
 //! Where codes are to be non-negative the atom of largest positive correlation joins. As long as least squares on the support are positive they are the
 //! non-negative ones; a signal where they are not is given up, with no code, for whoever can take atoms out of a support.
 
-use super::{
-    find_largest, fits, given, grid, largest_of_all, load, store, sum_of_all, taken, units as units_for, vector_size,
-    zeros,
-};
+use super::{find_largest, fits, given, grid, load, of_all, store, taken, units as units_for, vector_size, zeros};
 use burn::tensor::Tensor;
 use cubecl::prelude::*;
 
@@ -98,6 +95,18 @@ fn grow(
         );
     }
     Some((given(found), given(counts)))
+}
+
+/// A value of Mᵀv, the rows of M lying one after the other.
+#[cube]
+fn transposed(factor: &Shared<[f32]>, vector: &Shared<[f32]>, member: usize, size: usize) -> f32 {
+    let mut sum = 0.0f32;
+    let mut other = member;
+    while other < size {
+        sum += vector[other] * factor[other * (other + 1) / 2 + member];
+        other += 1;
+    }
+    sum
 }
 
 #[cube(launch_unchecked)]
@@ -215,8 +224,8 @@ fn pursue<N: Size>(
                 projected += sum * basis[member];
                 member += units;
             }
-            let energy = sum_of_all(energy, &mut scores, units);
-            let projected = sum_of_all(projected, &mut scores, units);
+            let energy = of_all(energy, &mut scores, units, false);
+            let projected = of_all(projected, &mut scores, units, false);
             let (row, lane) = (picked / width, picked % width);
             let mut own = 0.0f32;
             let diagonal = gram[picked * vectors + row];
@@ -243,13 +252,7 @@ fn pursue<N: Size>(
                 let begin = size * (size + 1) / 2;
                 let mut member = unit;
                 while member < size {
-                    let mut sum = 0.0f32;
-                    let mut other = member;
-                    while other < size {
-                        sum += within[other] * factor[other * (other + 1) / 2 + member];
-                        other += 1;
-                    }
-                    factor[begin + member] = -sum / length;
+                    factor[begin + member] = -transposed(&factor, &within, member, size) / length;
                     member += units;
                 }
                 if unit == 0 {
@@ -263,13 +266,7 @@ fn pursue<N: Size>(
             // Mᵀβ.
             let mut member = unit;
             while member < size {
-                let mut sum = 0.0f32;
-                let mut other = member;
-                while other < size {
-                    sum += basis[other] * factor[other * (other + 1) / 2 + member];
-                    other += 1;
-                }
-                values[member] = sum;
+                values[member] = transposed(&factor, &basis, member, size);
                 member += units;
             }
             sync_cube();
@@ -283,7 +280,7 @@ fn pursue<N: Size>(
                     }
                     member += units;
                 }
-                if largest_of_all(least, &mut scores, units) > 0.0 {
+                if of_all(least, &mut scores, units, true) > 0.0 {
                     size = 0;
                     open = false;
                 }

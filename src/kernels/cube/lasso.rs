@@ -12,10 +12,7 @@
 //! and is looked at every [`MOVES`] moves. What moves leave of rounding in the correlations is some 1e-6 of them, so whoever asks for less
 //! computes them afresh and starts from there.
 
-use super::{
-    find_largest, fits, given, grid, largest_of_all, load, store, sum_of_all, taken, units as units_for, vector_size,
-    zeros,
-};
+use super::{find_largest, fits, given, grid, load, of_all, store, taken, units as units_for, vector_size, zeros};
 use burn::tensor::Tensor;
 use burn_cubecl::kernel::into_contiguous;
 use cubecl::prelude::*;
@@ -226,10 +223,10 @@ fn descend<N: Size>(
                 }
                 at += units;
             }
-            let one_norm = sum_of_all(one_norm, &mut scores, units);
-            let with_residual = sum_of_all(with_residual, &mut scores, units);
-            let with_signal = sum_of_all(with_signal, &mut scores, units);
-            let largest = largest_of_all(largest, &mut scores, units);
+            let one_norm = of_all(one_norm, &mut scores, units, false);
+            let with_residual = of_all(with_residual, &mut scores, units, false);
+            let with_signal = of_all(with_signal, &mut scores, units, false);
+            let largest = of_all(largest, &mut scores, units, true);
             let data = max(energy - with_signal - with_residual, 0.0);
             let mut scale = 1.0f32;
             if largest > lambda {

@@ -162,42 +162,28 @@ fn store<N: Size>(
     }
 }
 
-/// The sum over all units, which all of them get. All units have to come here.
+/// The sum over all units, or the largest value, which all of them get. All units have to come here.
 #[cube]
-fn sum_of_all(value: f32, values: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
+fn of_all(value: f32, values: &mut Shared<[f32]>, #[comptime] units: usize, #[comptime] largest: bool) -> f32 {
     let unit = UNIT_POS as usize;
     values[unit] = value;
     sync_cube();
     let mut half = comptime!(units / 2).runtime();
     while half > 0 {
         if unit < half {
-            values[unit] += values[unit + half];
+            let other = values[unit + half];
+            if comptime!(largest) {
+                values[unit] = max(values[unit], other);
+            } else {
+                values[unit] += other;
+            }
         }
         sync_cube();
         half /= 2;
     }
-    let sum = values[0];
+    let found = values[0];
     sync_cube();
-    sum
-}
-
-/// The largest value of all units, which all of them get. All units have to come here.
-#[cube]
-fn largest_of_all(value: f32, values: &mut Shared<[f32]>, #[comptime] units: usize) -> f32 {
-    let unit = UNIT_POS as usize;
-    values[unit] = value;
-    sync_cube();
-    let mut half = comptime!(units / 2).runtime();
-    while half > 0 {
-        if unit < half {
-            values[unit] = max(values[unit], values[unit + half]);
-        }
-        sync_cube();
-        half /= 2;
-    }
-    let largest = values[0];
-    sync_cube();
-    largest
+    found
 }
 
 #[cfg(test)]

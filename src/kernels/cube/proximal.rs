@@ -1,6 +1,6 @@
 //! The proximal step, momentum, and where gradients go through: one pass and one launch each.
 
-use super::{given, grid, room, sum_of_all, taken, units, vector_size};
+use super::{given, grid, of_all, room, taken, units, vector_size};
 use crate::kernels::proximal::ProximalOps;
 use burn::backend::Cube;
 use burn::tensor::{Shape, Tensor};
@@ -307,7 +307,7 @@ fn accelerated_kernel<N: Size>(
     let mut then = 0.5 * (1.0 + (1.0 + 4.0 * now * now).sqrt());
     if comptime!(restart) {
         let mut sums = Shared::<[f32]>::new_slice(units);
-        if sum_of_all(uphill, &mut sums, units) > 0.0 {
+        if of_all(uphill, &mut sums, units, false) > 0.0 {
             now = 1.0;
             then = 1.0;
         }
