@@ -343,6 +343,71 @@ pub fn checked_len(extents: &[usize]) -> Option<usize> {
     extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent)).filter(|&len| len <= MAX_TENSOR_LEN)
 }
 
+/// The patches of a window that begin at multiples of a step, a quarter of a patch, and how those that overlap are averaged.
+///
+/// Training to take noise off and restoring pictures cut and average alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overlapping {
+    /// Height and width of a patch.
+    pub patch: [usize; 2],
+    /// Rows and columns from one patch to the next.
+    pub step: [usize; 2],
+    /// Patches down and across.
+    pub counts: [usize; 2],
+}
+
+impl Overlapping {
+    /// The step between patches.
+    pub fn step_of(patch: [usize; 2]) -> [usize; 2] {
+        patch.map(|extent| extent.div_ceil(4))
+    }
+
+    /// The patches of a window.
+    ///
+    /// # Errors
+    /// A window that they do not fill.
+    pub fn new(window: [usize; 2], patch: [usize; 2]) -> Result<Self> {
+        let step = Self::step_of(patch);
+        let counts: [Option<usize>; 2] = std::array::from_fn(|axis| {
+            let beyond = window[axis].checked_sub(patch[axis])?;
+            beyond.is_multiple_of(step[axis].max(1)).then(|| beyond / step[axis].max(1) + 1)
+        });
+        match counts {
+            [Some(down), Some(across)] => Ok(Self { patch, step, counts: [down, across] }),
+            _ => {
+                let [height, width] = [0, 1].map(|axis| format!("{} + a multiple of {}", patch[axis], step[axis]));
+                let expected = match height == width {
+                    true => format!("{height} in height and width, for patches of {}x{}", patch[0], patch[1]),
+                    false => format!("a height of {height} and a width of {width}"),
+                };
+                Err(Error::parameter("window", format!("{}x{}", window[0], window[1]), expected))
+            }
+        }
+    }
+
+    /// Patches of a window.
+    pub fn count(&self) -> usize {
+        self.counts[0] * self.counts[1]
+    }
+
+    /// Height and width of the window.
+    pub fn window(&self) -> [usize; 2] {
+        std::array::from_fn(|axis| self.patch[axis] + (self.counts[axis] - 1) * self.step[axis])
+    }
+
+    /// Where patches begin in their window, row by row.
+    pub fn places(&self) -> impl Iterator<Item = [usize; 2]> {
+        let (Self { step, counts, .. }, all) = (*self, self.count());
+        (0..all).map(move |at| [at / counts[1] * step[0], at % counts[1] * step[1]])
+    }
+
+    /// Weight of each place of a patch along an axis of that extent, which vanishes at its borders.
+    pub fn weights(extent: usize) -> Vec<f32> {
+        let angle = |place: usize| std::f32::consts::PI * (place as f32 + 0.5) / extent as f32;
+        (0..extent).map(|place| angle(place).sin().powi(2)).collect()
+    }
+}
+
 /// Kernel and stride of an effective dictionary D^(i) = D_1 … D_i.
 ///
 /// k^(i) = k^(i−1) + (k_i − 1)·s^(i−1) and s^(i) = s^(i−1)·s_i (paper, section on the multi-layer model).

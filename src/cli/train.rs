@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::export::report::{self, REPORT};
 use crate::files;
-use crate::geometry::{LayerShape, Pair, SignalShape};
+use crate::geometry::{LayerShape, Overlapping, Pair, SignalShape};
 use crate::learn::collective::Exchanged;
 use crate::learn::config::{GradientMode, LearningConfig, Schedule, TrainConfig, UpdateRule};
 use crate::learn::metrics;
@@ -43,6 +43,9 @@ const RUN_FILES: [&str; 5] = ["config.json", "metrics.jsonl", "checkpoint.safete
 /// Signals of a step with --atoms on vectors, and non-zeros that λ is steered to, a quarter of the dimensions at most.
 const VECTORS_PER_STEP: usize = 1024;
 const USUAL_NONZEROS: f32 = 32.0;
+
+/// Windows of a step of training to take noise off, where signals are their patches.
+const WINDOWS_PER_STEP: usize = 32;
 
 /// Part by which a number of non-zeros may miss its target before that is said.
 const FAR_FROM_TARGET: f64 = 0.1;
@@ -106,6 +109,11 @@ pub struct TrainArgs {
     /// of arrays and sound
     #[arg(long, value_name = "SIGMA|LOW-HIGH", value_parser = noise_range, requires = "task")]
     noise: Option<NoiseRange>,
+    /// Height and width of windows for --task denoise, whose overlapping patches of the size --patch are averaged, as `mlcsc restore` averages
+    /// them, before they are compared with what has no noise: the patch and a multiple of a quarter of it, as 27 for 9. Default: patches
+    /// are compared one by one
+    #[arg(long, value_name = "HxW|N", value_parser = pair, requires = "task")]
+    window: Option<Pair>,
     /// Learning rate of --method unrolled and of --model. Default: 0.02 and 0.001
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
@@ -161,7 +169,7 @@ pub struct TrainArgs {
     device: DeviceArgs,
     /// Go on with the run in --out; without --out with the latest one below runs/. With --data: from the same signals, where they lie
     /// by now
-    #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "task", "noise", "learning_rate", "from", "model",
+    #[arg(long, conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "task", "noise", "window", "learning_rate", "from", "model",
         "units", "batch_size", "lambda", "seed", "atoms", "normalization", "target_nonzeros", "pursuit", "nonzeros", "nonnegative", "signed",
         "incoherence", "count", "patch", "patches", "grey", "layout", "tensor", "layer", "data_seed"])]
     resume: bool,
@@ -637,6 +645,15 @@ impl TrainArgs {
         learning.seed = self.seed.unwrap_or(learning.seed);
         config.data.seed = self.seed.unwrap_or(config.data.seed);
         config.data = self.data.complete(config.data)?;
+        if let (Some(window), Some(patch)) = (self.window, config.data.patch) {
+            config.data.window = Some(window);
+            let together = Overlapping::new(window.0, patch.0).map_err(flags::named::<Self>)?.count();
+            if self.batch_size.is_none() && file.is_none() {
+                config.learning.batch_size = WINDOWS_PER_STEP * together;
+            }
+        } else if let Some(window) = self.window {
+            return Err(Error::parameter("--window", window, "--patch beside it, the size of its patches"));
+        }
         Ok(config)
     }
 

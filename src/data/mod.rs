@@ -41,7 +41,7 @@ pub use shard::{Part, Shard};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};
-use crate::geometry::{MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
+use crate::geometry::{MAX_TENSOR_LEN, Overlapping, Pair, SignalShape, checked_len};
 use crate::text::beginning;
 use arrays::Arrays;
 use cifar::Cifar;
@@ -94,6 +94,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// How many signals in a row belong together, as the patches of a window do; the number of signals is a multiple of it.
+    fn together(&self) -> usize {
+        1
+    }
+
     /// What was passed over when the source was opened and why, in one line, if anything was.
     fn skipped(&self) -> Option<&str> {
         None
@@ -124,6 +129,11 @@ pub struct DataConfig {
     /// Number of random patches, from 1 to 2²⁴. Default 20,000. Ignored without `patch`.
     #[serde(default)]
     pub patches: Option<usize>,
+    /// Height and width of random windows, all of whose patches of the size `patch` are taken that begin at multiples of a quarter of it,
+    /// one after the other; `patches` is then made a multiple of what a window has. For training to take noise off, whose loss is then that
+    /// of the window that the overlapping patches are averaged to. Default: patches from anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<Pair>,
     /// Whether colour images are turned grey, as Pillow's `convert("L")` does: (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶ rounded
     /// down, the luma of ITU-R BT.601. Default: they stay as they are; grey ones among colour ones become colour. Transparency
     /// is dropped. Of formats that do not say whether a picture is grey (WebP, palettes) those are of which all pixels are.
@@ -177,6 +187,7 @@ impl Default for DataConfig {
             count: None,
             patch: None,
             patches: None,
+            window: None,
             grey: false,
             layout: None,
             tensor: None,
@@ -293,6 +304,13 @@ impl DataConfig {
         if let Some(patch) = self.patch.filter(|patch| patch.0.contains(&0) || checked_len(&patch.0).is_none()) {
             let expected = format!("at least 1 in both directions and at most {MAX_TENSOR_LEN} pixels");
             return Err(Error::parameter("patch", patch, expected));
+        }
+        match (self.window, self.patch) {
+            (Some(window), None) => {
+                return Err(Error::parameter("window", window, "`patch` beside it, the size of its patches"));
+            }
+            (Some(window), Some(patch)) => drop(Overlapping::new(window.0, patch.0)?),
+            (None, _) => (),
         }
         if !(64..=MAX_DRAWN).contains(&self.shuffle_buffer) {
             return Err(Error::parameter(

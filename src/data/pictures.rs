@@ -4,7 +4,7 @@
 use super::indices::{Indices, Marks};
 use super::{DataConfig, Dataset, Group, Layout, Places, Source, Split, first};
 use crate::error::{Error, Result};
-use crate::geometry::SignalShape;
+use crate::geometry::{Overlapping, Pair, SignalShape};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -182,22 +182,36 @@ impl Collection {
                 (whole(train), whole(test), whole(all))
             }
             Some(patch) => {
-                let total = config.patches.unwrap_or(DEFAULT_PATCHES);
                 let first = pictures.shape(0);
                 // Of signals in time one number is a length.
-                let height = if first.height == 1 && patch.0[0] == patch.0[1] { 1 } else { patch.0[0] };
-                let shape = SignalShape::new(first.channels, height, patch.0[1]);
-                check_patch(&*pictures, shape)?;
+                let height = |of: Pair| if first.height == 1 && of.0[0] == of.0[1] { 1 } else { of.0[0] };
+                let shape = SignalShape::new(first.channels, height(patch), patch.0[1]);
+                let window = config.window.unwrap_or(patch);
+                let overlapping = match config.window {
+                    Some(window) => Overlapping::new([height(window), window.0[1]], [shape.height, shape.width])?,
+                    None => Overlapping { patch: patch.0, step: [1, 1], counts: [1, 1] },
+                };
+                let (name, patches_of) = match config.window {
+                    Some(_) => ("window", SignalShape::new(first.channels, height(window), window.0[1])),
+                    None => ("patch", shape),
+                };
+                check_patch(&*pictures, name, patches_of)?;
+                let together = overlapping.count();
+                let total = config.patches.unwrap_or(DEFAULT_PATCHES).div_ceil(together);
                 let held_out = held_out_count(total, config.held_out);
                 let mut random = ChaCha8Rng::seed_from_u64(config.seed);
                 random.set_stream(PATCH_STREAM);
-                let train = draw_places(&*pictures, &train, shape, total - held_out, &mut random);
+                let mut draw = |part: &Indices, count: usize| -> Vec<Place> {
+                    let windows = draw_places(&*pictures, part, patches_of, count, &mut random);
+                    windows.into_iter().flat_map(|window| window.patches(&overlapping)).collect()
+                };
+                let train = draw(&train, total - held_out);
                 let test = match held_out {
                     0 => train.clone(),
-                    _ => draw_places(&*pictures, &test, shape, held_out, &mut random),
+                    _ => draw(&test, held_out),
                 };
                 let all = if held_out == 0 { train.clone() } else { [&train[..], &test].concat() };
-                let patches = |places| Arc::new(Patches { pictures: pictures.clone(), shape, places });
+                let patches = |places| Arc::new(Patches { pictures: pictures.clone(), shape, places, together });
                 (patches(train), patches(test), patches(all))
             }
         };
@@ -248,13 +262,13 @@ fn common_shape(pictures: &dyn Pictures) -> Result<SignalShape> {
     }
 }
 
-fn check_patch(pictures: &dyn Pictures, patch: SignalShape) -> Result<()> {
+fn check_patch(pictures: &dyn Pictures, name: &str, patch: SignalShape) -> Result<()> {
     let shapes = if pictures.common_shape().is_some() { 1 } else { pictures.count() };
     for index in 0..shapes {
         let shape = pictures.shape(index);
         if patch.height > shape.height || patch.width > shape.width {
             return Err(Error::parameter(
-                "patch",
+                name,
                 format!("{}x{}", patch.height, patch.width),
                 format!(
                     "at most the size of every picture; {} is {}x{}",
@@ -434,6 +448,18 @@ struct Place {
     left: u32,
 }
 
+impl Place {
+    /// Where the patches of a window are that is cut here.
+    fn patches(self, overlapping: &Overlapping) -> impl Iterator<Item = Self> {
+        let Self { picture, top, left } = self;
+        overlapping.places().map(move |[down, across]| Self {
+            picture,
+            top: top + down as u32,
+            left: left + across as u32,
+        })
+    }
+}
+
 /// Draws a picture uniformly among `chosen`, then a place uniformly in it.
 fn draw_places(
     pictures: &dyn Pictures,
@@ -460,6 +486,7 @@ struct Patches {
     pictures: Arc<dyn Pictures>,
     shape: SignalShape,
     places: Vec<Place>,
+    together: usize,
 }
 
 impl Source for Patches {
@@ -478,6 +505,10 @@ impl Source for Patches {
             let window = Window { top, left, height: self.shape.height, width: self.shape.width };
             self.pictures.read(picture, window, out)
         })
+    }
+
+    fn together(&self) -> usize {
+        self.together
     }
 
     fn skipped(&self) -> Option<&str> {

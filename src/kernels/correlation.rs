@@ -1,6 +1,10 @@
 //! Inner products of a convolutional dictionary's atoms at all relative shifts: its Gram matrix without the repetitions.
 
+#[cfg(feature = "cube")]
+use crate::geometry::{Geometry, LayerShape, Pair, SignalShape, reach};
 use crate::geometry::{LayerGeometry, reach_within};
+#[cfg(feature = "cube")]
+use crate::kernels::dictionary::analysis;
 use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use burn::tensor::Tensor;
@@ -40,6 +44,26 @@ pub fn for_each_shift(
 /// Number of inner products that a convolution's atoms have at all relative shifts; saturates.
 pub fn inner_products(layer: &LayerGeometry) -> usize {
     layer.shifts().into_iter().fold(layer.code.channels.saturating_mul(layer.code.channels), usize::saturating_mul)
+}
+
+/// All inner products, on the filters' device.
+///
+/// # Shapes
+/// - filters: `[atoms, channels, kernel height, kernel width]`; out: `[atom, moved atom, vertical shift + reach, horizontal shift + reach]`
+///   for all shifts up to [`reach`].
+#[cfg(feature = "cube")]
+pub(crate) fn table(filters: Tensor<4>, stride: [usize; 2]) -> Tensor<4> {
+    let [atoms, channels, height, width] = filters.dims();
+    let [down, across] = reach([height, width], stride);
+    // The correlations of every atom alone in a signal around it.
+    let signal = SignalShape::new(channels, height + 2 * down * stride[0], width + 2 * across * stride[1]);
+    let [top, left] = [down * stride[0], across * stride[1]];
+    let alone = Tensor::zeros(signal.batched(atoms), &filters.device());
+    let place = [0..atoms, 0..channels, top..top + height, left..left + width];
+    let alone = alone.slice_assign(place, filters.clone());
+    let layer = LayerShape::new(atoms, Pair([height, width]), Pair(stride));
+    let geometry = Geometry::new(signal, &[layer]).expect("atoms fit into a signal larger than they are");
+    analysis(alone, filters, &geometry.layers()[0])
 }
 
 /// All inner products, on the host, for looking them up pair by pair.

@@ -3,8 +3,8 @@
 //! burn's CPU convolutions copy windows (im2col) and reach a fraction of what the machine can do; on Flex these operations are
 //! the direct convolutions of [`crate::kernels::convolution`], in batches of small signals those of [`crate::kernels::batched`], matrix products where
 //! windows share no sample ([`crate::kernels::windows`]), or cost what the non-zeros cost ([`crate::kernels::sparse`]) where few are left: codes, and
-//! the filters of upper layers, which are the codes of the effective atoms. Every other backend does what it does best: its own
-//! convolutions. Derivatives are the operations themselves, since synthesis and analysis are each other's adjoint.
+//! the filters of upper layers, which are the codes of the effective atoms. On GPUs they are exact
+//! products with windows that kernels of our own lay out (`cube`). Every other backend does what it does best: its own convolutions. Derivatives are the operations themselves, since synthesis and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
@@ -125,13 +125,13 @@ fn by_matrix_products<B: Backend>(
 /// Code positions up to which windows are cut out one by one.
 const FEW_WINDOWS: usize = 64;
 
-fn has_few_windows(layer: &LayerGeometry) -> bool {
+pub(super) fn has_few_windows(layer: &LayerGeometry) -> bool {
     layer.padding == [0, 0] && layer.code.height * layer.code.width <= FEW_WINDOWS
 }
 
 /// Dᵀx as one matrix product with the windows that the code's positions see: several times faster than the convolution where
 /// positions are few and kernels large.
-fn by_windows<B: ProductOps>(
+pub(super) fn by_windows<B: ProductOps>(
     signals: FloatTensor<B>,
     filters: FloatTensor<B>,
     layer: &LayerGeometry,
@@ -364,9 +364,6 @@ mod flex {
 
 #[cfg(feature = "ndarray")]
 impl DictionaryOps for burn::backend::NdArray {}
-
-#[cfg(feature = "cube")]
-impl DictionaryOps for burn::backend::Cube {}
 
 #[cfg(feature = "tch")]
 impl DictionaryOps for burn::backend::LibTorch {}

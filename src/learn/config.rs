@@ -5,7 +5,7 @@ use super::statistics::Statistics;
 use crate::autoencoder::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::geometry::{Geometry, MAX_TENSOR_LEN};
+use crate::geometry::{Geometry, MAX_TENSOR_LEN, Overlapping, Pair};
 use crate::model::preset::Preset;
 use crate::model::{CodingDefaults, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -80,7 +80,26 @@ impl TrainConfig {
             learning.unrolled.autoencoder(&self.model, learning.lambda, learning.nonnegative)?;
         }
         self.data.check()?;
+        if let Some(window) = self.data.window {
+            if learning.update != UpdateRule::Unrolled || learning.unrolled.denoises.is_none() {
+                let expected =
+                    "none, unless training end to end takes noise off: it is for the loss of averaged patches";
+                return Err(Error::parameter("window", window, expected));
+            }
+            self.overlapping()?;
+        }
         Ok(geometry)
+    }
+
+    /// How signals overlap that are the patches of windows; `None` where they are not.
+    ///
+    /// # Errors
+    /// A window that patches of the model's size do not fill.
+    pub(super) fn overlapping(&self) -> Result<Option<Overlapping>> {
+        let signal = self.model.signal;
+        // Of signals in time one number is a length.
+        let of = |window: Pair| if signal.height == 1 { [1, window.0[1]] } else { window.0 };
+        self.data.window.map(|window| Overlapping::new(of(window), [signal.height, signal.width])).transpose()
     }
 }
 

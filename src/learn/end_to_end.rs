@@ -165,6 +165,10 @@ impl EndToEnd {
             if source.is_empty() {
                 return Err(Error::shape(format!("signals of {}", source.describe()), "at least one", 0));
             }
+            if !self.batch_size.is_multiple_of(source.together()) {
+                let expected = format!("a multiple of {}, the patches of a window", source.together());
+                return Err(Error::parameter("batch_size", self.batch_size, expected));
+            }
             if source.shape() != network.signal() {
                 let what = format!("signals of {}", source.describe());
                 let expected = wanted_shape(network.signal(), network.signal().channels, source.shape());
@@ -219,7 +223,7 @@ impl EndToEnd {
             Arc::new(Batches {
                 source: source.clone(),
                 batch_size: self.batch_size,
-                order: shuffled.then(|| Order::new(source.len(), self.seed, self.shuffle_buffer)),
+                order: shuffled.then(|| Order::new(source.len() / source.together(), self.seed, self.shuffle_buffer)),
                 epoch,
                 clock: clock.clone(),
                 run_seed: self.seed,

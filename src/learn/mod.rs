@@ -1,6 +1,8 @@
 //! Learning the dictionaries: the paper's online update and the default one, and training end to end by gradients.
 
 mod alignment;
+#[cfg(feature = "train")]
+mod averaging;
 pub(crate) mod cascade;
 mod checkpoint;
 pub mod collective;

@@ -31,6 +31,7 @@
 //! of its schedule, so that epochs can be compared: by the encoder where it has something of its own or is what is
 //! differentiated, else by the pursuit.
 
+use super::averaging::{Averaging, noise_on};
 use super::cascade::Cascade;
 use super::config::{AtomNorm, GradientMode, LearningConfig, TrainConfig};
 use super::reseeding::worst_windows;
@@ -39,7 +40,7 @@ use crate::autoencoder::{
     Autoencoder, Coded, EncoderWeights, Outcome, Prepared, SparseAutoencoder, Trainable, TrainingBatch,
 };
 use crate::error::{Error, Result};
-use crate::geometry::{Geometry, SignalShape};
+use crate::geometry::{Geometry, Overlapping, SignalShape};
 use crate::kernels::sparse::{HostFilters, to_host};
 use crate::kernels::threshold::hard_threshold_rows;
 use crate::model::{Dictionary, Mlcsc, Operator, OperatorForm, effective_filters, leaf};
@@ -47,8 +48,7 @@ use crate::pursuit::{Algorithm, Lambda, implicit};
 use crate::random::{Purpose, stream};
 use burn::module::{Module, Param, ParamGroup, RunningState};
 use burn::tensor::{Tensor, TensorData};
-use rand::{Rng, RngExt};
-use rand_distr::StandardNormal;
+use rand::Rng;
 
 /// A [`SparseAutoencoder`] under training, with the constraints on its dictionaries.
 #[derive(Module, Debug)]
@@ -69,6 +69,8 @@ struct Rules {
     learning: LearningConfig,
     geometry: Geometry,
     steps_per_epoch: usize,
+    /// How signals overlap, where they are the patches of windows.
+    overlapping: Option<Overlapping>,
 }
 
 impl UnrolledTraining {
@@ -89,7 +91,7 @@ impl UnrolledTraining {
             autoencoder,
             wanted: Vec::new(),
             given: RunningState::new(given),
-            rules: Rules { learning, geometry, steps_per_epoch },
+            rules: Rules { learning, geometry, steps_per_epoch, overlapping: config.overlapping()? },
         };
         let unrolled = &network.rules.learning.unrolled;
         if network.rules.geometry.as_one_layer().is_some() && !unrolled.pursuit.is_multi_layer() {
@@ -254,12 +256,21 @@ impl UnrolledTraining {
             let (coded, loss) = ready.coded_with_objective(clean)?;
             return Ok(Outcome { loss, coded });
         };
-        let noise = noise_on(clean.dims(), range, stream(batch.seed, Purpose::Noise, number));
+        let random = stream(batch.seed, Purpose::Noise, number);
+        let [count, ..] = clean.dims();
+        let averaging =
+            self.rules.overlapping.map(|of| Averaging::new(of, clean.dims()[1], &clean.device())).transpose()?;
+        let noise = match &averaging {
+            Some(averaging) => averaging.noise(count / averaging.together(), range, random),
+            None => noise_on_each(clean.dims(), range, random),
+        };
         let noisy = clean.clone() + Tensor::from_data(TensorData::new(noise, clean.dims()), &clean.device());
         let (coded, _) = ready.coded_with_objective(noisy)?;
-        let count = clean.dims()[0];
-        let squares = (coded.reconstruction.clone() - clean).square().reshape([count as i32, -1]);
-        let loss = squares.sum_dim(1).squeeze_dim::<1>(1) * 0.5;
+        let errors = coded.reconstruction.clone() - clean;
+        let loss = match averaging {
+            Some(averaging) => averaging.loss(errors),
+            None => errors.square().reshape([count as i32, -1]).sum_dim(1).squeeze_dim::<1>(1) * 0.5,
+        };
         Ok(Outcome { loss, coded })
     }
 
@@ -364,15 +375,10 @@ impl Autoencoder for UnrolledTraining {
 /// The number of the noise of held-out signals, which no step has.
 const HELD_OUT: u64 = 1 << 47;
 
-/// White noise on every signal of a batch, its standard deviation drawn evenly from a range.
-fn noise_on(dims: [usize; 4], [least, most]: [f32; 2], mut random: impl Rng) -> Vec<f32> {
+/// White noise on every signal of a batch.
+fn noise_on_each(dims: [usize; 4], range: [f32; 2], mut random: impl Rng) -> Vec<f32> {
     let len = dims.iter().skip(1).product();
-    let mut noise = Vec::with_capacity(dims[0] * len);
-    for _ in 0..dims[0] {
-        let sigma = least + (most - least) * random.random::<f32>();
-        noise.extend((0..len).map(|_| sigma * random.sample::<f32, _>(StandardNormal)));
-    }
-    noise
+    (0..dims[0]).flat_map(|_| noise_on(len, range, &mut random)).collect()
 }
 
 /// The operator without gradients.

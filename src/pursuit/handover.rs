@@ -17,6 +17,20 @@ pub(super) fn hand_over(
     rows: &[usize],
     found: Pursued,
 ) -> Result<Pursued> {
+    go_on(problem, heir, rows, found, |part| heir.init(config, problem.operator())?.solve(part))
+}
+
+/// [`hand_over`] to a pursuit of that name.
+///
+/// # Errors
+/// Those of the pursuit.
+pub(super) fn go_on(
+    problem: &Problem,
+    heir: Algorithm,
+    rows: &[usize],
+    found: Pursued,
+    pursue: impl FnOnce(&Problem) -> Result<Pursued>,
+) -> Result<Pursued> {
     if rows.is_empty() {
         return Ok(found);
     }
@@ -31,7 +45,7 @@ pub(super) fn hand_over(
     if let Some(share) = &share {
         part = part.with_observer(share);
     }
-    let continued = heir.init(config, operator)?.solve(&part)?;
+    let continued = pursue(&part)?;
     Ok(with_rows(
         operator,
         Pursued::consistent(operator.code_shaped(flat), reports),

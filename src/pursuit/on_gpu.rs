@@ -6,15 +6,15 @@
 //! What is open after [`ROUNDS`] is left to whoever called. Of an orthogonal matching pursuit the residual has to be orthogonal to a
 //! support of full size, else the signal is pursued on the host, in `f64`.
 
-use super::proximal_gradient::report_on;
+use super::proximal_gradient::look;
 use super::{
     BasisPursuitConfig, OrthogonalMatchingPursuitConfig, Problem, Pursued, Selection, SignalReport, StopReason,
     columns, largest, to_host, weighted,
 };
 use crate::error::Result;
-use crate::kernels::cube;
 use crate::kernels::product::product;
-use burn::tensor::Tensor;
+use crate::kernels::{correlation, cube};
+use burn::tensor::{Tensor, TensorData};
 
 /// Times that a kernel goes on with correlations that were computed afresh.
 const ROUNDS: usize = 3;
@@ -82,8 +82,9 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
         let signals = part.signals();
         let correlations = operator.analyze_rows(signals.clone());
         let lambdas = part.lambda()?.rows(largest(correlations.clone(), &weights, nonnegative))?.squeeze_dim::<1>(1);
+        let lambda = to_host(lambdas.clone());
         let correlations = unweighted(correlations);
-        let energies = signals.square().sum_dim(1).squeeze_dim::<1>(1);
+        let energies = signals.clone().square().sum_dim(1).squeeze_dim::<1>(1);
         let mut start = part.has_start().then(|| weighted(part.start(), &weights));
         if nonnegative {
             start = start.map(|codes| codes.clamp_min(0.0));
@@ -105,7 +106,9 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
             });
             let Some((found, outcomes)) = found else { return Ok(None) };
             to_host(outcomes).chunks_exact(2).zip(&mut moves).for_each(|(outcome, all)| *all += outcome[1] as usize);
-            let of_part = report_on(&part, operator.code_shaped(unweighted(found.clone())), nonnegative, 0)?;
+            let codes = unweighted(found.clone());
+            let of_part = look(operator, [&signals, &codes], &None, &weights, &lambda, nonnegative, &work)?;
+            let of_part = of_part.reports(&lambda, 0);
             round += 1;
             left -= left.min(MOVES * atoms);
             if round == ROUNDS || left == 0 || of_part.iter().all(|report| report.relative_gap <= gap) {
@@ -126,6 +129,112 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
         reports.extend(of_part);
     }
     Ok(Some(Pursued::consistent(operator.code_shaped(Tensor::cat(codes, 0)), reports)))
+}
+
+/// Inner products of a picture's atoms at all shifts that a kernel has at hand.
+const TABLE: usize = 1 << 26;
+
+/// Times that all tiles are worked on between two looks at what is left.
+const VISITS: usize = 4;
+
+/// Part of λ, for each part of the gap, by which the correlation of a coefficient that is left alone may be off.
+const STILL: f32 = 0.1;
+
+/// Looks after which the kernel's work is over unless the gap has fallen to this part of what it was.
+const LOOKS: usize = 8;
+const FALLEN: f32 = 0.7;
+
+/// Basis pursuits of pictures tile by tile, and the rows that did not come to the gap. Iterations are the coefficients moved. `None` where no
+/// kernel takes the problem: it has to be on a GPU, over one convolution without padding, with all samples known.
+///
+/// # Errors
+/// As [`super::Pursuit::solve`].
+pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result<Option<(Pursued, Vec<usize>)>> {
+    let (operator, count) = (problem.operator(), problem.count());
+    let Some([of_buffer, of_all]) = cube::capacity(&operator.device()) else { return Ok(None) };
+    let Some(layer) = operator.geometry().effective_layer() else { return Ok(None) };
+    let inner_products = correlation::inner_products(&layer);
+    let code_len = operator.code().len();
+    let at_once = HELD.min(of_buffer).min(of_all.saturating_sub(inner_products) / TENSORS) / code_len.max(1);
+    let held = layer.padding == [0, 0] && inner_products <= TABLE.min(of_buffer);
+    if count == 0 || problem.has_mask() || !held || at_once.max(usize::from(code_len <= of_buffer)) == 0 {
+        return Ok(None);
+    }
+    let (lambda, weights) = (problem.lambda()?, problem.weights(problem.depth()));
+    let &BasisPursuitConfig { gap, nonnegative, .. } = config;
+    // As in `lasso`: weights are atoms of other lengths.
+    let unweighted = |values: Tensor<2>| match &weights {
+        Some(weights) => values / weights.clone(),
+        None => values,
+    };
+    let filters = operator.effective_filters();
+    let filters = match problem.atom_weights(problem.depth()) {
+        Some(weights) => {
+            let dims = [weights.len(), 1, 1, 1];
+            filters / Tensor::from_data(TensorData::new(weights.to_vec(), dims), &operator.device())
+        }
+        None => filters,
+    };
+    let table = correlation::table(filters, layer.stride);
+    let work = problem.work();
+    let all: Vec<usize> = (0..count).collect();
+    let (mut codes, mut reports, mut open) = (Vec::new(), Vec::with_capacity(count), Vec::new());
+    for rows in all.chunks(at_once.max(1)) {
+        work.check()?;
+        let part = problem.part(rows, lambda.batch(rows[0], rows.len()))?;
+        let signals = part.signals();
+        let largest = largest(operator.analyze_rows(signals.clone()), &weights, nonnegative);
+        let lambdas = part.lambda()?.rows(largest)?.squeeze_dim::<1>(1);
+        let lambda = to_host(lambdas.clone());
+        let start = weighted(part.start(), &weights);
+        let start = if nonnegative { start.clamp_min(0.0) } else { start };
+        let start = operator.code_shaped(start);
+        let Some(tiles) = cube::Tiles::new(table.clone(), lambdas, start, nonnegative) else { return Ok(None) };
+        let mut moves = vec![0usize; rows.len()];
+        let most = budget(problem, config);
+        let (mut still, mut looks, mut before) = (STILL * gap, 0, f32::INFINITY);
+        let (found, mut of_part) = loop {
+            let found = unweighted(operator.flat(tiles.codes()));
+            let looked = look(operator, [&signals, &found], &None, &weights, &lambda, nonnegative, &work)?;
+            let of_part = looked.reports(&lambda, 0);
+            // A gap that is no number is none that was reached.
+            let worst = of_part.iter().map(|report| report.relative_gap).fold(0.0, |a, b| if b <= a { a } else { b });
+            let over = if looks > 0 && looks % LOOKS == 0 {
+                let over = !(worst <= FALLEN * before);
+                before = worst;
+                over
+            } else {
+                false
+            };
+            if worst <= gap || over || moves.iter().any(|moves| *moves >= most) {
+                break (found, of_part);
+            }
+            looks += 1;
+            let correlations = operator.code_shaped(unweighted(looked.correlations));
+            let Some(moved) = tiles.descend(correlations, VISITS, still) else { return Ok(None) };
+            let moved = to_host(moved);
+            if moved.iter().all(|moved| *moved == 0.0) {
+                // Nothing is off by so much, and yet the gap is open.
+                still *= 0.5;
+            }
+            moves.iter_mut().zip(moved).for_each(|(all, moved)| *all += moved as usize);
+            work.check()?;
+        };
+        for ((row, report), moves) in rows.iter().zip(&mut of_part).zip(moves) {
+            report.iterations = moves;
+            match report.relative_gap <= gap {
+                true => {
+                    report.stop = StopReason::DualityGap;
+                    work.advance(1.0);
+                }
+                // Whoever goes on with the others tells of it.
+                false => open.push(*row),
+            }
+        }
+        codes.push(found);
+        reports.extend(of_part);
+    }
+    Ok(Some((Pursued::consistent(operator.code_shaped(Tensor::cat(codes, 0)), reports), open)))
 }
 
 /// Orthogonal matching pursuits to so many non-zeros, and the rows that have to be pursued on the host. `None` where no kernel takes the problem.
@@ -186,18 +295,21 @@ pub(super) fn greedy(
 
 #[cfg(test)]
 mod tests {
-    use crate::geometry::{LayerShape, SignalShape};
+    use super::pictures;
+    use crate::geometry::{LayerShape, Pair, SignalShape};
     use crate::kernels::cube::testing::{device, there};
     use crate::kernels::cube::{Lasso, greedy, greedy_far, lasso, lasso_far};
     use crate::kernels::proximal::{accelerated_step, extrapolation, proximal_step};
     use crate::kernels::sparse::to_host;
     use crate::model::sample::generator;
-    use crate::model::{Mlcsc, ModelConfig, OperatorForm};
+    use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
     use crate::pursuit::duality::{Certificate, Sums};
     use crate::pursuit::proximal_gradient::extrapolate;
-    use crate::pursuit::{OrthogonalMatchingPursuitConfig, Problem, Pursuit};
+    use crate::pursuit::{
+        BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, Pursuit, ResidualDescent, StopReason,
+    };
     use crate::random::normal;
-    use burn::tensor::{Distribution, Tensor, TensorData};
+    use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
     /// Kernels give what the passes of the host give, of rows in fours and not, with a threshold for each row and for each value.
     #[test]
@@ -309,6 +421,77 @@ mod tests {
                         assert!((f64::from(outcomes[2 * row]) - found).abs() < 2e-5, "{} said", outcomes[2 * row]);
                     }
                 }
+            }
+        }
+    }
+
+    fn posed<'a>(operator: &'a Operator, signals: Tensor<4>, lambda: f32, weights: Option<&[f32]>) -> Problem<'a> {
+        let problem = Problem::new(operator, signals).unwrap().with_lambda(Lambda::Relative(lambda)).unwrap();
+        match weights {
+            Some(weights) => problem.with_weights(1, weights.to_vec()).unwrap(),
+            None => problem,
+        }
+    }
+
+    /// Pictures come to their gaps tile by tile, and to the objective of the host: signed and not, with weights, strides, colours, several at once,
+    /// from other codes, larger and smaller than a tile.
+    #[test]
+    fn pictures_reach_their_gaps() {
+        let Some(device) = device() else { return };
+        let host = crate::device::named(Some("flex")).unwrap();
+        let mut random = generator(3);
+        for (shape, kernel, stride, nonnegative, weighted) in [
+            (SignalShape::new(1, 40, 33), 5, 1, false, false),
+            (SignalShape::new(3, 30, 30), 6, 2, false, true),
+            (SignalShape::new(1, 9, 8), 4, 1, true, true),
+            (SignalShape::new(1, 1, 120), 9, 1, false, false),
+        ] {
+            let rows = if shape.height == 1 { 1 } else { kernel };
+            let config = ModelConfig::new(
+                shape,
+                vec![LayerShape::new(7, Pair([rows, kernel]), Pair([stride.min(rows), stride]))],
+            );
+            let mut values = normal(&mut random, 7 * shape.channels * rows * kernel);
+            // An atom of zeros.
+            values[..shape.channels * rows * kernel].fill(0.0);
+            for atom in values.chunks_exact_mut(shape.channels * rows * kernel) {
+                let norm = atom.iter().map(|value| value * value).sum::<f32>().sqrt().max(1.0);
+                atom.iter_mut().for_each(|value| *value /= norm);
+            }
+            let dims = [7, shape.channels, rows, kernel];
+            let signals = normal(&mut random, 2 * shape.len());
+            let weights: Vec<f32> = (0..7).map(|atom| 0.5 + 0.2 * atom as f32).collect();
+            let basis = BasisPursuitConfig { gap: 1e-3, max_iterations: 1000, nonnegative };
+            let on = |device: &Device| {
+                let filters = Tensor::from_data(TensorData::new(values.clone(), dims), device);
+                let model = Mlcsc::from_filters(config.clone(), vec![filters]).unwrap();
+                let operator = model.operator(shape, OperatorForm::Auto).unwrap();
+                let batch = Tensor::from_data(TensorData::new(signals.clone(), shape.batched(2)), device);
+                (operator, batch)
+            };
+            let (of_host, batch) = on(&host);
+            let weights = weighted.then_some(weights);
+            let mut start = None;
+            let (there, pictures_there) = on(&device);
+            for lambda in [0.3, 0.1] {
+                let expected = ResidualDescent::new(basis.clone()).unwrap();
+                let expected = expected.solve(&posed(&of_host, batch.clone(), lambda, weights.as_deref())).unwrap();
+                let mut problem = posed(&there, pictures_there.clone(), lambda, weights.as_deref());
+                if let Some(start) = start.take() {
+                    problem = problem.with_start(start).unwrap();
+                }
+                let (found, open) = pictures(&problem, &basis).unwrap().expect("a kernel for pictures");
+                assert!(open.is_empty(), "{shape}, λ {lambda}: {:?}", found.reports);
+                for (found, expected) in found.reports.iter().zip(&expected.reports) {
+                    assert!(found.stop == StopReason::DualityGap && found.relative_gap <= 1e-3 && found.iterations > 0);
+                    let difference = (found.objective - expected.objective).abs();
+                    assert!(difference < 2e-3 * expected.objective, "{} {}", found.objective, expected.objective);
+                    assert!((found.lambda - expected.lambda).abs() < 1e-5 * expected.lambda);
+                }
+                let codes = to_host(found.codes.clone());
+                assert!(codes[..codes.len() / 14].iter().all(|value| *value == 0.0));
+                assert!(!nonnegative || codes.iter().all(|value| *value >= 0.0));
+                start = Some(found.codes);
             }
         }
     }

@@ -279,38 +279,76 @@ impl ProximalGradient {
         lambda: &[f32],
         work: &Work,
     ) -> Result<Vec<(Certificate, usize)>> {
-        let made = operator.synthesize_rows(state.codes.clone());
-        work.check()?;
-        let residuals = state.signals.clone() - masked(made, &state.mask);
-        let correlations = operator.analyze_rows(residuals.clone());
-        // One transfer for the five numbers of every signal.
-        let columns = vec![
-            residuals.square().sum_dim(1),
-            weighted(state.codes.clone().abs(), &state.weights).sum_dim(1),
-            (state.codes.clone() * correlations.clone()).sum_dim(1),
-            largest(correlations, &state.weights, self.config.basis.nonnegative),
-            state.codes.clone().not_equal_scalar(0.0).float().sum_dim(1),
-        ];
-        let certificates = to_host(Tensor::cat(columns, 1))
-            .chunks_exact(5)
-            .zip(lambda)
-            .map(|(sums, &lambda)| {
-                let [residual_energy, one_norm, code_correlation, largest_correlation, nonzeros] =
-                    std::array::from_fn(|index| f64::from(sums[index]));
-                let lambda = f64::from(lambda);
-                let sums = Sums {
-                    lambda,
-                    residual_energy,
-                    one_norm,
-                    code_correlation,
-                    largest_correlation,
-                    ..Sums::default()
-                };
-                (Certificate::from(sums), nonzeros as usize)
-            })
-            .collect();
-        Ok(certificates)
+        let State { signals, codes, mask, weights, .. } = state;
+        let nonnegative = self.config.basis.nonnegative;
+        Ok(look(operator, [signals, codes], mask, weights, lambda, nonnegative, work)?.certificates)
     }
+}
+
+/// What codes leave.
+pub(super) struct Looked {
+    /// Dᵀ(y − Dγ), `[n, k]`.
+    pub correlations: Tensor<2>,
+    /// What is certain of every signal, and its non-zeros.
+    pub certificates: Vec<(Certificate, usize)>,
+}
+
+impl Looked {
+    /// As reports, which give no reason but the most iterations.
+    pub fn reports(&self, lambda: &[f32], iterations: usize) -> Vec<SignalReport> {
+        let each = self.certificates.iter().zip(lambda);
+        let reports = each.map(|((certificate, nonzeros), &lambda)| SignalReport {
+            lambda,
+            iterations,
+            objective: certificate.objective as f32,
+            relative_gap: certificate.relative_gap() as f32,
+            data_term: certificate.data_term as f32,
+            nonzeros: *nonzeros,
+            stop: StopReason::MaxIterations,
+            finished_by: None,
+        });
+        reports.collect()
+    }
+}
+
+/// Looks at codes `[n, k]` of signals `[n, d]`: their residuals from scratch, and duality gaps.
+///
+/// # Errors
+/// [`Error::Interrupted`].
+pub(super) fn look(
+    operator: &Operator,
+    [signals, codes]: [&Tensor<2>; 2],
+    mask: &Option<Tensor<2>>,
+    weights: &Option<Tensor<2>>,
+    lambda: &[f32],
+    nonnegative: bool,
+    work: &Work,
+) -> Result<Looked> {
+    let made = operator.synthesize_rows(codes.clone());
+    work.check()?;
+    let residuals = signals.clone() - masked(made, mask);
+    let correlations = operator.analyze_rows(residuals.clone());
+    // One transfer for the five numbers of every signal.
+    let columns = vec![
+        residuals.square().sum_dim(1),
+        weighted(codes.clone().abs(), weights).sum_dim(1),
+        (codes.clone() * correlations.clone()).sum_dim(1),
+        largest(correlations.clone(), weights, nonnegative),
+        codes.clone().not_equal_scalar(0.0).float().sum_dim(1),
+    ];
+    let certificates = to_host(Tensor::cat(columns, 1))
+        .chunks_exact(5)
+        .zip(lambda)
+        .map(|(sums, &lambda)| {
+            let [residual_energy, one_norm, code_correlation, largest_correlation, nonzeros] =
+                std::array::from_fn(|index| f64::from(sums[index]));
+            let lambda = f64::from(lambda);
+            let sums =
+                Sums { lambda, residual_energy, one_norm, code_correlation, largest_correlation, ..Sums::default() };
+            (Certificate::from(sums), nonzeros as usize)
+        })
+        .collect();
+    Ok(Looked { correlations, certificates })
 }
 
 impl State {
@@ -357,18 +395,9 @@ pub fn report_on(
         return Ok(Vec::new());
     }
     let lambda = to_host(lambda);
-    let certificates = pursuit.certify(problem.operator(), &state, &lambda, &problem.work())?;
-    let reports = certificates.into_iter().zip(lambda).map(|((certificate, nonzeros), lambda)| SignalReport {
-        lambda,
-        iterations,
-        objective: certificate.objective as f32,
-        relative_gap: certificate.relative_gap() as f32,
-        data_term: certificate.data_term as f32,
-        nonzeros,
-        stop: StopReason::MaxIterations,
-        finished_by: None,
-    });
-    Ok(reports.collect())
+    let State { signals, codes, mask, weights, .. } = &state;
+    let looked = look(problem.operator(), [signals, codes], mask, weights, &lambda, nonnegative, &problem.work())?;
+    Ok(looked.reports(&lambda, iterations))
 }
 
 /// FISTA's extrapolation: the point that the next gradient is taken at, and the next t.

@@ -30,6 +30,8 @@ mod picture;
 use self::dictionary::Dictionary;
 use self::member::WorkingSet;
 use self::picture::{Newcomers, Picture, Progress, look_everywhere};
+#[cfg(feature = "cube")]
+use super::handover::go_on;
 use super::handover::hand_over;
 use super::observer::{Closing, Work, interrupted};
 use super::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
@@ -98,6 +100,17 @@ impl Pursuit for ResidualDescent {
     /// Takes λ, weights of the deepest layer's atoms, masks, and codes to start from; an operator that is one convolution.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
         problem.refuse_shallower(self.name())?;
+        #[cfg(feature = "cube")]
+        if let Some((found, open)) = super::on_gpu::pictures(problem, &self.config)? {
+            return go_on(problem, Algorithm::ResidualDescent, &open, found, |part| self.on_host(part));
+        }
+        self.on_host(problem)
+    }
+}
+
+impl ResidualDescent {
+    /// On the host's cores, whatever the device.
+    fn on_host(&self, problem: &Problem) -> Result<Pursued> {
         let (operator, lambda) = (problem.operator(), problem.lambda()?);
         let Some(geometry) = operator.geometry().effective_layer() else {
             let expected = "another one where a layer after the first has padding, so that D^(L) is no convolution";

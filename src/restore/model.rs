@@ -11,7 +11,7 @@ use super::patches::reflected;
 use super::{Picture, colours};
 use crate::autoencoder::{Autoencoder, SparseAutoencoder};
 use crate::error::{Error, Result};
-use crate::geometry::SignalShape;
+use crate::geometry::{Overlapping, SignalShape};
 use crate::kernels::sparse::to_host;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, OperatorForm};
@@ -30,9 +30,6 @@ const MAX_ITERATIONS: usize = 10_000;
 
 /// Values of signals and codes in one batch.
 const BATCH: usize = 1 << 24;
-
-/// Windows in the length of a window: each pixel is seen by the square of it.
-const OVERLAP: usize = 4;
 
 /// A picture without noise, and how its pursuits ended, if there were any.
 #[derive(Debug, Clone)]
@@ -208,18 +205,14 @@ pub fn by_network(
     let channels = channels_of(picture, shape.channels)?;
     let ready = network.prepare(shape)?;
     let device = network.device();
-    let step = [shape.height, shape.width].map(|len| len.div_ceil(OVERLAP));
+    let step = Overlapping::step_of([shape.height, shape.width]);
     // Windows begin beyond the borders, so that pixels there are in the middle of some, too.
     let starts = |len: usize, window: usize, step: usize| -> Vec<isize> {
         let first = step as isize - window as isize;
         (0..).map(|index| first + (index * step) as isize).take_while(|start| *start < len as isize).collect()
     };
     let (tops, lefts) = (starts(picture.height, shape.height, step[0]), starts(picture.width, shape.width, step[1]));
-    let hill = |len: usize| -> Vec<f32> {
-        let angle = |place: usize| std::f32::consts::PI * (place as f32 + 0.5) / len as f32;
-        (0..len).map(|place| angle(place).sin().powi(2)).collect()
-    };
-    let (down, across) = (hill(shape.height), hill(shape.width));
+    let (down, across) = (Overlapping::weights(shape.height), Overlapping::weights(shape.width));
     let rotated = if channels == 1 { colours::rotated(picture) } else { picture.clone() };
     let (mut sums, mut weights) = (vec![0.0f32; picture.values.len()], vec![0.0f32; picture.values.len()]);
     let windows: Vec<(usize, isize, isize)> = (0..picture.channels / channels)

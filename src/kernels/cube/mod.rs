@@ -14,6 +14,8 @@ mod greedy;
 mod lasso;
 mod product;
 mod proximal;
+mod tiles;
+mod windows;
 
 pub(crate) use greedy::greedy;
 #[cfg(test)]
@@ -22,6 +24,7 @@ pub(crate) use greedy::greedy_far;
 pub(crate) use lasso::lasso_far;
 pub(crate) use lasso::{Lasso, lasso};
 pub(crate) use proximal::accelerated_step;
+pub(crate) use tiles::Tiles;
 
 use burn::backend::Cube;
 use burn::tensor::{Device, Int, Tensor};

@@ -32,7 +32,7 @@ impl Clock {
 pub(super) struct Batches {
     pub source: Arc<dyn Source>,
     pub batch_size: usize,
-    /// The order; `None` for the source's own.
+    /// The order of signals, those that belong together as one; `None` for the source's own.
     pub order: Option<Order>,
     /// Epochs begun.
     pub epoch: Arc<AtomicUsize>,
@@ -77,8 +77,12 @@ impl Iterator for BatchIterator<'_> {
         if self.position >= end {
             return None;
         }
-        let indices = match &mut self.order {
-            Some(order) => order.indices(self.epoch, self.position..end),
+        let indices: Vec<usize> = match &mut self.order {
+            Some(order) => {
+                let together = source.together();
+                let groups = order.indices(self.epoch, self.position / together..end / together);
+                groups.into_iter().flat_map(|group| group * together..(group + 1) * together).collect()
+            }
             None => (self.position..end).collect(),
         };
         let mut values = vec![0.0; indices.len() * source.shape().len()];
