@@ -186,6 +186,10 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         let largest = largest(operator.analyze_rows(signals.clone()), &weights, nonnegative);
         let lambdas = part.lambda()?.rows(largest)?.squeeze_dim::<1>(1);
         let lambda = to_host(lambdas.clone());
+        if lambda.contains(&0.0) {
+            // Without a penalty nothing is ever near enough.
+            return Ok(None);
+        }
         let start = weighted(part.start(), &weights);
         let start = if nonnegative { start.clamp_min(0.0) } else { start };
         let start = operator.code_shaped(start);
@@ -198,9 +202,10 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
             let looked = look(operator, [&signals, &found], &None, &weights, &lambda, nonnegative, &work)?;
             let of_part = looked.reports(&lambda, 0);
             // A gap that is no number is none that was reached.
-            let worst = of_part.iter().map(|report| report.relative_gap).fold(0.0, |a, b| if b <= a { a } else { b });
+            let of_each = of_part.iter().map(|report| report.relative_gap);
+            let worst = of_each.map(|gap| if gap.is_nan() { f32::INFINITY } else { gap }).fold(0.0, f32::max);
             let over = if looks > 0 && looks % LOOKS == 0 {
-                let over = !(worst <= FALLEN * before);
+                let over = worst > FALLEN * before || worst.is_infinite();
                 before = worst;
                 over
             } else {

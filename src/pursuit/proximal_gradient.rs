@@ -288,6 +288,7 @@ impl ProximalGradient {
 /// What codes leave.
 pub(super) struct Looked {
     /// Dᵀ(y − Dγ), `[n, k]`.
+    #[cfg_attr(not(feature = "cube"), expect(dead_code, reason = "kernels go on from there"))]
     pub correlations: Tensor<2>,
     /// What is certain of every signal, and its non-zeros.
     pub certificates: Vec<(Certificate, usize)>,

@@ -184,7 +184,11 @@ fn cut_kernel(
 }
 
 #[cube(launch_unchecked)]
-#[allow(clippy::too_many_arguments, reason = "a kernel's buffers")]
+#[allow(
+    clippy::too_many_arguments,
+    clippy::manual_is_multiple_of,
+    reason = "a kernel's buffers, and what kernels can call"
+)]
 fn add_kernel(
     windows: &[f32],
     signals: &mut [f32],
