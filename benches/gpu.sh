@@ -70,17 +70,19 @@ run() {
     part 30 'kernels' bash -c "tests 25 kernels $built/test_lib on_gpu cube::"
     local without=()
     [ -x target/release/mlcsc ] || without=(--skip cli::)
-    part 90 'tests' bash -c "tests 80 suite $built/test_suite --test-threads 8 ${without[*]}"
+    part 75 'tests' bash -c "tests 70 suite $built/test_suite --test-threads 8 ${without[*]}"
     rm -rf "$built/run-$device"
     part 50 'an epoch of digits, preset mnist' "$built/mlcsc" train --preset mnist --data "$digits" --epochs 1 --device "$device" \
         --out "$built/run-$device"
-    part 80 'lassos and greedy pursuits, 60,000 digits' "${peers[@]}" --only lasso,omp --signals 60000 --rounds 3 --most-seconds 10
+    part 60 'lassos and greedy pursuits, 60,000 digits' "${peers[@]}" --only lasso,omp --signals 60000 --rounds 3 --most-seconds 10
     local batch
     for batch in 256 4096 65536; do
-        part 50 "FISTA, 20 iterations, $batch signals" "${peers[@]}" --only unrolled --batch "$batch" --rounds 5
+        part 40 "FISTA, 20 iterations, $batch signals" "${peers[@]}" --only unrolled --batch "$batch" --rounds 5
     done
+    part 40 'a step of a TopK auto-encoder, 768 to 16,384' python3 benches/peers/top_k.py --program "$built/mlcsc" --device "$device"
+    part 40 'greedy pursuits over 16,384 atoms' "${peers[@]}" --only omp --omp-atoms 16384 --signals 20000 --rounds 2 --most-seconds 8
     part 40 'a photograph, 96 filters of 11×11' "${peers[@]}" --only convolution --images 512 --banks 96x11 --rounds 2
-    part 20 'profile' bash -c profile
+    part 15 'profile' bash -c profile
 }
 
 # What the device spends its time on in one batch of lassos, where NVIDIA's profiler is.

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Environment variable that names the device where no flag does.
 pub const VARIABLE: &str = "BURN_DEVICE";
 
-/// How the factors of matrix products are rounded where a GPU has tensor cores. Convolutions are the backend's own, in `f32`.
+/// How the factors of matrix products are rounded where a GPU has tensor cores; convolutions are such products, too.
 #[derive(
     Debug,
     Clone,
@@ -47,6 +48,20 @@ pub fn precision() -> Precision {
 /// Chooses the precision of all products in this process from now on.
 pub fn set_precision(precision: Precision) {
     FAST.store(precision == Precision::Fast, Ordering::Relaxed);
+}
+
+/// What the host did though a GPU was asked for.
+static ON_HOST: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Notes work that a GPU was asked for and that its kernels don't take, so that the host does it.
+#[cfg(feature = "cube")]
+pub(crate) fn left_to_host(work: &str) {
+    ON_HOST.lock().unwrap_or_else(PoisonError::into_inner).insert(work.into());
+}
+
+/// What the host did in this process so far though a GPU was asked for, a few words each: what kernels don't take, or have no room for.
+pub fn left_to_the_host() -> Vec<String> {
+    ON_HOST.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
 }
 
 /// Names of the devices that were compiled in, the default first.

@@ -14,6 +14,7 @@
 //! An answer that is an object with the key `error` says what went wrong.
 
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use mlcsc::autoencoder::SparseAutoencoderConfig;
 use mlcsc::data::{self, DataConfig, Split, npy};
 use mlcsc::error::{Error, Result};
 use mlcsc::evaluate::plot::{self, Curve};
@@ -68,6 +69,11 @@ enum Request {
         source: String,
         count: usize,
         epochs: usize,
+        path: PathBuf,
+    },
+    /// A model of one layer of drawn atoms as large as digits.
+    DrawModel {
+        atoms: usize,
         path: PathBuf,
     },
     /// Filters `[m, 1, k, k]` of a model of one layer, learned from patches of images.
@@ -219,6 +225,13 @@ impl Contender {
                 config.data = DataConfig { count: (source == "digits").then_some(count), source, ..config.data };
                 config.learning.epochs = epochs;
                 self.learn(&config)?.save(&path, CodingDefaults::default())?;
+                Ok(json!({}))
+            }
+            Request::DrawModel { atoms, path } => {
+                let layers = vec![LayerShape::new(atoms, 28, 1)];
+                let model = ModelConfig::new(SignalShape::new(1, 28, 28), layers);
+                let drawn = SparseAutoencoderConfig::new(model).init(&self.device)?.model()?;
+                drawn.save(&path, CodingDefaults::default())?;
                 Ok(json!({}))
             }
             Request::LearnFilters { source, atoms, kernel, path } => {

@@ -37,6 +37,7 @@ def arguments():
     parser.add_argument("--device", help="device of this crate, a GPU's: cuda, vulkan, wgpu; PyTorch then takes cuda")
     parser.add_argument("--rounds", type=int, help="repetitions of everybody; default 5, quick 2")
     parser.add_argument("--signals", type=int, help="digits of lasso and omp; default 10000, quick 600")
+    parser.add_argument("--omp-atoms", type=int, help="omp over so many atoms that are drawn, in place of the model's")
     parser.add_argument("--batch", type=int, default=256, help="signals of unrolled; default 256")
     parser.add_argument("--eager", action="store_true", help="unrolled without torch.compile, which takes minutes")
     parser.add_argument("--presets", default="mnist,natural", help="models of unrolled; default mnist,natural")

@@ -59,6 +59,14 @@ def exported(arena, path):
     return about
 
 
+def drawn_model(arena, atoms):
+    """A model of so many atoms that are drawn, each as large as a digit."""
+    path = arena.inputs / f"drawn-{atoms}.safetensors"
+    if not path.exists():
+        arena["ours"].ask({"command": "draw-model", "atoms": atoms, "path": str(path)})
+    return exported(arena, path)
+
+
 def test_digits(arena, count):
     path = arena.inputs / f"test-{key(arena.args)}-{count}.npy"
     return inputs.digits(arena["ours"], digits_source(arena.args), "test", count, path)
@@ -190,7 +198,8 @@ def plain(table):
 
 
 def omp(arena):
-    args, about = arena.args, model(arena)
+    args = arena.args
+    about = drawn_model(arena, args.omp_atoms) if args.omp_atoms else model(arena)
     signals_path = test_digits(arena, args.signals)
     signals, atoms = np.load(signals_path), np.load(about["atoms"])
     flat = signals.reshape(len(signals), -1)

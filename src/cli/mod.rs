@@ -97,7 +97,11 @@ pub fn main() -> ExitCode {
     };
     // Of several processes that MPI's launcher started together one speaks; which, is settled before there is MPI.
     output::silence(launched().is_some_and(|(rank, _)| rank > 0) && matches!(cli.command, Command::Train(_)));
-    match cli.command.run() {
+    let ended = cli.command.run();
+    for work in crate::device::left_to_the_host() {
+        output::complain(&format!("note: done by the host, not by the GPU: {work}"));
+    }
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // One line whatever a file's name or a library's message holds.

@@ -11,10 +11,14 @@ use super::{
     BasisPursuitConfig, OrthogonalMatchingPursuitConfig, Problem, Pursued, Selection, SignalReport, StopReason,
     columns, largest, to_host, weighted,
 };
+use crate::device::left_to_host;
 use crate::error::Result;
 use crate::kernels::product::product;
 use crate::kernels::{correlation, cube};
 use burn::tensor::{Tensor, TensorData};
+
+/// What no kernel knows of.
+const MASKS: &str = "pursuits of signals of which not all samples are known";
 
 /// Times that a kernel goes on with correlations that were computed afresh.
 const ROUNDS: usize = 3;
@@ -37,16 +41,24 @@ const ORTHOGONAL: f32 = 1e-4;
 /// The signals that kernels take at a time, where they take the problem: on a GPU that can hold all inner products, with all samples known.
 fn parts(problem: &Problem) -> Option<Vec<Vec<usize>>> {
     let (operator, count) = (problem.operator(), problem.count());
-    if count == 0 || problem.has_mask() || !columns::holds_all(operator) {
+    let [of_buffer, of_all] = cube::capacity(&operator.device()).filter(|_| count > 0)?;
+    if problem.has_mask() {
+        left_to_host(MASKS);
         return None;
     }
     let atoms = operator.code().len();
-    let [of_buffer, of_all] = cube::capacity(&operator.device())?;
+    if !columns::holds_all(operator) {
+        left_to_host(&format!("pursuits over {atoms} atoms, whose inner products are too many to be held"));
+        return None;
+    }
     // The inner products once as they are and once by the weights.
     let left = of_all.saturating_sub(2 * atoms * atoms) / TENSORS;
     let at_once = HELD.min(of_buffer).min(left) / atoms;
-    (atoms * atoms <= of_buffer && at_once > 0)
-        .then(|| (0..count).step_by(at_once).map(|first| (first..count.min(first + at_once)).collect()).collect())
+    if atoms * atoms > of_buffer || at_once == 0 {
+        left_to_host(&format!("pursuits over {atoms} atoms, whose inner products don't fit into its memory"));
+        return None;
+    }
+    Some((0..count).step_by(at_once).map(|first| (first..count.min(first + at_once)).collect()).collect())
 }
 
 /// Moves of a lasso in all its rounds at most: as many as the permitted sweeps over all atoms would make.
@@ -151,13 +163,25 @@ const FALLEN: f32 = 0.7;
 /// As [`super::Pursuit::solve`].
 pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result<Option<(Pursued, Vec<usize>)>> {
     let (operator, count) = (problem.operator(), problem.count());
-    let Some([of_buffer, of_all]) = cube::capacity(&operator.device()) else { return Ok(None) };
+    let capacity = cube::capacity(&operator.device()).filter(|_| count > 0);
+    let Some([of_buffer, of_all]) = capacity else { return Ok(None) };
     let Some(layer) = operator.geometry().effective_layer() else { return Ok(None) };
     let inner_products = correlation::inner_products(&layer);
     let code_len = operator.code().len();
     let at_once = HELD.min(of_buffer).min(of_all.saturating_sub(inner_products) / TENSORS) / code_len.max(1);
-    let held = layer.padding == [0, 0] && inner_products <= TABLE.min(of_buffer);
-    if count == 0 || problem.has_mask() || !held || at_once.max(usize::from(code_len <= of_buffer)) == 0 {
+    let obstacle = if problem.has_mask() {
+        Some(MASKS)
+    } else if layer.padding != [0, 0] {
+        Some("pictures over dictionaries with padding")
+    } else if inner_products > TABLE.min(of_buffer) {
+        Some("pictures over atoms whose inner products at all shifts are too many to be held")
+    } else if code_len > of_buffer {
+        Some("pictures whose codes don't fit into one of its buffers")
+    } else {
+        None
+    };
+    if let Some(obstacle) = obstacle {
+        left_to_host(obstacle);
         return Ok(None);
     }
     let (lambda, weights) = (problem.lambda()?, problem.weights(problem.depth()));
@@ -188,6 +212,7 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         let lambda = to_host(lambdas.clone());
         if lambda.contains(&0.0) {
             // Without a penalty nothing is ever near enough.
+            left_to_host("pictures without a penalty");
             return Ok(None);
         }
         let start = weighted(part.start(), &weights);
@@ -251,10 +276,11 @@ pub(super) fn greedy(
     config: &OrthogonalMatchingPursuitConfig,
 ) -> Result<Option<(Pursued, Vec<usize>)>> {
     let &OrthogonalMatchingPursuitConfig { nonzeros, residual, nonnegative, selection } = config;
+    let Some(parts) = parts(problem) else { return Ok(None) };
     if residual > 0.0 || selection != Selection::Correlation {
+        left_to_host("greedy pursuits that end by their residual, or choose by what is left");
         return Ok(None);
     }
-    let Some(parts) = parts(problem) else { return Ok(None) };
     let operator = problem.operator();
     // An atom of zeros is in no support.
     let norms = cube::diagonal(&operator.gram()).sqrt().clamp_min(f32::MIN_POSITIVE).unsqueeze::<2>();
@@ -266,6 +292,7 @@ pub(super) fn greedy(
         let signals = part.signals();
         let correlations = operator.analyze_rows(signals.clone());
         let Some((found, counts)) = cube::greedy(operator.gram(), correlations, nonzeros, nonnegative) else {
+            left_to_host(&format!("greedy pursuits to {nonzeros} non-zeros, for which a workgroup has no room"));
             return Ok(None);
         };
         let left = signals.clone() - operator.synthesize_rows(found.clone());
@@ -303,7 +330,7 @@ mod tests {
     use super::pictures;
     use crate::geometry::{LayerShape, Pair, SignalShape};
     use crate::kernels::cube::testing::{device, there};
-    use crate::kernels::cube::{Lasso, greedy, greedy_far, lasso, lasso_far};
+    use crate::kernels::cube::{Lasso, MOST_NONZEROS, greedy, greedy_far, lasso, lasso_far};
     use crate::kernels::proximal::{accelerated_step, extrapolation, proximal_step};
     use crate::kernels::sparse::to_host;
     use crate::model::sample::generator;
@@ -535,6 +562,9 @@ mod tests {
                 let expected = to_host(pursuit.solve(&Problem::new(&operator, batch()).unwrap()).unwrap().codes);
                 let found = kernels[index % 2](gram.clone(), correlations.clone(), nonzeros, nonnegative);
                 let (codes, counts) = found.expect("a device for kernels");
+                assert!(
+                    kernels[index % 2](gram.clone(), correlations.clone(), MOST_NONZEROS + 1, nonnegative).is_none()
+                );
                 let (codes, counts) = (to_host(there(codes)), to_host(there(counts)));
                 let mut compared = 0;
                 for row in 0..7 {

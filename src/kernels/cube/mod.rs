@@ -17,6 +17,8 @@ mod proximal;
 mod tiles;
 mod windows;
 
+#[cfg(test)]
+pub(crate) use greedy::MOST_NONZEROS;
 pub(crate) use greedy::greedy;
 #[cfg(test)]
 pub(crate) use greedy::greedy_far;
