@@ -12,7 +12,7 @@ use super::layers::{
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
-use crate::kernels::product::product;
+use crate::kernels::few;
 use crate::model::leaf;
 use crate::text::counted;
 use burn::module::{Module, Param, RunningState};
@@ -121,11 +121,11 @@ impl TopK {
     /// Rectified activities of all units.
     fn activities(&self, signals: Tensor<2>) -> Tensor<2> {
         let centred = signals - self.bias.val().unsqueeze();
-        relu(product(centred, self.encoder.val()) + self.encoder_bias.val().unsqueeze())
+        relu(few::scores(centred, self.encoder.val().transpose()) + self.encoder_bias.val().unsqueeze())
     }
 
     fn synthesize(&self, codes: Tensor<2>) -> Tensor<2> {
-        product(codes, self.decoder.val()) + self.bias.val().unsqueeze()
+        few::synthesis(codes, self.decoder.val()) + self.bias.val().unsqueeze()
     }
 
     /// Units that no signal has used for as long as it takes to be dead, as ones, `[1, units]`.
@@ -167,13 +167,13 @@ impl Trainable for TopK {
         let activities = self.activities(signals.clone());
         let codes = keep_largest(activities.clone(), self.config.k, 1);
         let decoder = normalized_rows(self.decoder.val());
-        let synthesized = product(codes.clone(), decoder.clone()) + self.bias.val().unsqueeze();
+        let synthesized = few::synthesis(codes.clone(), decoder.clone()) + self.bias.val().unsqueeze();
         let mut loss = half_squared_error(signals.clone(), synthesized.clone());
         if self.config.auxiliary_weight > 0.0 {
             let revived = keep_largest(activities * self.dead(), self.config.auxiliary_k, 1);
             // What is left over is a target, not something to be changed.
             let left_over = leaf(signals - synthesized.clone());
-            let auxiliary = half_squared_error(left_over, product(revived, decoder));
+            let auxiliary = half_squared_error(left_over, few::synthesis(revived, decoder));
             loss = loss + auxiliary * self.config.auxiliary_weight;
         }
         let used = leaf(codes.clone()).abs().max_dim(0).squeeze_dim::<1>(0).greater_scalar(0.0);

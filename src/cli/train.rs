@@ -47,6 +47,9 @@ const USUAL_NONZEROS: f32 = 32.0;
 /// Windows of a step of training to take noise off, where signals are their patches.
 const WINDOWS_PER_STEP: usize = 32;
 
+/// Learning rate of such a training, of the dictionaries and of what the encoder has of its own.
+const RATE_OF_WINDOWS: f64 = 0.006;
+
 /// Part by which a number of non-zeros may miss its target before that is said.
 const FAR_FROM_TARGET: f64 = 0.1;
 
@@ -114,7 +117,7 @@ pub struct TrainArgs {
     /// are compared one by one
     #[arg(long, value_name = "HxW|N", value_parser = pair, requires = "task")]
     window: Option<Pair>,
-    /// Learning rate of --method unrolled and of --model. Default: 0.02 and 0.001
+    /// Learning rate of --method unrolled and of --model. Default: 0.02 (with --window 0.006) and 0.001
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
     /// Go on from the dictionaries of a model file or of a run's folder, by whatever method they were learned; their geometry is taken
@@ -650,6 +653,11 @@ impl TrainArgs {
             let together = Overlapping::new(window.0, patch.0).map_err(flags::named::<Self>)?.count();
             if self.batch_size.is_none() && file.is_none() {
                 config.learning.batch_size = WINDOWS_PER_STEP * together;
+            }
+            if self.learning_rate.is_none() && file.is_none() {
+                let unrolled = &mut config.learning.unrolled;
+                unrolled.optimization.learning_rate = RATE_OF_WINDOWS;
+                unrolled.encoder_rate = Some(RATE_OF_WINDOWS);
             }
         } else if let Some(window) = self.window {
             return Err(Error::parameter("--window", window, "--patch beside it, the size of its patches"));

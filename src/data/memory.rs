@@ -130,6 +130,10 @@ impl Source for Arc<dyn Source> {
         (**self).file(index)
     }
 
+    fn together(&self) -> usize {
+        (**self).together()
+    }
+
     fn skipped(&self) -> Option<&str> {
         (**self).skipped()
     }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `dictionary` | synthesis, analysis and the filters' gradient of one layer, as operations on burn's backends |
 //! | `product` | matrix products in full `f32`, as an operation on burn's backends |
+//! | `few` | products with matrices of which few values are not zero, likewise |
 //! | `proximal` | the gradient step with its threshold, and momentum, as operations on burn's backends |
 //! | [`threshold`] | soft and hard thresholds as plain tensor operations |
 //! | [`convolution`], `batched` | direct convolutions on the host: large signals, batches of small ones |
@@ -12,7 +13,7 @@
 //! | [`correlation`] | inner products of atoms at all shifts |
 //! | [`spectrum`] | certified bounds of a dictionary's norm |
 //! | `linear_algebra` | least squares on a support |
-//! | `cube` | kernels for GPUs: proximal steps, exact products, whole pursuits |
+//! | `cube` | kernels for GPUs: proximal steps, exact products and convolutions, sparse products, whole pursuits |
 //! | `simd` | loops compiled for the instruction sets of the machine |
 //!
 //! They stand on shapes ([`crate::geometry`]) alone. Models, pursuits and learning call them; a program has no need to.
@@ -24,6 +25,8 @@ pub mod correlation;
 #[cfg(feature = "cube")]
 pub(crate) mod cube;
 pub(crate) mod dictionary;
+#[cfg_attr(not(feature = "autodiff"), allow(dead_code, reason = "most of it serves gradients"))]
+pub(crate) mod few;
 pub(crate) mod linear_algebra;
 pub(crate) mod product;
 pub(crate) mod proximal;

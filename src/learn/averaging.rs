@@ -13,9 +13,6 @@ use rand_distr::StandardNormal;
 /// Part of the weight in the middle of a window that pixels need to count: those near its borders lie in fewer patches than in a picture.
 const COVERED: f32 = 0.99;
 
-/// Part of the loss that patches have for themselves: their borders hardly count in the average, and would go astray.
-const OF_PATCHES: f32 = 0.05;
-
 /// Averages the patches of windows, `[windows · patches, channels, height, width]`.
 pub(super) struct Averaging {
     overlapping: Overlapping,
@@ -78,16 +75,14 @@ impl Averaging {
     }
 
     /// Half the squared error of every patch's window, `[patches]`, where `errors` are those of the patches: the mean over pixels that
-    /// count, times those of a patch. A small part is that of the patch itself.
+    /// count, times those of a patch.
     pub fn loss(&self, errors: Tensor<4>) -> Tensor<1> {
         let [count, _, height, width] = errors.dims();
         let each = self.overlapping.count();
         let windows = count / each;
-        let squares = self.averaged(errors.clone()).square().reshape([windows as i32, -1]).sum_dim(1);
+        let squares = self.averaged(errors).square().reshape([windows as i32, -1]).sum_dim(1);
         let scale = 0.5 * (height * width) as f32 / self.counted as f32;
-        let of_windows = (squares * scale).expand([windows, each]).reshape([-1]);
-        let of_patches = errors.square().reshape([count as i32, -1]).sum_dim(1).squeeze_dim::<1>(1) * 0.5;
-        of_windows * (1.0 - OF_PATCHES) + of_patches * OF_PATCHES
+        (squares * scale).expand([windows, each]).reshape([-1])
     }
 
     /// White noise on windows, their standard deviations drawn evenly from a range, as patches have it.

@@ -14,7 +14,7 @@ mod optimizers;
 mod silent;
 
 use super::optimization::OptimizationConfig;
-use super::order::Order;
+use super::order::{Order, check_together};
 use crate::autoencoder::Coded;
 pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
 use crate::data::{Source, wanted_shape};
@@ -165,10 +165,7 @@ impl EndToEnd {
             if source.is_empty() {
                 return Err(Error::shape(format!("signals of {}", source.describe()), "at least one", 0));
             }
-            if !self.batch_size.is_multiple_of(source.together()) {
-                let expected = format!("a multiple of {}, the patches of a window", source.together());
-                return Err(Error::parameter("batch_size", self.batch_size, expected));
-            }
+            check_together(&**source, self.batch_size)?;
             if source.shape() != network.signal() {
                 let what = format!("signals of {}", source.describe());
                 let expected = wanted_shape(network.signal(), network.signal().channels, source.shape());

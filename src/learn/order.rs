@@ -1,11 +1,27 @@
 //! The order of training signals in an epoch, without a number in memory for each of them.
 
+use crate::data::Source;
+use crate::error::{Error, Result};
 use crate::random::{Purpose, stream};
 use rand::seq::SliceRandom;
 use std::ops::Range;
 
 /// Blocks of consecutive signals in a buffer.
 const BLOCKS: usize = 64;
+
+/// Whether steps of so many signals take those that belong together at a time.
+///
+/// # Errors
+/// Another number of signals.
+pub(super) fn check_together(source: &dyn Source, batch_size: usize) -> Result<()> {
+    match source.together() {
+        together if batch_size.is_multiple_of(together.max(1)) => Ok(()),
+        together => {
+            let expected = format!("a multiple of {together}, the patches of a window");
+            Err(Error::parameter("batch_size", batch_size, expected))
+        }
+    }
+}
 
 /// The order of the signals, epoch by epoch: it follows from the seed and the epoch alone.
 ///

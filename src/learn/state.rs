@@ -5,7 +5,7 @@ use super::collective::Ranks;
 use super::config::{TrainConfig, UpdateRule};
 use super::initialize::initialize;
 use super::metrics::{BatchSums, Dictionaries, Phases, Stopwatch, Summary};
-use super::order::Order;
+use super::order::{Order, check_together};
 use crate::data::{Source, sample, wanted_shape};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, SignalShape};
@@ -405,5 +405,6 @@ pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometr
         let expected = wanted_shape(geometry.signal(), geometry.signal().channels, source.shape());
         return Err(Error::shape(format!("signals of {}", source.describe()), expected, source.shape()));
     }
+    check_together(source, config.learning.batch_size)?;
     Ok(geometry)
 }

@@ -10,6 +10,7 @@
 //! What they compute does not depend on timings, nor on the batch: every signal has a workgroup of its own, whose units add up in a fixed
 //! order.
 
+mod few;
 mod greedy;
 mod lasso;
 mod product;
