@@ -67,7 +67,7 @@ run() {
     printf 'device %s\n' "$device"
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2> /dev/null || echo 'no nvidia-smi'
     export BURN_DEVICE=$device MLCSC_TEST_DEVICES=$device
-    part 30 'kernels' bash -c "tests 25 kernels $built/test_lib on_gpu cube::"
+    part 30 'kernels' bash -c "tests 25 kernels $built/test_lib on_gpu cube:: few::"
     local without=()
     [ -x target/release/mlcsc ] || without=(--skip cli::)
     part 75 'tests' bash -c "tests 70 suite $built/test_suite --test-threads 8 ${without[*]}"

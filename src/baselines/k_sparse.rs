@@ -11,7 +11,7 @@ use super::layers::{
 use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
-use crate::kernels::product::product;
+use crate::kernels::few;
 use crate::model::leaf;
 use crate::text::counted;
 use burn::module::{Module, Param};
@@ -112,12 +112,12 @@ impl KSparse {
     }
 
     fn code_rows(&self, signals: Tensor<2>, k: usize) -> Tensor<2> {
-        let values = product(signals, self.weight.val().transpose()) + self.bias.val().unsqueeze();
+        let values = few::scores(signals, self.weight.val()) + self.bias.val().unsqueeze();
         keep_largest(values, k, 1)
     }
 
     fn synthesize(&self, codes: Tensor<2>) -> Tensor<2> {
-        product(codes, self.weight.val()) + self.decoder_bias.val().unsqueeze()
+        few::synthesis(codes, self.weight.val()) + self.decoder_bias.val().unsqueeze()
     }
 
     fn with_k(&self, signals: Tensor<4>, k: usize) -> Result<Outcome> {
