@@ -107,8 +107,11 @@ pub trait Trainable: Autoencoder + Module + ModuleDisplay + 'static {
 /// Which channels of codes `[n, channels, height, width]` have a value that is not zero: ones and zeros, `[channels]`.
 pub(crate) fn used(codes: Tensor<4>) -> Tensor<1> {
     let channels = codes.dims()[1];
-    let largest = codes.abs().max_dim(0).reshape([channels as i32, -1]).max_dim(1);
-    largest.squeeze_dim::<1>(1).greater_scalar(0.0).float()
+    // Without a tensor of absolute values, of which codes of many units would take a long time.
+    let of_channels = |extremes: Tensor<4>| extremes.reshape([channels as i32, -1]);
+    let largest = of_channels(codes.clone().max_dim(0)).max_dim(1);
+    let smallest = of_channels(codes.min_dim(0)).min_dim(1);
+    largest.max_pair(smallest.neg()).squeeze_dim::<1>(1).greater_scalar(0.0).float()
 }
 
 /// With burn's own learner: batches of signals `[n, channels, height, width]`, the loss ½‖y − D^(L)γ‖² + λ‖γ‖₁ of the encoder's codes, and

@@ -13,6 +13,7 @@ use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use crate::kernels::few;
+use crate::kernels::sparse::to_host;
 use crate::model::leaf;
 use crate::text::counted;
 use burn::module::{Module, Param, RunningState};
@@ -124,6 +125,12 @@ impl TopK {
         relu(few::scores(centred, self.encoder.val().transpose()) + self.encoder_bias.val().unsqueeze())
     }
 
+    /// The k largest activities of every signal.
+    fn code_rows(&self, signals: Tensor<2>) -> Tensor<2> {
+        let centred = signals - self.bias.val().unsqueeze();
+        few::largest_scores(centred, self.encoder.val().transpose(), self.encoder_bias.val(), self.config.k)
+    }
+
     fn synthesize(&self, codes: Tensor<2>) -> Tensor<2> {
         few::synthesis(codes, self.decoder.val()) + self.bias.val().unsqueeze()
     }
@@ -144,8 +151,7 @@ impl Autoencoder for TopK {
     }
 
     fn encode(&self, signals: Tensor<4>) -> Result<Tensor<4>> {
-        let activities = self.activities(rows("signals", self.signal, signals)?);
-        Ok(shaped(keep_largest(activities, self.config.k, 1), self.code()))
+        Ok(shaped(self.code_rows(rows("signals", self.signal, signals)?), self.code()))
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
@@ -164,19 +170,25 @@ impl Autoencoder for TopK {
 impl Trainable for TopK {
     fn training(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
-        let activities = self.activities(signals.clone());
-        let codes = keep_largest(activities.clone(), self.config.k, 1);
+        let codes = self.code_rows(signals.clone());
         let decoder = normalized_rows(self.decoder.val());
         let synthesized = few::synthesis(codes.clone(), decoder.clone()) + self.bias.val().unsqueeze();
         let mut loss = half_squared_error(signals.clone(), synthesized.clone());
         if self.config.auxiliary_weight > 0.0 {
-            let revived = keep_largest(activities * self.dead(), self.config.auxiliary_k, 1);
             // What is left over is a target, not something to be changed.
-            let left_over = leaf(signals - synthesized.clone());
-            let auxiliary = half_squared_error(left_over, few::synthesis(revived, decoder));
+            let left_over = leaf(signals.clone() - synthesized.clone());
+            let dead = self.dead();
+            let auxiliary = match to_host(leaf(dead.clone())).contains(&1.0) {
+                true => {
+                    let revived = keep_largest(self.activities(signals) * dead, self.config.auxiliary_k, 1);
+                    half_squared_error(left_over, few::synthesis(revived, decoder))
+                }
+                false => half_squared_error(left_over.clone(), left_over.zeros_like()),
+            };
             loss = loss + auxiliary * self.config.auxiliary_weight;
         }
-        let used = leaf(codes.clone()).abs().max_dim(0).squeeze_dim::<1>(0).greater_scalar(0.0);
+        // They are not negative.
+        let used = leaf(codes.clone()).max_dim(0).squeeze_dim::<1>(0).greater_scalar(0.0);
         self.idle.update(leaf(self.idle.value_sync() + 1.0).mask_fill(used, 0.0));
         Ok(outcome(loss, codes, synthesized, self.code(), self.signal))
     }
@@ -184,7 +196,7 @@ impl Trainable for TopK {
     /// Without the auxiliary loss.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;
-        let codes = keep_largest(self.activities(signals.clone()), self.config.k, 1);
+        let codes = self.code_rows(signals.clone());
         let synthesized = self.synthesize(codes.clone());
         let loss = half_squared_error(signals, synthesized.clone());
         Ok(outcome(loss, codes, synthesized, self.code(), self.signal))

@@ -9,9 +9,10 @@
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 
 use crate::kernels::product::ProductOps;
+use crate::kernels::proximal::ProximalOps;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Dispatch, backend_extension};
-use burn::tensor::Tensor;
+use burn::backend::{Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{Shape, Tensor};
 
 /// The operations on matrices.
 #[backend_extension(
@@ -21,7 +22,7 @@ use burn::tensor::Tensor;
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
-pub(crate) trait FewOps: ProductOps {
+pub(crate) trait FewOps: ProductOps + ProximalOps {
     /// codes · atoms.
     fn few_synthesis(codes: FloatTensor<Self>, atoms: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::product(codes, atoms)
@@ -42,6 +43,25 @@ pub(crate) trait FewOps: ProductOps {
     fn all_scores(values: FloatTensor<Self>, atoms: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::product(values, Self::float_transpose(atoms))
     }
+
+    /// The `kept` largest of every row of values · atomsᵀ + bias, as far as they are above zero, and zeros; of equal ones all.
+    fn largest_scores(
+        values: FloatTensor<Self>,
+        atoms: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        kept: usize,
+    ) -> FloatTensor<Self> {
+        let units = bias.shape()[0];
+        let scores = Self::product(values, Self::float_transpose(atoms));
+        let scores = Self::relu(Self::float_add(scores, Self::float_reshape(bias, Shape::new([1, units]))));
+        if kept >= units {
+            return scores;
+        }
+        let least = Self::float_min_dim(Self::float_topk(scores.clone(), 1, kept), 1);
+        // 1 where a score is less, and nowhere else.
+        let less = Self::relu(Self::float_sign(Self::float_sub(least, scores.clone())));
+        Self::float_sub(scores.clone(), Self::float_mul(scores, less))
+    }
 }
 
 /// codes · atoms for codes that are mostly zero. Where they are, their gradient is given as zero: it is for codes whose own rule has none there.
@@ -58,6 +78,15 @@ pub(crate) fn synthesis(codes: Tensor<2>, atoms: Tensor<2>) -> Tensor<2> {
 /// - values: `[n, d]`; atoms: `[k, d]`; out: `[n, k]`
 pub(crate) fn scores(values: Tensor<2>, atoms: Tensor<2>) -> Tensor<2> {
     Tensor::from_dispatch(<Dispatch as FewOps>::all_scores(values.into_dispatch(), atoms.into_dispatch()))
+}
+
+/// The `kept` ≥ 1 largest of every row of values · atomsᵀ + bias, as far as they are above zero, and zeros; of equal ones all stay.
+///
+/// # Shapes
+/// - values: `[n, d]`; atoms: `[k, d]`; bias: `[k]`; out: `[n, k]`
+pub(crate) fn largest_scores(values: Tensor<2>, atoms: Tensor<2>, bias: Tensor<1>, kept: usize) -> Tensor<2> {
+    let [values, atoms] = [values, atoms].map(Tensor::into_dispatch);
+    Tensor::from_dispatch(<Dispatch as FewOps>::largest_scores(values, atoms, bias.into_dispatch(), kept.max(1)))
 }
 
 #[cfg(feature = "ndarray")]
@@ -186,6 +215,32 @@ mod flex {
             });
             tensor(out, [few.rows.len(), columns])
         }
+
+        fn largest_scores(
+            values: FloatTensor<Self>,
+            atoms: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+            kept: usize,
+        ) -> FloatTensor<Self> {
+            let mut scores = Self::product(values, Self::float_transpose(atoms)).to_contiguous();
+            let bias = bias.to_contiguous();
+            let bias = bias.storage::<f32>();
+            let keep = |scratch: &mut Vec<f32>, row: &mut [f32]| {
+                for (score, bias) in row.iter_mut().zip(bias) {
+                    let shifted = *score + bias;
+                    // What is no number stays so, to be found out.
+                    *score = if shifted < 0.0 { 0.0 } else { shifted };
+                }
+                if kept < row.len() {
+                    scratch.clear();
+                    scratch.extend_from_slice(row);
+                    let least = *scratch.select_nth_unstable_by(kept - 1, |a, b| b.total_cmp(a)).1;
+                    row.iter_mut().filter(|score| **score < least).for_each(|score| *score = 0.0);
+                }
+            };
+            scores.storage_mut::<f32>().par_chunks_exact_mut(bias.len().max(1)).for_each_init(Vec::new, keep);
+            scores
+        }
     }
 
     /// An inner product in so many sums at a time, which vectors can hold.
@@ -207,11 +262,12 @@ mod flex {
 #[cfg(feature = "autodiff")]
 mod autodiff {
     use super::{FewOps, FloatTensor};
-    use burn::backend::Autodiff;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
     use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+    use burn::backend::{Autodiff, TensorMetadata};
+    use burn::tensor::Shape;
 
     #[derive(Debug)]
     struct Synthesis;
@@ -249,7 +305,46 @@ mod autodiff {
         }
     }
 
+    #[derive(Debug)]
+    struct Largest;
+
+    impl<B: FewOps> Backward<B, 3> for Largest {
+        /// Values, atoms, and the scores that were kept.
+        type State = [FloatTensor<B>; 3];
+
+        fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+            let ([of_values, of_atoms, of_bias], [values, atoms, codes]) = (ops.parents, ops.state);
+            let gradient = B::on_support(grads.consume::<B>(&ops.node), codes);
+            if let Some(node) = of_bias {
+                let units = gradient.shape()[1];
+                let sum = B::float_sum_dim(gradient.clone(), 0);
+                grads.register::<B>(node.id, B::float_reshape(sum, Shape::new([units])));
+            }
+            if let Some(node) = of_values {
+                grads.register::<B>(node.id, B::few_synthesis(gradient.clone(), atoms));
+            }
+            if let Some(node) = of_atoms {
+                grads.register::<B>(node.id, B::few_sums(gradient, values));
+            }
+        }
+    }
+
     impl<B: FewOps, C: CheckpointStrategy> FewOps for Autodiff<B, C> {
+        fn largest_scores(
+            values: FloatTensor<Self>,
+            atoms: FloatTensor<Self>,
+            bias: FloatTensor<Self>,
+            kept: usize,
+        ) -> FloatTensor<Self> {
+            let nodes = [values.node(), atoms.node(), bias.node()];
+            let [values, atoms, bias] = [values, atoms, bias].map(|tensor| tensor.into_primitive());
+            let codes = B::largest_scores(values.clone(), atoms.clone(), bias, kept);
+            match Largest.prepare::<C>(nodes).compute_bound().stateful() {
+                OpsKind::Tracked(prepared) => prepared.finish([values, atoms, codes.clone()], codes),
+                OpsKind::UnTracked(prepared) => prepared.finish(codes),
+            }
+        }
+
         fn few_synthesis(codes: FloatTensor<Self>, atoms: FloatTensor<Self>) -> FloatTensor<Self> {
             let nodes = [codes.node(), atoms.node()];
             let [codes, atoms] = [codes, atoms].map(|tensor| tensor.into_primitive());
@@ -321,6 +416,29 @@ mod tests {
                 for tensor in [&values, &encoder, &decoder] {
                     close(tensor.grad(&found).unwrap(), tensor.grad(&expected).unwrap());
                 }
+            }
+            let (kept, bias) = (units / 8, Tensor::<1>::random([units], Distribution::Normal(0.0, 1.0), device));
+            #[cfg(feature = "autodiff")]
+            let bias = bias.require_grad();
+            let of_largest = |fused: bool| match fused {
+                true => largest_scores(values.clone(), encoder.clone(), bias.clone(), kept),
+                false => {
+                    let all = product(values.clone(), encoder.clone().transpose()) + bias.clone().unsqueeze();
+                    let all = burn::tensor::activation::relu(all);
+                    let least = all.clone().detach().topk(kept, 1).min_dim(1).expand([rows, units]);
+                    all.clone().mask_fill(all.lower(least), 0.0)
+                }
+            };
+            let (found, expected) = (of_largest(true), of_largest(false));
+            close(found.clone(), expected.clone());
+            #[cfg(feature = "autodiff")]
+            {
+                let weights = random([rows, units]);
+                let [found, expected] = [found, expected].map(|made| (made * weights.clone()).sum().backward());
+                for tensor in [&values, &encoder] {
+                    close(tensor.grad(&found).unwrap(), tensor.grad(&expected).unwrap());
+                }
+                close(bias.grad(&found).unwrap().unsqueeze(), bias.grad(&expected).unwrap().unsqueeze());
             }
             #[cfg(not(feature = "autodiff"))]
             let _ = weights;
