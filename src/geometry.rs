@@ -343,7 +343,7 @@ pub fn checked_len(extents: &[usize]) -> Option<usize> {
     extents.iter().try_fold(1usize, |product, &extent| product.checked_mul(extent)).filter(|&len| len <= MAX_TENSOR_LEN)
 }
 
-/// The patches of a window that begin at multiples of a step, a quarter of a patch, and how those that overlap are averaged.
+/// The patches of a window that begin at multiples of a step, a quarter of a patch rounded up, and how those that overlap are averaged.
 ///
 /// Training to take noise off and restoring pictures cut and average alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -365,20 +365,25 @@ impl Overlapping {
     /// The patches of a window.
     ///
     /// # Errors
-    /// A window that they do not fill.
+    /// A window that they do not fill, or so small that no pixel lies in as many of them as in a picture.
     pub fn new(window: [usize; 2], patch: [usize; 2]) -> Result<Self> {
         let step = Self::step_of(patch);
         let counts: [Option<usize>; 2] = std::array::from_fn(|axis| {
             let beyond = window[axis].checked_sub(patch[axis])?;
-            beyond.is_multiple_of(step[axis].max(1)).then(|| beyond / step[axis].max(1) + 1)
+            // Some pixel has to lie in all patches that it could.
+            let enough = window[axis] >= 2 * patch[axis] - step[axis];
+            beyond.is_multiple_of(step[axis].max(1)).then(|| beyond / step[axis].max(1) + 1).filter(|_| enough)
         });
         match counts {
             [Some(down), Some(across)] => Ok(Self { patch, step, counts: [down, across] }),
             _ => {
-                let [height, width] = [0, 1].map(|axis| format!("{} + a multiple of {}", patch[axis], step[axis]));
+                let [height, width] = [0, 1].map(|axis| {
+                    let least = 2 * patch[axis] - step[axis];
+                    format!("{} + a multiple of {}, at least {least}", patch[axis], step[axis])
+                });
                 let expected = match height == width {
-                    true => format!("{height} in height and width, for patches of {}x{}", patch[0], patch[1]),
-                    false => format!("a height of {height} and a width of {width}"),
+                    true => format!("{height}, in height and width for patches of {}x{}", patch[0], patch[1]),
+                    false => format!("a height of {height}; a width of {width}"),
                 };
                 Err(Error::parameter("window", format!("{}x{}", window[0], window[1]), expected))
             }

@@ -12,9 +12,10 @@ orthogonal matching pursuit. `--contenders` names some of them; their rows repla
 This crate's seconds are of whole processes, reading and writing included. `--ways` adds its other methods, by models that were learned from
 Train400 by
 
-    mlcsc train --data Train400 --patch 10 --patches 200000 --atoms 256 --kernel 10 --normalization center --method unrolled --task denoise
-        --noise 25 --unrolled-iterations 6 --epochs 4 --out for_25                    (model.safetensors, copied to for_25.safetensors)
-    … --noise 5-50 … --out blind                                                     (as it is, for a range of strengths)
+    mlcsc train --data Train400 --patch 9 --window 27 --patches 2000000 --atoms 256 --kernel 9 --normalization center --method unrolled
+        --task denoise --signed --lambda 0.2 --unrolled-iterations 4 --noise 25 --epochs 5 --out for_25
+                                                                                     (model.safetensors, copied to for_25.safetensors)
+    … --noise 5-50 --epochs 4 --out blind                                            (as it is, for a range of strengths)
     mlcsc train --data Train400 --patch 8 --patches 100000 --atoms 256 --kernel 8 --normalization center --epochs 1 --out blocks
 
 Writes data, a page and pictures of a chart of our own, side by side, to `experiments/denoising`. Needs `pip install bm3d scikit-image sporco

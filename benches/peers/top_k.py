@@ -2,7 +2,7 @@
 
     python3 benches/peers/top_k.py --program target/release/mlcsc --device cuda
 
-768 values, 16,384 units of which 32 stay, 4096 signals a step, unless told otherwise; signals are drawn. This crate is run for one epoch and for
+768 values, 16,384 units of which 25 stay, this crate's default, 4096 signals a step, unless told otherwise; signals are drawn. This crate is run for one epoch and for
 several: the difference, divided by the steps, is a step, reading and a ninth more signals that are held out included. PyTorch steps with Adam, TF32
 off, on the device of the same kind; so does SAELens's trainer, with its own loss. One JSON document. Needs `pip install torch numpy`.
 """
@@ -26,7 +26,9 @@ def ours(options, signals, folder):
         out = folder / f"run-{run}"
         command = [options.program, "train", "--model", "top-k", "--units", options.units, "--data", path, "--batch-size", options.batch,
                    "--epochs", epochs, "--device", options.device, "--no-report", "--out", out, "--json"]
-        done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+        done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            raise SystemExit(f"{options.program} ended with exit code {done.returncode}")
         seconds.append(json.loads(done.stdout)["seconds"])
         lines = (out / "metrics.jsonl").read_text().splitlines()
         steps.append(max(json.loads(line).get("step", 0) for line in lines))
@@ -90,7 +92,7 @@ def main():
     parser.add_argument("--device", default="flex", help="device of this crate; PyTorch takes cuda for cuda, else the CPU")
     parser.add_argument("--values", type=int, default=768)
     parser.add_argument("--units", type=int, default=16384)
-    parser.add_argument("--kept", type=int, default=32, help="non-zeros of the peers; this crate keeps its own default")
+    parser.add_argument("--kept", type=int, default=25, help="non-zeros of the peers; default: as this crate's")
     parser.add_argument("--batch", type=int, default=4096)
     parser.add_argument("--signals", type=int, default=40960)
     parser.add_argument("--epochs", type=int, default=4)
@@ -100,15 +102,15 @@ def main():
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         found["mlcsc"] = ours(options, signals, Path(folder))
-    try:
-        import torch
+    for name, peer in (("PyTorch, eager", by_pytorch), ("SAELens", by_saelens)):
+        try:
+            import torch
 
-        torch.backends.cuda.matmul.allow_tf32 = False
-        device = "cuda" if options.device == "cuda" and torch.cuda.is_available() else "cpu"
-        found["PyTorch, eager"] = by_pytorch(options, signals, torch, device)
-        found["SAELens"] = by_saelens(options, signals, torch, device)
-    except ImportError as missing:
-        found["left out"] = str(missing)
+            torch.backends.cuda.matmul.allow_tf32 = False
+            device = "cuda" if options.device == "cuda" and torch.cuda.is_available() else "cpu"
+            found[name] = peer(options, signals, torch, device)
+        except Exception as error:  # What one peer lacks is no reason to lose the others.
+            found[name] = f"left out: {error}"
     print(json.dumps({"seconds_a_step": found, "device": options.device, "units": options.units, "batch": options.batch}, indent=2))
 
 

@@ -12,6 +12,7 @@ use crate::autoencoder::{Autoencoder, Coded, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use crate::kernels::few;
+use crate::kernels::product::product;
 use crate::model::leaf;
 use crate::text::counted;
 use burn::module::{Module, Param};
@@ -145,7 +146,9 @@ impl Autoencoder for KSparse {
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(shaped(self.synthesize(rows("codes", self.code(), codes)?), self.signal))
+        // Of any codes, with gradients for those that are zero, too.
+        let codes = rows("codes", self.code(), codes)?;
+        Ok(shaped(product(codes, self.weight.val()) + self.decoder_bias.val().unsqueeze(), self.signal))
     }
 
     fn atoms(&self) -> Tensor<4> {

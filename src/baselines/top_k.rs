@@ -13,6 +13,7 @@ use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use crate::kernels::few;
+use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use crate::model::leaf;
 use crate::text::counted;
@@ -155,7 +156,9 @@ impl Autoencoder for TopK {
     }
 
     fn decode(&self, codes: Tensor<4>) -> Result<Tensor<4>> {
-        Ok(shaped(self.synthesize(rows("codes", self.code(), codes)?), self.signal))
+        // Of any codes, with gradients for those that are zero, too.
+        let codes = rows("codes", self.code(), codes)?;
+        Ok(shaped(product(codes, self.decoder.val()) + self.bias.val().unsqueeze(), self.signal))
     }
 
     fn atoms(&self) -> Tensor<4> {

@@ -113,7 +113,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SIGMA|LOW-HIGH", value_parser = noise_range, requires = "task")]
     noise: Option<NoiseRange>,
     /// Height and width of windows for --task denoise, whose overlapping patches of the size --patch are averaged, as `mlcsc restore` averages
-    /// them, before they are compared with what has no noise: the patch and a multiple of a quarter of it, as 27 for 9. Default: patches
+    /// them, before they are compared with what has no noise: the patch and a multiple of the step, which is a quarter of it rounded up (3 for 9: 27). Default: patches
     /// are compared one by one
     #[arg(long, value_name = "HxW|N", value_parser = pair, requires = "task")]
     window: Option<Pair>,

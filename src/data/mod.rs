@@ -130,9 +130,9 @@ pub struct DataConfig {
     #[serde(default)]
     pub patches: Option<usize>,
     /// Height and width of random windows, all of whose patches of the size `patch` are taken that begin at multiples of a quarter of it,
-    /// one after the other; `patches` is then made a multiple of what a window has. For training to take noise off, whose loss is then that
+    /// rounded up, one after the other; `patches` is then made a multiple of what a window has. For training to take noise off, whose loss is then that
     /// of the window that the overlapping patches are averaged to. Default: patches from anywhere.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub window: Option<Pair>,
     /// Whether colour images are turned grey, as Pillow's `convert("L")` does: (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶ rounded
     /// down, the luma of ITU-R BT.601. Default: they stay as they are; grey ones among colour ones become colour. Transparency
@@ -160,7 +160,7 @@ pub struct DataConfig {
     pub seed: u64,
     /// Training signals among which the order of an epoch is drawn, from 64 to 2²⁴. Of more signals than that, blocks of a 64th of it,
     /// which lie together in their file, come at random, and 64 blocks at a time are shuffled: so only these signals' numbers are in
-    /// memory, and files are read where they lie together. Default 2¹⁸.
+    /// memory, and files are read where they lie together. Of windows (`window`): their number. Default 2¹⁸.
     #[serde(default = "default_shuffle_buffer")]
     pub shuffle_buffer: usize,
 }

@@ -717,21 +717,22 @@ mod tests {
     #[test]
     fn patches_of_a_window_lie_together() {
         let config =
-            DataConfig { patch: Some(8.into()), window: Some(12.into()), patches: Some(40), ..DataConfig::default() };
-        let pictures = || Collection::of(Ramps(vec![[20, 25], [12, 12], [30, 14]]));
+            DataConfig { patch: Some(8.into()), window: Some(14.into()), patches: Some(70), ..DataConfig::default() };
+        let pictures = || Collection::of(Ramps(vec![[20, 25], [14, 14], [30, 16]]));
         let data = pictures().into_dataset(&config).unwrap();
         let held: Arc<dyn Source> = Arc::new(data.train.clone());
-        assert_eq!((held.together(), held.len() % 9, data.all.len()), (9, 0, 45));
+        assert_eq!((held.together(), held.len() % 16, data.all.len()), (16, 0, 80));
         let mut patches = vec![0.0; held.len() * 64];
         held.read(&(0..held.len()).collect::<Vec<_>>(), &mut patches).unwrap();
-        for window in patches.chunks_exact(9 * 64) {
+        for window in patches.chunks_exact(16 * 64) {
             for (at, patch) in window.chunks_exact(64).enumerate() {
-                assert_eq!(patch[0] - window[0], (at / 3 * 200 + at % 3 * 2) as f32);
+                assert_eq!(patch[0] - window[0], (at / 4 * 200 + at % 4 * 2) as f32);
             }
         }
         for (wrong, flag) in [
             (DataConfig { window: Some(13.into()), ..config.clone() }, "window"),
-            (DataConfig { window: Some(14.into()), ..config.clone() }, "window"),
+            (DataConfig { window: Some(12.into()), ..config.clone() }, "window"),
+            (DataConfig { window: Some(16.into()), ..config.clone() }, "window"),
             (DataConfig { patch: None, ..config }, "patch"),
         ] {
             let found = wrong.check().and_then(|()| pictures().into_dataset(&wrong).map(drop));

@@ -3,8 +3,9 @@
 //! burn's CPU convolutions copy windows (im2col) and reach a fraction of what the machine can do; on Flex these operations are
 //! the direct convolutions of [`crate::kernels::convolution`], in batches of small signals those of [`crate::kernels::batched`], matrix products where
 //! windows share no sample ([`crate::kernels::windows`]), or cost what the non-zeros cost ([`crate::kernels::sparse`]) where few are left: codes, and
-//! the filters of upper layers, which are the codes of the effective atoms. On GPUs they are exact
-//! products with windows that kernels of our own lay out (`cube`). Every other backend does what it does best: its own convolutions. Derivatives are the operations themselves, since synthesis and analysis are each other's adjoint.
+//! the filters of upper layers, which are the codes of the effective atoms. On GPUs they are exact products with windows that kernels of our own
+//! lay out (`cube`). Every other backend does what it does best: its own convolutions. Derivatives are the operations themselves, since synthesis
+//! and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]
 

@@ -388,7 +388,9 @@ mod tests {
     fn equal_on(device: &Device) {
         #[cfg(feature = "autodiff")]
         let device = &device.clone().autodiff();
-        for (rows, units, len, kept) in [(9, 300, 45, 0.03), (5, 64, 32, 0.9), (3, 40, 7, 0.0), (1, 130, 1, 0.05)] {
+        for (rows, units, len, kept) in
+            [(9, 300, 45, 0.03), (5, 64, 32, 0.9), (3, 40, 7, 0.0), (1, 130, 1, 0.05), (2, 40_000, 200, 0.002)]
+        {
             let random = |dims: [usize; 2]| Tensor::<2>::random(dims, Distribution::Normal(0.0, 1.0), device);
             let chosen = Tensor::<2>::random([rows, units], Distribution::Uniform(0.0, 1.0), device);
             let chosen = chosen.lower_elem(kept).float();

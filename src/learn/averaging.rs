@@ -10,8 +10,19 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
-/// Part of the weight in the middle of a window that pixels need to count: those near its borders lie in fewer patches than in a picture.
-const COVERED: f32 = 0.99;
+/// What pixels are multiplied by along an axis to have an average. Those near the borders lie in fewer patches than they would in a picture; they do not
+/// count and get 0.
+fn shares(overlapping: &Overlapping, axis: usize, weights: &[f32]) -> Vec<f32> {
+    let (step, count, extent) = (overlapping.step[axis], overlapping.counts[axis], overlapping.window()[axis]);
+    let mut cover = vec![0.0f32; extent];
+    for patch in 0..count {
+        cover[patch * step..].iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
+    }
+    // All patches that a pixel can lie in begin less than a patch before it, and end within the window.
+    let whole = weights.len() - step..=extent - weights.len() + step - 1;
+    let share = |(place, cover): (usize, f32)| if whole.contains(&place) { cover.recip() } else { 0.0 };
+    cover.into_iter().enumerate().map(share).collect()
+}
 
 /// Averages the patches of windows, `[windows · patches, channels, height, width]`.
 pub(super) struct Averaging {
@@ -41,22 +52,17 @@ impl Averaging {
         let pulses = Operator::from_filters(vec![pulses], vec![step], geometry, OperatorForm::Auto)?;
         let (down, across) = (Overlapping::weights(height), Overlapping::weights(width));
         let weights: Vec<f32> = down.iter().flat_map(|down| across.iter().map(move |across| down * across)).collect();
-        let mut cover = vec![0.0f32; rows * columns];
-        for [top, left] in overlapping.places() {
-            for (row, weights) in weights.chunks_exact(width).enumerate() {
-                let line = &mut cover[(top + row) * columns + left..][..width];
-                line.iter_mut().zip(weights).for_each(|(sum, weight)| *sum += weight);
-            }
-        }
-        let least = COVERED * cover.iter().copied().fold(0.0, f32::max);
-        let counted = cover.iter().filter(|cover| **cover >= least).count();
-        cover.iter_mut().for_each(|cover| *cover = if *cover >= least { cover.recip() } else { 0.0 });
+        let [vertical, horizontal] =
+            [(0, &down), (1, &across)].map(|(axis, weights)| shares(&overlapping, axis, weights));
+        let share: Vec<f32> =
+            vertical.iter().flat_map(|down| horizontal.iter().map(move |across| down * across)).collect();
+        let counted = share.iter().filter(|share| **share > 0.0).count();
         Ok(Self {
             overlapping,
             channels,
             pulses,
             weights: Tensor::from_data(TensorData::new(weights, [1, 1, height, width]), device),
-            share: Tensor::from_data(TensorData::new(cover, [1, 1, rows, columns]), device),
+            share: Tensor::from_data(TensorData::new(share, [1, 1, rows, columns]), device),
             counted,
         })
     }
@@ -118,7 +124,7 @@ mod tests {
     #[test]
     fn patches_of_a_window_average_to_it() {
         let device = crate::device::named(Some("flex")).unwrap();
-        for (window, patch) in [([17, 20], [5, 8]), ([9, 9], [3, 3]), ([1, 40], [1, 16]), ([6, 6], [6, 6])] {
+        for (window, patch) in [([17, 20], [5, 8]), ([9, 9], [3, 3]), ([1, 40], [1, 16]), ([21, 14], [7, 8])] {
             let overlapping = Overlapping::new(window, patch).unwrap();
             assert_eq!(overlapping.window(), window);
             let averaging = Averaging::new(overlapping, 2, &device).unwrap();
@@ -136,7 +142,9 @@ mod tests {
                 seen += usize::from(counts);
                 assert!((found - if counts { *wanted } else { 0.0 }).abs() < 1e-5, "{window:?} {at}: {found} {wanted}");
             }
-            assert!(seen >= 6 && seen == 6 * averaging.counted);
+            // Whoever could lie in as many patches as in the middle of an endless picture does.
+            let inner = |axis: usize| window[axis] - 2 * (patch[axis] - overlapping.step[axis]);
+            assert_eq!((seen, averaging.counted), (6 * averaging.counted, inner(0) * inner(1)));
             let loss = to_host(averaging.loss(patches.zeros_like() + 0.5));
             let expected = 0.125 * 2.0 * (patch[0] * patch[1]) as f32;
             assert!(loss.len() == dims[0] && loss.iter().all(|loss| (loss - expected).abs() < 1e-4 * expected));

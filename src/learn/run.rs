@@ -200,7 +200,7 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
     if data.test.is_empty() {
         return Err(Error::shape(format!("held-out signals of {}", data.train.describe()), "at least one", 0));
     }
-    Ok(())
+    state::check_windows(config, &*data.test)
 }
 
 /// Refuses training end to end by several ranks.

@@ -405,6 +405,18 @@ pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometr
         let expected = wanted_shape(geometry.signal(), geometry.signal().channels, source.shape());
         return Err(Error::shape(format!("signals of {}", source.describe()), expected, source.shape()));
     }
+    check_windows(config, source)?;
     check_together(source, config.learning.batch_size)?;
     Ok(geometry)
+}
+
+/// Whether signals are the patches of windows where the configuration says so.
+pub(super) fn check_windows(config: &TrainConfig, source: &dyn Source) -> Result<()> {
+    let wanted = config.overlapping()?.map_or(1, |overlapping| overlapping.count());
+    if wanted != 1 && source.together() != wanted {
+        let expected =
+            format!("{wanted} patches of each window one after the other, as a source with `window` has them");
+        return Err(Error::shape(format!("signals of {}", source.describe()), expected, source.together()));
+    }
+    Ok(())
 }

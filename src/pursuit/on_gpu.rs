@@ -134,7 +134,7 @@ pub(super) fn lasso(problem: &Problem, config: &BasisPursuitConfig) -> Result<Op
             if report.relative_gap <= gap {
                 report.stop = StopReason::DualityGap;
             }
-            // Whoever goes on with the others tells of it.
+            // Whoever goes on with the others takes them for done.
             work.advance(1.0);
         }
         codes.push(unweighted(found));
@@ -210,11 +210,6 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         let largest = largest(operator.analyze_rows(signals.clone()), &weights, nonnegative);
         let lambdas = part.lambda()?.rows(largest)?.squeeze_dim::<1>(1);
         let lambda = to_host(lambdas.clone());
-        if lambda.contains(&0.0) {
-            // Without a penalty nothing is ever near enough.
-            left_to_host("pictures without a penalty");
-            return Ok(None);
-        }
         let start = weighted(part.start(), &weights);
         let start = if nonnegative { start.clamp_min(0.0) } else { start };
         let start = operator.code_shaped(start);
@@ -227,8 +222,11 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
             let looked = look(operator, [&signals, &found], &None, &weights, &lambda, nonnegative, &work)?;
             let of_part = looked.reports(&lambda, 0);
             // A gap that is no number is none that was reached.
-            let of_each = of_part.iter().map(|report| report.relative_gap);
+            // Without a penalty nothing is ever near enough: that is for the host.
+            let of_each = of_part.iter().filter(|report| report.lambda > 0.0).map(|report| report.relative_gap);
             let worst = of_each.map(|gap| if gap.is_nan() { f32::INFINITY } else { gap }).fold(0.0, f32::max);
+            let used_up =
+                of_part.iter().zip(&moves).all(|(report, moves)| report.relative_gap <= gap || *moves >= most);
             let over = if looks > 0 && looks % LOOKS == 0 {
                 let over = worst > FALLEN * before || worst.is_infinite();
                 before = worst;
@@ -236,7 +234,7 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
             } else {
                 false
             };
-            if worst <= gap || over || moves.iter().any(|moves| *moves >= most) {
+            if worst <= gap || over || used_up {
                 break (found, of_part);
             }
             looks += 1;
@@ -252,14 +250,15 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         };
         for ((row, report), moves) in rows.iter().zip(&mut of_part).zip(moves) {
             report.iterations = moves;
-            match report.relative_gap <= gap {
-                true => {
-                    report.stop = StopReason::DualityGap;
-                    work.advance(1.0);
+            if report.relative_gap <= gap {
+                report.stop = StopReason::DualityGap;
+            } else if moves < most {
+                if report.lambda == 0.0 {
+                    left_to_host("pictures without a penalty");
                 }
-                // Whoever goes on with the others tells of it.
-                false => open.push(*row),
+                open.push(*row);
             }
+            work.advance(1.0);
         }
         codes.push(found);
         reports.extend(of_part);

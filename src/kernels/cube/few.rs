@@ -1,7 +1,7 @@
 //! Products with matrices of which few values are not zero: a workgroup goes along a row, or down a column, and its units add up what belongs to the values
 //! that are not, in that order.
 
-use super::{grid, of_all, room, units as units_for, zeros};
+use super::{TURNS, grid, of_all, units as units_for, zeros};
 use crate::kernels::few::FewOps;
 use burn::backend::Cube;
 use burn_cubecl::kernel::into_contiguous;
@@ -15,24 +15,28 @@ fn sums(weights: CubeTensor, of_rows: CubeTensor, by_column: bool) -> CubeTensor
     let len = of_rows.meta.shape()[1];
     let (count, each) = if by_column { (columns, rows) } else { (rows, columns) };
     let (first, step) = if by_column { (1, columns) } else { (columns, 1) };
-    let out = room(&of_rows, [count, len]);
+    let out = zeros(&of_rows, [count, len]);
     let units = units_for(&of_rows.client, len);
-    // SAFETY: workgroups beyond the last row end at once, units beyond the last column of a row write nothing.
-    unsafe {
-        sums_kernel::launch_unchecked(
-            &of_rows.client,
-            grid(count),
-            CubeDim::new_1d(units as u32),
-            weights.into_buffer_arg(),
-            of_rows.clone().into_buffer_arg(),
-            out.clone().into_buffer_arg(),
-            count,
-            each,
-            first,
-            step,
-            len,
-            units,
-        );
+    let at_once = (TURNS / len.div_ceil(units)).max(1);
+    for from in (0..each).step_by(at_once) {
+        // SAFETY: workgroups beyond the last row end at once, units beyond the last column of a row write nothing.
+        unsafe {
+            sums_kernel::launch_unchecked(
+                &of_rows.client,
+                grid(count),
+                CubeDim::new_1d(units as u32),
+                weights.clone().into_buffer_arg(),
+                of_rows.clone().into_buffer_arg(),
+                out.clone().into_buffer_arg(),
+                count,
+                from,
+                each.min(from + at_once),
+                first,
+                step,
+                len,
+                units,
+            );
+        }
     }
     out
 }
@@ -44,7 +48,8 @@ fn sums_kernel(
     rows: &[f32],
     out: &mut [f32],
     count: usize,
-    each: usize,
+    start: usize,
+    end: usize,
     first: usize,
     step: usize,
     len: usize,
@@ -56,8 +61,8 @@ fn sums_kernel(
     let from = CUBE_POS * first;
     let mut column = UNIT_POS as usize;
     while column < len {
-        let mut sum = 0.0f32;
-        for row in 0..each {
+        let mut sum = out[CUBE_POS * len + column];
+        for row in start..end {
             let weight = weights[from + row * step];
             if weight != 0.0 {
                 sum += weight * rows[row * len + column];
@@ -77,6 +82,8 @@ fn scores_kernel(
     out: &mut [f32],
     count: usize,
     columns: usize,
+    start: usize,
+    end: usize,
     len: usize,
     #[comptime] units: usize,
 ) {
@@ -85,7 +92,7 @@ fn scores_kernel(
     }
     let unit = UNIT_POS as usize;
     let mut sums = Shared::<[f32]>::new_slice(units);
-    for column in 0..columns {
+    for column in start..end {
         let place = CUBE_POS * columns + column;
         if codes[place] != 0.0 {
             let mut sum = 0.0f32;
@@ -117,21 +124,27 @@ impl FewOps for Cube {
         let len = values.meta.shape()[1];
         let out = zeros(&codes, [count, columns]);
         let units = units_for(&values.client, len);
-        // SAFETY: workgroups beyond the last row end at once; all units of one see the same codes.
-        unsafe {
-            scores_kernel::launch_unchecked(
-                &values.client,
-                grid(count),
-                CubeDim::new_1d(units as u32),
-                values.clone().into_buffer_arg(),
-                atoms.into_buffer_arg(),
-                codes.into_buffer_arg(),
-                out.clone().into_buffer_arg(),
-                count,
-                columns,
-                len,
-                units,
-            );
+        // A column takes its sum, and as many turns to join what units have.
+        let at_once = (TURNS / (1 + len.div_ceil(units) + units.ilog2() as usize)).max(1);
+        for from in (0..columns).step_by(at_once) {
+            // SAFETY: workgroups beyond the last row end at once; all units of one see the same codes.
+            unsafe {
+                scores_kernel::launch_unchecked(
+                    &values.client,
+                    grid(count),
+                    CubeDim::new_1d(units as u32),
+                    values.clone().into_buffer_arg(),
+                    atoms.clone().into_buffer_arg(),
+                    codes.clone().into_buffer_arg(),
+                    out.clone().into_buffer_arg(),
+                    count,
+                    columns,
+                    from,
+                    columns.min(from + at_once),
+                    len,
+                    units,
+                );
+            }
         }
         out
     }

@@ -6,9 +6,12 @@
 //! | `product` | matrix products in full `f32` |
 //! | `lasso` | whole lassos, one workgroup a signal |
 //! | `greedy` | whole orthogonal matching pursuits, one workgroup a signal |
+//! | `tiles` | coordinate descent on pictures, one workgroup a tile |
+//! | `windows` | convolutions as products with the windows that positions see |
+//! | `few` | products with matrices of which few values are not zero |
 //!
-//! What they compute does not depend on timings, nor on the batch: every signal has a workgroup of its own, whose units add up in a fixed
-//! order.
+//! What they compute does not depend on timings, nor on the batch: every signal, tile or value has a workgroup or a unit of its own, which adds up in
+//! a fixed order.
 
 mod few;
 mod greedy;
@@ -38,6 +41,9 @@ use cubecl::prelude::*;
 
 /// Units of a workgroup at most: more wait for each other longer than they save.
 const MOST_UNITS: usize = 128;
+
+/// Turns of all loops of a unit at most in one launch: some drivers end loops after 2¹⁶ turns in all.
+const TURNS: usize = 60_000;
 
 /// Bytes of a workgroup's memory that are left to the compiler.
 const SPARE: usize = 512;

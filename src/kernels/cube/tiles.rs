@@ -8,16 +8,13 @@
 //! that no two of them change the same correlation. The table of inner products of atoms at all shifts lies in the device's
 //! cache.
 
-use super::{find_largest, fits, given, grid, taken, units as units_for};
+use super::{TURNS, find_largest, fits, given, grid, taken, units as units_for};
 use burn::tensor::Tensor;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
 
 /// Moves of a tile in one launch at most.
 const MOVES: usize = 64;
-
-/// Turns of all loops of a unit at most: some drivers end loops after 2¹⁶ turns in all.
-const TURNS: usize = 60_000;
 
 /// Sides of the chessboard's squares, of which no two adjacent ones are worked on at a time.
 const COLOURS: [[usize; 2]; 4] = [[0, 0], [1, 1], [0, 1], [1, 0]];
@@ -84,8 +81,9 @@ impl Tiles {
         Some(Self { table, energies: taken(energies)?, lambdas: taken(lambdas)?, codes, dims, shape })
     }
 
-    /// Goes through all tiles that many times, from the codes as they are and their correlations with the residual, of the same shape; a coefficient that is so near to its optimum that its correlation would change by no
-    /// more than `still` times λ is left alone. Returns how many moves every picture took, `[n]`.
+    /// Goes through all tiles that many times, from the codes as they are and their correlations with the residual, of the same shape. A
+    /// coefficient that is so near to its optimum that its correlation would change by no more than `still` times λ is left alone. Returns how
+    /// many moves every picture took, `[n]`.
     pub fn descend(&self, correlations: Tensor<4>, rounds: usize, still: f32) -> Option<Tensor<1>> {
         let Shape { atoms, rows, columns, reach_down, reach_across, tile_rows, tile_columns, units, .. } = self.shape;
         let correlations = burn_cubecl::kernel::into_contiguous(taken(correlations)?.copy());

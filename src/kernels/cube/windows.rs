@@ -66,8 +66,8 @@ struct Part {
 }
 
 impl Part {
-    /// All signals and rows, in parts whose windows and codes a buffer holds.
-    fn all(count: usize, layer: &LayerGeometry, like: &CubeTensor) -> Vec<Self> {
+    /// All signals and rows, in parts whose windows and codes a buffer holds, and `each` values more for every signal.
+    fn all(count: usize, layer: &LayerGeometry, each: usize, like: &CubeTensor) -> Vec<Self> {
         let most = HELD.min((like.client.properties().memory.max_page_size / 4) as usize);
         let row = layer.code.width * layer.atom_len().max(layer.code.channels);
         let rows = layer.code.height;
@@ -80,7 +80,7 @@ impl Part {
             };
             return (0..count).flat_map(of_one).collect();
         }
-        let at_once = (most / (row * rows).max(1)).max(1);
+        let at_once = (most / (row * rows).max(each).max(1)).max(1);
         let some = |first: usize| Self { signals: first..count.min(first + at_once), rows: 0..rows };
         (0..count).step_by(at_once).map(some).collect()
     }
@@ -237,7 +237,7 @@ impl DictionaryOps for Cube {
         let signals = into_contiguous(signals);
         let count = signals.meta.shape()[0];
         let (atoms, len) = (layer.code.channels, layer.atom_len());
-        let parts = Part::all(count, &layer, &signals);
+        let parts = Part::all(count, &layer, 0, &signals);
         let of_one = parts.first().is_some_and(|part| part.rows.len() < layer.code.height);
         let products = parts.iter().map(|part| {
             let filters = for_each(filters.clone(), [atoms, len], part.signals.len());
@@ -262,7 +262,7 @@ impl DictionaryOps for Cube {
         let (atoms, len) = (layer.code.channels, layer.atom_len());
         let out = zeros(&codes, layer.signal.batched(count));
         let filters = Self::float_transpose(Self::float_reshape(filters, Shape::new([atoms, len])));
-        for part in Part::all(count, &layer, &out) {
+        for part in Part::all(count, &layer, 0, &out) {
             let filters = for_each(into_contiguous(filters.clone()), [len, atoms], part.signals.len());
             let windows = Self::product(filters, part.of_codes(codes.clone(), &layer));
             add(windows, &out, &layer, &part);
@@ -277,7 +277,8 @@ impl DictionaryOps for Cube {
         layer: LayerGeometry,
     ) -> CubeTensor {
         let residuals = into_contiguous(residuals);
-        let parts = Part::all(residuals.meta.shape()[0], &layer, &residuals).into_iter().map(|part| {
+        let each = layer.code.channels * layer.atom_len();
+        let parts = Part::all(residuals.meta.shape()[0], &layer, each, &residuals).into_iter().map(|part| {
             let windows = Self::float_swap_dims(cut(&residuals, &layer, &part), 1, 2);
             let products = Self::product(part.of_codes(codes.clone(), &layer), windows);
             Self::float_reshape(Self::float_sum_dim(products, 0), filters.meta.shape().clone())
@@ -339,7 +340,7 @@ mod tests {
             Geometry::new(SignalShape::new(1, height, width), &[layer]).unwrap().layers()[0].clone()
         };
         for (count, layer) in [(3, layer(3000, 2000)), (2000, layer(28, 28)), (1, layer(40, 40))] {
-            let parts = Part::all(count, &layer, &like);
+            let parts = Part::all(count, &layer, 0, &like);
             let seen: usize = parts.iter().map(|part| part.signals.len() * part.rows.len()).sum();
             assert_eq!(seen, count * layer.code.height);
             assert!(parts.iter().all(|part| part.signals.len() * part.positions(&layer) * 121 <= HELD));

@@ -252,14 +252,15 @@ fn a_network_is_trained_to_take_noise_off() {
     assert_eq!(model("run"), model("again"));
     // Whole windows of overlapping patches, compared once they are averaged.
     let windows = train.replace("--batch-size 64", "");
-    let output = program.run(&format!("{windows} --task denoise --noise 20 --window 12 --batch-size 63 --out windows"));
+    let output = program.run(&format!("{windows} --task denoise --noise 20 --window 14 --batch-size 48 --out windows"));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     program.works("restore --data noisy.npy --noise 20 --method network --model windows --out out.npy");
     let found = read_array(&program.path("out.npy")).unwrap().values;
     assert!(error(&found) < 250.0, "{}", error(&found));
     for (arguments, parts) in [
         ("--window 13 --batch-size 63", ["--window", "8 + a multiple of 2"]),
-        ("--window 12 --batch-size 64", ["--batch-size", "a multiple of 9"]),
+        ("--window 12", ["--window", "at least 14"]),
+        ("--window 14 --batch-size 63", ["--batch-size", "a multiple of 16"]),
         ("--window 48", ["--window", "size of every picture"]),
     ] {
         let message = program.fails(&format!("{windows} --task denoise --noise 20 {arguments} --out wrong"), 2);
