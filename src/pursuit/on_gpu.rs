@@ -156,7 +156,7 @@ const STILL: f32 = 0.1;
 const LOOKS: usize = 8;
 const FALLEN: f32 = 0.7;
 
-/// Basis pursuits of pictures tile by tile, and the rows that did not come to the gap. Iterations are the coefficients moved. `None` where no
+/// Basis pursuits of pictures tile by tile, and the rows that did not come to the gap. Iterations are sweeps. `None` where no
 /// kernel takes the problem: it has to be on a GPU, over one convolution without padding, with all samples known.
 ///
 /// # Errors
@@ -216,40 +216,44 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         let Some(tiles) = cube::Tiles::new(table.clone(), lambdas, start, nonnegative) else { return Ok(None) };
         let mut moves = vec![0usize; rows.len()];
         let most = budget(problem, config);
-        let (mut still, mut looks, mut before) = (STILL * gap, 0, f32::INFINITY);
+        // Every picture goes on for itself: what it comes to does not depend on the others.
+        let (mut stills, mut before) = (vec![STILL * gap; rows.len()], vec![f32::INFINITY; rows.len()]);
+        let mut looks = 0;
         let (found, mut of_part) = loop {
             let found = unweighted(operator.flat(tiles.codes()));
             let looked = look(operator, [&signals, &found], &None, &weights, &lambda, nonnegative, &work)?;
             let of_part = looked.reports(&lambda, 0);
-            // A gap that is no number is none that was reached.
-            // Without a penalty nothing is ever near enough: that is for the host.
-            let of_each = of_part.iter().filter(|report| report.lambda > 0.0).map(|report| report.relative_gap);
-            let worst = of_each.map(|gap| if gap.is_nan() { f32::INFINITY } else { gap }).fold(0.0, f32::max);
-            let used_up =
-                of_part.iter().zip(&moves).all(|(report, moves)| report.relative_gap <= gap || *moves >= most);
-            let over = if looks > 0 && looks % LOOKS == 0 {
-                let over = worst > FALLEN * before || worst.is_infinite();
-                before = worst;
-                over
-            } else {
-                false
-            };
-            if worst <= gap || over || used_up {
+            for (row, report) in of_part.iter().enumerate() {
+                let relative = if report.relative_gap.is_nan() { f32::INFINITY } else { report.relative_gap };
+                // Without a penalty nothing is ever near enough: that is for the host.
+                let mut over = relative <= gap || moves[row] >= most || report.lambda == 0.0;
+                if looks > 0 && looks % LOOKS == 0 {
+                    over |= relative > FALLEN * before[row] || relative.is_infinite();
+                    before[row] = relative;
+                }
+                if over {
+                    stills[row] = f32::INFINITY;
+                }
+            }
+            if stills.iter().all(|still| still.is_infinite()) {
                 break (found, of_part);
             }
             looks += 1;
             let correlations = operator.code_shaped(unweighted(looked.correlations));
-            let Some(moved) = tiles.descend(correlations, VISITS, still) else { return Ok(None) };
-            let moved = to_host(moved);
-            if moved.iter().all(|moved| *moved == 0.0) {
-                // Nothing is off by so much, and yet the gap is open.
-                still *= 0.5;
+            let allowed = Tensor::from_data(TensorData::new(stills.clone(), [stills.len()]), &operator.device());
+            let Some(moved) = tiles.descend(correlations, VISITS, allowed) else { return Ok(None) };
+            for ((still, all), moved) in stills.iter_mut().zip(&mut moves).zip(to_host(moved)) {
+                *all += moved as usize;
+                if moved == 0.0 {
+                    // Nothing is off by so much, and yet the gap is open.
+                    *still *= 0.5;
+                }
             }
-            moves.iter_mut().zip(moved).for_each(|(all, moved)| *all += moved as usize);
             work.check()?;
         };
         for ((row, report), moves) in rows.iter().zip(&mut of_part).zip(moves) {
-            report.iterations = moves;
+            // As many moves as there are coefficients are a sweep.
+            report.iterations = moves.div_ceil(code_len).min(config.max_iterations);
             if report.relative_gap <= gap {
                 report.stop = StopReason::DualityGap;
             } else if moves < most {

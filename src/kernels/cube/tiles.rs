@@ -82,9 +82,10 @@ impl Tiles {
     }
 
     /// Goes through all tiles that many times, from the codes as they are and their correlations with the residual, of the same shape. A
-    /// coefficient that is so near to its optimum that its correlation would change by no more than `still` times λ is left alone. Returns how
+    /// coefficient that is so near to its optimum that its correlation would change by no more than the picture's of `stills`, `[n]`, times λ is left alone. Returns how
     /// many moves every picture took, `[n]`.
-    pub fn descend(&self, correlations: Tensor<4>, rounds: usize, still: f32) -> Option<Tensor<1>> {
+    pub fn descend(&self, correlations: Tensor<4>, rounds: usize, stills: Tensor<1>) -> Option<Tensor<1>> {
+        let stills = taken(stills)?;
         let Shape { atoms, rows, columns, reach_down, reach_across, tile_rows, tile_columns, units, .. } = self.shape;
         let correlations = burn_cubecl::kernel::into_contiguous(taken(correlations)?.copy());
         let client = correlations.client.clone();
@@ -112,6 +113,7 @@ impl Tiles {
                         self.lambdas.clone().into_buffer_arg(),
                         correlations.clone().into_buffer_arg(),
                         self.codes.clone().into_buffer_arg(),
+                        stills.clone().into_buffer_arg(),
                         moves.clone().into_buffer_arg(),
                         workgroups,
                         of_colour[1],
@@ -119,7 +121,6 @@ impl Tiles {
                         colour[0],
                         colour[1],
                         at_once as u32,
-                        still,
                         self.shape,
                     );
                 }
@@ -147,6 +148,7 @@ fn descend(
     lambdas: &[f32],
     correlations: &mut [f32],
     codes: &mut [f32],
+    stills: &[f32],
     moves: &mut [f32],
     workgroups: usize,
     across: usize,
@@ -154,7 +156,6 @@ fn descend(
     colour_down: usize,
     colour_across: usize,
     most: u32,
-    still: f32,
     #[comptime] of: Shape,
 ) {
     if CUBE_POS >= workgroups {
@@ -173,6 +174,7 @@ fn descend(
     let plane = comptime!(of.rows * of.columns);
     let first = picture * comptime!(of.atoms * of.rows * of.columns);
     let lambda = lambdas[picture];
+    let still = stills[picture];
     let shifts_across = comptime!(2 * of.reach_across + 1);
     let shifts = comptime!((2 * of.reach_down + 1) * (2 * of.reach_across + 1));
     let mut scores = Shared::<[f32]>::new_slice(units);
