@@ -89,6 +89,14 @@ enum PairText {
     Each([usize; 2]),
 }
 
+impl Pair {
+    /// Height and width on signals of so many rows: on those in time, which have one, the same number twice is a length.
+    pub fn on_rows(self, rows: usize) -> [usize; 2] {
+        let [height, width] = self.0;
+        [if rows == 1 && height == width { 1 } else { height }, width]
+    }
+}
+
 impl From<PairText> for Pair {
     fn from(text: PairText) -> Self {
         match text {
@@ -291,6 +299,15 @@ impl LayerGeometry {
         }
     }
 
+    /// The same atoms on a signal in which one of them lies in the middle, with every shift at which another can overlap it, and no more.
+    pub fn around_one(&self) -> Self {
+        let (SignalShape { channels, .. }, [rows, columns]) = (self.code, self.shifts());
+        let code = SignalShape::new(channels, rows, columns);
+        let extent = |axis: usize, shifts: usize| self.kernel[axis] + (shifts - 1) * self.stride[axis];
+        let signal = SignalShape::new(self.signal.channels, extent(0, rows), extent(1, columns));
+        Self { signal, code, padding: [0, 0], output_padding: [0, 0], ..*self }
+    }
+
     /// The same positions with kernels that are one stride longer on every side.
     pub fn surrounded(&self) -> Self {
         Self {
@@ -365,27 +382,33 @@ impl Overlapping {
     /// The patches of a window.
     ///
     /// # Errors
-    /// A window that they do not fill, or so small that no pixel lies in as many of them as in a picture.
+    /// A window that they do not fill, so small that no pixel lies in as many of them as in a picture, or of more than
+    /// [`MAX_TENSOR_LEN`] values in all of them; a patch without pixels.
     pub fn new(window: [usize; 2], patch: [usize; 2]) -> Result<Self> {
         let step = Self::step_of(patch);
+        // Some pixel has to lie in all patches that it could.
+        let least: [usize; 2] = std::array::from_fn(|axis| patch[axis].saturating_mul(2).saturating_sub(step[axis]));
         let counts: [Option<usize>; 2] = std::array::from_fn(|axis| {
-            let beyond = window[axis].checked_sub(patch[axis])?;
-            // Some pixel has to lie in all patches that it could.
-            let enough = window[axis] >= 2 * patch[axis] - step[axis];
-            beyond.is_multiple_of(step[axis].max(1)).then(|| beyond / step[axis].max(1) + 1).filter(|_| enough)
+            let beyond = window[axis].checked_sub(patch[axis]).filter(|_| window[axis] >= least[axis])?;
+            (step[axis] > 0 && beyond.is_multiple_of(step[axis])).then(|| beyond / step[axis] + 1)
         });
+        let named = || format!("{}x{}", window[0], window[1]);
         match counts {
-            [Some(down), Some(across)] => Ok(Self { patch, step, counts: [down, across] }),
+            [Some(down), Some(across)] if checked_len(&[down, across, patch[0], patch[1]]).is_some() => {
+                Ok(Self { patch, step, counts: [down, across] })
+            }
+            [Some(_), Some(_)] => {
+                let expected = format!("one whose patches have at most {MAX_TENSOR_LEN} values");
+                Err(Error::parameter("window", named(), expected))
+            }
             _ => {
-                let [height, width] = [0, 1].map(|axis| {
-                    let least = 2 * patch[axis] - step[axis];
-                    format!("{} + a multiple of {}, at least {least}", patch[axis], step[axis])
-                });
+                let [height, width] = [0, 1]
+                    .map(|axis| format!("{} + a multiple of {}, at least {}", patch[axis], step[axis], least[axis]));
                 let expected = match height == width {
                     true => format!("{height}, in height and width for patches of {}x{}", patch[0], patch[1]),
                     false => format!("a height of {height}; a width of {width}"),
                 };
-                Err(Error::parameter("window", format!("{}x{}", window[0], window[1]), expected))
+                Err(Error::parameter("window", named(), expected))
             }
         }
     }

@@ -9,6 +9,7 @@ use super::layers::{
     check_units, dense, edited, half_squared_error, keep_largest, normalized_rows, outcome, reseeded_encoder, rows,
     seeds, shaped, transposed, unit_rows, units_shape, zeros,
 };
+use crate::autoencoder::training::used;
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
@@ -190,9 +191,8 @@ impl Trainable for TopK {
             };
             loss = loss + auxiliary * self.config.auxiliary_weight;
         }
-        // They are not negative.
-        let used = leaf(codes.clone()).max_dim(0).squeeze_dim::<1>(0).greater_scalar(0.0);
-        self.idle.update(leaf(self.idle.value_sync() + 1.0).mask_fill(used, 0.0));
+        let used = used(leaf(shaped(codes.clone(), self.code())));
+        self.idle.update(leaf(self.idle.value_sync() + 1.0) * (used.neg() + 1.0));
         Ok(outcome(loss, codes, synthesized, self.code(), self.signal))
     }
 

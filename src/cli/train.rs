@@ -113,8 +113,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "SIGMA|LOW-HIGH", value_parser = noise_range, requires = "task")]
     noise: Option<NoiseRange>,
     /// Height and width of windows for --task denoise, whose overlapping patches of the size --patch are averaged, as `mlcsc restore` averages
-    /// them, before they are compared with what has no noise: the patch and a multiple of the step, which is a quarter of it rounded up (3 for 9: 27). Default: patches
-    /// are compared one by one
+    /// them, before they are compared with what has no noise: the patch and a multiple of the step, which is a quarter of it rounded up
+    /// (3 for 9: 27). Default: patches are compared one by one
     #[arg(long, value_name = "HxW|N", value_parser = pair, requires = "task")]
     window: Option<Pair>,
     /// Learning rate of --method unrolled and of --model. Default: 0.02 (with --window 0.006) and 0.001
@@ -282,12 +282,7 @@ impl TrainArgs {
             found => Err(Error::parameter(flag, found, format!("{depth}, one for each number of --atoms"))),
         };
         let kernels = match per_layer("--kernel", &self.kernel)? {
-            // A single number is a length in time where there is nothing else.
-            Some(kernels) if signal.height == 1 => kernels
-                .into_iter()
-                .map(|Pair([height, width])| Pair([if height == width { 1 } else { height }, width]))
-                .collect(),
-            Some(kernels) => kernels,
+            Some(kernels) => kernels.into_iter().map(|kernel| Pair(kernel.on_rows(signal.height))).collect(),
             None if is_vector => vec![Pair([1, 1]); depth],
             None => {
                 return Err(Error::missing(
@@ -648,19 +643,17 @@ impl TrainArgs {
         learning.seed = self.seed.unwrap_or(learning.seed);
         config.data.seed = self.seed.unwrap_or(config.data.seed);
         config.data = self.data.complete(config.data)?;
-        if let (Some(window), Some(patch)) = (self.window, config.data.patch) {
-            config.data.window = Some(window);
+        config.data.window = self.window.or(config.data.window);
+        if let (Some(window), Some(patch), None) = (self.window, config.data.patch, file) {
             let together = Overlapping::new(window.0, patch.0).map_err(flags::named::<Self>)?.count();
-            if self.batch_size.is_none() && file.is_none() {
+            if self.batch_size.is_none() {
                 config.learning.batch_size = WINDOWS_PER_STEP * together;
             }
-            if self.learning_rate.is_none() && file.is_none() {
+            if self.learning_rate.is_none() {
                 let unrolled = &mut config.learning.unrolled;
                 unrolled.optimization.learning_rate = RATE_OF_WINDOWS;
                 unrolled.encoder_rate = Some(RATE_OF_WINDOWS);
             }
-        } else if let Some(window) = self.window {
-            return Err(Error::parameter("--window", window, "--patch beside it, the size of its patches"));
         }
         Ok(config)
     }

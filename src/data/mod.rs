@@ -94,7 +94,7 @@ pub trait Source: Send + Sync {
         None
     }
 
-    /// How many signals in a row belong together, as the patches of a window do; the number of signals is a multiple of it.
+    /// How many signals in a row belong together, as the patches of a window do: at least 1; the number of signals is a multiple of it.
     fn together(&self) -> usize {
         1
     }
@@ -130,8 +130,8 @@ pub struct DataConfig {
     #[serde(default)]
     pub patches: Option<usize>,
     /// Height and width of random windows, all of whose patches of the size `patch` are taken that begin at multiples of a quarter of it,
-    /// rounded up, one after the other; `patches` is then made a multiple of what a window has. For training to take noise off, whose loss is then that
-    /// of the window that the overlapping patches are averaged to. Default: patches from anywhere.
+    /// rounded up, one after the other; `patches` is then made a multiple of what a window has, two windows at least. For training to take
+    /// noise off, whose loss is then that of the window that the overlapping patches are averaged to. Default: patches from anywhere.
     #[serde(default)]
     pub window: Option<Pair>,
     /// Whether colour images are turned grey, as Pillow's `convert("L")` does: (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶ rounded

@@ -4,7 +4,7 @@
 use super::indices::{Indices, Marks};
 use super::{DataConfig, Dataset, Group, Layout, Places, Source, Split, first};
 use crate::error::{Error, Result};
-use crate::geometry::{Overlapping, Pair, SignalShape};
+use crate::geometry::{Overlapping, SignalShape};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
@@ -183,21 +183,18 @@ impl Collection {
             }
             Some(patch) => {
                 let first = pictures.shape(0);
-                // Of signals in time one number is a length.
-                let height = |of: Pair| if first.height == 1 && of.0[0] == of.0[1] { 1 } else { of.0[0] };
-                let shape = SignalShape::new(first.channels, height(patch), patch.0[1]);
-                let window = config.window.unwrap_or(patch);
-                let overlapping = match config.window {
-                    Some(window) => Overlapping::new([height(window), window.0[1]], [shape.height, shape.width])?,
-                    None => Overlapping { patch: patch.0, step: [1, 1], counts: [1, 1] },
+                let of = |[height, width]: [usize; 2]| SignalShape::new(first.channels, height, width);
+                let (patch, window) = (patch.on_rows(first.height), config.window.map(|it| it.on_rows(first.height)));
+                let overlapping = match window {
+                    Some(window) => Overlapping::new(window, patch)?,
+                    None => Overlapping { patch, step: [1, 1], counts: [1, 1] },
                 };
-                let (name, patches_of) = match config.window {
-                    Some(_) => ("window", SignalShape::new(first.channels, height(window), window.0[1])),
-                    None => ("patch", shape),
-                };
-                check_patch(&*pictures, name, patches_of)?;
+                let (shape, patches_of) = (of(patch), of(overlapping.window()));
+                check_patch(&*pictures, if window.is_some() { "window" } else { "patch" }, patches_of)?;
                 let together = overlapping.count();
                 let total = config.patches.unwrap_or(DEFAULT_PATCHES).div_ceil(together);
+                // One window to learn from and one that is held out, however few patches were asked for.
+                let total = if window.is_some() { total.max(2) } else { total };
                 let held_out = held_out_count(total, config.held_out);
                 let mut random = ChaCha8Rng::seed_from_u64(config.seed);
                 random.set_stream(PATCH_STREAM);

@@ -1,7 +1,5 @@
 //! Inner products of a convolutional dictionary's atoms at all relative shifts: its Gram matrix without the repetitions.
 
-#[cfg(feature = "cube")]
-use crate::geometry::{Geometry, LayerShape, Pair, SignalShape, reach};
 use crate::geometry::{LayerGeometry, reach_within};
 #[cfg(feature = "cube")]
 use crate::kernels::dictionary::analysis;
@@ -49,21 +47,17 @@ pub fn inner_products(layer: &LayerGeometry) -> usize {
 /// All inner products, on the filters' device.
 ///
 /// # Shapes
-/// - filters: `[atoms, channels, kernel height, kernel width]`; out: `[atom, moved atom, vertical shift + reach, horizontal shift + reach]`
-///   for all shifts up to [`reach`].
+/// - filters: those of `layer`, `[atoms, channels, kernel height, kernel width]`; out: `[atom, moved atom, vertical shift + reach,
+///   horizontal shift + reach]` for all [`LayerGeometry::shifts`].
 #[cfg(feature = "cube")]
-pub(crate) fn table(filters: Tensor<4>, stride: [usize; 2]) -> Tensor<4> {
+pub(crate) fn table(filters: Tensor<4>, layer: &LayerGeometry) -> Tensor<4> {
+    // The correlations of all atoms with every one that lies alone in a signal.
+    let around = layer.around_one();
     let [atoms, channels, height, width] = filters.dims();
-    let [down, across] = reach([height, width], stride);
-    // The correlations of every atom alone in a signal around it.
-    let signal = SignalShape::new(channels, height + 2 * down * stride[0], width + 2 * across * stride[1]);
-    let [top, left] = [down * stride[0], across * stride[1]];
-    let alone = Tensor::zeros(signal.batched(atoms), &filters.device());
-    let place = [0..atoms, 0..channels, top..top + height, left..left + width];
-    let alone = alone.slice_assign(place, filters.clone());
-    let layer = LayerShape::new(atoms, Pair([height, width]), Pair(stride));
-    let geometry = Geometry::new(signal, &[layer]).expect("atoms fit into a signal larger than they are");
-    analysis(alone, filters, &geometry.layers()[0])
+    let [top, left] = [0, 1].map(|axis| layer.reach()[axis] * layer.stride[axis]);
+    let alone = Tensor::zeros(around.signal.batched(atoms), &filters.device());
+    let alone = alone.slice_assign([0..atoms, 0..channels, top..top + height, left..left + width], filters.clone());
+    analysis(alone, filters, &around)
 }
 
 /// All inner products, on the host, for looking them up pair by pair.

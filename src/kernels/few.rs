@@ -262,12 +262,28 @@ mod flex {
 #[cfg(feature = "autodiff")]
 mod autodiff {
     use super::{FewOps, FloatTensor};
+    use burn::backend::autodiff::NodeId;
     use burn::backend::autodiff::checkpoint::base::Checkpointer;
     use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
     use burn::backend::autodiff::grads::Gradients;
     use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
     use burn::backend::{Autodiff, TensorMetadata};
     use burn::tensor::Shape;
+
+    /// The gradients of the two factors of scores, values · atomsᵀ, from theirs.
+    fn register<B: FewOps>(
+        grads: &mut Gradients,
+        [of_values, of_atoms]: [Option<NodeId>; 2],
+        gradient: FloatTensor<B>,
+        [values, atoms]: [FloatTensor<B>; 2],
+    ) {
+        if let Some(node) = of_values {
+            grads.register::<B>(node, B::few_synthesis(gradient.clone(), atoms));
+        }
+        if let Some(node) = of_atoms {
+            grads.register::<B>(node, B::few_sums(gradient, values));
+        }
+    }
 
     #[derive(Debug)]
     struct Synthesis;
@@ -294,14 +310,9 @@ mod autodiff {
         type State = [FloatTensor<B>; 2];
 
         fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let ([of_values, of_atoms], [values, atoms]) = (ops.parents, ops.state);
             let gradient = grads.consume::<B>(&ops.node);
-            if let Some(node) = of_values {
-                grads.register::<B>(node.id, B::few_synthesis(gradient.clone(), atoms));
-            }
-            if let Some(node) = of_atoms {
-                grads.register::<B>(node.id, B::few_sums(gradient, values));
-            }
+            let parents = ops.parents.map(|parent| parent.map(|node| node.id));
+            register::<B>(grads, parents, gradient, ops.state);
         }
     }
 
@@ -313,19 +324,15 @@ mod autodiff {
         type State = [FloatTensor<B>; 3];
 
         fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-            let ([of_values, of_atoms, of_bias], [values, atoms, codes]) = (ops.parents, ops.state);
+            let [of_values, of_atoms, of_bias] = ops.parents.map(|parent| parent.map(|node| node.id));
+            let [values, atoms, codes] = ops.state;
             let gradient = B::on_support(grads.consume::<B>(&ops.node), codes);
             if let Some(node) = of_bias {
                 let units = gradient.shape()[1];
                 let sum = B::float_sum_dim(gradient.clone(), 0);
-                grads.register::<B>(node.id, B::float_reshape(sum, Shape::new([units])));
+                grads.register::<B>(node, B::float_reshape(sum, Shape::new([units])));
             }
-            if let Some(node) = of_values {
-                grads.register::<B>(node.id, B::few_synthesis(gradient.clone(), atoms));
-            }
-            if let Some(node) = of_atoms {
-                grads.register::<B>(node.id, B::few_sums(gradient, values));
-            }
+            register::<B>(grads, [of_values, of_atoms], gradient, [values, atoms]);
         }
     }
 
@@ -410,41 +417,32 @@ mod tests {
                     product(codes, decoder.clone())
                 }
             };
-            let (found, expected) = (run(true), run(false));
-            close(found.clone(), expected.clone());
-            #[cfg(feature = "autodiff")]
-            {
-                let [found, expected] = [found, expected].map(|made| (made * weights.clone()).sum().backward());
-                for tensor in [&values, &encoder, &decoder] {
-                    close(tensor.grad(&found).unwrap(), tensor.grad(&expected).unwrap());
+            let alike = |made: [Tensor<2>; 2], weights: &Tensor<2>, sources: &[&Tensor<2>]| {
+                let [found, expected] = made.clone();
+                close(found, expected);
+                #[cfg(feature = "autodiff")]
+                {
+                    let [found, expected] = made.map(|made| (made * weights.clone()).sum().backward());
+                    let of = |source: &Tensor<2>, gradients| source.grad(gradients).unwrap();
+                    sources.iter().for_each(|source| close(of(source, &found), of(source, &expected)));
                 }
-            }
-            let (kept, bias) =
-                ((units / 8).min(32), Tensor::<1>::random([units], Distribution::Normal(0.0, 1.0), device));
+                #[cfg(not(feature = "autodiff"))]
+                let _ = (weights, sources);
+            };
+            alike([run(true), run(false)], &weights, &[&values, &encoder, &decoder]);
+            let (kept, bias) = ((units / 8).min(32), random([1, units]));
             #[cfg(feature = "autodiff")]
             let bias = bias.require_grad();
             let of_largest = |fused: bool| match fused {
-                true => largest_scores(values.clone(), encoder.clone(), bias.clone(), kept),
+                true => largest_scores(values.clone(), encoder.clone(), bias.clone().squeeze_dim(0), kept),
                 false => {
-                    let all = product(values.clone(), encoder.clone().transpose()) + bias.clone().unsqueeze();
+                    let all = product(values.clone(), encoder.clone().transpose()) + bias.clone();
                     let all = burn::tensor::activation::relu(all);
                     let least = all.clone().detach().topk(kept, 1).min_dim(1).expand([rows, units]);
                     all.clone().mask_fill(all.lower(least), 0.0)
                 }
             };
-            let (found, expected) = (of_largest(true), of_largest(false));
-            close(found.clone(), expected.clone());
-            #[cfg(feature = "autodiff")]
-            {
-                let weights = random([rows, units]);
-                let [found, expected] = [found, expected].map(|made| (made * weights.clone()).sum().backward());
-                for tensor in [&values, &encoder] {
-                    close(tensor.grad(&found).unwrap(), tensor.grad(&expected).unwrap());
-                }
-                close(bias.grad(&found).unwrap().unsqueeze(), bias.grad(&expected).unwrap().unsqueeze());
-            }
-            #[cfg(not(feature = "autodiff"))]
-            let _ = weights;
+            alike([of_largest(true), of_largest(false)], &random([rows, units]), &[&values, &encoder, &bias]);
         }
     }
 }

@@ -10,8 +10,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::{Rng, RngExt};
 use rand_distr::StandardNormal;
 
-/// What pixels are multiplied by along an axis to have an average. Those near the borders lie in fewer patches than they would in a picture; they do not
-/// count and get 0.
+/// What sums of weighted patches are multiplied by along an axis to become averages. Places near the borders lie in fewer patches than they
+/// would in a picture; they do not count and get 0.
 fn shares(overlapping: &Overlapping, axis: usize, weights: &[f32]) -> Vec<f32> {
     let (step, count, extent) = (overlapping.step[axis], overlapping.counts[axis], overlapping.window()[axis]);
     let mut cover = vec![0.0f32; extent];

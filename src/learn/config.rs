@@ -5,7 +5,7 @@ use super::statistics::Statistics;
 use crate::autoencoder::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::geometry::{Geometry, MAX_TENSOR_LEN, Overlapping, Pair};
+use crate::geometry::{Geometry, MAX_TENSOR_LEN, Overlapping, SignalShape};
 use crate::model::preset::Preset;
 use crate::model::{CodingDefaults, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -96,10 +96,8 @@ impl TrainConfig {
     /// # Errors
     /// A window that patches of the model's size do not fill.
     pub(super) fn overlapping(&self) -> Result<Option<Overlapping>> {
-        let signal = self.model.signal;
-        // Of signals in time one number is a length.
-        let of = |window: Pair| if signal.height == 1 { [1, window.0[1]] } else { window.0 };
-        self.data.window.map(|window| Overlapping::new(of(window), [signal.height, signal.width])).transpose()
+        let SignalShape { height, width, .. } = self.model.signal;
+        self.data.window.map(|window| Overlapping::new(window.on_rows(height), [height, width])).transpose()
     }
 }
 

@@ -9,18 +9,17 @@ use std::ops::Range;
 /// Blocks of consecutive signals in a buffer.
 const BLOCKS: usize = 64;
 
-/// Whether steps of so many signals take those that belong together at a time.
+/// Refuses steps that would part signals that belong together.
 ///
 /// # Errors
 /// Another number of signals.
 pub(super) fn check_together(source: &dyn Source, batch_size: usize) -> Result<()> {
-    match source.together() {
-        together if batch_size.is_multiple_of(together.max(1)) => Ok(()),
-        together => {
-            let expected = format!("a multiple of {together}, the patches of a window");
-            Err(Error::parameter("batch_size", batch_size, expected))
-        }
+    let together = source.together();
+    if !batch_size.is_multiple_of(together) {
+        let expected = format!("a multiple of {together}, the patches of a window");
+        return Err(Error::parameter("batch_size", batch_size, expected));
     }
+    Ok(())
 }
 
 /// The order of the signals, epoch by epoch: it follows from the seed and the epoch alone.

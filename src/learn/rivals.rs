@@ -107,6 +107,9 @@ impl RivalTrainConfig {
             let expected = format!("none with {}, whose layers take turns", self.rival.name());
             return Err(Error::parameter("patience", "given", expected));
         }
+        if let Some(window) = self.data.window {
+            return Err(Error::parameter("window", window, "none: rivals do not average overlapping patches"));
+        }
         self.rival.check_ranges()?;
         self.optimization.check()?;
         self.data.check()

@@ -8,7 +8,7 @@
 
 use super::proximal_gradient::look;
 use super::{
-    BasisPursuitConfig, OrthogonalMatchingPursuitConfig, Problem, Pursued, Selection, SignalReport, StopReason,
+    BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, Pursued, Selection, SignalReport, StopReason,
     columns, largest, to_host, weighted,
 };
 use crate::device::left_to_host;
@@ -173,7 +173,9 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         Some(MASKS)
     } else if layer.padding != [0, 0] {
         Some("pictures over dictionaries with padding")
-    } else if inner_products > TABLE.min(of_buffer) {
+    } else if inner_products.max(layer.code.channels.saturating_mul(layer.around_one().signal.len()))
+        > TABLE.min(of_buffer)
+    {
         Some("pictures over atoms whose inner products at all shifts are too many to be held")
     } else if code_len > of_buffer {
         Some("pictures whose codes don't fit into one of its buffers")
@@ -199,7 +201,7 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         }
         None => filters,
     };
-    let table = correlation::table(filters, layer.stride);
+    let table = correlation::table(filters, &layer);
     let work = problem.work();
     let all: Vec<usize> = (0..count).collect();
     let (mut codes, mut reports, mut open) = (Vec::new(), Vec::with_capacity(count), Vec::new());
@@ -207,7 +209,10 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         work.check()?;
         let part = problem.part(rows, lambda.batch(rows[0], rows.len()))?;
         let signals = part.signals();
-        let largest = largest(operator.analyze_rows(signals.clone()), &weights, nonnegative);
+        let largest = match &lambda {
+            Lambda::Relative(_) => largest(operator.analyze_rows(signals.clone()), &weights, nonnegative),
+            _ => Tensor::zeros([rows.len(), 1], &operator.device()),
+        };
         let lambdas = part.lambda()?.rows(largest)?.squeeze_dim::<1>(1);
         let lambda = to_host(lambdas.clone());
         let start = weighted(part.start(), &weights);
@@ -291,7 +296,7 @@ pub(super) fn greedy(
     let (mut codes, mut reports, mut open) = (Vec::new(), Vec::with_capacity(problem.count()), Vec::new());
     for rows in parts {
         work.check()?;
-        let part = problem.part(&rows, super::Lambda::Absolute(0.0))?;
+        let part = problem.part(&rows, Lambda::Absolute(0.0))?;
         let signals = part.signals();
         let correlations = operator.analyze_rows(signals.clone());
         let Some((found, counts)) = cube::greedy(operator.gram(), correlations, nonzeros, nonnegative) else {

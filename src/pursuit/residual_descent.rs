@@ -19,7 +19,8 @@
 //! scratch, and it alone decides whether the pursuit ends.
 //!
 //! Blocks of the same colour of a chessboard share no sample with each other and are worked on in parallel, with results that do
-//! not depend on the number of threads. It runs on the host's cores whatever the device. Should it come to a standstill before the
+//! not depend on the number of threads. All that runs on the host's cores. On a GPU a kernel works by coordinate descent on the correlations
+//! first (`on_gpu`), and what is open after it is done here. Should it come to a standstill before the
 //! gap is reached, as it may where many atoms are nearly equal, another algorithm goes on from there, which the report names:
 //! coordinate descent where the atoms' inner products are few enough for it, else FISTA.
 

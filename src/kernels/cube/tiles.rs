@@ -16,7 +16,7 @@ use cubecl::prelude::*;
 /// Moves of a tile in one launch at most.
 const MOVES: usize = 64;
 
-/// Sides of the chessboard's squares, of which no two adjacent ones are worked on at a time.
+/// Where tiles of one colour begin, which lie two tiles apart in both directions: row and column of the first.
 const COLOURS: [[usize; 2]; 4] = [[0, 0], [1, 1], [0, 1], [1, 0]];
 
 /// Pictures under way on a GPU.
@@ -82,8 +82,8 @@ impl Tiles {
     }
 
     /// Goes through all tiles that many times, from the codes as they are and their correlations with the residual, of the same shape. A
-    /// coefficient that is so near to its optimum that its correlation would change by no more than the picture's of `stills`, `[n]`, times λ is left alone. Returns how
-    /// many moves every picture took, `[n]`.
+    /// coefficient is left alone where its best move would change its correlation by no more than `stills`, `[n]`, of its picture times λ.
+    /// Returns how many moves every picture took, `[n]`.
     pub fn descend(&self, correlations: Tensor<4>, rounds: usize, stills: Tensor<1>) -> Option<Tensor<1>> {
         let stills = taken(stills)?;
         let Shape { atoms, rows, columns, reach_down, reach_across, tile_rows, tile_columns, units, .. } = self.shape;

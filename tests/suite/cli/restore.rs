@@ -260,6 +260,7 @@ fn a_network_is_trained_to_take_noise_off() {
     for (arguments, parts) in [
         ("--window 13 --batch-size 63", ["--window", "8 + a multiple of 2"]),
         ("--window 12", ["--window", "at least 14"]),
+        ("--window 9000000000000000000", ["--window", "values"]),
         ("--window 14 --batch-size 63", ["--batch-size", "a multiple of 16"]),
         ("--window 48", ["--window", "size of every picture"]),
     ] {
