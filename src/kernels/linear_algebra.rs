@@ -1,4 +1,13 @@
-//! Least squares on a support: small positive semi-definite systems in `f64`.
+//! Least squares on a support: small positive semi-definite systems in `f64`. And diagonals.
+
+use burn::tensor::{Int, Tensor};
+
+/// G_jj, `[k]`.
+pub(crate) fn diagonal(gram: &Tensor<2>) -> Tensor<1> {
+    let atoms = gram.dims()[0];
+    let places = Tensor::<1, Int>::arange(0..atoms as i64, &gram.device()).unsqueeze_dim::<2>(1);
+    gram.clone().gather(1, places).squeeze_dim::<1>(1)
+}
 
 /// Solves Gx = b in place for a symmetric positive semi-definite `matrix` G in row-major order, with a ridge of 1e-7 of its largest
 /// diagonal entry, which keeps dependent atoms finite. `values` holds b, then x; `matrix` is used up.

@@ -120,7 +120,7 @@ pub(super) fn twins(cascade: &Cascade, energies: &[f32], geometry: &LayerGeometr
     if count * count * shifts > MAX_COMPARED {
         return Vec::new();
     }
-    let filters = cascade.atoms().to_tensor(device);
+    let filters = cascade.atoms_on(device);
     let table = CorrelationTable::new(&filters, geometry.stride, [geometry.code.height, geometry.code.width]);
     let reach = table.reach();
     let mut order: Vec<usize> = (0..count).collect();

@@ -5,7 +5,8 @@ use crate::error::Result;
 use crate::geometry::LayerGeometry;
 use crate::kernels::sparse::{HostFilters, SparseDictionary, gradient_by_nonzeros, norm};
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm, filters_as_codes};
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
+use std::sync::OnceLock;
 
 /// W_1 … W_L and the filters of D^(1) … D^(L), kept in agreement.
 #[derive(Debug, Clone)]
@@ -13,6 +14,8 @@ pub struct Cascade {
     config: ModelConfig,
     filters: Vec<HostFilters>,
     effective: Vec<HostFilters>,
+    /// The last of these on a device, once they were asked for there.
+    atoms: OnceLock<Tensor<4>>,
 }
 
 /// New atoms of the deepest layer, one after the other: filters of D_L, and the effective atoms that they make.
@@ -24,7 +27,7 @@ pub(super) struct Candidates {
 impl Cascade {
     /// From W_1 … W_L.
     pub fn new(config: ModelConfig, filters: Vec<HostFilters>) -> Self {
-        let mut cascade = Self { config, effective: filters.clone(), filters };
+        let mut cascade = Self { config, effective: filters.clone(), filters, atoms: OnceLock::new() };
         cascade.refresh(1);
         cascade
     }
@@ -51,6 +54,7 @@ impl Cascade {
 
     /// All filters and all effective ones, for whoever puts in their places what another process has there.
     pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut HostFilters> {
+        self.atoms.take();
         self.filters.iter_mut().chain(&mut self.effective)
     }
 
@@ -62,6 +66,13 @@ impl Cascade {
     /// Filters of D^(L).
     pub fn atoms(&self) -> &HostFilters {
         &self.effective[self.depth() - 1]
+    }
+
+    /// Filters of D^(L) on a device, to which atoms are sent as they change.
+    pub fn atoms_on(&self, device: &Device) -> Tensor<4> {
+        let atoms = self.atoms.get_or_init(|| self.atoms().to_tensor(device));
+        // Learning stays on one device.
+        if atoms.device() == *device { atoms.clone() } else { self.atoms().to_tensor(device) }
     }
 
     /// Stride of D^(i) with `layer` = i − 1.
@@ -124,6 +135,16 @@ impl Cascade {
             self.filters[layer].atom_mut(atom).copy_from_slice(values);
             self.effective[layer].atom_mut(atom).copy_from_slice(effective);
         }
+        let (first, last) = (atoms.iter().min(), atoms.iter().max());
+        if let Some((there, (&first, &last))) = self.atoms.take().zip(first.zip(last)) {
+            let [_, channels, height, width] = self.atoms().dims();
+            let range = first..last + 1;
+            let values = self.atoms().values()[first * effective_len..(last + 1) * effective_len].to_vec();
+            let values = TensorData::new(values, [range.len(), channels, height, width]);
+            let values = Tensor::from_data(values, &there.device());
+            let there = there.slice_assign([range, 0..channels, 0..height, 0..width], values);
+            self.atoms = OnceLock::from(there);
+        }
     }
 
     /// What filters of the deepest layer are as effective atoms.
@@ -136,6 +157,7 @@ impl Cascade {
 
     /// Effective filters from depth `layer` + 1 on.
     fn refresh(&mut self, layer: usize) {
+        self.atoms.take();
         for layer in layer..self.depth() {
             self.effective[layer] = if layer == 0 {
                 self.filters[0].clone()
@@ -211,7 +233,7 @@ impl Cascade {
     /// None for filters that came from a model.
     pub(super) fn operator(&self, device: &Device) -> Result<Operator> {
         let operator = self.model(device)?.operator(self.config.signal, OperatorForm::Auto)?;
-        Ok(operator.with_effective_filters(self.atoms().to_tensor(device)))
+        Ok(operator.with_effective_filters(self.atoms_on(device)))
     }
 }
 
@@ -220,10 +242,12 @@ mod tests {
     use super::super::gradient::filter_gradients;
     use super::super::statistics::{Statistics, inner};
     use super::super::surrogate::SurrogateUpdate;
-    use super::super::testing::{assert_close, bits, cascade, configs, device, filters, in_pools, sparse, wide};
+    use super::super::testing::{
+        assert_close, bits, cascade, configs, device, filters, in_pools, sparse, tensor, wide,
+    };
     use super::*;
+    use crate::kernels::sparse::to_host;
     use crate::model::OperatorForm;
-    use burn::tensor::{Tensor, TensorData};
 
     const NORMS: [AtomNorm; 2] = [AtomNorm::Effective, AtomNorm::Layer];
 
@@ -233,15 +257,16 @@ mod tests {
         for layer in 0..cascade.depth() {
             assert_eq!(bits(cascade.effective(layer).values()), bits(again.effective(layer).values()), "{layer}");
         }
+        assert_eq!(bits(&to_host(cascade.atoms_on(&device()))), bits(again.atoms().values()));
     }
 
     /// Statistics of random codes on random signals.
     fn statistics(cascade: &Cascade) -> Statistics {
         let geometry = cascade.config().geometry().unwrap().effective_layer().unwrap();
-        let mut statistics = Statistics::new(&geometry);
+        let mut statistics = Statistics::new(&geometry, &device());
         let signals = sparse(51, 30 * geometry.signal.len(), 1.0);
         let codes = sparse(52, 30 * geometry.code.len(), 0.3);
-        statistics.add(&signals, &codes, cascade.atoms(), 1.0, &device());
+        statistics.add(&tensor(&signals, geometry.signal), &tensor(&codes, geometry.code), cascade.atoms(), 1.0);
         statistics
     }
 
@@ -308,16 +333,13 @@ mod tests {
             let geometry = operator.geometry().effective_layer().unwrap();
             let signals = sparse(71, COUNT * geometry.signal.len(), 1.0);
             let codes = sparse(72, COUNT * geometry.code.len(), 0.3);
-            let mut statistics = Statistics::new(&geometry);
-            statistics.add(&signals, &codes, cascade.atoms(), 1.0, &device());
-            let tensor = |values: &[f32], dims: [usize; 4]| {
-                Tensor::<4>::from_data(TensorData::new(values.to_vec(), dims), &device())
-            };
-            let codes = tensor(&codes, geometry.code.batched(COUNT));
-            let residuals = operator.synthesize(codes.clone()) - tensor(&signals, geometry.signal.batched(COUNT));
+            let mut statistics = Statistics::new(&geometry, &device());
+            let (signals, codes) = (tensor(&signals, geometry.signal), tensor(&codes, geometry.code));
+            statistics.add(&signals, &codes, cascade.atoms(), 1.0);
+            let residuals = operator.synthesize(codes.clone()) - signals;
             let expected = filter_gradients(&model, &operator, residuals, codes);
             let atoms = cascade.atoms().atoms();
-            let gradient = statistics.gradient(0..atoms, cascade.atoms(), &device());
+            let gradient = statistics.gradient(0..atoms, cascade.atoms_on(&device()));
             let mut pulled = HostFilters::new(cascade.atoms().dims(), gradient);
             for layer in (1..cascade.depth()).rev() {
                 pulled = cascade.pull_down(layer, &pulled);

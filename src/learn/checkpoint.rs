@@ -73,7 +73,7 @@ pub(super) fn save(path: &Path, training: &Training, data: &Fingerprint, epoch: 
         Some(Memory::Statistics(statistics)) => {
             let (second, first) = statistics.parts();
             for (name, values) in [("statistics.second", second), ("statistics.first", first)] {
-                tensors.push((name.into(), Dtype::F32, vec![values.len()], bytes(values)));
+                tensors.push((name.into(), Dtype::F32, vec![values.len()], bytes(&values)));
             }
         }
         None => (),
@@ -171,7 +171,7 @@ pub(super) fn load(path: &Path, training: &mut Training, data: &Fingerprint) -> 
             }
         }
         Some(Memory::Statistics(statistics)) => {
-            let (second, first) = (statistics.parts().0.len(), statistics.parts().1.len());
+            let [second, first] = statistics.lens();
             statistics.restore(floats("statistics.second", second)?, floats("statistics.first", first)?);
         }
         None => (),

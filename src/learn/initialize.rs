@@ -130,7 +130,7 @@ fn learn_stage(
     let update = SurrogateUpdate { atoms_per_step, lower_every: 1, ..update.clone() };
     let pursuit = BasisPursuitConfig { gap: GAP, max_iterations: learning.max_iterations, nonnegative: false };
     let layer = operator.geometry().windows(cascade.depth());
-    let mut statistics = Statistics::new(&layer);
+    let mut statistics = Statistics::new(&layer, sampler.device);
     let steps = learning.initialization.steps;
     // A batch beyond all there is would only cost memory.
     let batch = learning.batch_size.min(sampler.source.len().max(LEAST_BATCH));
@@ -146,7 +146,7 @@ fn learn_stage(
         let pursued = Algorithm::Auto.init(&pursuit, &operator)?.pursue(&operator, tensor.clone(), &lambda)?;
         let codes: Vec<f32> = to_host(pursued.codes.clone());
         let weight = ((step + 1) as f32).powf(-learning.pursuit.forgetting);
-        statistics.add(&signals, &codes, cascade.atoms(), weight, sampler.device);
+        statistics.add(&tensor, &pursued.codes, cascade.atoms(), weight);
         if step % REPLACE_EVERY == REPLACE_EVERY - 1 && (step as f32) < REPLACE_UNTIL * steps as f32 {
             let residuals = to_host(tensor - operator.synthesize(pursued.codes));
             let generator = stream(learning.seed, Purpose::Reseeding, number);

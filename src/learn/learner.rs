@@ -71,7 +71,7 @@ impl DictionaryLearner {
     /// A state that steps are taken from by a rule, with nothing remembered.
     pub(super) fn of(state: TrainingState, rule: OnlineRule) -> Self {
         let memory = match (rule, state.geometry.effective_layer()) {
-            (OnlineRule::Pursuit, Some(layer)) => Memory::Statistics(Statistics::new(&layer)),
+            (OnlineRule::Pursuit, Some(layer)) => Memory::Statistics(Statistics::new(&layer, &state.device)),
             _ => {
                 let zeros = |layer| HostFilters::zeros(state.cascade.filters(layer).dims());
                 Memory::Velocity((0..state.cascade.depth()).map(zeros).collect())
@@ -104,7 +104,6 @@ impl DictionaryLearner {
         let Some((batch, mut sums)) = self.code(&operator, source, &indices, progress)? else { return Ok(None) };
         let (mut preparing, counted) = (0.0, sums.seconds.total());
         let Batch { signals, pursued, .. } = &batch;
-        let codes: Vec<f32> = to_host(pursued.codes.clone());
         self.state.count_idle(sums.usage());
         self.state.steer(sums.usage().iter().sum(), indices.len());
         // What `code` accounted for is not counted twice; the rest served the pursuit.
@@ -114,11 +113,10 @@ impl DictionaryLearner {
         let state = &mut self.state;
         match &mut self.memory {
             Memory::Statistics(statistics) => {
-                let values: Vec<f32> = to_host(signals.clone());
                 // What is older than an epoch has newer codes by now.
                 let least = 1.0 / state.steps_per_epoch as f32;
                 let weight = ((state.step + 1) as f32).powf(-learning.pursuit.forgetting).max(least);
-                statistics.add(&values, &codes, state.cascade.atoms(), weight, &state.device);
+                statistics.add(signals, &pursued.codes, state.cascade.atoms(), weight);
                 stopwatch.lap(&mut sums.seconds.statistics);
                 let update = SurrogateUpdate::new(&learning, learning.nonzeros(&state.geometry), &state.device);
                 update.step(state.step, &mut state.cascade, statistics);

@@ -19,6 +19,7 @@ pub(crate) mod online;
 pub mod optimization;
 mod order;
 mod reseeding;
+mod resident;
 #[cfg(feature = "train")]
 pub mod rivals;
 pub mod run;

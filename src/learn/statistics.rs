@@ -15,8 +15,10 @@
 //! curvature from above, and B is corrected so that the gradient at the current dictionary is exact: a surrogate that
 //! majorises the data term.
 //!
-//! Where positions share no sample there is one δ as well, and signals are added as the windows that they are ([`Windows`]).
+//! Where positions share no sample there is one δ as well, and signals are added as the windows that they are ([`Windows`]). A GPU then
+//! keeps A and B in its own memory ([`Resident`]); else they lie in the host's.
 
+use super::resident::Resident;
 use crate::geometry::{LayerGeometry, SignalShape};
 use crate::kernels::correlation::inner_products;
 use crate::kernels::product::product;
@@ -25,6 +27,8 @@ use crate::kernels::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
 use crate::kernels::windows::Windows;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
+use std::borrow::Cow;
+use std::ops::Range;
 
 /// The statistics A and B.
 #[derive(Debug, Clone)]
@@ -32,6 +36,21 @@ pub struct Statistics {
     geometry: LayerGeometry,
     /// δ up to this many code positions, per axis.
     reach: [usize; 2],
+    sums: Sums,
+}
+
+/// Where A and B lie.
+#[derive(Debug, Clone)]
+enum Sums {
+    /// In the host's memory.
+    Host(OnHost),
+    /// In a GPU's.
+    Gpu(Resident),
+}
+
+/// A and B in the host's memory.
+#[derive(Debug, Clone)]
+struct OnHost {
     /// A as `[atom, vertical δ + reach, horizontal δ + reach, atom]`.
     second: Vec<f32>,
     /// B as `[atom, channels, kernel height, kernel width]`.
@@ -42,7 +61,7 @@ pub struct Statistics {
 const PRODUCTS_ARE_FASTER: usize = 32;
 
 /// Rows of A that are computed in one matrix product.
-const ATOMS_AT_ONCE: usize = 1024;
+pub(super) const ATOMS_AT_ONCE: usize = 1024;
 
 /// Pairs of non-zeros of the same code, of all codes.
 fn pairs(codes: &[f32], code_len: usize) -> usize {
@@ -99,17 +118,29 @@ impl ByPosition {
 }
 
 /// Cosine of two atoms up to which they do not count as alike.
-const UNAVOIDABLE: f32 = 0.25;
+pub(super) const UNAVOIDABLE: f32 = 0.25;
 
 impl Statistics {
-    /// Of nothing yet, for the convolution D^(L).
-    pub fn new(geometry: &LayerGeometry) -> Self {
-        Self {
-            geometry: geometry.clone(),
-            reach: geometry.reach(),
-            second: vec![0.0; Self::second_len(geometry)],
-            first: vec![0.0; geometry.filter_dims().iter().product()],
+    /// Of nothing yet, for the convolution D^(L) of signals on a device.
+    pub fn new(geometry: &LayerGeometry, device: &Device) -> Self {
+        match Resident::suits(geometry, device) {
+            true => Self::on_gpu(geometry, device),
+            false => Self::on_host(geometry),
         }
+    }
+
+    fn on_host(geometry: &LayerGeometry) -> Self {
+        let second = vec![0.0; Self::second_len(geometry)];
+        let first = vec![0.0; geometry.filter_dims().iter().product()];
+        Self::of(geometry, Sums::Host(OnHost { second, first }))
+    }
+
+    fn on_gpu(geometry: &LayerGeometry, device: &Device) -> Self {
+        Self::of(geometry, Sums::Gpu(Resident::new(geometry, device)))
+    }
+
+    fn of(geometry: &LayerGeometry, sums: Sums) -> Self {
+        Self { geometry: geometry.clone(), reach: geometry.reach(), sums }
     }
 
     /// Values that A takes for a geometry; saturates.
@@ -118,15 +149,29 @@ impl Statistics {
     }
 
     /// A and B, for a checkpoint.
-    pub fn parts(&self) -> (&[f32], &[f32]) {
-        (&self.second, &self.first)
+    pub fn parts(&self) -> (Cow<'_, [f32]>, Cow<'_, [f32]>) {
+        match &self.sums {
+            Sums::Host(OnHost { second, first }) => (second.into(), first.into()),
+            Sums::Gpu(resident) => {
+                let [second, first] = resident.parts();
+                (second.into(), first.into())
+            }
+        }
+    }
+
+    /// How many values A and B have.
+    pub(super) fn lens(&self) -> [usize; 2] {
+        [Self::second_len(&self.geometry), self.geometry.filter_dims().iter().product()]
     }
 
     /// Puts back what [`Self::parts`] gave; `false` where the lengths do not fit.
     pub fn restore(&mut self, second: Vec<f32>, first: Vec<f32>) -> bool {
-        let fits = second.len() == self.second.len() && first.len() == self.first.len();
+        let fits = [second.len(), first.len()] == self.lens();
         if fits {
-            (self.second, self.first) = (second, first);
+            match &mut self.sums {
+                Sums::Host(sums) => *sums = OnHost { second, first },
+                Sums::Gpu(resident) => resident.restore(second, first),
+            }
         }
         fits
     }
@@ -137,21 +182,30 @@ impl Statistics {
 
     /// Adds a batch with weight `weight` in (0, 1], the statistics so far keeping 1 − `weight`.
     ///
-    /// - `signals`, `codes`: one after the other, as the geometry says; `filters`: those the codes were found with.
-    pub fn add(&mut self, signals: &[f32], codes: &[f32], filters: &HostFilters, weight: f32, device: &Device) {
-        let cropped = self.geometry.padding != [0, 0];
-        let scale = weight / (codes.len() / self.geometry.code.len()).max(1) as f32;
+    /// `filters` are those the codes were found with.
+    ///
+    /// # Shapes
+    /// - signals, codes: `[n, channels, height, width]`, as the geometry says.
+    pub fn add(&mut self, signals: &Tensor<4>, codes: &Tensor<4>, filters: &HostFilters, weight: f32) {
+        let scale = weight / codes.dims()[0].max(1) as f32;
         let keep = 1.0 - weight;
-        let product_before = cropped.then(|| self.product(filters, device));
+        let sums = match &mut self.sums {
+            Sums::Gpu(resident) => return resident.add(signals.clone(), codes.clone(), scale, keep),
+            Sums::Host(sums) => sums,
+        };
+        let device = &signals.device();
+        let (signals, codes) = (to_host(signals.clone()), to_host(codes.clone()));
+        let cropped = self.geometry.padding != [0, 0];
+        let product_before = cropped.then(|| sums.product(&self.geometry, filters.to_tensor(device)));
 
-        let windows = Windows::of(&self.geometry).map(|windows| windows_of(&windows, signals, codes));
+        let windows = Windows::of(&self.geometry).map(|windows| windows_of(&windows, &signals, &codes));
         let (geometry, signals, codes) = match &windows {
             Some((geometry, signals, codes)) => (geometry, signals.as_slice(), codes.as_slice()),
-            None => (&self.geometry, signals, codes),
+            None => (&self.geometry, signals.as_slice(), codes.as_slice()),
         };
         let (code_len, signal_len) = (geometry.code.len(), geometry.signal.len());
         if geometry.is_matrix() && pairs(codes, code_len) * PRODUCTS_ARE_FASTER > codes.len() * code_len {
-            self.add_products([signals, codes], scale, keep, device);
+            sums.add_products(geometry, [signals, codes], scale, keep, device);
             return;
         }
         let by_signal: Vec<ByPosition> = codes
@@ -164,7 +218,7 @@ impl Statistics {
 
         // Atom by atom, so that the sums are the same whatever the number of threads.
         let (reach, shifts, atoms) = (self.reach, self.geometry.shifts(), geometry.code.channels);
-        self.second.par_chunks_exact_mut(shifts[0] * shifts[1] * atoms).zip(&by_atom).for_each(|(sum, own)| {
+        sums.second.par_chunks_exact_mut(shifts[0] * shifts[1] * atoms).zip(&by_atom).for_each(|(sum, own)| {
             sum.iter_mut().for_each(|value| *value *= keep);
             for a in own {
                 for b in by_signal[a.signal].near(a, reach) {
@@ -178,11 +232,11 @@ impl Statistics {
             let dictionary = SparseDictionary::new(filters, geometry);
             let mut residuals = dictionary.synthesize(codes);
             residuals.iter_mut().zip(signals).for_each(|(residual, signal)| *residual = signal - *residual);
-            std::borrow::Cow::Owned(residuals)
+            Cow::Owned(residuals)
         } else {
-            std::borrow::Cow::Borrowed(signals)
+            Cow::Borrowed(signals)
         };
-        self.first.par_chunks_exact_mut(geometry.atom_len()).zip(&by_atom).for_each(|(sum, own)| {
+        sums.first.par_chunks_exact_mut(geometry.atom_len()).zip(&by_atom).for_each(|(sum, own)| {
             sum.iter_mut().for_each(|value| *value *= keep);
             for a in own {
                 let signal = &targets[a.signal * signal_len..][..signal_len];
@@ -191,17 +245,127 @@ impl Statistics {
         });
         if let Some(before) = product_before {
             // B += (A_t ∗ D) with A_t the batch's part of A: what A ∗ D grew by.
-            let after = self.product(filters, device);
-            for ((sum, after), before) in self.first.iter_mut().zip(after).zip(before) {
+            let after = sums.product(&self.geometry, filters.to_tensor(device));
+            for ((sum, after), before) in sums.first.iter_mut().zip(after).zip(before) {
                 *sum += after - keep * before;
             }
         }
     }
 
-    /// The part of [`Self::add`] for codes that are so dense that sums over pairs of non-zeros take longer than matrix products:
+    /// Forgets all about some atoms.
+    pub fn forget(&mut self, atoms: &[usize]) {
+        let [vertical, horizontal] = self.shifts();
+        let count = self.geometry.code.channels;
+        let row = vertical * horizontal * count;
+        let sums = match &mut self.sums {
+            Sums::Gpu(resident) => return resident.forget(atoms),
+            Sums::Host(sums) => sums,
+        };
+        for &atom in atoms {
+            sums.second[atom * row..][..row].fill(0.0);
+            sums.second.iter_mut().skip(atom).step_by(count).for_each(|value| *value = 0.0);
+            let len = self.geometry.atom_len();
+            sums.first[atom * len..][..len].fill(0.0);
+        }
+    }
+
+    /// The statistics of a surrogate that also penalises atoms for being alike: A_jk grows by `strength`·min(A_jj, A_kk)·(|c_jk| − τ)₊ sign(c_jk)
+    /// for j ≠ k, c_jk being the cosine 〈d_j, d_k〉 of atoms of unit norm and τ = 0.25.
+    ///
+    /// The gradient at `filters` is then that of the data term plus ¼ `strength` Σ_{j≠k} min(A_jj, A_kk) (|c_jk| − τ)₊². Features that
+    /// mostly fire together are coded with a smaller ℓ1 norm by one atom that holds both than by two. Such atoms have much in common, which
+    /// is what this makes costly; the small cosines that more atoms than dimensions cannot avoid cost nothing. Only where atoms have one
+    /// shift.
+    ///
+    /// # Shapes
+    /// - filters: `[atoms, channels, kernel height, kernel width]`
+    pub(super) fn with_incoherence(&self, strength: f32, filters: Tensor<4>) -> Self {
+        let count = self.geometry.code.channels;
+        let atoms = filters.flatten::<2>(1, 3);
+        let gram = product(atoms.clone(), atoms.transpose());
+        let mut sums = match &self.sums {
+            Sums::Gpu(resident) => {
+                return Self::of(&self.geometry, Sums::Gpu(resident.with_incoherence(strength, gram)));
+            }
+            Sums::Host(sums) => sums.clone(),
+        };
+        let gram = to_host(gram);
+        let energies = self.energies();
+        sums.second.par_chunks_exact_mut(count).zip(gram.par_chunks_exact(count)).enumerate().for_each(
+            |(atom, (row, gram))| {
+                for (other, (value, cosine)) in row.iter_mut().zip(gram).enumerate() {
+                    let beyond = cosine.abs() - UNAVOIDABLE;
+                    if other != atom && beyond > 0.0 {
+                        *value += strength * energies[atom].min(energies[other]) * beyond * cosine.signum();
+                    }
+                }
+            },
+        );
+        Self::of(&self.geometry, Sums::Host(sums))
+    }
+
+    /// Mean energy of every atom's code, the diagonal of A(0).
+    pub fn energies(&self) -> Vec<f32> {
+        let [vertical, horizontal] = self.shifts();
+        let count = self.geometry.code.channels;
+        let zero = (self.reach[0] * horizontal + self.reach[1]) * count;
+        match &self.sums {
+            Sums::Host(OnHost { second, .. }) => {
+                (0..count).map(|atom| second[atom * vertical * horizontal * count + zero + atom]).collect()
+            }
+            Sums::Gpu(resident) => resident.energies(),
+        }
+    }
+
+    /// A ∗ D: what the codes' correlations make of the filters, one row per atom.
+    ///
+    /// # Shapes
+    /// - filters: `[atoms, channels, kernel height, kernel width]`
+    pub fn product(&self, filters: Tensor<4>) -> Vec<f32> {
+        match &self.sums {
+            Sums::Host(sums) => sums.product(&self.geometry, filters),
+            Sums::Gpu(resident) => resident.product(filters),
+        }
+    }
+
+    /// Gradient A ∗ D − B of the surrogate with respect to some of the effective filters.
+    ///
+    /// # Shapes
+    /// - filters: `[atoms, channels, kernel height, kernel width]`, all of them
+    pub fn gradient(&self, atoms: Range<usize>, filters: Tensor<4>) -> Vec<f32> {
+        let sums = match &self.sums {
+            Sums::Host(sums) => sums,
+            Sums::Gpu(resident) => return resident.gradient(atoms, filters),
+        };
+        let len = self.geometry.atom_len();
+        let first = &sums.first[atoms.start * len..atoms.end * len];
+        let mut gradient = sums.product_of(&self.geometry, atoms, filters);
+        gradient.iter_mut().zip(first).for_each(|(value, first)| *value -= first);
+        gradient
+    }
+
+    /// The surrogate's value at `filters`, up to a constant, given the gradient there: ½(〈D, A∗D − B〉 − 〈D, B〉).
+    pub fn value(&self, filters: &HostFilters, gradient: &[f32]) -> f64 {
+        let first = match &self.sums {
+            Sums::Host(OnHost { first, .. }) => Cow::from(first),
+            Sums::Gpu(resident) => resident.first().into(),
+        };
+        0.5 * (inner(filters.values(), gradient) - inner(filters.values(), &first))
+    }
+}
+
+impl OnHost {
+    /// The part of [`Statistics::add`] for codes that are so dense that sums over pairs of non-zeros take longer than matrix products:
     /// A ← keep·A + scale·ΓᵀΓ and B ← keep·B + scale·ΓᵀY, where the code is a single position.
-    fn add_products(&mut self, [signals, codes]: [&[f32]; 2], scale: f32, keep: f32, device: &Device) {
-        let (atoms, len) = (self.geometry.code.channels, self.geometry.atom_len());
+    fn add_products(
+        &mut self,
+        geometry: &LayerGeometry,
+        [signals, codes]: [&[f32]; 2],
+        scale: f32,
+        keep: f32,
+        device: &Device,
+    ) {
+        let (atoms, len) = (geometry.code.channels, geometry.atom_len());
         let count = codes.len() / atoms;
         let matrix = |values: &[f32], columns: usize| {
             Tensor::<2>::from_data(TensorData::new(values.to_vec(), [count, columns]), device)
@@ -221,90 +385,36 @@ impl Statistics {
         }
     }
 
-    /// Forgets all about some atoms.
-    pub fn forget(&mut self, atoms: &[usize]) {
-        let [vertical, horizontal] = self.shifts();
-        let count = self.geometry.code.channels;
+    fn product(&self, geometry: &LayerGeometry, filters: Tensor<4>) -> Vec<f32> {
+        self.product_of(geometry, 0..geometry.code.channels, filters)
+    }
+
+    fn product_of(&self, geometry: &LayerGeometry, atoms: Range<usize>, filters: Tensor<4>) -> Vec<f32> {
+        let (shifts, device) = (geometry.shifts(), &filters.device());
+        let (count, rows) = (geometry.code.channels, atoms.len());
+        let [vertical, horizontal] = shifts;
         let row = vertical * horizontal * count;
-        for &atom in atoms {
-            self.second[atom * row..][..row].fill(0.0);
-            self.second.iter_mut().skip(atom).step_by(count).for_each(|value| *value = 0.0);
-            let len = self.geometry.atom_len();
-            self.first[atom * len..][..len].fill(0.0);
-        }
-    }
-
-    /// The statistics of a surrogate that also penalises atoms for being alike: A_jk grows by `strength`·min(A_jj, A_kk)·(|c_jk| − τ)₊ sign(c_jk)
-    /// for j ≠ k, c_jk being the cosine 〈d_j, d_k〉 of atoms of unit norm and τ = 0.25.
-    ///
-    /// The gradient at `filters` is then that of the data term plus ¼ `strength` Σ_{j≠k} min(A_jj, A_kk) (|c_jk| − τ)₊². Features that
-    /// mostly fire together are coded with a smaller ℓ1 norm by one atom that holds both than by two. Such atoms have much in common, which
-    /// is what this makes costly; the small cosines that more atoms than dimensions cannot avoid cost nothing. Only where atoms have one
-    /// shift.
-    pub(super) fn with_incoherence(&self, strength: f32, filters: &HostFilters, device: &Device) -> Self {
-        let mut penalised = self.clone();
-        let count = self.geometry.code.channels;
-        let atoms = filters.to_tensor(device).flatten::<2>(1, 3);
-        let gram = to_host(product(atoms.clone(), atoms.transpose()));
-        let energies = self.energies();
-        penalised.second.par_chunks_exact_mut(count).zip(gram.par_chunks_exact(count)).enumerate().for_each(
-            |(atom, (row, gram))| {
-                for (other, (value, cosine)) in row.iter_mut().zip(gram).enumerate() {
-                    let beyond = cosine.abs() - UNAVOIDABLE;
-                    if other != atom && beyond > 0.0 {
-                        *value += strength * energies[atom].min(energies[other]) * beyond * cosine.signum();
-                    }
-                }
-            },
-        );
-        penalised
-    }
-
-    /// Mean energy of every atom's code, the diagonal of A(0).
-    pub fn energies(&self) -> Vec<f32> {
-        let [vertical, horizontal] = self.shifts();
-        let count = self.geometry.code.channels;
-        let zero = (self.reach[0] * horizontal + self.reach[1]) * count;
-        (0..count).map(|atom| self.second[atom * vertical * horizontal * count + zero + atom]).collect()
-    }
-
-    /// A ∗ D: what the codes' correlations make of the filters, one row per atom.
-    pub fn product(&self, filters: &HostFilters, device: &Device) -> Vec<f32> {
-        self.product_of(0..self.geometry.code.channels, filters, device)
-    }
-
-    fn product_of(&self, atoms: std::ops::Range<usize>, filters: &HostFilters, device: &Device) -> Vec<f32> {
-        let [vertical, horizontal] = self.shifts();
-        let (count, rows) = (self.geometry.code.channels, atoms.len());
-        let row = vertical * horizontal * count;
-        let second = &self.second[atoms.start * row..atoms.end * row];
-        let dims = filters.dims();
-        let [_, channels, height, width] = dims;
-        let matrix = |values: Vec<f32>, rows: usize, columns: usize| {
-            Tensor::<2>::from_data(TensorData::new(values, [rows, columns]), device)
-        };
+        let second = self.second[atoms.start * row..atoms.end * row].to_vec();
+        let [_, channels, height, width] = filters.dims();
         if row == count {
-            let len = filters.atom_len();
-            let filters = matrix(filters.values().to_vec(), count, len);
-            return to_host(product(matrix(second.to_vec(), rows, count), filters));
+            let second = Tensor::<2>::from_data(TensorData::new(second, [rows, count]), device);
+            return to_host(product(second, filters.flatten(1, 3)));
         }
-        let second =
-            Tensor::<3>::from_data(TensorData::new(second.to_vec(), [rows, vertical * horizontal, count]), device);
-        let filters = filters.to_tensor(device);
+        let second = Tensor::<3>::from_data(TensorData::new(second, [rows, vertical * horizontal, count]), device);
         let mut out = Tensor::<4>::zeros([rows, channels, height, width], device);
-        let stride = self.geometry.stride;
+        let (stride, reach) = (geometry.stride, geometry.reach());
         for shift in 0..vertical * horizontal {
             // Signed move of the filters in samples: d_k(· + δs).
             let steps = [shift / horizontal, shift % horizontal];
             let moves: [isize; 2] =
-                std::array::from_fn(|axis| (steps[axis] as isize - self.reach[axis] as isize) * stride[axis] as isize);
+                std::array::from_fn(|axis| (steps[axis] as isize - reach[axis] as isize) * stride[axis] as isize);
             let extent = [height, width];
-            let target: [std::ops::Range<usize>; 2] = std::array::from_fn(|axis| {
+            let target: [Range<usize>; 2] = std::array::from_fn(|axis| {
                 let size = extent[axis] - moves[axis].unsigned_abs();
                 let start = if moves[axis] < 0 { moves[axis].unsigned_abs() } else { 0 };
                 start..start + size
             });
-            let source: [std::ops::Range<usize>; 2] = std::array::from_fn(|axis| {
+            let source: [Range<usize>; 2] = std::array::from_fn(|axis| {
                 let start = if moves[axis] > 0 { moves[axis].unsigned_abs() } else { 0 };
                 start..start + target[axis].len()
             });
@@ -319,20 +429,6 @@ impl Statistics {
             out = out.slice_assign(place, sum);
         }
         to_host(out)
-    }
-
-    /// Gradient A ∗ D − B of the surrogate with respect to some of the effective filters.
-    pub fn gradient(&self, atoms: std::ops::Range<usize>, filters: &HostFilters, device: &Device) -> Vec<f32> {
-        let len = self.geometry.atom_len();
-        let first = &self.first[atoms.start * len..atoms.end * len];
-        let mut gradient = self.product_of(atoms, filters, device);
-        gradient.iter_mut().zip(first).for_each(|(value, first)| *value -= first);
-        gradient
-    }
-
-    /// The surrogate's value at `filters`, up to a constant, given the gradient there: ½(〈D, A∗D − B〉 − 〈D, B〉).
-    pub fn value(&self, filters: &HostFilters, gradient: &[f32]) -> f64 {
-        0.5 * (inner(filters.values(), gradient) - inner(filters.values(), &self.first))
     }
 }
 
@@ -355,8 +451,9 @@ impl Statistics {
     pub(super) fn own(&self, atom: usize) -> Vec<([isize; 2], f32)> {
         let count = self.geometry.code.channels;
         let shifts: usize = self.shifts().iter().product();
+        let (second, _) = self.parts();
         (0..shifts)
-            .map(|shift| (self.samples_moved(shift), self.second[(atom * shifts + shift) * count + atom]))
+            .map(|shift| (self.samples_moved(shift), second[(atom * shifts + shift) * count + atom]))
             .filter(|(_, weight)| *weight != 0.0)
             .collect()
     }
@@ -381,7 +478,8 @@ impl Statistics {
         const PARTS: usize = 8;
         let (count, len) = (self.geometry.code.channels, filters.atom_len());
         let shifts: usize = self.shifts().iter().product();
-        let row = &self.second[atom * shifts * count..][..shifts * count];
+        let (second, first) = self.parts();
+        let row = &second[atom * shifts * count..][..shifts * count];
         let parts: Vec<Vec<f32>> = (0..PARTS)
             .into_par_iter()
             .map(|part| {
@@ -404,7 +502,7 @@ impl Statistics {
                 out
             })
             .collect();
-        let mut gradient: Vec<f32> = self.first[atom * len..][..len].iter().map(|value| -value).collect();
+        let mut gradient: Vec<f32> = first[atom * len..][..len].iter().map(|value| -value).collect();
         for part in parts {
             gradient.iter_mut().zip(part).for_each(|(sum, value)| *sum += value);
         }
@@ -423,8 +521,13 @@ impl Statistics {
             return linear + 0.5 * inner(change, &self.apply_own(&self.own(atoms[0]), change));
         }
         let (count, size) = (self.geometry.code.channels, atoms.len());
-        let block = atoms.iter().flat_map(|&atom| atoms.iter().map(move |&other| self.second[atom * count + other]));
-        let block = Tensor::<2>::from_data(TensorData::new(block.collect::<Vec<_>>(), [size, size]), device);
+        let block = match &self.sums {
+            Sums::Host(OnHost { second, .. }) => {
+                let block = atoms.iter().flat_map(|&atom| atoms.iter().map(move |&other| second[atom * count + other]));
+                Tensor::<2>::from_data(TensorData::new(block.collect::<Vec<_>>(), [size, size]), device)
+            }
+            Sums::Gpu(resident) => resident.block(atoms),
+        };
         let len = change.len() / size;
         let effect = product(block, Tensor::from_data(TensorData::new(change.to_vec(), [size, len]), device));
         linear + 0.5 * inner(change, &to_host(effect))
@@ -494,9 +597,12 @@ pub(super) fn add_window(sum: &mut [f32], signal: &[f32], geometry: &LayerGeomet
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{assert_close, bits, data_term, device, filters, in_pools, layer, sparse, wide};
+    use super::super::testing::{
+        assert_close, bits, data_term, device, filters, in_pools, layer, sparse, tensor, wide,
+    };
     use super::*;
     use crate::geometry::{LayerShape, Pair};
+    use crate::kernels::sparse::norm;
 
     const COUNT: usize = 5;
 
@@ -535,11 +641,13 @@ mod tests {
         }
 
         fn add_to(&self, statistics: &mut Statistics, weight: f32) {
-            statistics.add(&self.signals, &self.codes, &self.filters, weight, &device());
+            let geometry = &statistics.geometry;
+            let (signals, codes) = (tensor(&self.signals, geometry.signal), tensor(&self.codes, geometry.code));
+            statistics.add(&signals, &codes, &self.filters, weight);
         }
 
         fn statistics(&self, geometry: &LayerGeometry) -> Statistics {
-            let mut statistics = Statistics::new(geometry);
+            let mut statistics = Statistics::on_host(geometry);
             self.add_to(&mut statistics, 1.0);
             statistics
         }
@@ -557,7 +665,7 @@ mod tests {
     }
 
     fn gradient(statistics: &Statistics, filters: &HostFilters) -> Vec<f32> {
-        statistics.gradient(0..filters.atoms(), filters, &device())
+        statistics.gradient(0..filters.atoms(), filters.to_tensor(&device()))
     }
 
     #[test]
@@ -610,8 +718,8 @@ mod tests {
                 }
                 first.push(sum / COUNT as f64);
             }
-            assert_close(statistics.parts().0, &second, 1e-6, "A");
-            assert_close(statistics.parts().1, &first, 1e-6, "B");
+            assert_close(&statistics.parts().0, &second, 1e-6, "A");
+            assert_close(&statistics.parts().1, &first, 1e-6, "B");
             let zero = (reach[0] * (2 * reach[1] + 1) + reach[1]) as usize;
             let row = second.len() / code.channels;
             let energies: Vec<f64> =
@@ -624,11 +732,12 @@ mod tests {
     #[test]
     fn dense_codes_are_multiplied() {
         let geometry = layer([3, 4, 5], LayerShape::new(7, Pair([4, 5]), 1));
-        let mut statistics = Statistics::new(&geometry);
+        let mut statistics = Statistics::on_host(&geometry);
         let parts = [3, 4].map(|seed| {
             let (signals, codes) = (sparse(seed, COUNT * geometry.signal.len(), 1.0), sparse(seed + 9, COUNT * 7, 1.0));
             assert!(pairs(&codes, 7) * PRODUCTS_ARE_FASTER > codes.len() * 7);
-            statistics.add(&signals, &codes, &filters(2, geometry.filter_dims(), 1.0), 0.5, &device());
+            let batch = [tensor(&signals, geometry.signal), tensor(&codes, geometry.code)];
+            statistics.add(&batch[0], &batch[1], &filters(2, geometry.filter_dims(), 1.0), 0.5);
             (signals, codes)
         });
         // Signals and codes.
@@ -641,8 +750,8 @@ mod tests {
             let places = (0..7).flat_map(|atom| (0..width).map(move |place| (atom, place)));
             places.map(|(atom, place)| 0.25 * of(&parts[0], atom, place) + 0.5 * of(&parts[1], atom, place)).collect()
         };
-        assert_close(statistics.parts().0, &sums(|part| &part.1, 7), 1e-6, "A");
-        assert_close(statistics.parts().1, &sums(|part| &part.0, geometry.signal.len()), 1e-6, "B");
+        assert_close(&statistics.parts().0, &sums(|part| &part.1, 7), 1e-6, "A");
+        assert_close(&statistics.parts().1, &sums(|part| &part.0, geometry.signal.len()), 1e-6, "B");
     }
 
     #[test]
@@ -655,7 +764,7 @@ mod tests {
                 let expected = sample.differences(&geometry, &filters);
                 let found = gradient(&statistics, &filters);
                 assert_close(&found, &expected, 1e-5, "gradient");
-                let part = statistics.gradient(1..3, &filters, &device());
+                let part = statistics.gradient(1..3, filters.to_tensor(&device()));
                 let (from, to) = (geometry.atom_len(), 3 * geometry.atom_len());
                 assert_close(&part, &expected[from..to], 1e-5, "gradient of some atoms");
                 // The value is the data term, but for a constant, which is its value at zero.
@@ -727,9 +836,9 @@ mod tests {
                 let weight = f64::from(WEIGHT);
                 wide(old).iter().zip(wide(new)).map(|(old, new)| (1.0 - weight) * old + weight * new).collect()
             };
-            assert_close(both.parts().0, &mix(old.parts().0, new.parts().0), 1e-6, "A");
+            assert_close(&both.parts().0, &mix(&old.parts().0, &new.parts().0), 1e-6, "A");
             // With padding B is corrected for the filters of every batch.
-            assert_close(both.parts().1, &mix(old.parts().1, new.parts().1), 1e-5, "B");
+            assert_close(&both.parts().1, &mix(&old.parts().1, &new.parts().1), 1e-5, "B");
             let filters = filters(17, geometry.filter_dims(), 1.0);
             let expected = mix(&gradient(&old, &filters), &gradient(&new, &filters));
             assert_close(&gradient(&both, &filters), &expected, 1e-5, "gradient");
@@ -751,8 +860,8 @@ mod tests {
                 }
             }
             let without = without.statistics(&geometry);
-            assert_eq!(bits(statistics.parts().0), bits(without.parts().0));
-            assert_eq!(bits(statistics.parts().1), bits(without.parts().1));
+            assert_eq!(bits(&statistics.parts().0), bits(&without.parts().0));
+            assert_eq!(bits(&statistics.parts().1), bits(&without.parts().1));
         }
     }
 
@@ -762,10 +871,75 @@ mod tests {
             let sample = Sample::new(&geometry, 31);
             let statistics = sample.statistics(&geometry);
             let (second, first) = (statistics.parts().0.to_vec(), statistics.parts().1.to_vec());
-            let mut restored = Statistics::new(&geometry);
+            let mut restored = Statistics::on_host(&geometry);
             assert!(!restored.restore(second[1..].to_vec(), first.clone()));
             assert!(restored.restore(second, first));
             assert_eq!(bits(&gradient(&restored, &sample.filters)), bits(&gradient(&statistics, &sample.filters)));
+        }
+    }
+
+    /// A and B as matrices on a device are those of the host, and so is all that is computed by them.
+    #[test]
+    fn on_a_gpu_they_are_the_same() {
+        let mut devices = vec![device()];
+        #[cfg(feature = "cube")]
+        devices.extend(crate::kernels::cube::testing::device());
+        for (geometry, device) in devices.iter().flat_map(|device| {
+            let disjoint = uncropped().into_iter().filter(LayerGeometry::is_disjoint);
+            disjoint.map(move |geometry| (geometry, device))
+        }) {
+            let [mut host, mut there] = [Statistics::on_host(&geometry), Statistics::on_gpu(&geometry, device)];
+            let compare = |host: &Statistics, there: &Statistics, what: &str| {
+                assert_close(&there.parts().0, &wide(&host.parts().0), 1e-5, what);
+                assert_close(&there.parts().1, &wide(&host.parts().1), 1e-5, what);
+                assert_close(&there.energies(), &wide(&host.energies()), 1e-5, what);
+            };
+            for (seed, weight) in [(61, 1.0), (64, 0.3)] {
+                let sample = Sample::new(&geometry, seed);
+                let batch = [tensor(&sample.signals, geometry.signal), tensor(&sample.codes, geometry.code)];
+                host.add(&batch[0], &batch[1], &sample.filters, weight);
+                let batch = batch.map(|values| values.to_device(device));
+                there.add(&batch[0], &batch[1], &sample.filters, weight);
+                compare(&host, &there, "sums");
+            }
+            host.forget(&[1]);
+            there.forget(&[1]);
+            compare(&host, &there, "sums without an atom");
+            let mut filters = filters(67, geometry.filter_dims(), 1.0);
+            let len = filters.atom_len();
+            filters.values_mut().chunks_exact_mut(len).for_each(|atom| {
+                let length = norm(atom);
+                atom.iter_mut().for_each(|value| *value /= length);
+            });
+            let alike = host.with_incoherence(2.0, filters.to_tensor(&self::device()));
+            compare(&alike, &there.with_incoherence(2.0, filters.to_tensor(device)), "penalised sums");
+            let gradient = host.gradient(1..3, filters.to_tensor(&self::device()));
+            let found = there.gradient(1..3, filters.to_tensor(device));
+            assert_close(&found, &wide(&gradient), 1e-5, "gradient");
+            assert_close(
+                &there.product(filters.to_tensor(device)),
+                &wide(&host.product(filters.to_tensor(&self::device()))),
+                1e-5,
+                "product",
+            );
+            let all = host.gradient(0..filters.atoms(), filters.to_tensor(&self::device()));
+            let change = sparse(68, 2 * geometry.atom_len(), 1.0);
+            let pairs = [
+                (host.value(&filters, &all), there.value(&filters, &all)),
+                (
+                    host.rise(&[0, 2], &gradient, &change, &self::device()),
+                    there.rise(&[0, 2], &gradient, &change, device),
+                ),
+            ];
+            for (expected, found) in pairs {
+                assert!((found - expected).abs() <= 1e-5 * expected.abs().max(1.0), "{found} {expected}");
+            }
+            let mut restored = Statistics::on_gpu(&geometry, device);
+            let (second, first) = there.parts();
+            assert!(!restored.restore(second[1..].to_vec(), first.to_vec()));
+            assert!(restored.restore(second.to_vec(), first.to_vec()));
+            assert_eq!(bits(&restored.parts().0), bits(&second));
+            assert_eq!(bits(&restored.parts().1), bits(&first));
         }
     }
 
@@ -777,7 +951,7 @@ mod tests {
                 let sample = Sample::new(&geometry, 44);
                 sample.add_to(&mut statistics, 0.5);
                 let gradient = gradient(&statistics, &sample.filters);
-                [bits(statistics.parts().0), bits(statistics.parts().1), bits(&gradient)]
+                [bits(&statistics.parts().0), bits(&statistics.parts().1), bits(&gradient)]
             });
             assert!(one == two && two == three);
         }

@@ -85,7 +85,7 @@ impl SurrogateUpdate {
     /// One step: some atoms of the deepest layer in turn, and now and then one layer below.
     pub fn step(&self, step: usize, cascade: &mut Cascade, statistics: &Statistics) {
         let penalised = (self.incoherence > 0.0 && !statistics.overlap())
-            .then(|| statistics.with_incoherence(self.incoherence, cascade.atoms(), &self.device));
+            .then(|| statistics.with_incoherence(self.incoherence, cascade.atoms_on(&self.device)));
         let statistics = penalised.as_ref().unwrap_or(statistics);
         let atoms = cascade.atoms().atoms();
         // Small blocks, one after the other: atoms of one block are moved at once and may get in each other's way.
@@ -140,7 +140,7 @@ impl SurrogateUpdate {
         let gradient = match statistics.overlap() {
             true => statistics.gradient_of(first, filters),
             false => {
-                let rows = statistics.gradient(first..last + 1, filters, &self.device);
+                let rows = statistics.gradient(first..last + 1, cascade.atoms_on(&self.device));
                 atoms.iter().flat_map(|&atom| &rows[(atom - first) * len..][..len]).copied().collect()
             }
         };
@@ -240,7 +240,7 @@ impl SurrogateUpdate {
         let deepest = cascade.depth() - 1;
         let atoms = cascade.atoms().atoms();
         let mut gradient =
-            HostFilters::new(cascade.atoms().dims(), statistics.gradient(0..atoms, cascade.atoms(), &self.device));
+            HostFilters::new(cascade.atoms().dims(), statistics.gradient(0..atoms, cascade.atoms_on(&self.device)));
         let before = statistics.value(cascade.atoms(), gradient.values());
         if self.atom_norm == AtomNorm::Effective {
             // Lengths are given; only what turns an atom counts.
@@ -264,7 +264,7 @@ impl SurrogateUpdate {
         }
         // Along this line the surrogate is a parabola.
         let effect = cascade.push_up(layer, &change);
-        let curvature = inner(effect.values(), &statistics.product(&effect, &self.device));
+        let curvature = inner(effect.values(), &statistics.product(effect.to_tensor(&self.device)));
         let slope = inner(gradient.values(), effect.values());
         if !(curvature > 0.0 && slope < 0.0) {
             return;
@@ -281,7 +281,7 @@ impl SurrogateUpdate {
             let mut candidate = cascade.clone();
             candidate.set_filters(layer, HostFilters::new(current.dims(), filters));
             candidate.normalize(self.atom_norm);
-            let gradient = statistics.gradient(0..atoms, candidate.atoms(), &self.device);
+            let gradient = statistics.gradient(0..atoms, candidate.atoms_on(&self.device));
             if statistics.value(candidate.atoms(), &gradient) < before {
                 *cascade = candidate;
                 return;
@@ -430,7 +430,7 @@ pub(super) fn windows<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{cascade, configs, data_term, device, sparse, wide};
+    use super::super::testing::{cascade, configs, data_term, device, sparse, tensor, wide};
     use super::*;
     use crate::kernels::threshold::hard_threshold_rows;
 
@@ -467,8 +467,8 @@ mod tests {
         other.set_filters(0, HostFilters::new(filters.dims(), values));
         other.normalize(atom_norm);
         let signals = crate::kernels::sparse::SparseDictionary::new(other.atoms(), &effective).synthesize(&codes);
-        let mut statistics = Statistics::new(&effective);
-        statistics.add(&signals, &codes, cascade.atoms(), 1.0, &device());
+        let mut statistics = Statistics::new(&effective, &device());
+        statistics.add(&tensor(&signals, effective.signal), &tensor(&codes, effective.code), cascade.atoms(), 1.0);
         let update = SurrogateUpdate {
             nonzeros,
             atom_norm,
@@ -550,11 +550,12 @@ mod tests {
                 if nonnegative {
                     codes.iter_mut().for_each(|value| *value = value.abs());
                 }
-                let mut statistics = Statistics::new(&problem.effective);
-                statistics.add(&problem.signals, &codes, problem.cascade.atoms(), 1.0, &device());
+                let mut statistics = Statistics::new(&problem.effective, &device());
+                let (signals, code) = (problem.effective.signal, problem.effective.code);
+                statistics.add(&tensor(&problem.signals, signals), &tensor(&codes, code), problem.cascade.atoms(), 1.0);
                 let value = |cascade: &Cascade| {
                     let all = 0..cascade.atoms().atoms();
-                    statistics.value(cascade.atoms(), &statistics.gradient(all, cascade.atoms(), &device()))
+                    statistics.value(cascade.atoms(), &statistics.gradient(all, cascade.atoms_on(&device())))
                 };
                 let scale = statistics.energies().iter().map(|energy| f64::from(*energy)).sum::<f64>();
                 let start = value(&problem.cascade);

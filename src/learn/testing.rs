@@ -4,13 +4,18 @@ use super::cascade::Cascade;
 use crate::geometry::{Geometry, LayerGeometry, LayerShape, Pair, SignalShape};
 use crate::kernels::sparse::HostFilters;
 use crate::model::ModelConfig;
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
 pub(super) fn device() -> Device {
     crate::device::named(None).unwrap()
+}
+
+/// Signals or codes of a shape, one after the other.
+pub(super) fn tensor(values: &[f32], shape: SignalShape) -> Tensor<4> {
+    Tensor::from_data(TensorData::new(values.to_vec(), shape.batched(values.len() / shape.len())), &device())
 }
 
 /// Normal values of which the part `density` is not zero.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::device::left_to_host;
 use crate::error::Result;
+use crate::kernels::linear_algebra::diagonal;
 use crate::kernels::product::product;
 use crate::kernels::{correlation, cube};
 use burn::tensor::{Tensor, TensorData};
@@ -291,7 +292,7 @@ pub(super) fn greedy(
     }
     let operator = problem.operator();
     // An atom of zeros is in no support.
-    let norms = cube::diagonal(&operator.gram()).sqrt().clamp_min(f32::MIN_POSITIVE).unsqueeze::<2>();
+    let norms = diagonal(&operator.gram()).sqrt().clamp_min(f32::MIN_POSITIVE).unsqueeze::<2>();
     let work = problem.work();
     let (mut codes, mut reports, mut open) = (Vec::new(), Vec::with_capacity(problem.count()), Vec::new());
     for rows in parts {

@@ -59,7 +59,7 @@ fn grow(
     near: bool,
 ) -> Option<(Tensor<2>, Tensor<1>)> {
     let [count, columns] = correlations.dims();
-    let diagonal = super::diagonal(&gram);
+    let diagonal = crate::kernels::linear_algebra::diagonal(&gram);
     let inverse = diagonal.clone().mask_fill(diagonal.lower_equal_elem(0.0), f32::INFINITY).sqrt().recip();
     let [gram, correlations, inverse] = [taken(gram)?, taken(correlations)?, taken(inverse.unsqueeze::<2>())?];
     let client = gram.client.clone();

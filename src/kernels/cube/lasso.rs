@@ -54,7 +54,7 @@ pub(crate) fn lasso_far(problem: Lasso) -> Option<(Tensor<2>, Tensor<2>)> {
 fn solve(problem: Lasso, near: bool) -> Option<(Tensor<2>, Tensor<2>)> {
     let Lasso { gram, correlations, energies, lambdas, start, nonnegative, gap, moves } = problem;
     let [count, columns] = correlations.dims();
-    let diagonal = super::diagonal(&gram);
+    let diagonal = crate::kernels::linear_algebra::diagonal(&gram);
     let [codes, left] = start.unwrap_or_else(|| [correlations.zeros_like(), correlations.clone()]);
     let [gram, correlations, codes, left] = [taken(gram)?, taken(correlations)?, taken(codes)?, taken(left)?];
     let [diagonal, energies, lambdas] = [taken(diagonal)?, taken(energies)?, taken(lambdas)?];

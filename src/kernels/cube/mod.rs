@@ -33,7 +33,7 @@ pub(crate) use proximal::accelerated_step;
 pub(crate) use tiles::Tiles;
 
 use burn::backend::Cube;
-use burn::tensor::{Device, Int, Tensor};
+use burn::tensor::{Device, Tensor};
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
@@ -104,13 +104,6 @@ pub(crate) fn capacity(device: &Device) -> Option<[usize; 2]> {
     let memory = &client.properties().memory;
     let values = |bytes: u64| usize::try_from(bytes / 4).unwrap_or(usize::MAX);
     Some([values(memory.max_page_size), memory.max_memory().map_or(usize::MAX, values)])
-}
-
-/// G_jj, `[k]`.
-pub(crate) fn diagonal(gram: &Tensor<2>) -> Tensor<1> {
-    let atoms = gram.dims()[0];
-    let places = Tensor::<1, Int>::arange(0..atoms as i64, &gram.device()).unsqueeze_dim::<2>(1);
-    gram.clone().gather(1, places).squeeze_dim::<1>(1)
 }
 
 /// Puts the largest score of all units, and what goes with it, in the first places; of two that are equal the one of the lower place.

@@ -58,7 +58,7 @@ impl Tiles {
         let [reach_down, reach_across] = [down / 2, across / 2];
         let energies =
             table.clone().slice([0..atoms, 0..atoms, reach_down..reach_down + 1, reach_across..reach_across + 1]);
-        let energies = super::diagonal(&energies.reshape([atoms, atoms]));
+        let energies = crate::kernels::linear_algebra::diagonal(&energies.reshape([atoms, atoms]));
         let [tile_rows, tile_columns] = [2 * reach_down, 2 * reach_across].map(|side| side.max(LEAST_TILE));
         let table = taken(table)?;
         let units = units_for(&table.client, atoms * tile_rows * tile_columns);
