@@ -88,6 +88,89 @@ impl HostFilters {
     }
 }
 
+/// Filters by their non-zeros: of learned dictionaries after the first a few hundredths of all values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SparseFilters {
+    dims: [usize; 4],
+    /// Of every atom the places of its non-zeros, in order, and these.
+    atoms: Vec<Vec<(u32, f32)>>,
+}
+
+impl SparseFilters {
+    /// The non-zeros of filters.
+    pub fn new(filters: &HostFilters) -> Self {
+        let atoms = filters.values.par_chunks(filters.atom_len().max(1)).map(entries).collect();
+        Self { dims: filters.dims, atoms }
+    }
+
+    /// `[atoms, channels, kernel height, kernel width]`.
+    pub fn dims(&self) -> [usize; 4] {
+        self.dims
+    }
+
+    /// Number of atoms.
+    pub fn atoms(&self) -> usize {
+        self.dims[0]
+    }
+
+    /// Values of one atom, zeros included.
+    pub fn atom_len(&self) -> usize {
+        self.dims[1] * self.dims[2] * self.dims[3]
+    }
+
+    /// The non-zeros of one atom as (index, value).
+    pub fn atom(&self, index: usize) -> impl Iterator<Item = (usize, f32)> + Clone + '_ {
+        self.atoms[index].iter().map(|&(place, value)| (place as usize, value))
+    }
+
+    /// One atom with its zeros.
+    pub fn dense_atom(&self, index: usize) -> Vec<f32> {
+        let mut values = vec![0.0; self.atom_len()];
+        self.atom(index).for_each(|(place, value)| values[place] = value);
+        values
+    }
+
+    /// Replaces an atom by all values of another.
+    pub fn set_atom(&mut self, index: usize, values: &[f32]) {
+        self.atoms[index] = entries(values);
+    }
+
+    /// All values.
+    pub fn to_dense(&self) -> HostFilters {
+        let mut filters = HostFilters::zeros(self.dims);
+        let atoms = filters.values.par_chunks_mut(self.atom_len().max(1));
+        atoms.zip(&self.atoms).for_each(|(values, atom)| {
+            atom.iter().for_each(|&(place, value)| values[place as usize] = value);
+        });
+        filters
+    }
+
+    /// Euclidean norm of every atom.
+    pub fn norms(&self) -> Vec<f32> {
+        let energy = |atom: &Vec<(u32, f32)>| atom.iter().map(|&(_, value)| f64::from(value).powi(2)).sum::<f64>();
+        self.atoms.iter().map(|atom| energy(atom).sqrt() as f32).collect()
+    }
+
+    /// Part of the values that is zero.
+    pub fn zeros_fraction(&self) -> f64 {
+        let (all, nonzeros) = (self.dims.iter().product::<usize>(), self.atoms.iter().map(Vec::len).sum::<usize>());
+        (all - nonzeros) as f64 / all.max(1) as f64
+    }
+
+    /// Changes every non-zero, given its atom and its channel.
+    pub fn change(&mut self, change: impl Fn(usize, usize, f32) -> f32 + Sync) {
+        let map = self.dims[2] * self.dims[3];
+        self.atoms.par_iter_mut().enumerate().for_each(|(atom, entries)| {
+            entries.iter_mut().for_each(|(place, value)| *value = change(atom, *place as usize / map, *value));
+            entries.retain(|(_, value)| *value != 0.0);
+        });
+    }
+}
+
+fn entries(atom: &[f32]) -> Vec<(u32, f32)> {
+    nonzeros(atom).map(|(place, value)| (place as u32, value)).collect()
+}
+
 /// A tensor's values in the host's memory, row-major; no copy is made of what lies there already.
 pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     let data = tensor.into_data();
@@ -139,6 +222,19 @@ struct Entry {
     value: f32,
 }
 
+impl Entry {
+    /// What makes an entry of a non-zero's index within its atom.
+    fn on(geometry: &LayerGeometry) -> impl Fn((usize, f32)) -> Self + Sync {
+        let SignalShape { height: signal_height, width: signal_width, .. } = geometry.signal;
+        let [height, width] = geometry.kernel;
+        move |(index, value)| {
+            let (channel, row, column) = (index / (height * width), index / width % height, index % width);
+            let offset = (channel * signal_height + row) * signal_width + column;
+            Self { offset: offset as u32, row: row as u32, column: column as u32, value }
+        }
+    }
+}
+
 /// Lines are added by so many values at a time.
 const LANES: usize = 8;
 
@@ -157,7 +253,7 @@ impl SparseDictionary {
     /// If the filters' dimensions are not the geometry's.
     pub fn new(filters: &HostFilters, geometry: &LayerGeometry) -> Self {
         assert_eq!(filters.dims, geometry.filter_dims(), "filters of a layer");
-        let [_, _, height, width] = filters.dims;
+        let [_, _, _, width] = filters.dims;
         if by_lines(density(&filters.values), geometry) {
             let line_len = width.next_multiple_of(LANES);
             let mut lines = vec![0.0; filters.values.len() / width * line_len];
@@ -166,20 +262,25 @@ impl SparseDictionary {
             }
             return Self { geometry: geometry.clone(), atoms: Atoms::Lines { lines, line_len } };
         }
-        let SignalShape { height: signal_height, width: signal_width, .. } = geometry.signal;
-        let by_atom: Vec<Vec<Entry>> = filters
-            .values
-            .par_chunks(filters.atom_len().max(1))
-            .map(|atom| {
-                nonzeros(atom)
-                    .map(|(index, value)| {
-                        let (channel, row, column) = (index / (height * width), index / width % height, index % width);
-                        let offset = (channel * signal_height + row) * signal_width + column;
-                        Entry { offset: offset as u32, row: row as u32, column: column as u32, value }
-                    })
-                    .collect()
-            })
-            .collect();
+        let place = Entry::on(geometry);
+        let atoms = filters.values.par_chunks(filters.atom_len().max(1));
+        Self::of_entries(geometry, atoms.map(|atom| nonzeros(atom).map(&place).collect()).collect())
+    }
+
+    /// The non-zeros of `filters`, which are known.
+    ///
+    /// # Panics
+    /// If the filters' dimensions are not the geometry's.
+    pub fn of_nonzeros(filters: &SparseFilters, geometry: &LayerGeometry) -> Self {
+        assert_eq!(filters.dims, geometry.filter_dims(), "filters of a layer");
+        if by_lines(1.0 - filters.zeros_fraction(), geometry) {
+            return Self::new(&filters.to_dense(), geometry);
+        }
+        let place = Entry::on(geometry);
+        Self::of_entries(geometry, (0..filters.atoms()).map(|atom| filters.atom(atom).map(&place).collect()).collect())
+    }
+
+    fn of_entries(geometry: &LayerGeometry, by_atom: Vec<Vec<Entry>>) -> Self {
         let mut starts = vec![0];
         starts.extend(by_atom.iter().scan(0, |sum, entries| {
             *sum += entries.len();
@@ -280,6 +381,15 @@ impl SparseDictionary {
         signals
     }
 
+    /// D_i times codes that are given by their non-zeros, as filters of the layer above are: one signal after the other.
+    pub fn synthesize_nonzeros(&self, codes: &SparseFilters) -> Vec<f32> {
+        let signal_len = self.geometry.signal.len();
+        let mut signals = vec![0.0; codes.atoms() * signal_len];
+        let numbered = signals.par_chunks_exact_mut(signal_len).enumerate();
+        numbered.for_each(|(number, signal)| self.synthesize_into(codes.atom(number), signal));
+        signals
+    }
+
     /// Adds D_i times every code of a batch to the signals.
     ///
     /// - `codes`: one code after the other; `signals`: one signal after the other.
@@ -297,21 +407,50 @@ impl SparseDictionary {
 /// # Shapes
 /// - residuals: `[n, channels, height, width]`; codes: `[n, atoms, code height, code width]`; out: the filters'. Padding is none.
 pub(crate) fn gradient_by_nonzeros(geometry: &LayerGeometry, residuals: &[f32], codes: &[f32], out: &mut [f32]) {
-    let LayerGeometry { signal, code, kernel: [height, width], padding, .. } = geometry;
-    debug_assert_eq!(*padding, [0, 0]);
+    let LayerGeometry { signal, code, .. } = geometry;
     let positions = code.height * code.width;
     out.par_chunks_exact_mut(geometry.atom_len()).enumerate().for_each(|(atom, sums)| {
         for (maps, residual) in codes.chunks_exact(code.len()).zip(residuals.chunks_exact(signal.len())) {
             for (position, value) in nonzeros(&maps[atom * positions..][..positions]) {
-                let [_, top, left] = geometry.corner(position);
-                for (line, sums) in sums.chunks_exact_mut(*width).enumerate() {
-                    let (channel, row) = (line / height, line % height);
-                    let window = &residual[(channel * signal.height + top + row) * signal.width + left..];
-                    sums.iter_mut().zip(window).for_each(|(sum, &sample)| *sum += value * sample);
-                }
+                add_seen(geometry, residual, position, value, sums);
             }
         }
     });
+}
+
+/// [`gradient_by_nonzeros`] for codes that are given by their non-zeros, as filters of the layer above are.
+pub(crate) fn gradient_of_nonzeros(
+    geometry: &LayerGeometry,
+    residuals: &[f32],
+    codes: &SparseFilters,
+    out: &mut [f32],
+) {
+    let LayerGeometry { signal, code, .. } = geometry;
+    let positions = code.height * code.width;
+    let mut by_atom: Vec<Vec<(u32, u32, f32)>> = vec![Vec::new(); code.channels];
+    for number in 0..codes.atoms() {
+        for (place, value) in codes.atom(number) {
+            by_atom[place / positions].push((number as u32, (place % positions) as u32, value));
+        }
+    }
+    out.par_chunks_exact_mut(geometry.atom_len()).zip(by_atom).for_each(|(sums, uses)| {
+        for (number, position, value) in uses {
+            let residual = &residuals[number as usize * signal.len()..][..signal.len()];
+            add_seen(geometry, residual, position as usize, value, sums);
+        }
+    });
+}
+
+/// Adds `value` times what an atom sees at a position of its map; padding is none.
+fn add_seen(geometry: &LayerGeometry, residual: &[f32], position: usize, value: f32, sums: &mut [f32]) {
+    let LayerGeometry { signal, kernel: [height, width], padding, .. } = geometry;
+    debug_assert_eq!(*padding, [0, 0]);
+    let [_, top, left] = geometry.corner(position);
+    for (line, sums) in sums.chunks_exact_mut(*width).enumerate() {
+        let (channel, row) = (line / height, line % height);
+        let window = &residual[(channel * signal.height + top + row) * signal.width + left..];
+        sums.iter_mut().zip(window).for_each(|(sum, &sample)| *sum += value * sample);
+    }
 }
 
 fn count_nonzeros(values: &[f32]) -> usize {
@@ -335,6 +474,36 @@ mod tests {
     use super::*;
     use crate::geometry::{Geometry, LayerShape, Pair};
     use crate::model::dictionary::synthesize;
+
+    /// Filters and what is computed by them are the same, with their zeros and without.
+    #[test]
+    fn filters_are_their_nonzeros() {
+        let dims = [3, 2, 2, 3];
+        let values: Vec<f32> = (0..36).map(|place| if place % 4 == 1 { place as f32 - 9.5 } else { 0.0 }).collect();
+        let dense = HostFilters::new(dims, values);
+        let mut sparse = SparseFilters::new(&dense);
+        assert_eq!(sparse.to_dense(), dense);
+        assert_eq!(sparse.norms(), dense.norms());
+        assert_eq!(sparse.zeros_fraction(), dense.zeros_fraction());
+        assert_eq!(sparse.dense_atom(1), dense.atom(1));
+        // As codes of three signals over a layer of two atoms, six positions each.
+        let shape = LayerShape::new(2, 2, 1);
+        let geometry = Geometry::new(SignalShape::new(1, 3, 4), &[shape]).unwrap().layers()[0].clone();
+        assert_eq!(geometry.code, SignalShape::new(2, 2, 3));
+        let below: Vec<f32> = (0..8).map(|place| place as f32 - 2.0).collect();
+        let dictionary = SparseDictionary::new(&HostFilters::new(geometry.filter_dims(), below), &geometry);
+        assert_eq!(dictionary.synthesize_nonzeros(&sparse), dictionary.synthesize(dense.values()));
+        let residuals: Vec<f32> = (0..36).map(|place| (place * place % 7) as f32).collect();
+        let [mut found, mut expected] = [[0.0; 8]; 2];
+        gradient_of_nonzeros(&geometry, &residuals, &sparse, &mut found);
+        gradient_by_nonzeros(&geometry, &residuals, dense.values(), &mut expected);
+        assert_eq!(found, expected);
+        sparse.set_atom(0, dense.atom(2));
+        sparse.change(|atom, channel, value| if atom == 0 { value * (channel + 2) as f32 } else { value });
+        for (place, (new, old)) in sparse.dense_atom(0).iter().zip(dense.atom(2)).enumerate() {
+            assert_eq!(*new, old * (place / 6 + 2) as f32);
+        }
+    }
 
     #[test]
     fn agrees_with_the_convolution() {
@@ -361,6 +530,8 @@ mod tests {
                 &geometry,
             );
             let found = SparseDictionary::new(&filters, &geometry).synthesize(&codes);
+            let of_nonzeros = SparseDictionary::of_nonzeros(&SparseFilters::new(&filters), &geometry);
+            assert_eq!(of_nonzeros.synthesize(&codes), found);
             for (a, b) in found.iter().zip(expected.into_data().iter::<f32>()) {
                 assert!((a - b).abs() < 1e-5, "{a} {b}");
             }

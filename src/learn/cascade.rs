@@ -2,17 +2,22 @@
 
 use super::config::AtomNorm;
 use crate::error::Result;
-use crate::geometry::LayerGeometry;
-use crate::kernels::sparse::{HostFilters, SparseDictionary, gradient_by_nonzeros, norm};
+use crate::geometry::{Geometry, LayerGeometry};
+use crate::kernels::sparse::{HostFilters, SparseDictionary, SparseFilters, gradient_of_nonzeros, norm};
+use crate::model::operator::cheapest;
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm, filters_as_codes};
 use burn::tensor::{Device, Tensor, TensorData};
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
-/// W_1 … W_L and the filters of D^(1) … D^(L), kept in agreement.
+/// W_1 … W_L and the filters of D^(1) … D^(L), kept in agreement. W_2 … W_L are kept by their non-zeros, which is what they cost.
 #[derive(Debug, Clone)]
 pub struct Cascade {
     config: ModelConfig,
-    filters: Vec<HostFilters>,
+    /// W_1.
+    first: HostFilters,
+    /// W_2 … W_L.
+    deeper: Vec<SparseFilters>,
     effective: Vec<HostFilters>,
     /// The last of these on a device, once they were asked for there.
     atoms: OnceLock<Tensor<4>>,
@@ -26,8 +31,14 @@ pub(super) struct Candidates {
 
 impl Cascade {
     /// From W_1 … W_L.
+    ///
+    /// # Panics
+    /// If there are none.
     pub fn new(config: ModelConfig, filters: Vec<HostFilters>) -> Self {
-        let mut cascade = Self { config, effective: filters.clone(), filters, atoms: OnceLock::new() };
+        let mut filters = filters.into_iter();
+        let first = filters.next().expect("a model has layers");
+        let deeper: Vec<SparseFilters> = filters.map(|filters| SparseFilters::new(&filters)).collect();
+        let mut cascade = Self { config, effective: vec![first.clone()], first, deeper, atoms: OnceLock::new() };
         cascade.refresh(1);
         cascade
     }
@@ -39,23 +50,47 @@ impl Cascade {
 
     /// Number of layers L.
     pub fn depth(&self) -> usize {
-        self.filters.len()
+        1 + self.deeper.len()
     }
 
-    /// W_i with `layer` = i − 1.
-    pub fn filters(&self, layer: usize) -> &HostFilters {
-        &self.filters[layer]
+    /// W_i with `layer` = i − 1; those of deeper layers than the first are written out.
+    pub fn filters(&self, layer: usize) -> Cow<'_, HostFilters> {
+        match layer {
+            0 => Cow::Borrowed(&self.first),
+            _ => Cow::Owned(self.nonzeros(layer).to_dense()),
+        }
+    }
+
+    /// W_i by its non-zeros, `layer` = i − 1 ≥ 1.
+    pub fn nonzeros(&self, layer: usize) -> &SparseFilters {
+        &self.deeper[layer - 1]
+    }
+
+    /// Dimensions of W_i, `layer` = i − 1.
+    pub fn dims(&self, layer: usize) -> [usize; 4] {
+        if layer == 0 { self.first.dims() } else { self.nonzeros(layer).dims() }
+    }
+
+    /// Part of zeros in W_i, `layer` = i − 1.
+    pub fn zeros_fraction(&self, layer: usize) -> f64 {
+        if layer == 0 { self.first.zeros_fraction() } else { self.nonzeros(layer).zeros_fraction() }
     }
 
     /// W_1 … W_L.
     pub fn into_filters(self) -> Vec<HostFilters> {
-        self.filters
+        (0..self.depth()).map(|layer| self.filters(layer).into_owned()).collect()
     }
 
-    /// All filters and all effective ones, for whoever puts in their places what another process has there.
-    pub(super) fn all_mut(&mut self) -> impl Iterator<Item = &mut HostFilters> {
-        self.atoms.take();
-        self.filters.iter_mut().chain(&mut self.effective)
+    /// All filters and all effective ones, for whoever compares them with another process's.
+    pub(super) fn parts(&self) -> Vec<HostFilters> {
+        let filters = (0..self.depth()).map(|layer| self.filters(layer).into_owned());
+        filters.chain(self.effective.iter().cloned()).collect()
+    }
+
+    /// Puts in their places what [`Self::parts`] gave to another process.
+    pub(super) fn set_parts(&mut self, mut parts: Vec<HostFilters>) {
+        self.effective = parts.split_off(self.depth());
+        *self = Self { effective: std::mem::take(&mut self.effective), ..Self::new(self.config.clone(), parts) };
     }
 
     /// Filters of D^(i) with `layer` = i − 1.
@@ -84,12 +119,15 @@ impl Cascade {
 
     /// The geometry in which the filters W_i, `layer` = i − 1 ≥ 1, are codes over D^(i−1) and those of D^(i) their signals.
     pub fn codes_below(&self, layer: usize) -> LayerGeometry {
-        filters_as_codes(self.filters[layer].dims(), self.effective[layer - 1].dims(), self.stride(layer - 1))
+        filters_as_codes(self.dims(layer), self.effective[layer - 1].dims(), self.stride(layer - 1))
     }
 
     /// Replaces W_i, `layer` = i − 1, and recomputes what depends on it.
     pub fn set_filters(&mut self, layer: usize, filters: HostFilters) {
-        self.filters[layer] = filters;
+        match layer {
+            0 => self.first = filters,
+            _ => self.deeper[layer - 1] = SparseFilters::new(&filters),
+        }
         self.refresh(layer);
     }
 
@@ -103,9 +141,14 @@ impl Cascade {
     /// Some atoms of the deepest layer as [`Self::set_atoms`] would make them.
     pub(super) fn candidates(&self, atoms: &[usize], filters: &[f32], atom_norm: AtomNorm) -> Candidates {
         let layer = self.depth() - 1;
-        let len = self.filters[layer].atom_len();
+        let len = self.dims(layer)[1..].iter().product();
         let mut filters = filters.to_vec();
-        let synthesized = self.synthesize(&filters);
+        let below = (layer > 0).then(|| SparseDictionary::new(&self.effective[layer - 1], &self.codes_below(layer)));
+        let synthesize = |filters: &[f32]| match &below {
+            None => filters.to_vec(),
+            Some(below) => below.synthesize(filters),
+        };
+        let synthesized = synthesize(&filters);
         let effective_len = self.effective[layer].atom_len();
         for (values, synthesized) in filters.chunks_exact_mut(len).zip(synthesized.chunks_exact(effective_len)) {
             let norm = match atom_norm {
@@ -114,11 +157,14 @@ impl Cascade {
             };
             values.iter_mut().for_each(|value| *value = if norm > 0.0 { *value / norm } else { 0.0 });
         }
-        let mut effective = self.synthesize(&filters);
+        let mut effective = synthesize(&filters);
         let new = atoms.iter().zip(filters.chunks_exact_mut(len)).zip(effective.chunks_exact_mut(effective_len));
         for ((&atom, values), effective) in new {
             if effective.iter().all(|value| *value == 0.0) {
-                values.copy_from_slice(self.filters[layer].atom(atom));
+                match layer {
+                    0 => values.copy_from_slice(self.first.atom(atom)),
+                    _ => values.copy_from_slice(&self.nonzeros(layer).dense_atom(atom)),
+                }
                 effective.copy_from_slice(self.effective[layer].atom(atom));
             }
         }
@@ -128,11 +174,14 @@ impl Cascade {
     /// Puts atoms that [`Self::candidates`] made in their places.
     pub(super) fn put_atoms(&mut self, atoms: &[usize], candidates: &Candidates) {
         let layer = self.depth() - 1;
-        let (len, effective_len) = (self.filters[layer].atom_len(), self.effective[layer].atom_len());
+        let (len, effective_len) = (self.dims(layer)[1..].iter().product(), self.effective[layer].atom_len());
         let Candidates { filters, effective } = candidates;
         let new = atoms.iter().zip(filters.chunks_exact(len)).zip(effective.chunks_exact(effective_len));
         for ((&atom, values), effective) in new {
-            self.filters[layer].atom_mut(atom).copy_from_slice(values);
+            match layer {
+                0 => self.first.atom_mut(atom).copy_from_slice(values),
+                _ => self.deeper[layer - 1].set_atom(atom, values),
+            }
             self.effective[layer].atom_mut(atom).copy_from_slice(effective);
         }
         let (first, last) = (atoms.iter().min(), atoms.iter().max());
@@ -147,45 +196,36 @@ impl Cascade {
         }
     }
 
-    /// What filters of the deepest layer are as effective atoms.
-    fn synthesize(&self, filters: &[f32]) -> Vec<f32> {
-        match self.depth() - 1 {
-            0 => filters.to_vec(),
-            layer => SparseDictionary::new(&self.effective[layer - 1], &self.codes_below(layer)).synthesize(filters),
-        }
-    }
-
     /// Effective filters from depth `layer` + 1 on.
     fn refresh(&mut self, layer: usize) {
         self.atoms.take();
         for layer in layer..self.depth() {
-            self.effective[layer] = if layer == 0 {
-                self.filters[0].clone()
-            } else {
-                let geometry = self.codes_below(layer);
-                let dictionary = SparseDictionary::new(&self.effective[layer - 1], &geometry);
-                let [atoms, ..] = self.filters[layer].dims();
-                HostFilters::new(geometry.signal.batched(atoms), dictionary.synthesize(self.filters[layer].values()))
+            self.effective.truncate(layer);
+            let effective = match layer {
+                0 => self.first.clone(),
+                _ => self.times(layer, &self.effective[layer - 1]),
             };
+            self.effective.push(effective);
         }
+    }
+
+    /// What the filters of W_i, `layer` = i − 1 ≥ 1, are over filters of the layer below in place of its effective ones.
+    fn times(&self, layer: usize, below: &HostFilters) -> HostFilters {
+        let (geometry, filters) = (self.codes_below(layer), self.nonzeros(layer));
+        let synthesized = SparseDictionary::new(below, &geometry).synthesize_nonzeros(filters);
+        HostFilters::new(geometry.signal.batched(filters.atoms()), synthesized)
     }
 
     /// Sends a change of the filters of D^(i), `layer` = i − 1, through W_{i+1} … W_L: the change of D^(L).
     pub fn push_up(&self, layer: usize, change: &HostFilters) -> HostFilters {
-        (layer + 1..self.depth()).fold(change.clone(), |below, above| {
-            let geometry = self.codes_below(above);
-            let dictionary = SparseDictionary::new(&below, &geometry);
-            let [atoms, ..] = self.filters[above].dims();
-            HostFilters::new(geometry.signal.batched(atoms), dictionary.synthesize(self.filters[above].values()))
-        })
+        (layer + 1..self.depth()).fold(change.clone(), |below, above| self.times(above, &below))
     }
 
     /// The gradient with respect to the filters of D^(i−1) from that with respect to the filters of D^(i), `layer` = i − 1 ≥ 1:
     /// the correlation of the gradient with the non-zeros of W_i.
     pub fn pull_down(&self, layer: usize, gradient: &HostFilters) -> HostFilters {
         let mut out = HostFilters::zeros(self.effective[layer - 1].dims());
-        let codes = self.filters[layer].values();
-        gradient_by_nonzeros(&self.codes_below(layer), gradient.values(), codes, out.values_mut());
+        gradient_of_nonzeros(&self.codes_below(layer), gradient.values(), self.nonzeros(layer), out.values_mut());
         out
     }
 
@@ -197,21 +237,21 @@ impl Cascade {
             let deepest = layer + 1 == self.depth();
             let norms = match atom_norm {
                 AtomNorm::Effective if deepest => self.effective[layer].norms(),
-                _ => self.filters[layer].norms(),
+                _ if layer == 0 => self.first.norms(),
+                _ => self.nonzeros(layer).norms(),
             };
-            for (atom, &norm) in norms.iter().enumerate().filter(|(_, norm)| **norm > 0.0) {
-                self.filters[layer].atom_mut(atom).iter_mut().for_each(|value| *value /= norm);
-            }
-            if !deepest {
-                let above = &mut self.filters[layer + 1];
-                let [_, channels, rows, columns] = above.dims();
-                for map in above.values_mut().chunks_exact_mut(channels * rows * columns) {
-                    for (values, &norm) in map.chunks_exact_mut(rows * columns).zip(&norms) {
-                        if norm > 0.0 {
-                            values.iter_mut().for_each(|value| *value *= norm);
-                        }
-                    }
+            // Those that are zero stay so.
+            let norms: Vec<f32> = norms.into_iter().map(|norm| if norm > 0.0 { norm } else { 1.0 }).collect();
+            match layer {
+                0 => {
+                    let len = self.first.atom_len();
+                    let atoms = self.first.values_mut().chunks_exact_mut(len).zip(&norms);
+                    atoms.for_each(|(atom, norm)| atom.iter_mut().for_each(|value| *value /= norm));
                 }
+                _ => self.deeper[layer - 1].change(|atom, _, value| value / norms[atom]),
+            }
+            if let Some(above) = self.deeper.get_mut(layer) {
+                above.change(|_, channel, value| value * norms[channel]);
             }
         }
         // Recomputed rather than scaled: what a resumed run computes from the filters alone must be the same to the last bit.
@@ -223,17 +263,27 @@ impl Cascade {
     /// # Errors
     /// None for filters that came from a model.
     pub fn model(&self, device: &Device) -> Result<Mlcsc> {
-        let filters = self.filters.iter().map(|filters| filters.to_tensor(device)).collect();
+        let filters = (0..self.depth()).map(|layer| self.filters(layer).to_tensor(device)).collect();
         Mlcsc::from_filters(self.config.clone(), filters)
     }
 
-    /// The operator on the signals that the model is configured for, without computing the effective atoms twice.
+    /// D^(L) on the signals that the model is configured for. Where it is applied by its effective filters it is made of these, as one
+    /// layer: nobody asks for W_1 … W_L.
     ///
     /// # Errors
     /// None for filters that came from a model.
     pub(super) fn operator(&self, device: &Device) -> Result<Operator> {
-        let operator = self.model(device)?.operator(self.config.signal, OperatorForm::Auto)?;
-        Ok(operator.with_effective_filters(self.atoms_on(device)))
+        let geometry = self.config.geometry()?;
+        match (cheapest(&geometry), geometry.effective_layer()) {
+            (OperatorForm::Cascade, _) | (_, None) => {
+                let operator = self.model(device)?.operator(self.config.signal, OperatorForm::Auto)?;
+                Ok(operator.with_effective_filters(self.atoms_on(device)))
+            }
+            (application, Some(layer)) => {
+                let (filters, strides) = (vec![self.atoms_on(device)], vec![layer.stride]);
+                Operator::from_filters(filters, strides, Geometry::of_layer(layer), application)
+            }
+        }
     }
 }
 
@@ -381,7 +431,7 @@ mod tests {
         for atom_norm in NORMS {
             let mut cascade = cascade(configs().remove(1));
             for layer in [1, 2] {
-                let mut filters = cascade.filters(layer).clone();
+                let mut filters = cascade.filters(layer).into_owned();
                 filters.atom_mut(0).fill(0.0);
                 cascade.set_filters(layer, filters);
             }

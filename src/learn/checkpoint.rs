@@ -64,7 +64,7 @@ pub(super) fn save(path: &Path, training: &Training, data: &Fingerprint, epoch: 
         tensors.push((format!("{name}.{index}"), Dtype::F32, dims, bytes(filters.values())));
     };
     for layer in 0..learner.cascade.depth() {
-        filters("filters", learner.cascade.filters(layer), layer);
+        filters("filters", &learner.cascade.filters(layer), layer);
     }
     match training.memory() {
         Some(Memory::Velocity(velocities)) => {

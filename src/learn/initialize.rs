@@ -129,7 +129,7 @@ fn learn_stage(
     let atoms_per_step = if positions > 1 { ATOMS_OF_WIDE } else { 1.0 };
     let update = SurrogateUpdate { atoms_per_step, lower_every: 1, ..update.clone() };
     let pursuit = BasisPursuitConfig { gap: GAP, max_iterations: learning.max_iterations, nonnegative: false };
-    let layer = operator.geometry().windows(cascade.depth());
+    let layer = cascade.config().geometry()?.windows(cascade.depth());
     let mut statistics = Statistics::new(&layer, sampler.device);
     let steps = learning.initialization.steps;
     // A batch beyond all there is would only cost memory.

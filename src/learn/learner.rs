@@ -73,7 +73,7 @@ impl DictionaryLearner {
         let memory = match (rule, state.geometry.effective_layer()) {
             (OnlineRule::Pursuit, Some(layer)) => Memory::Statistics(Statistics::new(&layer, &state.device)),
             _ => {
-                let zeros = |layer| HostFilters::zeros(state.cascade.filters(layer).dims());
+                let zeros = |layer| HostFilters::zeros(state.cascade.dims(layer));
                 Memory::Velocity((0..state.cascade.depth()).map(zeros).collect())
             }
         };
@@ -159,9 +159,15 @@ impl DictionaryLearner {
     /// The failure of another rank.
     pub(super) fn agree(&mut self, stop: bool) -> Result<bool> {
         let ranks = self.state.ranks.clone();
+        if ranks.is_alone() {
+            return Ok(stop);
+        }
         let state = &mut self.state;
+        let mut parts = state.cascade.parts();
         let steered = state.steered.as_mut().map(std::slice::from_mut);
-        ranks.agree(stop, state.cascade.all_mut().map(HostFilters::values_mut).chain(steered))
+        let stop = ranks.agree(stop, parts.iter_mut().map(HostFilters::values_mut).chain(steered))?;
+        state.cascade.set_parts(parts);
+        Ok(stop)
     }
 
     /// Whether atoms of the deepest layer that overlap are looked at for where they lie in their kernels, and for copies: now and then

@@ -328,7 +328,7 @@ fn nonzeros_of_layers(cascade: &Cascade, geometry: &Geometry, codes: Vec<f32>) -
     let mut counts = vec![count(&codes)];
     let mut codes = codes;
     for layer in (1..cascade.depth()).rev() {
-        codes = SparseDictionary::new(cascade.filters(layer), &geometry.layers()[layer]).synthesize(&codes);
+        codes = SparseDictionary::of_nonzeros(cascade.nonzeros(layer), &geometry.layers()[layer]).synthesize(&codes);
         counts.push(count(&codes));
     }
     counts.reverse();
@@ -362,7 +362,7 @@ impl Dictionaries {
                 .collect()
         };
         Self {
-            zeros: layers.clone().map(|layer| cascade.filters(layer).zeros_fraction()).collect(),
+            zeros: layers.clone().map(|layer| cascade.zeros_fraction(layer)).collect(),
             coherence: coherence.then(of_layers),
             effective_coherence: coherence.then(of_effective),
         }

@@ -62,7 +62,7 @@ impl OnlineUpdate {
                 for (velocity, gradient) in velocity.iter_mut().zip(gradient.values()) {
                     *velocity = self.momentum * *velocity + scale * gradient;
                 }
-                let mut filters = cascade.filters(layer).clone();
+                let mut filters = cascade.filters(layer).into_owned();
                 let len = filters.atom_len();
                 let steepest = velocity.chunks_exact(len).map(norm).fold(0.0, f32::max);
                 if steepest > 0.0 {

@@ -17,7 +17,7 @@ use super::config::{AtomNorm, LearningConfig};
 use super::statistics::{Statistics, add_window, inner};
 use crate::geometry::LayerGeometry;
 use crate::kernels::correlation::CorrelationTable;
-use crate::kernels::sparse::{HostFilters, norm, to_host};
+use crate::kernels::sparse::{HostFilters, SparseFilters, norm, to_host};
 use crate::learn::subspace::SubspacePursuit;
 use crate::model::dictionary::analyze;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -141,10 +141,10 @@ impl SurrogateUpdate {
             true => statistics.gradient_of(first, filters),
             false => {
                 let rows = statistics.gradient(first..last + 1, cascade.atoms_on(&self.device));
-                atoms.iter().flat_map(|&atom| &rows[(atom - first) * len..][..len]).copied().collect()
+                joined(atoms.iter().map(|&atom| &rows[(atom - first) * len..][..len]))
             }
         };
-        let current: Vec<f32> = atoms.iter().flat_map(|&atom| filters.atom(atom)).copied().collect();
+        let current = joined(atoms.iter().map(|&atom| filters.atom(atom)));
         let mut change = match statistics.overlap() {
             true => self.settled(first, cascade, statistics, &gradient, scales[first]),
             false => {
@@ -157,8 +157,8 @@ impl SurrogateUpdate {
             let codes = match below {
                 None => current.iter().zip(&change).map(|(current, change)| current + change).collect(),
                 Some(below) => {
-                    let deepest = cascade.filters(cascade.depth() - 1);
-                    let codes = atoms.iter().flat_map(|&atom| deepest.atom(atom)).copied().collect();
+                    let deepest = cascade.nonzeros(cascade.depth() - 1);
+                    let codes = joined(atoms.iter().map(|&atom| deepest.dense_atom(atom)));
                     below.refine(&change, codes, self.nonzeros[cascade.depth() - 1], self.exchange)
                 }
             };
@@ -254,7 +254,7 @@ impl SurrogateUpdate {
         let mut energies = statistics.energies();
         for above in (layer + 1..=deepest).rev() {
             pulled = cascade.pull_down(above, &pulled);
-            energies = energies_below(cascade.filters(above), &energies);
+            energies = energies_below(cascade.nonzeros(above), &energies);
         }
         let mean = energies.iter().sum::<f32>() / energies.len() as f32;
         let mut change = pulled;
@@ -322,14 +322,19 @@ impl SurrogateUpdate {
     }
 }
 
+/// Atoms one after the other.
+fn joined<T: AsRef<[f32]>>(atoms: impl Iterator<Item = T>) -> Vec<f32> {
+    let mut values = Vec::new();
+    atoms.for_each(|atom| values.extend_from_slice(atom.as_ref()));
+    values
+}
+
 /// Mean energy of the codes of the layer below, were all coefficients uncorrelated.
-fn energies_below(filters: &HostFilters, energies: &[f32]) -> Vec<f32> {
+fn energies_below(filters: &SparseFilters, energies: &[f32]) -> Vec<f32> {
     let [_, channels, rows, columns] = filters.dims();
     let mut below = vec![0.0; channels];
     for (atom, energy) in energies.iter().enumerate() {
-        for (sum, map) in below.iter_mut().zip(filters.atom(atom).chunks_exact(rows * columns)) {
-            *sum += energy * map.iter().map(|value| value * value).sum::<f32>();
-        }
+        filters.atom(atom).for_each(|(place, value)| below[place / (rows * columns)] += energy * value * value);
     }
     below
 }
@@ -449,7 +454,7 @@ mod tests {
         let mut cascade = cascade(config);
         let nonzeros: Vec<usize> = (0..cascade.depth())
             .map(|layer| {
-                let mut filters = cascade.filters(layer).clone();
+                let mut filters = cascade.filters(layer).into_owned();
                 let len = filters.atom_len();
                 let nonzeros = if layer == 0 { len } else { len / 5 };
                 hard_threshold_rows(filters.values_mut(), len, nonzeros);

@@ -210,7 +210,7 @@ impl UnrolledTraining {
         let mut cascade = self.cascade();
         if self.wanted.is_empty() {
             for (layer, &keep) in self.kept(progress).iter().enumerate().skip(1) {
-                let mut filters = cascade.filters(layer).clone();
+                let mut filters = cascade.filters(layer).into_owned();
                 let len = filters.atom_len();
                 hard_threshold_rows(filters.values_mut(), len, keep);
                 cascade.set_filters(layer, filters);
@@ -556,7 +556,7 @@ mod tests {
         });
         let mut cascade = Cascade::new(config.model.clone(), filters.collect());
         for (layer, keep) in config.learning.nonzeros(&geometry).into_iter().enumerate().skip(1) {
-            let mut filters = cascade.filters(layer).clone();
+            let mut filters = cascade.filters(layer).into_owned();
             let len = filters.atom_len();
             hard_threshold_rows(filters.values_mut(), len, keep);
             cascade.set_filters(layer, filters);
@@ -691,7 +691,7 @@ mod tests {
             let Rules { learning, geometry, .. } = &due.rules;
             let cascade = due.cascade();
             for (layer, most) in learning.nonzeros(geometry).into_iter().enumerate() {
-                let found = fullest(cascade.filters(layer));
+                let found = fullest(&cascade.filters(layer));
                 assert!(found <= most, "D_{}: {found} of {most}", layer + 1);
                 let unit = of_unit_norm(cascade.effective(layer));
                 assert_eq!(to_host(leaf(due.wanted[layer].val())), unit.values());
