@@ -218,6 +218,8 @@ pub fn write_npz(path: &Path, mut arrays: Vec<NamedArray>) -> Result<()> {
             for array in &mut arrays {
                 // Sizes beyond 4 GiB must be announced.
                 let options = SimpleFileOptions::default().large_file(array.byte_len() >= 1 << 31);
+                // Ten times as fast as the usual level on codes, and some hundredths larger.
+                let options = options.compression_level(Some(1));
                 archive.start_file(npz_entry(&array.name), options)?;
                 write_header(&mut archive, array.element, &array.shape)?;
                 array.copy_to(&mut archive)?;

@@ -31,9 +31,10 @@ pub(crate) trait DictionaryOps: ProductOps {
         filters: FloatTensor<Self>,
         layer: LayerGeometry,
     ) -> FloatTensor<Self> {
-        match has_few_windows(&layer) {
-            true => by_windows::<Self>(signals, filters, &layer),
-            false => Self::conv2d(signals, filters, None, options(&layer)),
+        match (layer.is_matrix(), has_few_windows(&layer)) {
+            (true, _) => matrix_analysis::<Self>(signals, filters, &layer),
+            (_, true) => by_windows::<Self>(signals, filters, &layer),
+            _ => Self::conv2d(signals, filters, None, options(&layer)),
         }
     }
 
@@ -43,7 +44,10 @@ pub(crate) trait DictionaryOps: ProductOps {
         filters: FloatTensor<Self>,
         layer: LayerGeometry,
     ) -> FloatTensor<Self> {
-        by_matrix_products::<Self>(codes, filters, &layer)
+        match layer.is_matrix() {
+            true => matrix_synthesis::<Self>(codes, filters, &layer),
+            false => by_matrix_products::<Self>(codes, filters, &layer),
+        }
     }
 
     /// Gradient of 〈r, Dγ〉 with respect to the filters, whose values do not matter.
@@ -53,7 +57,10 @@ pub(crate) trait DictionaryOps: ProductOps {
         filters: FloatTensor<Self>,
         layer: LayerGeometry,
     ) -> FloatTensor<Self> {
-        Self::conv2d_weight_backward(residuals, filters, codes, options(&layer))
+        match layer.is_matrix() {
+            true => matrix_gradient::<Self>(residuals, codes, &layer),
+            false => Self::conv2d_weight_backward(residuals, filters, codes, options(&layer)),
+        }
     }
 
     /// The codes themselves. Their derivative with respect to the correlations is that of least squares on their support, with filters
@@ -152,24 +159,61 @@ pub(super) fn by_windows<B: ProductOps>(
     B::float_reshape(B::float_permute(products, &[1, 2, 0]), Shape::new([count, atoms, rows, columns]))
 }
 
+/// Dᵀx of a layer that is a matrix: one product, several times faster than the convolution that it is.
+pub(super) fn matrix_analysis<B: ProductOps>(
+    signals: FloatTensor<B>,
+    filters: FloatTensor<B>,
+    layer: &LayerGeometry,
+) -> FloatTensor<B> {
+    let (count, atoms, len) = (signals.shape()[0], layer.code.channels, layer.atom_len());
+    let filters = transposed::<B>(filters, [atoms, len]);
+    reshaped::<B>(product::<B>(signals, [count, len], filters, [len, atoms]), layer.code.batched(count))
+}
+
+/// Dγ of a layer that is a matrix.
+pub(super) fn matrix_synthesis<B: ProductOps>(
+    codes: FloatTensor<B>,
+    filters: FloatTensor<B>,
+    layer: &LayerGeometry,
+) -> FloatTensor<B> {
+    let (count, atoms, len) = (codes.shape()[0], layer.code.channels, layer.atom_len());
+    reshaped::<B>(product::<B>(codes, [count, atoms], filters, [atoms, len]), layer.signal.batched(count))
+}
+
+/// The gradient of 〈r, Dγ〉 with respect to the filters of a layer that is a matrix.
+pub(super) fn matrix_gradient<B: ProductOps>(
+    residuals: FloatTensor<B>,
+    codes: FloatTensor<B>,
+    layer: &LayerGeometry,
+) -> FloatTensor<B> {
+    let (count, atoms, len) = (codes.shape()[0], layer.code.channels, layer.atom_len());
+    let codes = transposed::<B>(codes, [count, atoms]);
+    reshaped::<B>(product::<B>(codes, [atoms, count], residuals, [count, len]), layer.filter_dims())
+}
+
 /// The product of two matrices, whatever the dimensions that their values are in.
-#[cfg(feature = "flex")]
 fn product<B: ProductOps>(
     left: FloatTensor<B>,
     dims: [usize; 2],
     right: FloatTensor<B>,
     right_dims: [usize; 2],
 ) -> FloatTensor<B> {
-    B::product(B::float_reshape(left, Shape::new(dims)), B::float_reshape(right, Shape::new(right_dims)))
+    B::product(as_matrix::<B>(left, dims), as_matrix::<B>(right, right_dims))
+}
+
+/// Values as a matrix. One that is a matrix already stays the view that it may be.
+fn as_matrix<B: Backend>(values: FloatTensor<B>, dims: [usize; 2]) -> FloatTensor<B> {
+    match values.shape() == Shape::new(dims) {
+        true => values,
+        false => B::float_reshape(values, Shape::new(dims)),
+    }
 }
 
 /// A matrix the other way round.
-#[cfg(feature = "flex")]
 fn transposed<B: Backend>(matrix: FloatTensor<B>, dims: [usize; 2]) -> FloatTensor<B> {
     B::float_transpose(B::float_reshape(matrix, Shape::new(dims)))
 }
 
-#[cfg(feature = "flex")]
 fn reshaped<B: Backend>(values: FloatTensor<B>, dims: [usize; 4]) -> FloatTensor<B> {
     B::float_reshape(values, Shape::new(dims))
 }
@@ -206,8 +250,8 @@ pub(crate) fn gradient(residuals: Tensor<4>, codes: Tensor<4>, filters: Tensor<4
 #[cfg(feature = "flex")]
 mod flex {
     use super::{
-        DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, options, product,
-        reshaped, transposed,
+        DictionaryOps, FloatTensor, LayerGeometry, by_matrix_products, by_windows, has_few_windows, matrix_analysis,
+        matrix_gradient, matrix_synthesis, options, product, reshaped, transposed,
     };
     use crate::kernels::batched;
     use crate::kernels::convolution::{analyze_once, filter_gradient_into, synthesize_once};
@@ -228,12 +272,21 @@ mod flex {
     const LINE: f64 = 8.0;
     const GRADIENT_LINE: f64 = 16.0;
 
+    /// Rows of a dense product that finding the non-zeros of its matrix costs.
+    const SEARCH: usize = 32;
+
+    /// Atoms at even distances of which one tells how dense all are, where it only matters which way is the faster.
+    const SAMPLED: usize = 16;
+
     impl DictionaryOps for Flex {
         fn dictionary_analysis(
             signals: FloatTensor<Self>,
             filters: FloatTensor<Self>,
             layer: LayerGeometry,
         ) -> FloatTensor<Self> {
+            if layer.is_matrix() {
+                return matrix_analysis::<Self>(signals, filters, &layer);
+            }
             if let Some(windows) = Windows::of(&layer) {
                 let (windows_there, [rows, len]) = cut(&signals.to_contiguous(), &layer, &windows);
                 let filters = transposed::<Self>(filters, [layer.code.channels, len]);
@@ -263,10 +316,19 @@ mod flex {
         ) -> FloatTensor<Self> {
             let (codes, filters) = (codes.to_contiguous(), filters.to_contiguous());
             let (codes_there, filters_there) = (codes.storage::<f32>(), filters.storage::<f32>());
-            let in_filters = density(filters_there);
-            let cost = if by_lines(in_filters, &layer) { LINE } else { ENTRY * in_filters };
-            let few = cost * density(codes_there) <= 1.0;
             let count = codes_there.len() / layer.code.len();
+            let cost = |in_filters| if by_lines(in_filters, &layer) { LINE } else { ENTRY * in_filters };
+            if layer.is_matrix() {
+                let few = || cost(sampled_density(filters_there, layer.atom_len())) * density(codes_there) <= 1.0;
+                if count < SEARCH || !few() {
+                    return matrix_synthesis::<Self>(codes, filters, &layer);
+                }
+                let filters = on_host(&filters, &layer);
+                return tensor(layer.signal.batched(count), |out| {
+                    SparseDictionary::new(&filters, &layer).synthesize_batch_into(codes_there, out);
+                });
+            }
+            let few = cost(density(filters_there)) * density(codes_there) <= 1.0;
             if let Some(windows) = Windows::of(&layer) {
                 let (codes_there, [rows, atoms]) = cut_codes(&codes, &layer, &windows);
                 let len = layer.atom_len();
@@ -322,6 +384,9 @@ mod flex {
                     gradient_by_nonzeros(&layer, residuals_there, codes_there, out);
                 });
             }
+            if layer.is_matrix() {
+                return matrix_gradient::<Self>(residuals, codes, &layer);
+            }
             if is_small(&layer) && batched::suits_gradient(codes_there.len() / layer.code.len(), &layer) {
                 return tensor(layer.filter_dims(), |out| {
                     batched::filter_gradient(&layer, residuals_there, codes_there, out);
@@ -332,6 +397,13 @@ mod flex {
             }
             tensor(layer.filter_dims(), |out| filter_gradient_into(&layer, residuals_there, codes_there, out))
         }
+    }
+
+    /// Part of the filters' values that is not zero, by that of some atoms.
+    fn sampled_density(filters: &[f32], atom_len: usize) -> f64 {
+        let some = filters.chunks_exact(atom_len).step_by(SAMPLED);
+        let count = some.len().max(1);
+        some.map(density).sum::<f64>() / count as f64
     }
 
     /// The windows of contiguous signals, and the rows and columns of the matrix that they are.
@@ -509,7 +581,8 @@ mod tests {
         let mut generator = ChaCha8Rng::seed_from_u64(5);
         let overlapping = |padding: usize| LayerShape::new(6, Pair([5, 3]), Pair([2, 1])).with_padding(padding);
         let disjoint = [LayerShape::new(6, 1, 1), LayerShape::new(6, Pair([2, 3]), Pair([2, 4]))];
-        let cases = [(overlapping(0), 9), (overlapping(1), 9), (overlapping(0), 40)].into_iter();
+        let matrix = LayerShape::new(40, Pair([9, 11]), 1);
+        let cases = [(overlapping(0), 9), (overlapping(1), 9), (overlapping(0), 40), (matrix, 9)].into_iter();
         for (shape, side) in cases.chain(disjoint.into_iter().flat_map(|shape| [(shape.clone(), 9), (shape, 30)])) {
             let padding = shape.padding;
             let layer = Geometry::new(SignalShape::new(2, side, side + 2), &[shape]).unwrap().layers()[0].clone();
@@ -521,7 +594,8 @@ mod tests {
                     };
                     (0..len).map(|_| value()).collect()
                 };
-                let count = 3;
+                // Of a matrix the non-zeros are looked for where rows are many.
+                let count = if layer.is_matrix() { 40 } else { 3 };
                 let codes = draw(count * layer.code.len(), in_codes);
                 let residuals = draw(count * layer.signal.len(), 1.0);
                 let filters =

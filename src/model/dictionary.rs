@@ -2,7 +2,6 @@
 
 use crate::geometry::{LayerGeometry, LayerShape};
 use crate::kernels::dictionary;
-use crate::kernels::product::product;
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
@@ -72,31 +71,17 @@ impl Dictionary {
 
 /// D γ for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::synthesize`].
 pub(crate) fn synthesize(codes: Tensor<4>, filters: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
-    let count = codes.dims()[0];
-    if count == 0 {
+    if codes.dims()[0] == 0 {
         // Not every backend takes an empty batch.
         return Tensor::zeros(geometry.signal.batched(0), &codes.device());
-    }
-    if geometry.is_matrix() {
-        // A code of one position: one matrix product, several times faster than the convolution it is.
-        let [atoms, channels, height, width] = filters.dims();
-        let matrix = filters.reshape([atoms, channels * height * width]);
-        return product(codes.reshape([count, atoms]), matrix).reshape(geometry.signal.batched(count));
     }
     dictionary::synthesis(codes, filters, geometry)
 }
 
 /// Dᵀ x for the filters of one layer (or of an effective dictionary). Shapes as [`Dictionary::analyze`].
 pub(crate) fn analyze(signals: Tensor<4>, filters: Tensor<4>, geometry: &LayerGeometry) -> Tensor<4> {
-    let count = signals.dims()[0];
-    if count == 0 {
+    if signals.dims()[0] == 0 {
         return Tensor::zeros(geometry.code.batched(0), &signals.device());
-    }
-    if geometry.is_matrix() {
-        let [atoms, channels, height, width] = filters.dims();
-        let matrix = filters.reshape([atoms, channels * height * width]);
-        let rows = signals.reshape([count, channels * height * width]);
-        return product(rows, matrix.transpose()).reshape(geometry.code.batched(count));
     }
     dictionary::analysis(signals, filters, geometry)
 }
@@ -129,11 +114,5 @@ pub(crate) fn filter_gradient(
     filters: Tensor<4>,
     geometry: &LayerGeometry,
 ) -> Tensor<4> {
-    let dims = filters.dims();
-    let count = codes.dims()[0];
-    if geometry.is_matrix() {
-        let residuals = residuals.reshape([count, geometry.signal.len()]);
-        return product(codes.reshape([count, dims[0]]).transpose(), residuals).reshape(dims);
-    }
     dictionary::gradient(residuals, codes, filters, geometry)
 }

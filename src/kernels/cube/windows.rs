@@ -7,7 +7,9 @@
 
 use super::{room, zeros};
 use crate::geometry::{LayerGeometry, SignalShape};
-use crate::kernels::dictionary::{DictionaryOps, by_windows, has_few_windows};
+use crate::kernels::dictionary::{
+    DictionaryOps, by_windows, has_few_windows, matrix_analysis, matrix_gradient, matrix_synthesis,
+};
 use crate::kernels::product::ProductOps;
 use burn::backend::Cube;
 use burn::backend::ops::FloatTensorOps;
@@ -231,6 +233,9 @@ fn add_kernel(
 
 impl DictionaryOps for Cube {
     fn dictionary_analysis(signals: CubeTensor, filters: CubeTensor, layer: LayerGeometry) -> CubeTensor {
+        if layer.is_matrix() {
+            return matrix_analysis::<Self>(signals, filters, &layer);
+        }
         if has_few_windows(&layer) {
             return by_windows::<Self>(signals, filters, &layer);
         }
@@ -258,6 +263,9 @@ impl DictionaryOps for Cube {
     }
 
     fn dictionary_synthesis(codes: CubeTensor, filters: CubeTensor, layer: LayerGeometry) -> CubeTensor {
+        if layer.is_matrix() {
+            return matrix_synthesis::<Self>(codes, filters, &layer);
+        }
         let count = codes.meta.shape()[0];
         let (atoms, len) = (layer.code.channels, layer.atom_len());
         let out = zeros(&codes, layer.signal.batched(count));
@@ -276,6 +284,9 @@ impl DictionaryOps for Cube {
         filters: CubeTensor,
         layer: LayerGeometry,
     ) -> CubeTensor {
+        if layer.is_matrix() {
+            return matrix_gradient::<Self>(residuals, codes, &layer);
+        }
         let residuals = into_contiguous(residuals);
         let each = layer.code.channels * layer.atom_len();
         let parts = Part::all(residuals.meta.shape()[0], &layer, each, &residuals).into_iter().map(|part| {
