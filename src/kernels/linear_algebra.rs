@@ -1,6 +1,7 @@
 //! Least squares on a support: small positive semi-definite systems in `f64`. And diagonals.
 
 use burn::tensor::{Int, Tensor};
+use std::ops::Range;
 
 /// G_jj, `[k]`.
 pub(crate) fn diagonal(gram: &Tensor<2>) -> Tensor<1> {
@@ -9,7 +10,7 @@ pub(crate) fn diagonal(gram: &Tensor<2>) -> Tensor<1> {
     gram.clone().gather(1, places).squeeze_dim::<1>(1)
 }
 
-/// Solves Gx = b in place for a symmetric positive semi-definite `matrix` G in row-major order, with a ridge of 1e-7 of its largest
+/// Solves Gx = b in place for a symmetric positive semi-definite `matrix` G in row-major order, of which the upper half is read, with a ridge of 1e-7 of its largest
 /// diagonal entry, which keeps dependent atoms finite. `values` holds b, then x; `matrix` is used up.
 #[inline(always)]
 pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
@@ -54,19 +55,21 @@ fn factorize(matrix: &mut [f64], size: usize, cancelled: impl Fn() -> bool) -> b
             return false;
         }
         let (above, row) = matrix.split_at_mut(i * size);
-        let row = &mut row[i..size];
-        row[0] += ridge;
-        let mut column = i;
-        while column < size {
-            let rest = &mut row[column - i..];
-            column += match rest.len() {
-                16.. => eliminate::<16>(above, size, [i, column], rest),
-                4.. => eliminate::<4>(above, size, [i, column], rest),
-                3 => eliminate::<3>(above, size, [i, column], rest),
-                2 => eliminate::<2>(above, size, [i, column], rest),
-                _ => eliminate::<1>(above, size, [i, column], rest),
+        let row = &mut row[..size];
+        row[i] += ridge;
+        // From the end on, in as few passes over the rows above as there can be: a pass takes as long whatever its width, up to some
+        // dozens. What it computes of entries before the diagonal, or twice, is left out.
+        let mut end = size;
+        while end > i {
+            end = match (size, end - i) {
+                (32.., 17..) => eliminate::<32>(above, i..end, row),
+                (16.., 9..) => eliminate::<16>(above, i..end, row),
+                (8.., 5..) => eliminate::<8>(above, i..end, row),
+                (4.., _) => eliminate::<4>(above, i..end, row),
+                _ => eliminate::<1>(above, i..end, row),
             };
         }
+        let row = &mut row[i..];
         let pivot = row[0].max(ridge * 1e-3).sqrt();
         row.iter_mut().for_each(|entry| *entry /= pivot);
         row[0] = pivot;
@@ -115,19 +118,21 @@ fn solve_factorized(matrix: &[f64], values: &mut [f64], count: usize) {
     }
 }
 
-/// Subtracts from `WIDTH` entries of row `i`, from `column` on, what the rows of U above, `size` long each, explain of them. Returns
-/// `WIDTH`.
+/// Subtracts from the last `WIDTH` entries of row i, or as many as there are, what the rows of U above explain of them; `open` begins with i
+/// and ends where entries have had theirs. Returns where these begin now. Rows are at least `WIDTH` long.
 #[inline(always)]
-fn eliminate<const WIDTH: usize>(above: &[f64], size: usize, [i, column]: [usize; 2], out: &mut [f64]) -> usize {
+fn eliminate<const WIDTH: usize>(above: &[f64], open: Range<usize>, own: &mut [f64]) -> usize {
+    let start = open.end.saturating_sub(WIDTH);
     let mut sums = [0.0f64; WIDTH];
-    for row in above.chunks_exact(size) {
-        let scale = row[i];
-        for (sum, entry) in sums.iter_mut().zip(&row[column..][..WIDTH]) {
+    for row in above.chunks_exact(own.len()) {
+        let scale = row[open.start];
+        for (sum, entry) in sums.iter_mut().zip(&row[start..][..WIDTH]) {
             *sum += scale * entry;
         }
     }
-    out.iter_mut().zip(&sums).for_each(|(out, sum)| *out -= sum);
-    WIDTH
+    let first = start.max(open.start);
+    own[first..open.end].iter_mut().zip(&sums[first - start..]).for_each(|(own, sum)| *own -= sum);
+    first
 }
 
 /// Inner product with eight partial sums, so that it vectorises and rounds the same way on every run.

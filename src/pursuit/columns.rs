@@ -9,9 +9,10 @@ use crate::kernels::product::product;
 use crate::kernels::simd::{subtract_rows, vectorised};
 use crate::kernels::sparse::HostFilters;
 use crate::model::{Operator, OperatorForm};
-use burn::tensor::Tensor;
+use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 use rayon::prelude::*;
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// Signals that are correlated with the atoms in one matrix product.
 const BLOCK: usize = 64;
@@ -112,27 +113,81 @@ pub(super) fn can_be_held(operator: &Operator) -> bool {
     operator.code().len() <= MAX_DENSE_CODE || is_dense(operator)
 }
 
+/// Signals that are correlated together, and whose multiple there have to be, such that products round a signal's correlations in
+/// the same way whatever the batch.
+fn blocks(operator: &Operator, on_host: bool) -> [usize; 2] {
+    match operator.application() {
+        // A GPU chooses its kernel by the shape: there every product has one shape.
+        OperatorForm::Matrix | OperatorForm::Gram => [BLOCK, if on_host { TILE } else { BLOCK }],
+        _ => [1, 1],
+    }
+}
+
+/// Dᵀy for some of the signals and, in rows beyond theirs, for zeros up to a multiple of `tile`.
+fn correlate_some(operator: &Operator, signals: &Tensor<2>, rows: Range<usize>, tile: usize) -> Tensor<2> {
+    let (count, len) = (rows.len(), signals.dims()[1]);
+    let part = signals.clone().slice([rows, 0..len]);
+    let padded = count.next_multiple_of(tile);
+    operator.analyze_rows(match count == padded {
+        true => part,
+        false => Tensor::zeros([padded, len], &part.device()).slice_assign([0..count, 0..len], part),
+    })
+}
+
+/// Of every signal the atom of largest correlation times its scale, in magnitude or positive only, and that score, without those
+/// that are `unavailable` to it: found where correlations are computed, of which only this comes to the host.
+///
+/// # Shapes
+/// - signals: `[n, signal values]`; scales: `[1, code values]`
+pub(super) fn best_atoms(
+    operator: &Operator,
+    signals: &Tensor<2>,
+    scales: &Tensor<2>,
+    unavailable: &[&[usize]],
+    nonnegative: bool,
+) -> Vec<(usize, f32)> {
+    let ([count, _], [_, code_len]) = (signals.dims(), scales.dims());
+    let device = signals.device();
+    let [block, tile] = blocks(operator, false);
+    let found = (0..count).step_by(block).flat_map(|first| {
+        let rows = first..(first + block).min(count);
+        let scores = correlate_some(operator, signals, rows.clone(), tile).slice([0..rows.len(), 0..code_len]);
+        let scores = if nonnegative { scores.clamp_min(0.0) } else { scores.abs() } * scales.clone();
+        let (out, most) = (&unavailable[rows.clone()], unavailable[rows.clone()].iter().map(|out| out.len()).max());
+        let most = most.unwrap_or(0);
+        let scores = match most {
+            0 => scores,
+            _ => {
+                // Rows with fewer are filled up with what changes nothing.
+                let place = |row: &[usize], at: usize| row.get(at).copied().unwrap_or(0) as i64;
+                let places: Vec<i64> = out.iter().flat_map(|row| (0..most).map(|at| place(row, at))).collect();
+                let taken = |row: &[usize], at: usize| if at < row.len() { -1.0f32 } else { 0.0 };
+                let taken: Vec<f32> = out.iter().flat_map(|row| (0..most).map(|at| taken(row, at))).collect();
+                let dims = [rows.len(), most];
+                let places = Tensor::<2, Int>::from_data(TensorData::new(places, dims), &device);
+                let taken = Tensor::from_data(TensorData::new(taken, dims), &device);
+                let free = Tensor::<2>::ones([rows.len(), code_len], &device);
+                scores * free.scatter(1, places, taken, IndexingUpdateOp::Add).clamp_min(0.0)
+            }
+        };
+        let (scores, places) = scores.max_dim_with_indices(1);
+        let places: Vec<i64> = places.into_data().iter::<i64>().collect();
+        places.into_iter().map(|place| place as usize).zip(to_host(scores)).collect::<Vec<_>>()
+    });
+    found.collect()
+}
+
 /// Dᵀy for all signals, one row each.
 pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
-    let [count, len] = signals.dims();
+    let count = signals.dims()[0];
     let code_len = operator.code().len();
     let on_host = device::is_host(&signals.device());
-    // Products that round a signal's correlations in the same way whatever the batch.
-    let (block, tile) = match operator.application() {
-        // A GPU chooses its kernel by the shape: there every product has one shape.
-        OperatorForm::Matrix | OperatorForm::Gram => (BLOCK, if on_host { TILE } else { BLOCK }),
-        _ => (1, 1),
-    };
+    let [block, tile] = blocks(operator, on_host);
     let mut correlations = vec![0.0; count * code_len];
     let fill = |(index, out): (usize, &mut [f32])| {
         let (start, rows) = (index * block, out.len() / code_len);
-        let part = signals.clone().slice([start..start + rows, 0..len]);
-        let padded = rows.next_multiple_of(tile);
-        let part = match rows == padded {
-            true => part,
-            false => Tensor::zeros([padded, len], &part.device()).slice_assign([0..rows, 0..len], part),
-        };
-        out.copy_from_slice(&to_host(operator.analyze_rows(part))[..out.len()]);
+        let found = to_host(correlate_some(operator, &signals, start..start + rows, tile));
+        out.copy_from_slice(&found[..out.len()]);
     };
     let mut parts = correlations.chunks_mut(block * code_len).enumerate();
     // The first makes what all others use: a thread that waits for another to make it might be given one of them to do.

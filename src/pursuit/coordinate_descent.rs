@@ -525,7 +525,7 @@ struct Workspace {
 impl Workspace {
     fn new(atoms: usize) -> Self {
         Self {
-            working: WorkingSet { inside: vec![false; atoms], ..WorkingSet::default() },
+            working: WorkingSet::default(),
             violators: Vec::new(),
             residual_correlations: vec![0.0; atoms],
             support: Vec::new(),
@@ -599,17 +599,20 @@ impl Workspace {
     fn admit(&mut self, columns: &Columns, lambda: f32, nonnegative: bool) {
         let Self { working, violators, residual_correlations, .. } = self;
         violators.clear();
+        // Members are at the limit, as good as all of them, and would have to be told from violators one by one.
+        working.hide(residual_correlations);
         for (chunk, correlations) in residual_correlations.chunks(CHUNK).enumerate() {
             if columns::largest(correlations, nonnegative) <= lambda {
                 continue;
             }
             for (place, &correlation) in correlations.iter().enumerate() {
                 let excess = (if nonnegative { correlation } else { correlation.abs() }) - lambda;
-                if excess > 0.0 && !working.has(chunk * CHUNK + place) {
+                if excess > 0.0 {
                     violators.push((excess, chunk * CHUNK + place));
                 }
             }
         }
+        working.show(residual_correlations);
         let room = ((working.members.len() as f32 * GROWTH) as usize).max(LEAST_GROWTH);
         if violators.len() > room {
             violators.select_nth_unstable_by(room, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -634,8 +637,6 @@ enum Solved {
 #[derive(Default)]
 struct WorkingSet {
     members: Vec<usize>,
-    /// Whether an atom is a member.
-    inside: Vec<bool>,
     /// Length of a row of `gram`, a multiple of [`LANES`].
     stride: usize,
     /// `[stride, stride]`, zero beyond the members.
@@ -645,7 +646,7 @@ struct WorkingSet {
     correlations: Vec<f32>,
     /// Memory for the next Gram matrix, and for the linear system.
     spare: Vec<f32>,
-    /// The correlations before a move that may be taken back.
+    /// The correlations before a move that may be taken back, or that are hidden.
     saved: Vec<f32>,
     system: System,
 }
@@ -663,21 +664,27 @@ struct System {
 impl WorkingSet {
     #[inline(always)]
     fn clear(&mut self) {
-        self.members.iter().for_each(|&atom| self.inside[atom] = false);
         self.members.clear();
         self.stride = 0;
     }
 
+    /// Puts zeros in the members' places.
     #[inline(always)]
-    fn has(&self, atom: usize) -> bool {
-        self.inside[atom]
+    fn hide(&mut self, correlations: &mut [f32]) {
+        self.saved.clear();
+        self.saved.extend(self.members.iter().map(|&atom| std::mem::take(&mut correlations[atom])));
+    }
+
+    /// Puts back what [`Self::hide`] took.
+    #[inline(always)]
+    fn show(&self, correlations: &mut [f32]) {
+        self.members.iter().zip(&self.saved).for_each(|(&atom, &value)| correlations[atom] = value);
     }
 
     #[inline(always)]
     fn admit(&mut self, atoms: &[(f32, usize)], columns: &Columns) {
         let before = self.members.len();
         self.members.extend(atoms.iter().map(|&(_, atom)| atom));
-        atoms.iter().for_each(|&(_, atom)| self.inside[atom] = true);
         let stride = self.members.len().next_multiple_of(LANES);
         if stride > self.stride {
             // More than what is needed, so that growing costs little.
@@ -764,9 +771,12 @@ impl WorkingSet {
         }
         matrix.clear();
         slopes.clear();
-        for &row in &*support {
+        matrix.resize(support.len() * support.len(), 0.0);
+        for (index, &row) in support.iter().enumerate() {
             let own = &self.gram[row * self.stride..][..self.stride];
-            matrix.extend(support.iter().map(|&column| f64::from(own[column])));
+            // Its upper half is all that is looked at.
+            let upper = &mut matrix[index * (support.len() + 1)..][..support.len() - index];
+            upper.iter_mut().zip(&support[index..]).for_each(|(value, &column)| *value = f64::from(own[column]));
             slopes.push(f64::from(self.correlations[row]) - f64::from(lambda.copysign(self.code[row])));
         }
         change.clone_from(slopes);
@@ -811,9 +821,12 @@ fn subtract_scaled(target: &mut [f32], scale: f32, row: &[f32]) {
     let (targets, _) = target.as_chunks_mut::<LANES>();
     let (rows, _) = row.as_chunks::<LANES>();
     for (target, row) in targets.iter_mut().zip(rows) {
+        // All are read before one is written, or else the compiler, which cannot tell that the two never overlap, takes them one by one.
+        let mut next = *target;
         for lane in 0..LANES {
-            target[lane] -= scale * row[lane];
+            next[lane] -= scale * row[lane];
         }
+        *target = next;
     }
 }
 
@@ -857,7 +870,7 @@ mod tests {
         let model = ModelConfig::new(shape, vec![LayerShape::new(40, 7, 1)]).init_random(3, &device).unwrap();
         let operator = model.operator(shape, OperatorForm::Gram).unwrap();
         let columns = Columns::new(&operator, None, None).unwrap();
-        let mut set = WorkingSet { inside: vec![false; 40], ..Default::default() };
+        let mut set = WorkingSet::default();
         for atoms in
             [&[5, 2, 30][..], &[0], &[1, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21], &[39]]
         {
@@ -876,7 +889,7 @@ mod tests {
 
     /// Two atoms with that Gram matrix, that code and those correlations of the signal.
     fn two_atoms([[a, b], [c, d]]: [[f32; 2]; 2], code: [f32; 2], of_signal: [f32; 2]) -> WorkingSet {
-        let mut set = WorkingSet { members: vec![0, 1], inside: vec![true; 2], stride: LANES, ..Default::default() };
+        let mut set = WorkingSet { members: vec![0, 1], stride: LANES, ..Default::default() };
         set.gram = vec![0.0; LANES * LANES];
         (set.gram[0], set.gram[1], set.gram[LANES], set.gram[LANES + 1]) = (a, b, c, d);
         set.code = vec![0.0; LANES];

@@ -32,6 +32,7 @@ use super::by_windows::Parts;
 use super::observer::Share;
 use super::observer::{Work, interrupted};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
+use crate::device::is_host;
 use crate::error::{Error, Result};
 use crate::kernels::linear_algebra::{dot, solve_normal_equations_until};
 use crate::kernels::simd::{subtract_rows, vectorised};
@@ -515,19 +516,29 @@ impl<'a> GreedySelection<'a> {
             }
             Correlations::Analysis { mask } => {
                 let residuals: Vec<f32> = chosen.iter().flat_map(|state| state.residual.iter().copied()).collect();
-                let residuals =
-                    Tensor::from_data(TensorData::new(residuals, [rows.len(), signal_len]), &self.operator.device());
-                let mut correlations = columns::correlate(self.operator, residuals);
+                let device = self.operator.device();
+                let residuals = Tensor::from_data(TensorData::new(residuals, [rows.len(), signal_len]), &device);
+                let picks: Vec<Option<(usize, f32)>> = if mask.is_none() && !is_host(&device) {
+                    let scales = Tensor::from_data(TensorData::new(norms.clone(), [1, code_len]), &device);
+                    let unavailable: Vec<&[usize]> = chosen.iter().map(|state| state.unavailable.as_slice()).collect();
+                    let nonnegative = chosen.first().is_some_and(|state| state.nonnegative);
+                    let best = columns::best_atoms(self.operator, &residuals, &scales, &unavailable, nonnegative);
+                    let best = chosen.iter_mut().zip(best);
+                    best.map(|(state, (place, score))| state.picked(place, score)).collect()
+                } else {
+                    let mut correlations = columns::correlate(self.operator, residuals);
+                    chosen
+                        .par_iter_mut()
+                        .zip(correlations.par_chunks_exact_mut(code_len))
+                        .zip(rows)
+                        .map(|((state, correlations), &row)| {
+                            let first = if mask.is_none() { 0 } else { row * code_len };
+                            state.pick(correlations, &norms[first..][..code_len])
+                        })
+                        .collect()
+                };
                 self.work.check()?;
-                let picks: Vec<Option<usize>> = chosen
-                    .par_iter_mut()
-                    .zip(correlations.par_chunks_exact_mut(code_len))
-                    .zip(rows)
-                    .map(|((state, correlations), &row)| {
-                        let first = if mask.is_none() { 0 } else { row * code_len };
-                        state.pick(correlations, &norms[first..][..code_len]).map(|(place, _)| place)
-                    })
-                    .collect();
+                let picks: Vec<Option<usize>> = picks.into_iter().map(|pick| pick.map(|(place, _)| place)).collect();
                 let places: Vec<usize> = picks.iter().flatten().copied().collect();
                 let atoms = to_host(self.operator.columns(&places));
                 let mut atoms = atoms.chunks_exact(signal_len);
@@ -712,9 +723,13 @@ impl Approximation {
             }
             start += correlations.len();
         }
+        best.and_then(|best| self.picked(best, score))
+    }
+
+    /// The atom that was found to have the largest score, unless that is nothing but rounding.
+    fn picked(&mut self, place: usize, score: f32) -> Option<(usize, f32)> {
         self.first_score = self.first_score.max(score);
-        // Nothing left but rounding.
-        best.filter(|_| !self.is_negligible(score)).map(|place| (place, score))
+        (score > 0.0 && !self.is_negligible(score)).then_some((place, score))
     }
 
     /// Picks the next atom and takes it into the support. Returns whether there was one.

@@ -49,7 +49,9 @@ fn parts(problem: &Problem) -> Option<Vec<Vec<usize>>> {
     }
     let atoms = operator.code().len();
     if !columns::holds_all(operator) {
-        left_to_host(&format!("pursuits over {atoms} atoms, whose inner products are too many to be held"));
+        left_to_host(&format!(
+            "all but the correlations of pursuits over {atoms} atoms, whose inner products are too many to be held"
+        ));
         return None;
     }
     // The inner products once as they are and once by the weights.
@@ -534,6 +536,41 @@ mod tests {
                 assert!(!nonnegative || codes.iter().all(|value| *value >= 0.0));
                 start = Some(found.codes);
             }
+        }
+    }
+
+    /// Of dictionaries whose inner products are not held the device finds the best atoms, and pursuits are those of the host.
+    #[test]
+    fn atoms_are_found_where_they_are_correlated() {
+        let Some(device) = device() else { return };
+        let host = crate::device::named(Some("flex")).unwrap();
+        let mut random = generator(5);
+        let (len, atoms, count) = (24, 8200, 70);
+        let mut matrix = normal(&mut random, atoms * len);
+        // An atom of zeros, and one that is there twice.
+        matrix[..len].fill(0.0);
+        let repeated = matrix[len..2 * len].to_vec();
+        matrix[2 * len..3 * len].copy_from_slice(&repeated);
+        let mut signals = normal(&mut random, count * len);
+        signals[..len].fill(0.0);
+        signals[len..2 * len].copy_from_slice(&repeated);
+        let shape = SignalShape::new(len, 1, 1);
+        let config = ModelConfig::new(shape, vec![LayerShape::new(atoms, 1, 1)]);
+        for nonnegative in [false, true] {
+            let pursuit = OrthogonalMatchingPursuitConfig::new(5).with_nonnegative(nonnegative).init().unwrap();
+            let [expected, found] = [&host, &device].map(|device| {
+                let filters = Tensor::from_data(TensorData::new(matrix.clone(), [atoms, len, 1, 1]), device);
+                let model = Mlcsc::from_filters(config.clone(), vec![filters]).unwrap();
+                let operator = model.operator(shape, OperatorForm::Matrix).unwrap();
+                let batch = Tensor::from_data(TensorData::new(signals.clone(), shape.batched(count)), device);
+                pursuit.solve(&Problem::new(&operator, batch).unwrap()).unwrap()
+            });
+            for (found, expected) in found.reports.iter().zip(&expected.reports) {
+                assert_eq!((found.nonzeros, found.stop), (expected.nonzeros, expected.stop));
+                assert!((found.data_term - expected.data_term).abs() < 1e-4 * (1.0 + expected.data_term));
+            }
+            let difference: f32 = (there(found.codes) - expected.codes).abs().max().into_scalar();
+            assert!(difference < 1e-3, "{difference}");
         }
     }
 
