@@ -5,7 +5,7 @@ use super::output::{self, Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, flags, interrupt, model_path};
 use crate::autoencoder::{Autoencoder, SparseAutoencoder, has_encoder};
-use crate::data::{Still, npy};
+use crate::data::{Still, npy, pictures_and_arrays};
 use crate::error::{Error, Result};
 use crate::evaluate::pictures::{psnr, ssim};
 use crate::export::arrays;
@@ -30,7 +30,8 @@ use std::time::{Duration, Instant};
 /// values and 200 MB; otherwise memory is some 40 bytes a value, and of --method pursuit some 8 for each atom at each place.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
-    /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those
+    /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those. Arrays are
+    /// computed and written in single precision, whatever type they come in
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// File to write, of a type by its name; a folder where --data is one, for files of the same names
@@ -107,6 +108,9 @@ fn is_array(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending == "npy")
 }
 
+/// A file to read and one to write.
+type Job = (PathBuf, PathBuf);
+
 /// A picture of a file, and what it takes to write it back.
 enum Input {
     Still(Still),
@@ -147,6 +151,14 @@ impl Input {
                     [low.min(value), high.max(value)]
                 })
             }
+        }
+    }
+
+    /// Whether a file of that name can be written like it.
+    fn check_output(&self, out: &Path) -> Result<()> {
+        match self {
+            Self::Still(still) => still.check_output(out).map_err(flags::named::<RestoreArgs>),
+            Self::Array(_) => Ok(()),
         }
     }
 
@@ -237,7 +249,7 @@ impl Way {
 
 impl RestoreArgs {
     pub(super) fn run(&self) -> Result<()> {
-        let jobs = self.jobs()?;
+        let (jobs, skipped) = self.jobs()?;
         let way = self.way()?;
         let inputs = Inputs::default()
             .and("--model", self.model.as_deref())
@@ -285,7 +297,7 @@ impl RestoreArgs {
             }
         }
         progress.finish();
-        self.tell(&way, &rows)
+        self.tell(&way, &rows, skipped)
     }
 
     /// The way that was asked for, with what it needs.
@@ -337,35 +349,39 @@ impl RestoreArgs {
         self.upscale.map_or(1, |factor| factor as usize)
     }
 
-    /// The files to read, and those to write.
-    fn jobs(&self) -> Result<Vec<(PathBuf, PathBuf)>> {
+    /// The files to read, and those to write; what is passed over.
+    fn jobs(&self) -> Result<(Vec<Job>, Option<String>)> {
         if !self.data.is_dir() {
             if is_array(&self.data) != is_array(&self.out) {
                 let expected =
                     if is_array(&self.data) { "an array F.npy, as --data is" } else { "a picture, as --data is" };
                 return Err(Error::parameter("--out", self.out.display(), expected));
             }
-            return Ok(vec![(self.data.clone(), self.out.clone())]);
+            if self.out.is_dir() {
+                let expected = "the name of a file: a folder takes the pictures of a folder";
+                return Err(Error::parameter("--out", self.out.display(), expected));
+            }
+            return Ok((vec![(self.data.clone(), self.out.clone())], None));
         }
         for (flag, file) in [("--mask", &self.mask), ("--reference", &self.reference), ("--residual", &self.residual)] {
             if let Some(file) = file {
                 return Err(Error::parameter(flag, file.display(), "--data with a single picture"));
             }
         }
-        let entries = std::fs::read_dir(&self.data).map_err(Error::read(&self.data))?;
-        let mut jobs = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(Error::read(&self.data))?.path();
-            let is_picture = image::ImageFormat::from_path(&path).is_ok() || is_array(&path);
-            if let (true, true, Some(name)) = (path.is_file(), is_picture, path.file_name()) {
-                jobs.push((path.clone(), self.out.join(name)));
-            }
+        let (paths, skipped) = pictures_and_arrays(&self.data)?;
+        if let Some(skipped) = &skipped {
+            output::complain(skipped);
         }
-        jobs.sort();
+        let named = |path: PathBuf| path.file_name().map(|name| self.out.join(name)).map(|out| (path, out));
+        let jobs: Vec<Job> = paths.into_iter().filter_map(named).collect();
         if jobs.is_empty() {
             return Err(Error::format(&self.data, "expected pictures or arrays, found none"));
         }
-        Ok(jobs)
+        // A file that cannot be read or written is found out before the first is restored.
+        for (source, out) in &jobs {
+            Input::open(source)?.0.check_output(out)?;
+        }
+        Ok((jobs, skipped))
     }
 
     /// The file of the kernel, if there is one.
@@ -399,7 +415,17 @@ impl RestoreArgs {
     fn known(&self, input: &Input, picture: &Picture) -> Result<Option<Vec<bool>>> {
         let pixels = picture.pixels();
         if let Some(path) = &self.mask {
-            let (_, mask) = Input::open(path)?;
+            let (kind, mask) = Input::open(path)?;
+            if let Input::Still(still) = &kind
+                && still.has_alpha()
+            {
+                let expected =
+                    "expected a mask whose pixels are black where some are missing, found one with transparency";
+                return Err(Error::format(path, expected));
+            }
+            if let Some(value) = mask.values.iter().find(|value| !value.is_finite()) {
+                return Err(Error::format(path, format!("expected a mask of finite numbers, found {value}")));
+            }
             if [mask.height, mask.width] != [picture.height, picture.width] {
                 let expected = format!("{}x{} pixels, as --data", picture.height, picture.width);
                 return Err(Error::parameter("--mask", format!("{}x{}", mask.height, mask.width), expected));
@@ -408,6 +434,12 @@ impl RestoreArgs {
             return Ok(Some((0..pixels).map(|at| planes().any(|plane| plane[at] != 0.0)).collect()));
         }
         if let Some(missing) = self.missing {
+            if let Input::Still(still) = input
+                && !((0.0..=still.white()).contains(&missing) && missing.fract() == 0.0)
+            {
+                let expected = format!("a whole number from 0 to {}, as the values of --data are", still.white());
+                return Err(Error::parameter("--missing", missing, expected));
+            }
             let is_missing = |value: f32| value == missing || (value.is_nan() && missing.is_nan());
             let planes = || picture.values.chunks_exact(pixels);
             let known: Vec<bool> = (0..pixels).map(|at| !planes().all(|plane| is_missing(plane[at]))).collect();
@@ -434,6 +466,7 @@ impl RestoreArgs {
     ) -> Result<Value> {
         let clock = Instant::now();
         let (input, picture) = Input::open(source)?;
+        input.check_output(out)?;
         let known = self.known(&input, &picture)?;
         let reference = self.reference.as_deref().map(Input::open).transpose()?;
         if let Some((_, reference)) = &reference {
@@ -524,7 +557,7 @@ impl RestoreArgs {
         Ok(row)
     }
 
-    fn tell(&self, way: &Way, rows: &[Value]) -> Result<()> {
+    fn tell(&self, way: &Way, rows: &[Value], skipped: Option<String>) -> Result<()> {
         let (count, channels, [height, width]) = way.atoms();
         let atoms = format!("{count} atoms of {channels}x{height}x{width}");
         let of = self
@@ -534,7 +567,8 @@ impl RestoreArgs {
         if self.json {
             let model = json!({ "atoms": count, "channels": channels, "size": [height, width], "path": self.model });
             let method = way.method(self.method);
-            return output::print_json(&json!({ "method": method, "dictionary": model, "pictures": rows }));
+            let document = json!({ "method": method, "dictionary": model, "pictures": rows, "skipped": skipped });
+            return output::print_json(&document);
         }
         let mut summary = Summary::new(format!("restored {}", counted(rows.len(), "picture")));
         summary.row("method", way.method(self.method));

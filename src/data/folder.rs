@@ -57,27 +57,7 @@ impl Listing {
     /// # Errors
     /// [`Error::Io`].
     pub fn of(folder: &Path) -> Result<Self> {
-        let mut skipped = Skipped::default();
-        let mut found = Kind::ALL.map(|kind| (kind, Vec::new()));
-        let mut labels = None;
-        for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
-            let path = entry.map_err(Error::read(folder))?.path();
-            let name = name_of(&path);
-            if name.starts_with('.') {
-                // Among them the companions that macOS puts beside files, `._a.png` beside `a.png`.
-                skipped.hidden.push(name);
-            } else if path.is_dir() {
-                skipped.folders.push(name);
-            } else if !path.is_file() {
-                skipped.no_files.push(name);
-            } else if name == LABELS {
-                labels = Some(path);
-            } else if let Some((_, paths)) = found.iter_mut().find(|(kind, _)| Kind::of(&path) == Some(*kind)) {
-                paths.push(path);
-            } else {
-                skipped.others.push(name);
-            }
-        }
+        let Files { mut found, mut labels, mut skipped } = Files::of(folder)?;
         let [_, (_, arrays), (_, tensors), _] = &mut found;
         if arrays.is_empty() && tensors.is_empty() {
             arrays.extend(labels.take());
@@ -102,6 +82,59 @@ impl Listing {
             }
         }
         Ok(Self { kind, paths: chosen_paths, labels, skipped })
+    }
+}
+
+/// Pictures and arrays of a folder, without its subfolders and hidden files, in the order of their names, and a line about what is passed
+/// over, where there is something.
+///
+/// # Errors
+/// A folder that cannot be read.
+pub fn pictures_and_arrays(folder: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
+    let Files { found, labels, mut skipped } = Files::of(folder)?;
+    let mut paths: Vec<PathBuf> = labels.into_iter().collect();
+    for (kind, of_kind) in found {
+        match kind {
+            Kind::Images | Kind::Arrays => paths.extend(of_kind),
+            Kind::Tensors | Kind::Recordings => skipped.others.extend(of_kind.iter().map(|path| name_of(path))),
+        }
+    }
+    paths.sort();
+    Ok((paths, skipped.describe(folder)))
+}
+
+/// The files of a folder by their kinds.
+struct Files {
+    found: [(Kind, Vec<PathBuf>); 4],
+    /// `labels.npy`.
+    labels: Option<PathBuf>,
+    skipped: Skipped,
+}
+
+impl Files {
+    fn of(folder: &Path) -> Result<Self> {
+        let mut skipped = Skipped::default();
+        let mut found = Kind::ALL.map(|kind| (kind, Vec::new()));
+        let mut labels = None;
+        for entry in std::fs::read_dir(folder).map_err(Error::read(folder))? {
+            let path = entry.map_err(Error::read(folder))?.path();
+            let name = name_of(&path);
+            if name.starts_with('.') {
+                // Among them the companions that macOS puts beside files, `._a.png` beside `a.png`.
+                skipped.hidden.push(name);
+            } else if path.is_dir() {
+                skipped.folders.push(name);
+            } else if !path.is_file() {
+                skipped.no_files.push(name);
+            } else if name == LABELS {
+                labels = Some(path);
+            } else if let Some((_, paths)) = found.iter_mut().find(|(kind, _)| Kind::of(&path) == Some(*kind)) {
+                paths.push(path);
+            } else {
+                skipped.others.push(name);
+            }
+        }
+        Ok(Self { found, labels, skipped })
     }
 }
 

@@ -11,8 +11,14 @@ use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::geometry::SignalShape;
 use crate::text::beginning;
+use image::codecs::bmp::BmpEncoder;
+use image::codecs::jpeg::JpegEncoder;
+use image::codecs::png::PngEncoder;
+use image::codecs::pnm::PnmEncoder;
+use image::codecs::tiff::TiffEncoder;
+use image::codecs::webp::WebPEncoder;
 use image::metadata::Orientation;
-use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageFormat, ImageReader, Limits};
+use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -150,6 +156,8 @@ fn name_of_format(format: ImageFormat) -> Option<&'static str> {
 pub struct Still {
     path: PathBuf,
     image: DynamicImage,
+    /// What its colours mean (ICC), where the file says so.
+    profile: Option<Vec<u8>>,
 }
 
 impl Still {
@@ -158,14 +166,14 @@ impl Still {
     /// # Errors
     /// A file that cannot be read, is damaged or is none of these; several pages or frames; inks, which could not be written back.
     pub fn open(path: &Path) -> Result<Self> {
-        let Decoded { image, rest, inks, .. } = decode_whole(path)?;
+        let Decoded { image, rest, inks, profile, .. } = decode_whole(path)?;
         if inks {
             let expected = "expected a picture in grey or in red, green and blue, found one in inks (CMYK)";
             return Err(Error::format(path, expected));
         }
         match rest {
             Some(rest) => Err(Error::format(path, format!("expected a single picture, found {rest} beside it"))),
-            None => Ok(Self { path: path.into(), image }),
+            None => Ok(Self { path: path.into(), image, profile }),
         }
     }
 
@@ -177,7 +185,7 @@ impl Still {
             1 => self.image.clone(),
             _ => self.image.resize_exact(width, height, image::imageops::FilterType::CatmullRom),
         };
-        Self { path: self.path.clone(), image }
+        Self { path: self.path.clone(), image, profile: self.profile.clone() }
     }
 
     /// Channels without alpha, rows and columns.
@@ -208,8 +216,46 @@ impl Still {
         (0..shape.len()).map(|at| value(at % pixels * samples + at / pixels)).collect()
     }
 
-    /// The bytes of a file with these values in place of its own, rounded; alpha stays. The format is that of the file's name. Returns how many
-    /// values were beyond black or white, too.
+    /// Whether a transparency channel comes with it.
+    pub fn has_alpha(&self) -> bool {
+        self.image.color().has_alpha()
+    }
+
+    /// The format that a file's name asks for.
+    ///
+    /// # Errors
+    /// A name that says none, or one that cannot hold a picture of this type and depth.
+    fn format_of(&self, out: &Path) -> Result<ImageFormat> {
+        let refused = |expected: String| Err(Error::parameter("out", out.display(), expected));
+        let format = ImageFormat::from_path(out).ok().filter(|format| name_of_format(*format).is_some());
+        let Some(format) = format else { return refused(format!("a file name with the ending of {FORMATS}")) };
+        let ending = out.extension().unwrap_or_default().to_ascii_lowercase();
+        let (sixteen, colour, alpha) = (self.depth() == 2, self.image.color().has_color(), self.has_alpha());
+        let expected = match format {
+            ImageFormat::Pnm if ending == "pbm" => ".pgm or .ppm: a bitmap holds no shades",
+            ImageFormat::Pnm if alpha && ending != "pam" => {
+                "the ending of PNG or WebP, or .pam, which hold transparency"
+            }
+            ImageFormat::Jpeg if alpha => "the ending of PNG or WebP, which hold transparency",
+            ImageFormat::Tiff if alpha && !colour => "the ending of PNG, which holds transparency of grey pictures",
+            ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::WebP if sixteen => {
+                "the ending of PNG, PNM or TIFF, which hold 16 bits, as --data has"
+            }
+            _ => return Ok(format),
+        };
+        refused(expected.into())
+    }
+
+    /// Whether [`Self::encode`] can write a file of that name.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_output(&self, out: &Path) -> Result<()> {
+        self.format_of(out).map(drop)
+    }
+
+    /// The bytes of a file with these values in place of its own, rounded; alpha stays, and what a PNG, JPEG or WebP file says
+    /// of its colours (ICC). The format is that of the file's name. Returns how many values were beyond black or white, too.
     ///
     /// # Errors
     /// A name that says no format, or a format without this type and depth.
@@ -219,10 +265,7 @@ impl Still {
     pub fn encode(&self, out: &Path, values: &[f32]) -> Result<(Vec<u8>, usize)> {
         let (shape, samples) = (self.shape(), usize::from(self.image.color().channel_count()));
         assert_eq!(values.len(), shape.len(), "values of the picture");
-        let format = ImageFormat::from_path(out).ok().filter(|format| name_of_format(*format).is_some());
-        let format = format.ok_or_else(|| {
-            Error::parameter("out", out.display(), format!("a file name with the ending of {FORMATS}"))
-        })?;
+        let format = self.format_of(out)?;
         let (mut bytes, depth, white) = (self.image.as_bytes().to_vec(), self.depth(), self.white());
         let (pixels, mut clipped) = (shape.height * shape.width, 0);
         for (at, &value) in values.iter().enumerate() {
@@ -234,18 +277,49 @@ impl Still {
                 _ => bytes[2 * place..2 * place + 2].copy_from_slice(&(rounded.clamp(0.0, white) as u16).to_ne_bytes()),
             }
         }
-        let (width, height, colour) = (self.image.width(), self.image.height(), self.image.color());
         let mut file = Cursor::new(Vec::new());
-        let written =
-            match format {
-                // The default loses more than the noise did.
-                ImageFormat::Jpeg => image::codecs::jpeg::JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY)
-                    .encode(&bytes, width, height, colour.into()),
-                format => image::write_buffer_with_format(&mut file, &bytes, width, height, colour, format),
-            };
+        let written = match format {
+            // The default loses more than the noise did.
+            ImageFormat::Jpeg => self.write(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY), &bytes),
+            ImageFormat::Png => self.write(PngEncoder::new(&mut file), &bytes),
+            ImageFormat::Tiff => self.write(TiffEncoder::new(&mut file), &bytes),
+            ImageFormat::WebP => self.write(WebPEncoder::new_lossless(&mut file), &bytes),
+            ImageFormat::Bmp => self.write(BmpEncoder::new(&mut file), &bytes),
+            _ => {
+                let (width, height, colour) = (self.image.width(), self.image.height(), self.image.color());
+                let words = || bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_ne_bytes(*bytes));
+                if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pam")) {
+                    let mut encoder = PnmEncoder::new(&mut file);
+                    match depth {
+                        1 => encoder.encode(&bytes[..], width, height, colour.into()),
+                        _ => encoder.encode(&words().collect::<Vec<u16>>()[..], width, height, colour.into()),
+                    }
+                } else {
+                    // Maps of 16 bits are beyond the encoder.
+                    let kind = if colour.has_color() { "P6" } else { "P5" };
+                    let file = file.get_mut();
+                    file.extend(format!("{kind}\n{width} {height}\n{white}\n").into_bytes());
+                    match depth {
+                        1 => file.extend_from_slice(&bytes),
+                        _ => file.extend(words().flat_map(u16::to_be_bytes)),
+                    }
+                    Ok(())
+                }
+            }
+        };
         let reason = |error: image::ImageError| error.to_string().replace('\n', " ");
         written.map_err(|error| Error::format(out, format!("{} as it is: {}", self.path.display(), reason(error))))?;
         Ok((file.into_inner(), clipped))
+    }
+}
+
+impl Still {
+    fn write(&self, mut encoder: impl ImageEncoder, bytes: &[u8]) -> image::ImageResult<()> {
+        if let Some(profile) = &self.profile {
+            // Formats that have no room for it refuse it.
+            encoder.set_icc_profile(profile.clone()).ok();
+        }
+        encoder.write_image(bytes, self.image.width(), self.image.height(), self.image.color().into())
     }
 }
 
@@ -285,6 +359,8 @@ struct Decoded {
     spread: Option<u8>,
     /// Whether the file has inks (CMYK), and what is shown was made from them.
     inks: bool,
+    /// What its colours mean (ICC).
+    profile: Option<Vec<u8>>,
 }
 
 /// Reads and checks a file.
@@ -330,12 +406,13 @@ fn decode_whole(path: &Path) -> Result<Decoded> {
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let inks = matches!(decoder.original_color_type(), ExtendedColorType::Cmyk8 | ExtendedColorType::Cmyk16)
         || (format == ImageFormat::Jpeg && jpeg::components(&bytes) == Some(4));
+    let profile = decoder.icc_profile().ok().flatten().filter(|profile| !profile.is_empty());
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     image.apply_orientation(orientation);
     if !matches!(image.color().bytes_per_pixel() / image.color().channel_count(), 1 | 2) {
         return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones"));
     }
-    Ok(Decoded { image, rest, spread: integrity::spread_of_grey(format, &bytes), inks })
+    Ok(Decoded { image, rest, spread: integrity::spread_of_grey(format, &bytes), inks, profile })
 }
 
 /// Grey values of colours, `[pixels, 3]`: 0.299 R + 0.587 G + 0.114 B in units of 2⁻¹⁶, rounded, as Pillow computes them.

@@ -33,7 +33,7 @@ pub use fingerprint::Fingerprint;
 #[cfg(feature = "cli")]
 pub(crate) use fingerprint::digest;
 pub(crate) use fingerprint::sample;
-pub use folder::has_own_units;
+pub use folder::{has_own_units, pictures_and_arrays};
 pub use images::Still;
 pub use layout::Layout;
 pub use memory::{InMemory, first};

@@ -406,6 +406,7 @@ impl SparseDictionary {
 ///
 /// # Shapes
 /// - residuals: `[n, channels, height, width]`; codes: `[n, atoms, code height, code width]`; out: the filters'. Padding is none.
+#[cfg(any(feature = "flex", test))]
 pub(crate) fn gradient_by_nonzeros(geometry: &LayerGeometry, residuals: &[f32], codes: &[f32], out: &mut [f32]) {
     let LayerGeometry { signal, code, .. } = geometry;
     let positions = code.height * code.width;

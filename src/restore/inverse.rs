@@ -7,11 +7,15 @@
 use super::observation::{self, Observation};
 use super::patches::{Patches, Stage, cropped, padded};
 use super::{Picture, RestoreConfig, conjugate};
+use crate::random::normal;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Noise that the first and the last round take off, in standard deviations of the noise in what was seen and at least as a part of the range.
-const FIRST: (f32, f32) = (10.0, 0.08);
-const LAST: (f32, f32) = (2.5, 0.006);
+/// Noise that the first and the last round take off, in standard deviations of the noise in what was seen and at least as a part of the range. In
+/// the last it is what inverting H makes of it, if that is more.
+const FIRST: (f32, f32) = (5.0, 0.08);
+const LAST: (f32, f32) = (0.8, 0.006);
 
 /// Noise that even a picture without any is taken to have, as a part of the range: what is rounded to a level of 256.
 const LEAST_SIGMA: f32 = 0.002;
@@ -45,7 +49,12 @@ pub(super) fn solve(
         factor => observation::enlarged(of_seen(channel), observed, factor),
     });
     let sigma = config.sigma.max(LEAST_SIGMA * config.range);
-    let [first, last] = [FIRST, LAST].map(|(sigmas, part)| (sigmas * config.sigma).max(part * config.range));
+    let nothing = vec![0.0; height * width];
+    let noise = normal(&mut ChaCha8Rng::seed_from_u64(0), seen.pixels());
+    let inverted = fit(&|plane| operator.apply(plane), &|plane| operator.adjoint(plane), &noise, &nothing, WEIGHT);
+    let amplified = (inverted.iter().map(|value| value * value).sum::<f32>() / inverted.len() as f32).sqrt();
+    let [first, last] =
+        [FIRST, (LAST.0.max(amplified), LAST.1)].map(|(sigmas, part)| (sigmas * config.sigma).max(part * config.range));
     for round in 0..config.rounds {
         let tau = first * (last / first).powf(round as f32 / (config.rounds - 1).max(1) as f32);
         let nearness = WEIGHT * (sigma / tau).powi(2);
