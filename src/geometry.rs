@@ -571,11 +571,6 @@ impl Geometry {
         }
     }
 
-    /// One layer alone, that of a whole model's effective filters say.
-    pub(crate) fn of_layer(layer: LayerGeometry) -> Self {
-        Self { layers: vec![layer] }
-    }
-
     /// The same layers on the window of the signal that one position of γ_L sees, where γ_L has several and D^(L) is disjoint
     /// ([`LayerGeometry::is_disjoint`]): a signal is then so many signals of that geometry, each with a code of one position. `None`
     /// elsewhere.

@@ -18,6 +18,7 @@ use crate::restore::{
     restore, salt_and_pepper,
 };
 use clap::Args;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -53,7 +54,7 @@ pub(super) struct RestoreArgs {
     /// Picture or array of the same size that is not zero where pixels are known
     #[arg(long, value_name = "PATH", conflicts_with = "missing")]
     mask: Option<PathBuf>,
-    /// Value that missing pixels have in all channels; nan in arrays
+    /// Value that missing pixels have in all channels: of pictures a whole number from 0 to white; nan in arrays, too
     #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
     missing: Option<f32>,
     /// Pixels that are black or white, unlike those around them, are missing
@@ -105,7 +106,7 @@ fn noise_of(text: &str) -> std::result::Result<Noise, String> {
 }
 
 fn is_array(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "npy")
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy"))
 }
 
 /// A file to read and one to write.
@@ -272,6 +273,9 @@ impl RestoreArgs {
         }
         if self.data.is_dir() {
             files::check_writable_folder(&self.out)?;
+            // A file that cannot be read or written is reported before the first is restored.
+            let check = |(source, out): &Job| Input::open(source).and_then(|(input, _)| input.check_output(out));
+            jobs.par_iter().map(check).find_first(Result::is_err).unwrap_or(Ok(()))?;
             files::create_folder(&self.out)?;
         } else {
             files::check_writable(&self.out)?;
@@ -372,14 +376,17 @@ impl RestoreArgs {
         if let Some(skipped) = &skipped {
             output::complain(skipped);
         }
-        let named = |path: PathBuf| path.file_name().map(|name| self.out.join(name)).map(|out| (path, out));
+        let named = |path: PathBuf| {
+            let mut out = self.out.join(path.file_name()?);
+            // A bitmap has no shades for what comes out.
+            if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pbm")) {
+                out.set_extension("pgm");
+            }
+            Some((path, out))
+        };
         let jobs: Vec<Job> = paths.into_iter().filter_map(named).collect();
         if jobs.is_empty() {
             return Err(Error::format(&self.data, "expected pictures or arrays, found none"));
-        }
-        // A file that cannot be read or written is found out before the first is restored.
-        for (source, out) in &jobs {
-            Input::open(source)?.0.check_output(out)?;
         }
         Ok((jobs, skipped))
     }

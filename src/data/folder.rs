@@ -91,14 +91,13 @@ impl Listing {
 /// # Errors
 /// A folder that cannot be read.
 pub fn pictures_and_arrays(folder: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
-    let Files { found, labels, mut skipped } = Files::of(folder)?;
-    let mut paths: Vec<PathBuf> = labels.into_iter().collect();
-    for (kind, of_kind) in found {
-        match kind {
-            Kind::Images | Kind::Arrays => paths.extend(of_kind),
-            Kind::Tensors | Kind::Recordings => skipped.others.extend(of_kind.iter().map(|path| name_of(path))),
-        }
+    let Files { found: [(_, images), (_, mut arrays), (_, tensors), (_, recordings)], labels, mut skipped } =
+        Files::of(folder)?;
+    if arrays.is_empty() {
+        arrays.extend(labels);
     }
+    skipped.others.extend(tensors.iter().chain(&recordings).map(|path| name_of(path)));
+    let mut paths = [images, arrays].concat();
     paths.sort();
     Ok((paths, skipped.describe(folder)))
 }

@@ -227,17 +227,19 @@ impl Still {
     /// A name that says none, or one that cannot hold a picture of this type and depth.
     fn format_of(&self, out: &Path) -> Result<ImageFormat> {
         let refused = |expected: String| Err(Error::parameter("out", out.display(), expected));
-        let format = ImageFormat::from_path(out).ok().filter(|format| name_of_format(*format).is_some());
-        let Some(format) = format else { return refused(format!("a file name with the ending of {FORMATS}")) };
         let ending = out.extension().unwrap_or_default().to_ascii_lowercase();
+        let named = if ending == "jpe" { Some(ImageFormat::Jpeg) } else { ImageFormat::from_path(out).ok() };
+        let named = named.filter(|format| name_of_format(*format).is_some());
+        let Some(format) = named else { return refused(format!("a file name with the ending of {FORMATS}")) };
         let (sixteen, colour, alpha) = (self.depth() == 2, self.image.color().has_color(), self.has_alpha());
         let expected = match format {
             ImageFormat::Pnm if ending == "pbm" => ".pgm or .ppm: a bitmap holds no shades",
-            ImageFormat::Pnm if alpha && ending != "pam" => {
-                "the ending of PNG or WebP, or .pam, which hold transparency"
+            ImageFormat::Pnm if ending == "pgm" && colour => ".ppm: a .pgm holds no colours",
+            ImageFormat::Pnm if alpha && ending != "pam" => "the ending of PNG, or .pam, which hold transparency",
+            ImageFormat::Jpeg if alpha => "the ending of PNG, which holds transparency",
+            ImageFormat::Tiff | ImageFormat::Bmp if alpha && !colour => {
+                "the ending of PNG, which holds transparency of grey pictures"
             }
-            ImageFormat::Jpeg if alpha => "the ending of PNG or WebP, which hold transparency",
-            ImageFormat::Tiff if alpha && !colour => "the ending of PNG, which holds transparency of grey pictures",
             ImageFormat::Jpeg | ImageFormat::Bmp | ImageFormat::WebP if sixteen => {
                 "the ending of PNG, PNM or TIFF, which hold 16 bits, as --data has"
             }
@@ -280,11 +282,11 @@ impl Still {
         let mut file = Cursor::new(Vec::new());
         let written = match format {
             // The default loses more than the noise did.
-            ImageFormat::Jpeg => self.write(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY), &bytes),
-            ImageFormat::Png => self.write(PngEncoder::new(&mut file), &bytes),
-            ImageFormat::Tiff => self.write(TiffEncoder::new(&mut file), &bytes),
-            ImageFormat::WebP => self.write(WebPEncoder::new_lossless(&mut file), &bytes),
-            ImageFormat::Bmp => self.write(BmpEncoder::new(&mut file), &bytes),
+            ImageFormat::Jpeg => self.encode_by(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY), &bytes),
+            ImageFormat::Png => self.encode_by(PngEncoder::new(&mut file), &bytes),
+            ImageFormat::Tiff => self.encode_by(TiffEncoder::new(&mut file), &bytes),
+            ImageFormat::WebP => self.encode_by(WebPEncoder::new_lossless(&mut file), &bytes),
+            ImageFormat::Bmp => self.encode_by(BmpEncoder::new(&mut file), &bytes),
             _ => {
                 let (width, height, colour) = (self.image.width(), self.image.height(), self.image.color());
                 let words = || bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_ne_bytes(*bytes));
@@ -296,12 +298,16 @@ impl Still {
                     }
                 } else {
                     // Maps of 16 bits are beyond the encoder.
-                    let kind = if colour.has_color() { "P6" } else { "P5" };
+                    let pixmap = out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("ppm"));
+                    // Grey is three times the same in a map of colours.
+                    let times = if pixmap && !colour.has_color() { 3 } else { 1 };
+                    let kind = if pixmap || colour.has_color() { "P6" } else { "P5" };
                     let file = file.get_mut();
                     file.extend(format!("{kind}\n{width} {height}\n{white}\n").into_bytes());
                     match depth {
-                        1 => file.extend_from_slice(&bytes),
-                        _ => file.extend(words().flat_map(u16::to_be_bytes)),
+                        1 => file.extend(bytes.iter().flat_map(|byte| std::iter::repeat_n(*byte, times))),
+                        _ => file
+                            .extend(words().flat_map(|word| [word.to_be_bytes(); 3].into_iter().take(times).flatten())),
                     }
                     Ok(())
                 }
@@ -311,10 +317,9 @@ impl Still {
         written.map_err(|error| Error::format(out, format!("{} as it is: {}", self.path.display(), reason(error))))?;
         Ok((file.into_inner(), clipped))
     }
-}
 
-impl Still {
-    fn write(&self, mut encoder: impl ImageEncoder, bytes: &[u8]) -> image::ImageResult<()> {
+    /// Encodes pixels as these are stored, with the colour profile.
+    fn encode_by(&self, mut encoder: impl ImageEncoder, bytes: &[u8]) -> image::ImageResult<()> {
         if let Some(profile) = &self.profile {
             // Formats that have no room for it refuse it.
             encoder.set_icc_profile(profile.clone()).ok();

@@ -4,7 +4,8 @@
 //! the direct convolutions of [`crate::kernels::convolution`], in batches of small signals those of [`crate::kernels::batched`], matrix products where
 //! windows share no sample ([`crate::kernels::windows`]), or cost what the non-zeros cost ([`crate::kernels::sparse`]) where few are left: codes, and
 //! the filters of upper layers, which are the codes of the effective atoms. On GPUs they are exact products with windows that kernels of our own
-//! lay out (`cube`). Every other backend does what it does best: its own convolutions. Derivatives are the operations themselves, since synthesis
+//! lay out (`cube`). Every other backend does what it does best: its own convolutions. A layer that is a matrix is one product everywhere, on Flex
+//! by non-zeros where rows are many and non-zeros few; so rounding depends on how many and how dense the codes of a batch are. Derivatives are the operations themselves, since synthesis
 //! and analysis are each other's adjoint.
 
 #![cfg_attr(feature = "ndarray", allow(deprecated, reason = "that backend stays as long as upstream has it"))]

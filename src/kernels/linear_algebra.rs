@@ -1,4 +1,4 @@
-//! Least squares on a support: small positive semi-definite systems in `f64`. And diagonals.
+//! Least squares on a support: small positive semi-definite systems in `f64`; the diagonal of a matrix.
 
 use burn::tensor::{Int, Tensor};
 use std::ops::Range;
@@ -10,8 +10,8 @@ pub(crate) fn diagonal(gram: &Tensor<2>) -> Tensor<1> {
     gram.clone().gather(1, places).squeeze_dim::<1>(1)
 }
 
-/// Solves Gx = b in place for a symmetric positive semi-definite `matrix` G in row-major order, of which the upper half is read, with a ridge of 1e-7 of its largest
-/// diagonal entry, which keeps dependent atoms finite. `values` holds b, then x; `matrix` is used up.
+/// Solves Gx = b in place for a symmetric positive semi-definite `matrix` G in row-major order, of which the upper half is read, with a
+/// ridge of 1e-7 of its largest diagonal entry, which keeps dependent atoms finite. `values` holds b, then x; `matrix` is used up.
 #[inline(always)]
 pub(crate) fn solve_normal_equations(matrix: &mut [f64], values: &mut [f64]) {
     solve_normal_equations_until(
@@ -57,8 +57,8 @@ fn factorize(matrix: &mut [f64], size: usize, cancelled: impl Fn() -> bool) -> b
         let (above, row) = matrix.split_at_mut(i * size);
         let row = &mut row[..size];
         row[i] += ridge;
-        // From the end on, in as few passes over the rows above as there can be: a pass takes as long whatever its width, up to some
-        // dozens. What it computes of entries before the diagonal, or twice, is left out.
+        // From the end on, in as few passes over the rows above as there can be: a pass takes as long whatever its width, up to 32
+        // entries. What it computes of entries before the diagonal, or twice, is left out.
         let mut end = size;
         while end > i {
             end = match (size, end - i) {

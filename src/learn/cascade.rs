@@ -2,7 +2,7 @@
 
 use super::config::AtomNorm;
 use crate::error::Result;
-use crate::geometry::{Geometry, LayerGeometry};
+use crate::geometry::LayerGeometry;
 use crate::kernels::sparse::{HostFilters, SparseDictionary, SparseFilters, gradient_of_nonzeros, norm};
 use crate::model::operator::cheapest;
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm, filters_as_codes};
@@ -90,7 +90,9 @@ impl Cascade {
     /// Puts in their places what [`Self::parts`] gave to another process.
     pub(super) fn set_parts(&mut self, mut parts: Vec<HostFilters>) {
         self.effective = parts.split_off(self.depth());
-        *self = Self { effective: std::mem::take(&mut self.effective), ..Self::new(self.config.clone(), parts) };
+        self.deeper = parts.split_off(1).iter().map(SparseFilters::new).collect();
+        parts.into_iter().for_each(|first| self.first = first);
+        self.atoms.take();
     }
 
     /// Filters of D^(i) with `layer` = i − 1.
@@ -274,14 +276,14 @@ impl Cascade {
     /// None for filters that came from a model.
     pub(super) fn operator(&self, device: &Device) -> Result<Operator> {
         let geometry = self.config.geometry()?;
-        match (cheapest(&geometry), geometry.effective_layer()) {
+        match (cheapest(&geometry), geometry.as_one_layer()) {
             (OperatorForm::Cascade, _) | (_, None) => {
                 let operator = self.model(device)?.operator(self.config.signal, OperatorForm::Auto)?;
                 Ok(operator.with_effective_filters(self.atoms_on(device)))
             }
-            (application, Some(layer)) => {
-                let (filters, strides) = (vec![self.atoms_on(device)], vec![layer.stride]);
-                Operator::from_filters(filters, strides, Geometry::of_layer(layer), application)
+            (application, Some(one)) => {
+                let strides = one.layers().iter().map(|layer| layer.stride).collect();
+                Operator::from_filters(vec![self.atoms_on(device)], strides, one, application)
             }
         }
     }

@@ -243,24 +243,25 @@ impl Ranks {
         Ok((codes, reports))
     }
 
-    /// Sees to it that all ranks go on from the same values, and says whether any wants to stop. Where they differ, since processors of
-    /// another kind round otherwise, the first one's are taken.
+    /// Sees to it that all ranks go on from the same values, and says whether any wants to stop, and whether values differed: processors of
+    /// another kind round otherwise. Then the first one's are taken.
     ///
     /// # Errors
     /// As [`Self::meet`].
-    pub(super) fn agree<'a>(&self, stop: bool, values: impl Iterator<Item = &'a mut [f32]>) -> Result<bool> {
-        let Some(others) = &self.others else { return Ok(stop) };
+    pub(super) fn agree<'a>(&self, stop: bool, values: impl Iterator<Item = &'a mut [f32]>) -> Result<[bool; 2]> {
+        let Some(others) = &self.others else { return Ok([stop, false]) };
         let values: Vec<&mut [f32]> = values.collect();
         let sum = values.iter().fold(0, |sum, values| checksum(sum, values));
         let all = self.meet(sum & !1 | u64::from(stop))?;
-        if all.iter().any(|other| (other ^ all[0]) > 1) {
+        let differ = all.iter().any(|other| (other ^ all[0]) > 1);
+        if differ {
             for values in values {
                 let mut words: Vec<u32> = values.iter().map(|value| value.to_bits()).collect();
                 self.count(words.len(), || others.broadcast(&mut words));
                 values.iter_mut().zip(words).for_each(|(value, word)| *value = f32::from_bits(word));
             }
         }
-        Ok(all.iter().any(|other| other & 1 == 1))
+        Ok([all.iter().any(|other| other & 1 == 1), differ])
     }
 
     /// Ends the work on all ranks: what is a failure on one is one on all. Tells whether it is this rank that says what happened.
@@ -635,7 +636,7 @@ pub(super) mod tests {
                 if differs == Some(ranks.rank()) {
                     filters[1][2] = 1.0 + ranks.rank() as f32;
                 }
-                let stop = ranks.agree(ranks.rank() == 1, filters.iter_mut().map(Vec::as_mut_slice)).unwrap();
+                let [stop, _] = ranks.agree(ranks.rank() == 1, filters.iter_mut().map(Vec::as_mut_slice)).unwrap();
                 (stop, filters[1].clone())
             });
             let expected = if differs == Some(0) { 1.0 } else { 0.0 };
@@ -644,7 +645,9 @@ pub(super) mod tests {
                 "{differs:?} {found:?}"
             );
         }
-        assert!(on_ranks(2, |ranks| ranks.agree(false, std::iter::empty()).unwrap()).iter().all(|stop| !stop));
+        assert!(
+            on_ranks(2, |ranks| ranks.agree(false, std::iter::empty()).unwrap()).iter().all(|said| *said == [false; 2])
+        );
     }
 
     fn config(preset: Preset, update: UpdateRule) -> (TrainConfig, Dataset) {

@@ -144,10 +144,10 @@ fn learn_stage(
         let tensor = Tensor::from_data(data, sampler.device);
         let lambda = Lambda::Relative(learning.initialization.lambda_relative);
         let pursued = Algorithm::Auto.init(&pursuit, &operator)?.pursue(&operator, tensor.clone(), &lambda)?;
-        let codes: Vec<f32> = to_host(pursued.codes.clone());
         let weight = ((step + 1) as f32).powf(-learning.pursuit.forgetting);
         statistics.add(&tensor, &pursued.codes, cascade.atoms(), weight);
         if step % REPLACE_EVERY == REPLACE_EVERY - 1 && (step as f32) < REPLACE_UNTIL * steps as f32 {
+            let codes = to_host(pursued.codes.clone());
             let residuals = to_host(tensor - operator.synthesize(pursued.codes));
             let generator = stream(learning.seed, Purpose::Reseeding, number);
             let explained = Explained { codes: &codes, residuals: &residuals };

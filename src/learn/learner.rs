@@ -165,8 +165,10 @@ impl DictionaryLearner {
         let state = &mut self.state;
         let mut parts = state.cascade.parts();
         let steered = state.steered.as_mut().map(std::slice::from_mut);
-        let stop = ranks.agree(stop, parts.iter_mut().map(HostFilters::values_mut).chain(steered))?;
-        state.cascade.set_parts(parts);
+        let [stop, differed] = ranks.agree(stop, parts.iter_mut().map(HostFilters::values_mut).chain(steered))?;
+        if differed {
+            state.cascade.set_parts(parts);
+        }
         Ok(stop)
     }
 

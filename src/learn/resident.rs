@@ -6,12 +6,12 @@ use crate::kernels::linear_algebra::diagonal;
 use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use crate::kernels::windows::Windows;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use std::ops::Range;
 
-/// As many times the size of A and B has to be free: themselves, their next values, and a penalised copy.
+/// A device has to have as many times the memory that A and B take: for them, their next values, the parts of a penalty, and other work.
 #[cfg(feature = "cube")]
-const TIMES: usize = 4;
+const TIMES: usize = 10;
 
 /// A and B on a device; see [`super::statistics`].
 #[derive(Debug, Clone)]
@@ -92,12 +92,15 @@ impl Resident {
 
     /// Forgets all about some atoms.
     pub fn forget(&mut self, atoms: &[usize]) {
-        let count = self.geometry.code.channels;
-        let mut kept = vec![1.0f32; count];
-        atoms.iter().for_each(|&atom| kept[atom] = 0.0);
-        let kept = Tensor::<2>::from_data(TensorData::new(kept, [count, 1]), &self.device());
-        replace(&mut self.second, |second| second * kept.clone() * kept.clone().transpose());
-        replace(&mut self.first, |first| first * kept);
+        let [count, len] = self.first.dims();
+        let mut gone = vec![false; count];
+        atoms.iter().for_each(|&atom| gone[atom] = true);
+        let rows = Tensor::<2, Bool>::from_data(TensorData::new(gone, [count, 1]), &self.device());
+        let columns = rows.clone().transpose().expand([count, count]);
+        replace(&mut self.second, |second| {
+            second.mask_fill(rows.clone().expand([count, count]), 0.0).mask_fill(columns, 0.0)
+        });
+        replace(&mut self.first, |first| first.mask_fill(rows.expand([count, len]), 0.0));
     }
 
     /// A and B on the host.

@@ -170,6 +170,8 @@ pub(super) fn best_atoms(
                 scores * free.scatter(1, places, taken, IndexingUpdateOp::Add).clamp_min(0.0)
             }
         };
+        // No number is larger than another where one is none.
+        let scores = scores.clone().mask_fill(scores.is_nan(), 0.0);
         let (scores, places) = scores.max_dim_with_indices(1);
         let places: Vec<i64> = places.into_data().iter::<i64>().collect();
         places.into_iter().map(|place| place as usize).zip(to_host(scores)).collect::<Vec<_>>()

@@ -599,7 +599,7 @@ impl Workspace {
     fn admit(&mut self, columns: &Columns, lambda: f32, nonnegative: bool) {
         let Self { working, violators, residual_correlations, .. } = self;
         violators.clear();
-        // Members are at the limit, as good as all of them, and would have to be told from violators one by one.
+        // Nearly all members lie at λ, and each would have to be told from a violator.
         working.hide(residual_correlations);
         for (chunk, correlations) in residual_correlations.chunks(CHUNK).enumerate() {
             if columns::largest(correlations, nonnegative) <= lambda {

@@ -50,7 +50,7 @@ fn parts(problem: &Problem) -> Option<Vec<Vec<usize>>> {
     let atoms = operator.code().len();
     if !columns::holds_all(operator) {
         left_to_host(&format!(
-            "all but the correlations of pursuits over {atoms} atoms, whose inner products are too many to be held"
+            "pursuits over {atoms} atoms, whose inner products are too many to be held, but for correlations"
         ));
         return None;
     }

@@ -7,6 +7,7 @@
 use super::observation::{self, Observation};
 use super::patches::{Patches, Stage, cropped, padded};
 use super::{Picture, RestoreConfig, conjugate};
+use crate::kernels::sparse::energy;
 use crate::random::normal;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -49,10 +50,11 @@ pub(super) fn solve(
         factor => observation::enlarged(of_seen(channel), observed, factor),
     });
     let sigma = config.sigma.max(LEAST_SIGMA * config.range);
+    // What inverting H makes of white noise of strength 1.
     let nothing = vec![0.0; height * width];
     let noise = normal(&mut ChaCha8Rng::seed_from_u64(0), seen.pixels());
     let inverted = fit(&|plane| operator.apply(plane), &|plane| operator.adjoint(plane), &noise, &nothing, WEIGHT);
-    let amplified = (inverted.iter().map(|value| value * value).sum::<f32>() / inverted.len() as f32).sqrt();
+    let amplified = (energy(&inverted) / inverted.len() as f64).sqrt() as f32;
     let [first, last] =
         [FIRST, (LAST.0.max(amplified), LAST.1)].map(|(sigmas, part)| (sigmas * config.sigma).max(part * config.range));
     for round in 0..config.rounds {
