@@ -35,7 +35,7 @@ pub(super) struct RestoreArgs {
     /// computed and written in single precision, whatever type they come in
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// File to write, of a type by its name; a folder where --data is one, for files of the same names
+    /// File to write, of a type by its name; a folder where --data is one, for files of the same names (.pgm for .pbm)
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
     /// Model whose deepest effective atoms code the patches, or the folder of a run. Default: 512 atoms of grey photographs that come
@@ -362,7 +362,7 @@ impl RestoreArgs {
                 return Err(Error::parameter("--out", self.out.display(), expected));
             }
             if self.out.is_dir() {
-                let expected = "the name of a file: a folder takes the pictures of a folder";
+                let expected = "the name of a file, as --data is one";
                 return Err(Error::parameter("--out", self.out.display(), expected));
             }
             return Ok((vec![(self.data.clone(), self.out.clone())], None));
@@ -378,7 +378,7 @@ impl RestoreArgs {
         }
         let named = |path: PathBuf| {
             let mut out = self.out.join(path.file_name()?);
-            // A bitmap has no shades for what comes out.
+            // A bitmap is black and white; what comes out has shades.
             if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pbm")) {
                 out.set_extension("pgm");
             }
@@ -387,6 +387,12 @@ impl RestoreArgs {
         let jobs: Vec<Job> = paths.into_iter().filter_map(named).collect();
         if jobs.is_empty() {
             return Err(Error::format(&self.data, "expected pictures or arrays, found none"));
+        }
+        // `a.pbm` and `a.pgm` would be written to one file.
+        let twice = jobs.iter().enumerate().find(|(at, (_, out))| jobs[..*at].iter().any(|(_, other)| other == out));
+        if let Some((_, (source, out))) = twice {
+            let reason = format!("expected another name: {} is written for another picture, too", out.display());
+            return Err(Error::format(source, reason));
         }
         Ok((jobs, skipped))
     }

@@ -225,7 +225,7 @@ impl Still {
     ///
     /// # Errors
     /// A name that says none, or one that cannot hold a picture of this type and depth.
-    fn format_of(&self, out: &Path) -> Result<ImageFormat> {
+    fn output_format(&self, out: &Path) -> Result<ImageFormat> {
         let refused = |expected: String| Err(Error::parameter("out", out.display(), expected));
         let ending = out.extension().unwrap_or_default().to_ascii_lowercase();
         let named = if ending == "jpe" { Some(ImageFormat::Jpeg) } else { ImageFormat::from_path(out).ok() };
@@ -253,7 +253,7 @@ impl Still {
     /// # Errors
     /// As there.
     pub fn check_output(&self, out: &Path) -> Result<()> {
-        self.format_of(out).map(drop)
+        self.output_format(out).map(drop)
     }
 
     /// The bytes of a file with these values in place of its own, rounded; alpha stays, and what a PNG, JPEG or WebP file says
@@ -267,7 +267,7 @@ impl Still {
     pub fn encode(&self, out: &Path, values: &[f32]) -> Result<(Vec<u8>, usize)> {
         let (shape, samples) = (self.shape(), usize::from(self.image.color().channel_count()));
         assert_eq!(values.len(), shape.len(), "values of the picture");
-        let format = self.format_of(out)?;
+        let format = self.output_format(out)?;
         let (mut bytes, depth, white) = (self.image.as_bytes().to_vec(), self.depth(), self.white());
         let (pixels, mut clipped) = (shape.height * shape.width, 0);
         for (at, &value) in values.iter().enumerate() {

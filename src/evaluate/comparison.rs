@@ -159,6 +159,16 @@ impl Batches for Loaded {
     }
 }
 
+/// Can end a pursuit, and is told nothing of it.
+#[derive(Debug)]
+struct Silent<'a>(&'a dyn Observer);
+
+impl Observer for Silent<'_> {
+    fn is_cancelled(&self) -> bool {
+        self.0.is_cancelled()
+    }
+}
+
 /// Runs a pursuit on all signals.
 ///
 /// # Errors
@@ -170,8 +180,13 @@ pub fn measure(operator: &Operator, recipe: &Recipe, signals: &dyn Batches) -> R
         let size = signals.batch_size().min(signals.count() - start);
         let batch = signals.read(start, size)?;
         if start == 0 && size > 1 {
-            // What an operator computes but once is no part of the time that a signal takes, whichever pursuit comes first.
-            pursuit.solve(&recipe.problem(operator, batch.clone().narrow(0, 0, 1), 0)?)?;
+            // One-time preparation of the operator is left out of the time, whichever pursuit comes first.
+            let mut first = recipe.problem(operator, batch.clone().narrow(0, 0, 1), 0)?;
+            let silent = signals.observer().map(Silent);
+            if let Some(silent) = &silent {
+                first = first.with_observer(silent);
+            }
+            pursuit.solve(&first)?;
         }
         let clock = Instant::now();
         let mut problem = recipe.problem(operator, batch.clone(), start)?;

@@ -273,10 +273,10 @@ mod flex {
     const LINE: f64 = 8.0;
     const GRADIENT_LINE: f64 = 16.0;
 
-    /// Rows of a dense product that finding the non-zeros of its matrix costs.
+    /// To find the non-zeros of a matrix takes as long as so many rows of a dense product with it.
     const SEARCH: usize = 32;
 
-    /// Atoms at even distances of which one tells how dense all are, where it only matters which way is the faster.
+    /// One of so many atoms is looked at to estimate how dense all are. The estimate only chooses the faster way.
     const SAMPLED: usize = 16;
 
     impl DictionaryOps for Flex {

@@ -19,7 +19,7 @@ pub struct Cascade {
     /// W_2 … W_L.
     deeper: Vec<SparseFilters>,
     effective: Vec<HostFilters>,
-    /// The last of these on a device, once they were asked for there.
+    /// Filters of D^(L) on a device, made when they are first needed there.
     atoms: OnceLock<Tensor<4>>,
 }
 
@@ -211,7 +211,7 @@ impl Cascade {
         }
     }
 
-    /// What the filters of W_i, `layer` = i − 1 ≥ 1, are over filters of the layer below in place of its effective ones.
+    /// W_i, `layer` = i − 1 ≥ 1, composed with filters of the depth below: each filter of W_i is a code, and the result is what it synthesises.
     fn times(&self, layer: usize, below: &HostFilters) -> HostFilters {
         let (geometry, filters) = (self.codes_below(layer), self.nonzeros(layer));
         let synthesized = SparseDictionary::new(below, &geometry).synthesize_nonzeros(filters);
@@ -270,7 +270,7 @@ impl Cascade {
     }
 
     /// D^(L) on the signals that the model is configured for. Where it is applied by its effective filters it is made of these, as one
-    /// layer: nobody asks for W_1 … W_L.
+    /// layer: W_1 … W_L are not needed.
     ///
     /// # Errors
     /// None for filters that came from a model.

@@ -1,4 +1,5 @@
-//! The statistics of atoms that do not overlap, in the memory of a GPU: A and B as matrices, of which the host sees what moves atoms.
+//! The statistics of atoms that do not overlap, in the memory of a GPU: A and B as matrices. The host reads what it needs to move
+//! atoms.
 
 use super::statistics::{ATOMS_AT_ONCE, UNAVOIDABLE};
 use crate::geometry::LayerGeometry;
@@ -9,7 +10,7 @@ use crate::kernels::windows::Windows;
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 use std::ops::Range;
 
-/// A device has to have as many times the memory that A and B take: for them, their next values, the parts of a penalty, and other work.
+/// A and B may take this part of a device's memory: their next values, the terms of a penalty and the pursuits need the rest.
 #[cfg(feature = "cube")]
 const TIMES: usize = 10;
 
@@ -65,7 +66,7 @@ impl Resident {
         let [signals, codes] = match Windows::of(&self.geometry) {
             Some(windows) => [windows.cut(signals), windows.cut_codes(codes)],
             None => {
-                // The one position sees the signal but for what no atom reaches.
+                // There is one position: atoms cover this part of the signal.
                 let ([count, channels, ..], [height, width]) = (signals.dims(), self.geometry.kernel);
                 [signals.slice([0..count, 0..channels, 0..height, 0..width]), codes]
             }

@@ -880,7 +880,7 @@ mod tests {
 
     /// A and B as matrices on a device are those of the host, and so is all that is computed by them.
     #[test]
-    fn on_a_gpu_they_are_the_same() {
+    fn on_gpu_they_are_the_same() {
         #[cfg(feature = "cube")]
         let other = crate::kernels::cube::testing::device();
         #[cfg(not(feature = "cube"))]

@@ -170,7 +170,7 @@ pub(super) fn best_atoms(
                 scores * free.scatter(1, places, taken, IndexingUpdateOp::Add).clamp_min(0.0)
             }
         };
-        // No number is larger than another where one is none.
+        // A NaN might be taken for the largest.
         let scores = scores.clone().mask_fill(scores.is_nan(), 0.0);
         let (scores, places) = scores.max_dim_with_indices(1);
         let places: Vec<i64> = places.into_data().iter::<i64>().collect();

@@ -50,11 +50,17 @@ pub(super) fn solve(
         factor => observation::enlarged(of_seen(channel), observed, factor),
     });
     let sigma = config.sigma.max(LEAST_SIGMA * config.range);
-    // What inverting H makes of white noise of strength 1.
-    let nothing = vec![0.0; height * width];
-    let noise = normal(&mut ChaCha8Rng::seed_from_u64(0), seen.pixels());
-    let inverted = fit(&|plane| operator.apply(plane), &|plane| operator.adjoint(plane), &noise, &nothing, WEIGHT);
-    let amplified = (energy(&inverted) / inverted.len() as f64).sqrt() as f32;
+    // The strength of white noise of strength 1 once H is inverted; without noise it does not matter.
+    let amplified = match config.sigma > 0.0 {
+        false => 0.0,
+        true => {
+            let nothing = vec![0.0; height * width];
+            let noise = normal(&mut ChaCha8Rng::seed_from_u64(0), seen.pixels());
+            let (apply, adjoint) = (|plane: &[f32]| operator.apply(plane), |plane: &[f32]| operator.adjoint(plane));
+            let inverted = fit(&apply, &adjoint, &noise, &nothing, WEIGHT);
+            (energy(&inverted) / inverted.len() as f64).sqrt() as f32
+        }
+    };
     let [first, last] =
         [FIRST, (LAST.0.max(amplified), LAST.1)].map(|(sigmas, part)| (sigmas * config.sigma).max(part * config.range));
     for round in 0..config.rounds {

@@ -417,8 +417,8 @@ fn a_slight_blur_costs_little() {
         told["pictures"][0]["psnr"].as_f64().unwrap()
     };
     let (plain, slight) = (with(""), with(" --blur gaussian:0.1"));
-    // Measured: 1.2 dB less, and 5 with the strength that strong blurs are undone with.
-    assert!(slight > plain - 2.0, "{slight} dB, without a blur {plain} dB");
+    // Measured: 1.2 dB less.
+    assert!(slight > plain - 1.5, "{slight} dB, without a blur {plain} dB");
 }
 
 #[test]
