@@ -26,6 +26,23 @@ pub fn counted(count: usize, noun: &str) -> String {
 /// The first bytes of an unexpected file: as text in quotes, where it is one, else in hexadecimal.
 pub fn beginning(bytes: &[u8]) -> String {
     let bytes = &bytes[..bytes.len().min(8)];
+    if let Some((_, kind)) = OTHERS.iter().find(|(start, _)| bytes.starts_with(*start)) {
+        return format!("{} ({kind})", shown(&bytes[..4]));
+    }
+    shown(bytes)
+}
+
+/// Files that people have and that are of no use here, by their first four bytes.
+const OTHERS: [(&[u8; 4], &str); 6] = [
+    (b"PK\x03\x04", "a zip archive, as .npz is: of arrays as .npy they are read"),
+    (b"GIF8", "a GIF"),
+    (b"\x89HDF", "HDF5"),
+    (b"%PDF", "a PDF"),
+    (b"fLaC", "FLAC"),
+    (b"OggS", "Ogg"),
+];
+
+fn shown(bytes: &[u8]) -> String {
     let printable = |byte: &u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
     match bytes.iter().all(printable) {
         true => format!("{:?}", String::from_utf8_lossy(bytes)),
@@ -49,6 +66,7 @@ mod tests {
         assert_eq!(beginning(b"# text\nand more"), r##""# text\na""##);
         assert_eq!(beginning(b"\x1f\x8b\x08"), "0x1f8b08");
         assert_eq!(beginning("ä".as_bytes()), "0xc3a4");
+        assert_eq!(beginning(b"GIF89a\x10\0"), r#""GIF8" (a GIF)"#);
         assert_eq!(beginning(b""), r#""""#);
     }
 }

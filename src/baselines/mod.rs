@@ -70,6 +70,11 @@ pub enum RivalConfig {
     Sdae(StackedDenoisingConfig),
 }
 
+/// Values kept of codes of so many units where `kept` were to be: all of them would be no choice.
+fn fewer(kept: usize, units: usize) -> usize {
+    if kept < units { kept } else { units.div_ceil(4) }
+}
+
 impl RivalConfig {
     /// Every rival's name.
     pub const NAMES: [&str; 7] = ["sae", "k-sparse", "top-k", "fc-wta", "stacked-wta", "conv-wta", "sdae"];
@@ -107,19 +112,33 @@ impl RivalConfig {
         }
     }
 
-    /// With so many units in every layer; values that are kept of a code are no more than that.
+    /// With so many values kept of every code. `None` for rivals that do not count them.
+    #[must_use]
+    pub fn with_kept(mut self, kept: usize) -> Option<Self> {
+        match &mut self {
+            Self::KSparse(config) => {
+                config.k = kept;
+                config.initial_k = config.initial_k.max(kept);
+            }
+            Self::TopK(config) => config.k = kept,
+            _ => return None,
+        }
+        Some(self)
+    }
+
+    /// With so many units in every layer. Where as many values of a code were to be kept, a quarter are.
     #[must_use]
     pub fn with_units(mut self, units: usize) -> Self {
         match &mut self {
             Self::Sae(config) => config.units = units,
             Self::KSparse(config) => {
                 config.units = units;
-                config.k = config.k.min(units);
+                config.k = fewer(config.k, units);
                 config.initial_k = config.initial_k.min(units);
             }
             Self::TopK(config) => {
                 config.units = units;
-                config.k = config.k.min(units);
+                config.k = fewer(config.k, units);
             }
             Self::FcWta(config) => config.layers.iter_mut().for_each(|layer| layer.units = units),
             Self::ConvWta(config) => config.units = units,

@@ -1,6 +1,8 @@
 //! `mlcsc certify`: what is proven about codes.
 
-use super::coding::{Batch, Chosen, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
+use super::coding::{
+    Batch, Chosen, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, all_zero, not_converged_json,
+};
 use super::data::{InputArgs, Signals};
 use super::output::{counted, number, table};
 use super::{flags, interrupt, output};
@@ -183,6 +185,7 @@ impl CertifyArgs {
         if self.json {
             let mut document = self.document(&profile, &signals, &certified);
             document["not_converged"] = not_converged_json(&Convergence::of(&coded.reports), &coder.basis());
+            document["warning"] = json!(all_zero(&coded.reports));
             return output::print_json(&document);
         }
         let mut text = text(&profile, &signals, &certified, self.noise);

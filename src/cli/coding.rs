@@ -536,7 +536,10 @@ impl Coders {
             return Err(Error::parameter("--data", "no signals", "a source that has some"));
         };
         let named = |group: &Signals| match group.file(0) {
-            Some(file) if groups.len() > 1 => file.display().to_string(),
+            // A picture with other channels may have them from another picture, with colours.
+            Some(file) if groups.len() > 1 && group.shape().channels == model.config().signal.channels => {
+                file.display().to_string()
+            }
             _ => group.source(),
         };
         let mut batch_sizes = Vec::with_capacity(groups.len());
@@ -699,6 +702,23 @@ pub fn not_converged_by(
     ))
 }
 
+/// What there is to say where every code of signals that are not zero is: λ and its largest λ_max are told apart.
+pub fn all_zero(reports: &[SignalReport]) -> Option<String> {
+    let is_empty = |report: &SignalReport| report.nonzeros == 0;
+    if reports.is_empty() || !reports.iter().all(is_empty) {
+        return None;
+    }
+    let lambda = reports.iter().map(|report| report.lambda).fold(f32::INFINITY, f32::min);
+    Some(match (reports.iter().all(|report| report.data_term == 0.0), lambda > 0.0) {
+        (true, _) => "every code is zero, as every signal is after the model's normalisation".into(),
+        (_, true) => format!(
+            "every code is zero: no signal has atoms whose correlations with it exceed λ, {} or more; lower it, or give --lambda-relative",
+            number(lambda.into())
+        ),
+        (_, false) => "every code is zero".into(),
+    })
+}
+
 /// The same for JSON: `null` where all have their gap.
 pub fn not_converged_json(tally: &Convergence, basis: &BasisPursuitConfig) -> Value {
     if tally.above == 0 {
@@ -777,9 +797,13 @@ impl Coder {
         self.settings.args.solver.basis(self.settings.nonnegative)
     }
 
-    /// The line on signals that ended above the gap asked for, if there are any.
+    /// The line on signals that ended above the gap asked for, if there are any, and on codes that are all zero.
     pub fn not_converged(&self, coded: &Coded) -> Option<String> {
-        not_converged(&Convergence::of(&coded.reports), &self.basis(), "signal")
+        let lines = [
+            not_converged(&Convergence::of(&coded.reports), &self.basis(), "signal"),
+            all_zero(&coded.reports).map(|line| format!("warning: {line}")),
+        ];
+        lines.into_iter().flatten().reduce(|lines, line| format!("{lines}\n{line}"))
     }
 
     /// What the codes of a file were computed with.
@@ -807,10 +831,17 @@ impl Coder {
         })
     }
 
-    /// Results as JSON.
+    /// Whether the pursuit is told a duality gap to reach.
+    fn has_gap(&self) -> bool {
+        let args = &self.settings.args.pursuit;
+        args.takes(Flag::Gap) && args.name() != PursuitName::Holistic
+    }
+
+    /// Results as JSON; of a pursuit without a duality gap what is said of that is `null`.
     pub fn json(&self, coded: &Coded, device: &str) -> Value {
         let reports = &coded.reports;
         let largest_gap = reports.iter().map(|report| report.relative_gap).fold(0.0, f32::max);
+        let has_gap = self.has_gap();
         json!({
             "signals": reports.len(),
             "seconds": coded.seconds,
@@ -821,9 +852,9 @@ impl Coder {
             "mean_data_term": mean(reports, |report| report.data_term.into()),
             "mean_nonzeros": mean(reports, |report| report.nonzeros as f64),
             "mean_iterations": mean(reports, |report| report.iterations as f64),
-            "mean_gap": mean(reports, |report| report.relative_gap.into()),
-            "max_gap": largest_gap,
-            "converged": converged(reports),
+            "mean_gap": has_gap.then(|| mean(reports, |report| report.relative_gap.into())),
+            "max_gap": has_gap.then_some(largest_gap),
+            "converged": has_gap.then(|| converged(reports)),
             "not_converged": not_converged_json(&Convergence::of(reports), &self.basis()),
             "handed_over": handed_over(reports).into_iter().map(|(to, count)| (to, json!(count))).collect::<Value>(),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
@@ -834,6 +865,7 @@ impl Coder {
             "application": self.operator().application(),
             "device": device,
             "precision": crate::device::precision(),
+            "warning": all_zero(reports),
         })
     }
 
@@ -876,7 +908,7 @@ impl Coder {
                 number(mean(reports, |report| report.data_term.into()))
             ),
         );
-        if args.takes(Flag::Gap) && args.name() != PursuitName::Holistic {
+        if self.has_gap() {
             let largest_gap = reports.iter().map(|report| report.relative_gap).fold(0.0, f32::max);
             summary.row(
                 "relative gap",

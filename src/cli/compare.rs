@@ -89,7 +89,17 @@ impl CompareArgs {
         self.check_out()?;
         let pursuits = self.pursuits();
         let compared = |name| pursuits.contains(&name);
-        let needs: [(&str, bool, bool, &str); 5] = [
+        let penalised = |name: &PursuitName| !name.is_greedy() && *name != PursuitName::Projection;
+        let has_penalty = pursuits.iter().any(penalised);
+        let iterates = pursuits.iter().any(|name| penalised(name) && *name != PursuitName::LayeredThresholding);
+        const PENALISED: &str = "a pursuit with a penalty among --pursuits";
+        const ITERATIVE: &str = "a pursuit that ends by its duality gap among --pursuits";
+        let needs: [(&str, bool, bool, &str); 10] = [
+            ("--lambda", self.lambda.lambda.is_some(), has_penalty, PENALISED),
+            ("--lambda-relative", self.lambda.lambda_relative.is_some(), has_penalty, PENALISED),
+            ("--lambda-file", self.lambda.lambda_file.is_some(), has_penalty, PENALISED),
+            ("--gap", self.solver.gap.is_some(), iterates, ITERATIVE),
+            ("--max-iterations", self.solver.max_iterations.is_some(), iterates, ITERATIVE),
             (
                 "--shallower-nonzeros",
                 self.shallower_nonzeros.is_some(),
@@ -209,6 +219,7 @@ impl CompareArgs {
             let json_of = |row: &Row| {
                 let mut document = row.json();
                 document["not_converged"] = coding::not_converged_json(&row.measures.convergence, &basis);
+                document["warning"] = json!(warning(row));
                 document
             };
             let mut document = json!({
@@ -281,6 +292,12 @@ fn is_picture(out: &Path) -> bool {
     plot::check_name(out, "").is_ok()
 }
 
+/// What is said of a pursuit that leaves nothing of any signal.
+fn warning(row: &Row) -> Option<String> {
+    let is_empty = matches!(row.setting, Setting::Lambda(_)) && row.measures.nonzeros.last() == Some(&0.0);
+    is_empty.then(|| format!("{}: every code is zero: λ leaves nothing", name_of(row)))
+}
+
 /// What ended above the gap asked for, in the table and in the picture.
 fn ends(rows: &[Row], curves: &[Vec<Row>], basis: &BasisPursuitConfig) -> Vec<String> {
     let of = |row: &Row| {
@@ -289,8 +306,9 @@ fn ends(rows: &[Row], curves: &[Vec<Row>], basis: &BasisPursuitConfig) -> Vec<St
     };
     let mut points = Convergence::default();
     curves.iter().flatten().for_each(|row| points.merge(&row.measures.convergence));
+    let zeros = rows.iter().filter_map(warning).map(|line| format!("warning: {line}"));
     let picture = coding::not_converged(&points, basis, "code").map(|line| format!("the picture: {line}"));
-    rows.iter().filter_map(of).chain(picture).collect()
+    rows.iter().filter_map(of).chain(zeros).chain(picture).collect()
 }
 
 /// The signals as a comparison reads them.

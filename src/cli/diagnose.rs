@@ -299,6 +299,7 @@ fn document(found: &[Found], signals: &Signals) -> Value {
         let mut document = json!({ "model": model.name, "diagnostics": model.diagnosed.diagnostics });
         document["not_converged"] = not_converged_json(&model.convergence, &BasisPursuitConfig::default());
         document["doctor"] = json!(model.diagnosed.examination);
+        document["warning"] = json!(zeros_line(&model.name, &model.diagnosed.diagnostics));
         if let Some(reason) = &model.unexamined {
             document["not_examined"] = json!(reason);
         }
@@ -313,6 +314,11 @@ fn document(found: &[Found], signals: &Signals) -> Value {
         "skipped": signals.skipped(),
         "models": found.iter().enumerate().map(model).collect::<Value>(),
     })
+}
+
+/// A number with so many decimals, unless it is far from what is usual.
+fn fixed(value: f64, decimals: usize) -> String {
+    if value.abs() < 1e4 { format!("{value:.decimals$}") } else { number(value) }
 }
 
 /// The table, its first row being the heading.
@@ -340,12 +346,12 @@ pub(super) fn table_of(found: impl Iterator<Item = (String, Diagnostics, Option<
     let row = |(name, found, alike): (String, Diagnostics, Option<Stability>)| {
         vec![
             name,
-            or_dash(found.fvu, |fvu| format!("{fvu:.4}")),
+            or_dash(found.fvu, |fvu| fixed(fvu, 4)),
             or_dash(found.cosine, |cosine| format!("{cosine:.4}")),
             format!("{:.2}", found.psnr),
             number(found.nonzeros),
             or_dash(found.hoyer, |hoyer| format!("{hoyer:.3}")),
-            or_dash(found.shrinkage, |shrinkage| format!("{shrinkage:.3}")),
+            or_dash(found.shrinkage, |shrinkage| fixed(shrinkage, 3)),
             found.dead_units.to_string(),
             found.dense_units.to_string(),
             found.density.map(|count| count.to_string()).join("/"),
@@ -358,7 +364,15 @@ pub(super) fn table_of(found: impl Iterator<Item = (String, Diagnostics, Option<
 
 /// What is said of models whose pursuits ended above their gap.
 fn not_converged_lines(found: &[Found]) -> Vec<String> {
-    found.iter().filter_map(|model| not_converged_line(&model.name, &model.convergence)).collect()
+    let line = |model: &Found| not_converged_line(&model.name, &model.convergence);
+    let zeros = |model: &Found| zeros_line(&model.name, &model.diagnosed.diagnostics);
+    found.iter().flat_map(|model| line(model).into_iter().chain(zeros(model))).collect()
+}
+
+/// What is said of a model whose codes are all zero.
+pub(super) fn zeros_line(name: &str, found: &Diagnostics) -> Option<String> {
+    let line = || format!("{name}: every code is zero; are the signals as strong as those that it learned from?");
+    (found.nonzeros == 0.0).then(line)
 }
 
 /// The same of one.
@@ -419,7 +433,7 @@ fn examined_table(examined: &[(&str, Option<&Examination>)]) -> Vec<Vec<String>>
         ["model", "signals", "non-zeros", "cos(y, x)", "FVU", "by OMP", "by ℓ1", "λ", "objective", "bound", "above it"];
     let row = |(name, found): &(&str, Option<&Examination>)| {
         let found = (*found)?;
-        let fvu = |fvu: Option<f64>| or_dash(fvu, |fvu| format!("{fvu:.4}"));
+        let fvu = |fvu: Option<f64>| or_dash(fvu, |fvu| fixed(fvu, 4));
         let objectives = &found.objectives;
         let above = (objectives.bound > 0.0).then(|| objectives.encoder / objectives.bound - 1.0);
         Some(vec![

@@ -1,7 +1,7 @@
 //! Diagnoses on parts of the signals, and how they are joined.
 
 use super::coding::not_converged_json;
-use super::diagnose::{examined_lines, not_converged_line, not_examined, table_of};
+use super::diagnose::{examined_lines, not_converged_line, not_examined, table_of, zeros_line};
 use super::output::{counted, table};
 use crate::autoencoder::diagnostics::Stability;
 use crate::autoencoder::{Diagnostics, DiagnosticsSums, Examination, SumTree};
@@ -47,6 +47,7 @@ impl DiagnosisPart {
         for model in whole["models"].as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
             model.remove("diagnostics");
             model.remove("not_converged");
+            model.remove("warning");
         }
         let sums = sums.into_iter().map(|(sums, convergence)| ModelSums { sums, convergence }).collect();
         Self { settings: part.settings.clone(), shard: part, sums, whole }
@@ -105,7 +106,9 @@ pub(super) fn join(paths: &[PathBuf]) -> Result<Joined> {
         let alike: Option<Stability> = serde_json::from_value(model["stability"].clone()).map_err(|_| broken())?;
         model["diagnostics"] = json!(diagnostics);
         model["not_converged"] = not_converged_json(&convergence, &BasisPursuitConfig::default());
-        ends.extend(not_converged_line(&name, &convergence));
+        let zeros = zeros_line(&name, &diagnostics);
+        model["warning"] = json!(zeros);
+        ends.extend(not_converged_line(&name, &convergence).into_iter().chain(zeros));
         let examination: Option<Examination> = serde_json::from_value(model["doctor"].clone()).map_err(|_| broken())?;
         examined.push((name.clone(), examination));
         let reason = model.get("not_examined").and_then(Value::as_str);

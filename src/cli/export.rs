@@ -9,6 +9,7 @@ use crate::export::export_model;
 use crate::export::model::files_of;
 use crate::export::saelens::{self, PursuitSettings};
 use crate::files;
+use crate::foreign::Activation;
 use crate::model::Mlcsc;
 use clap::Args;
 use serde_json::json;
@@ -26,8 +27,8 @@ pub(super) struct ExportArgs {
     /// What is written
     #[arg(long, value_name = "NAME", default_value = "arrays", value_parser = flags::names::<ExportFormat>())]
     format: ExportFormat,
-    /// Most atoms that a dictionary's matching pursuit picks there (max_iterations). Default: the non-zeros that the model was learned
-    /// with, else 32
+    /// Most atoms that a dictionary's matching pursuit picks there (max_iterations). Default: the non-zeros of the greedy pursuit that the
+    /// model was learned with, else 32, or as many as a signal has values
     #[arg(long, value_name = "N")]
     picks: Option<usize>,
     /// Length ≥ 0 of the residual at which it stops (residual_threshold). Default: 0
@@ -94,7 +95,11 @@ impl ExportArgs {
         };
         Inputs::of_model(&self.model).refuse_in("--out", &self.out, saelens::FILES)?;
         let written = saelens::write(&network, &self.out).map_err(named)?;
-        self.report(&written)
+        let picks = match network.config().activation {
+            Activation::MatchingPursuit { max_iterations, .. } => Some(max_iterations),
+            _ => None,
+        };
+        self.report(&written, picks)
     }
 
     pub(super) fn run(&self) -> Result<()> {
@@ -111,20 +116,28 @@ impl ExportArgs {
         }
         let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
         Inputs::of_model(&self.model).refuse_in("--out", &self.out, files_of(model.depth()))?;
-        self.report(&export_model(&model, &self.out)?)
+        self.report(&export_model(&model, &self.out)?, None)
     }
 
-    /// Says what was written.
-    fn report(&self, written: &[PathBuf]) -> Result<()> {
+    /// Says what was written, and how many atoms a matching pursuit is to pick.
+    fn report(&self, written: &[PathBuf], picks: Option<usize>) -> Result<()> {
         if self.json {
             let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
-            return output::print_json(&json!({ "out": self.out.display().to_string(), "files": files }));
+            let mut document = json!({ "out": self.out.display().to_string(), "files": files });
+            if let Some(picks) = picks {
+                document["picks"] = json!(picks);
+            }
+            return output::print_json(&document);
         }
         let mut summary = Summary::new(format!("exported {} to {}", self.model.display(), self.out.display()));
         for path in written {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             let size = std::fs::metadata(path).map_or(0, |metadata| metadata.len());
             summary.row(name, format!("{:>8} KiB", output::grouped(size.div_ceil(1024))));
+        }
+        if let Some(picks) = picks {
+            let how = if self.picks.is_some() { "" } else { "; --picks sets it" };
+            summary.row("picks", format!("at most {} a signal{how}", output::counted(picks, "atom")));
         }
         output::print(&summary.text())
     }

@@ -18,7 +18,8 @@ where
 
 /// How the library begins to name what a flag of another name sets; of several flags the first that a command has is meant. All other
 /// flags are called as the library's fields are.
-const OTHER_NAMES: [(&str, &[&str]); 9] = [
+const OTHER_NAMES: [(&str, &[&str]); 10] = [
+    ("code_nonzeros", &["nonzeros"]),
     ("grids", &["grid"]),
     ("iterations", &["unrolled_iterations"]),
     ("limit", &["stripe_limits", "stripe_limit"]),

@@ -2,7 +2,7 @@
 
 use super::data::{pair, pair_or_zero};
 use super::inputs::Inputs;
-use super::output::{Summary, grouped, number};
+use super::output::{Summary, counted, grouped, number};
 use super::{DeviceArgs, flags, output};
 use crate::data::npy;
 use crate::error::{Error, Result};
@@ -83,18 +83,19 @@ impl ImportArgs {
             self.filters.iter().fold(Inputs::default(), |inputs, path| inputs.and("--filters", path.as_path()));
         inputs.refuse("--out", &self.out)?;
         let device = self.device.open()?;
-        let mut layers = Vec::new();
-        let mut filters = Vec::new();
+        let (mut layers, mut filters, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         let mut channels = input_shape.channels;
         for ((path, stride), padding) in self.filters.iter().zip(strides).zip(paddings) {
             let array = npy::read_array(path)?;
-            let &[atoms, below, height, width] = array.shape.as_slice() else {
-                let expected = "[atoms, channels, height, width]";
-                return Err(Error::shape(
-                    format!("filters of {}", path.display()),
-                    expected,
-                    format!("{:?}", array.shape),
-                ));
+            let [atoms, below, height, width] = match array.shape[..] {
+                [atoms, below, height, width] => [atoms, below, height, width],
+                // Of vectors, as other programs have them.
+                [atoms, values] => [atoms, values, 1, 1],
+                _ => {
+                    let expected = "[atoms, channels, height, width], or [atoms, values] for signals that are vectors";
+                    let found = format!("{:?}", array.shape);
+                    return Err(Error::shape(format!("filters of {}", path.display()), expected, found));
+                }
             };
             if below != channels {
                 let expected = format!("{}, as many as its input has", output::counted(channels, "channel"));
@@ -102,6 +103,17 @@ impl ImportArgs {
             }
             if let Some(value) = array.values.iter().find(|value| !value.is_finite()) {
                 return Err(Error::format(path, format!("expected finite values, found {value}")));
+            }
+            let zeros = array.values.chunks_exact((below * height * width).max(1));
+            let zeros = zeros.filter(|atom| atom.iter().all(|value| *value == 0.0)).count();
+            if zeros == atoms {
+                return Err(Error::format(path, "expected atoms that are not zero, found zeros only"));
+            }
+            if zeros > 0 {
+                let warning =
+                    format!("{}: {} of {atoms} are zero and stay unused", path.display(), counted(zeros, "atom"));
+                output::complain(&format!("warning: {warning}"));
+                warnings.push(warning);
             }
             channels = atoms;
             layers.push(LayerShape::new(atoms, Pair([height, width]), stride).with_padding(padding));
@@ -121,6 +133,7 @@ impl ImportArgs {
                 "signal": input_shape.to_string(),
                 "codes": codes,
                 "parameters": parameters,
+                "warnings": warnings,
             }));
         }
         let mut summary = Summary::new(format!("imported a model of {}", output::counted(model.depth(), "layer")));

@@ -117,6 +117,12 @@ pub fn or_dash(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
     value.map_or("–".into(), format)
 }
 
+/// What is said of values beyond those that a picture's file holds; of none nothing.
+pub fn clipped(clipped: usize, values: usize) -> Option<String> {
+    let of = || format!("{} of {} are not from 0 to 1", grouped(clipped as u64), counted(values, "value"));
+    (clipped > 0).then(of)
+}
+
 /// Which state of a run of so many epochs is kept, and why; `start` is the held-out loss before the first epoch.
 pub fn kept(kept: &Kept, epochs: usize, start: Option<f64>) -> String {
     let loss = number(kept.loss);

@@ -8,9 +8,9 @@ use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{flags, interrupt, output};
 use crate::data::quality::Quality;
+use crate::data::{encode_recording, sampling_rate};
 use crate::error::{Error, Result};
 use crate::export::codes::CodesFormat;
-use crate::export::mosaic::Earlier;
 use crate::export::{CodesReader, arrays, mosaic};
 use crate::files;
 use crate::geometry::SignalShape;
@@ -38,7 +38,6 @@ pub(super) struct ReconstructArgs {
     #[arg(
         long,
         value_name = "F.safetensors|F.npz",
-        required_unless_present = "source",
         conflicts_with_all = ["source", "count", "patch", "patches", "grey", "layout", "tensor", "layer", "data_seed", "split", "limit"],
         conflicts_with_all = PURSUIT_FLAGS,
     )]
@@ -47,8 +46,8 @@ pub(super) struct ReconstructArgs {
     #[arg(long, value_name = "CxHxW", conflicts_with = "source")]
     input_shape: Option<SignalShape>,
     /// Folder for PNG images, each named after the picture that it is of, or numbered where signals are no pictures (numbered ones
-    /// that an earlier run left there are removed); F.png for a single picture; F.npy for all in one array
-    #[arg(long, value_name = "DIR|F.png|F.npy")]
+    /// that an earlier run left there are removed), and for recordings .wav; F.png or F.wav for a single one; F.npy for all in one array
+    #[arg(long, value_name = "DIR|F.png|F.wav|F.npy")]
     out: PathBuf,
     /// Print one JSON document instead of text
     #[arg(long)]
@@ -62,12 +61,15 @@ impl ReconstructArgs {
         self.coding.check()?;
         match &self.codes {
             Some(codes) => drop(CodesFormat::of_existing(codes, "--codes")?),
+            None if self.input.data.source.is_none() => {
+                return Err(Error::missing("--data", "a source of signals, or codes by --codes"));
+            }
             None => self.input.check()?,
         }
         let kind = Kind::of(&self.out)?;
         match kind {
             Kind::Folder => files::check_writable_folder(&self.out)?,
-            Kind::Picture | Kind::Array => files::check_writable(&self.out)?,
+            Kind::Picture | Kind::Recording | Kind::Array => files::check_writable(&self.out)?,
         }
         let inputs = Inputs::of_model(&self.input.model)
             .and("--codes", self.codes.as_deref())
@@ -88,11 +90,6 @@ impl ReconstructArgs {
                 (model, defaults, None)
             }
         };
-        let channels = model.config().signal.channels;
-        if kind != Kind::Array && !matches!(channels, 1 | 3) {
-            let expected = format!("a .npy file: signals of {channels} channels are no PNG images");
-            return Err(Error::parameter("--out", self.out.display(), expected));
-        }
         match &self.codes {
             Some(codes) => self.reconstruct_codes(&model, codes, kind, &inputs),
             None => match encoder {
@@ -107,9 +104,9 @@ impl ReconstructArgs {
         let signals = self.input.signals()?;
         let shape = signals.shape();
         let originals: Vec<Option<&Path>> = (0..signals.len()).map(|index| signals.file(index)).collect();
-        let sink = Sink::new(&self.out, kind, &[shape], &originals, inputs)?;
+        let sink = Sink::new(&self.out, kind, &[shape], &originals, rates_of(&originals), inputs)?;
         let mut quality = Quality::new(shape.len());
-        let (encoded, earlier) = sink.write(|write| {
+        let (encoded, left) = sink.write(|write| {
             encoder.run(&signals, |batch| {
                 quality.add(&batch.signals, &batch.coded.reconstruction);
                 let places = (batch.start..batch.start + batch.reports.len()).map(|index| signals.places().get(index));
@@ -122,13 +119,13 @@ impl ReconstructArgs {
             let mut document = encoder.json(&encoded, &signals, &device);
             document["psnr"] = json!(psnr);
             document["variance_unexplained"] = json!(unexplained);
-            sink.describe(&mut document, earlier);
+            sink.describe(&mut document, left);
             return output::print_json(&document);
         }
         let mut summary = encoder.summary(&encoded, &signals, &device);
         summary.row("PSNR", output::or_dash(psnr, |psnr| format!("{} dB", number(psnr))));
         summary.row("variance unexplained", output::or_dash(unexplained, number));
-        sink.rows(&mut summary, earlier);
+        sink.rows(&mut summary, left);
         output::print(&summary.text())
     }
 
@@ -142,9 +139,9 @@ impl ReconstructArgs {
             group.places().iter().enumerate().for_each(|(index, place)| originals[place] = group.file(index));
         }
         let shapes: Vec<SignalShape> = groups.iter().map(Signals::shape).collect();
-        let sink = Sink::new(&self.out, kind, &shapes, &originals, inputs)?;
+        let sink = Sink::new(&self.out, kind, &shapes, &originals, rates_of(&originals), inputs)?;
         let mut qualities: Vec<Quality> = shapes.iter().map(|shape| Quality::new(shape.len())).collect();
-        let (coded, earlier) = sink.write(|write| {
+        let (coded, left) = sink.write(|write| {
             coders.run(|group, coder, batch| {
                 let reconstructions = batch.undo.undo(coder.operator().synthesize(batch.pursued.codes));
                 qualities[group].add(&batch.signals, &reconstructions);
@@ -164,13 +161,13 @@ impl ReconstructArgs {
             let mut document = coders.json(&coded, &self.input.device.name());
             document["psnr"] = json!(psnr);
             document["variance_unexplained"] = json!(unexplained);
-            sink.describe(&mut document, earlier);
+            sink.describe(&mut document, left);
             return output::print_json(&document);
         }
         let mut summary = coders.summary(&coded, &self.input.device.name());
         summary.row("PSNR", format!("{} dB", number(psnr)));
         summary.row("variance unexplained", unexplained.map_or("–".into(), number));
-        sink.rows(&mut summary, earlier);
+        sink.rows(&mut summary, left);
         let end = coders.first().not_converged(&coded);
         output::print(&[Some(summary.text()), end].into_iter().flatten().collect::<Vec<_>>().join("\n"))
     }
@@ -206,11 +203,11 @@ impl ReconstructArgs {
             return Err(Error::format(path, "expected one signal for each picture, found others"));
         }
         let shapes: Vec<SignalShape> = operators.iter().map(Operator::signal).collect();
-        let sink = Sink::new(&self.out, kind, &shapes, &originals, inputs)?;
+        let sink = Sink::new(&self.out, kind, &shapes, &originals, vec![None; count], inputs)?;
         let progress = Progress::new("reconstructing", "signals", count as u64);
         interrupt::watch();
         let mut place = 0;
-        let ((), earlier) = sink.write(|write| {
+        let ((), left) = sink.write(|write| {
             codes.iter().zip(&operators).try_for_each(|(codes, operator)| {
                 let (device, code) = (operator.device(), operator.code());
                 let batch = self.coding.solver.batch_size.unwrap_or_else(|| coding::default_batch(operator.geometry()));
@@ -240,12 +237,12 @@ impl ReconstructArgs {
                 "device": self.input.device.name(),
                 "precision": crate::device::precision(),
             });
-            sink.describe(&mut document, earlier);
+            sink.describe(&mut document, left);
             return output::print_json(&document);
         }
         let mut summary = Summary::new(format!("reconstructed {} ({source})", counted(count, "signal")));
         summary.row("application", format!("{application}, {}", self.input.device.name()));
-        sink.rows(&mut summary, earlier);
+        sink.rows(&mut summary, left);
         output::print(&summary.text())
     }
 }
@@ -253,8 +250,10 @@ impl ReconstructArgs {
 /// What a path is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// A folder of pictures.
+    /// A folder of pictures or recordings.
     Folder,
+    /// One recording.
+    Recording,
     /// One picture.
     Picture,
     /// One array.
@@ -271,12 +270,24 @@ impl Kind {
         match ending.as_str() {
             "npy" => Ok(Self::Array),
             "png" if !out.is_dir() => Ok(Self::Picture),
+            "wav" if !out.is_dir() => Ok(Self::Recording),
             _ => {
-                output::check_folder_name(out, "a folder, a .png file for one picture, or a .npy file")?;
+                output::check_folder_name(out, "a folder, a .png or .wav file for a single one, or a .npy file")?;
                 Ok(Self::Folder)
             }
         }
     }
+}
+
+/// What there is to say of pictures that were written.
+#[derive(Debug, Clone, Copy, Default)]
+struct Left {
+    /// What earlier runs left in the folder.
+    earlier: mosaic::Earlier,
+    /// Values of all pictures.
+    values: usize,
+    /// Those beyond what a picture holds.
+    clipped: usize,
 }
 
 /// Where reconstructions go.
@@ -287,13 +298,15 @@ struct Sink<'a> {
     shape: SignalShape,
     /// The file of each signal; for an array empty.
     pictures: Vec<PathBuf>,
+    /// Samples a second of each, of those that are recordings.
+    rates: Vec<Option<u32>>,
     /// Whether they are numbered and not named.
     numbered: bool,
     count: usize,
 }
 
 impl<'a> Sink<'a> {
-    /// For a signal for each of `originals`, the files that they are of, and of these shapes.
+    /// For a signal for each of `originals`, the files that they are of, and of these shapes; `rates` are the samples a second of recordings.
     ///
     /// # Errors
     /// Several signals for one picture, several shapes for one array; an output that is one of `inputs`.
@@ -302,6 +315,7 @@ impl<'a> Sink<'a> {
         kind: Kind,
         shapes: &[SignalShape],
         originals: &[Option<&Path>],
+        rates: Vec<Option<u32>>,
         inputs: &Inputs,
     ) -> Result<Self> {
         let count = originals.len();
@@ -311,26 +325,50 @@ impl<'a> Sink<'a> {
             Kind::Array if shapes.iter().any(|other| *other != shape) => {
                 return Err(refused("a folder: pictures of several sizes make no array".into()));
             }
-            Kind::Picture if count != 1 => {
-                return Err(refused(format!("a folder for {count} pictures, or a .npy file")));
+            Kind::Picture | Kind::Recording if count != 1 => {
+                let noun = if kind == Kind::Picture { "picture" } else { "recording" };
+                return Err(refused(format!("a folder for {}, or a .npy file", counted(count, noun))));
+            }
+            _ => {}
+        }
+        let sounds = rates.iter().any(Option::is_some);
+        let named_sound =
+            |original: &&Path| original.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("wav"));
+        match kind {
+            Kind::Array => {}
+            Kind::Picture if sounds => return Err(refused("a .wav or a .npy file for a recording".into())),
+            Kind::Recording if !sounds => {
+                return Err(refused(
+                    "a .npy file, unless --data is a recording, which says the samples a second".into(),
+                ));
+            }
+            _ if !sounds && originals.iter().flatten().any(named_sound) => {
+                return Err(refused("a .npy file: codes do not say how many samples a second recordings have".into()));
+            }
+            _ if !sounds && !matches!(shape.channels, 1 | 3) => {
+                let channels = shape.channels;
+                return Err(refused(format!("a .npy file: signals of {channels} channels are no PNG images")));
             }
             _ => {}
         }
         let pictures = match kind {
             Kind::Array => Vec::new(),
-            Kind::Picture => vec![out.to_path_buf()],
-            Kind::Folder => result_names(originals).iter().map(|name| out.join(name)).collect(),
+            Kind::Picture | Kind::Recording => vec![out.to_path_buf()],
+            Kind::Folder => {
+                let ending = if sounds { "wav" } else { "png" };
+                result_names(originals, ending).iter().map(|name| out.join(name)).collect()
+            }
         };
         pictures.iter().try_for_each(|path| inputs.refuse("--out", path))?;
         let numbered = originals.iter().all(Option::is_none);
-        Ok(Self { out, kind, shape, pictures, numbered, count })
+        Ok(Self { out, kind, shape, pictures, rates, numbered, count })
     }
 
     /// Writes what `produce` hands over: places of signals among all, and the signals. Those of an array come in order.
     fn write<T>(
         &self,
         produce: impl FnOnce(&mut dyn FnMut(&[usize], Tensor<4>) -> Result<()>) -> Result<T>,
-    ) -> Result<(T, Earlier)> {
+    ) -> Result<(T, Left)> {
         if self.kind == Kind::Array {
             let mut produced = None;
             arrays::write_npy_with(self.out, &self.shape.batched(self.count), |append| {
@@ -338,42 +376,59 @@ impl<'a> Sink<'a> {
                 Ok(())
             })?;
             let produced = produced.ok_or_else(|| Error::format(self.out, "nothing was written"))?;
-            return Ok((produced, Earlier::default()));
+            return Ok((produced, Left::default()));
         }
         // A folder is made with its first picture, so that none is there where nothing was coded.
+        let mut left = Left::default();
         let produced = produce(&mut |places, signals| {
             let [_, channels, height, width] = signals.dims();
             let values = to_host(signals);
             let images = values.chunks_exact(channels * height * width);
             places.iter().zip(images).try_for_each(|(&place, image)| {
-                mosaic::save_image(&self.pictures[place], [channels, height, width], image)
+                let path = &self.pictures[place];
+                if let Some(rate) = self.rates[place] {
+                    let shape = SignalShape::new(channels, height, width);
+                    return files::write_bytes(path, &encode_recording(path, shape, image, rate)?);
+                }
+                left.values += image.len();
+                left.clipped += mosaic::save_image(path, [channels, height, width], image)?;
+                Ok(())
             })
         })?;
-        let earlier = match self.kind {
-            Kind::Folder => mosaic::remove_earlier(self.out, &self.pictures, self.numbered)?,
-            _ => Earlier::default(),
-        };
-        Ok((produced, earlier))
+        if self.kind == Kind::Folder {
+            left.earlier = mosaic::remove_earlier(self.out, &self.pictures, self.numbered)?;
+        }
+        Ok((produced, left))
     }
 
     /// Adds what was written to a document.
-    fn describe(&self, document: &mut Value, earlier: Earlier) {
+    fn describe(&self, document: &mut Value, left: Left) {
         document["out"] = self.out.display().to_string().into();
+        if self.kind != Kind::Array {
+            document["clipped"] = json!(left.clipped);
+        }
         if self.kind == Kind::Folder {
             document["files"] = self.pictures.iter().map(|path| path.display().to_string()).collect();
-            document["earlier_pictures"] = json!(earlier);
+            document["earlier_pictures"] = json!(left.earlier);
         }
     }
 
     /// The same as lines of a summary.
-    fn rows(&self, summary: &mut Summary, earlier: Earlier) {
+    fn rows(&self, summary: &mut Summary, left: Left) {
+        let earlier = left.earlier;
         summary.row(
             "written",
             match self.kind {
-                Kind::Folder => format!("{} in {}", counted(self.count, "image"), self.out.display()),
+                Kind::Folder => {
+                    let noun = if self.rates.iter().any(Option::is_some) { "recording" } else { "image" };
+                    format!("{} in {}", counted(self.count, noun), self.out.display())
+                }
                 _ => self.out.display().to_string(),
             },
         );
+        if let Some(told) = output::clipped(left.clipped, left.values) {
+            summary.row("clipped", told);
+        }
         if earlier.removed > 0 {
             summary.row("removed", format!("{} of an earlier run", counted(earlier.removed, "numbered image")));
         }
@@ -383,9 +438,14 @@ impl<'a> Sink<'a> {
     }
 }
 
-/// The names of results: each its picture's with the ending .png, or a number where there is no picture. Pictures whose names
+/// Samples a second of each file that is a recording.
+fn rates_of(originals: &[Option<&Path>]) -> Vec<Option<u32>> {
+    originals.iter().map(|original| sampling_rate((*original)?)).collect()
+}
+
+/// The names of results: each its picture's with the ending, or a number where there is no picture. Pictures whose names
 /// differ in their ending alone keep it: `a.jpg.png` beside `a.png.png`.
-fn result_names(originals: &[Option<&Path>]) -> Vec<String> {
+fn result_names(originals: &[Option<&Path>], ending: &str) -> Vec<String> {
     let lossy = |name: Option<&std::ffi::OsStr>| name.unwrap_or_default().to_string_lossy().into_owned();
     let mut stems: HashMap<String, usize> = HashMap::new();
     for original in originals.iter().flatten() {
@@ -399,7 +459,7 @@ fn result_names(originals: &[Option<&Path>]) -> Vec<String> {
         let name = if stems[&stem.to_lowercase()] == 1 { stem } else { lossy(original.file_name()) };
         let mut all = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}-{number}")));
         let free = all.find(|name| taken.insert(name.to_lowercase()));
-        format!("{}.png", free.unwrap_or(name))
+        format!("{}.{ending}", free.unwrap_or(name))
     };
     originals.iter().enumerate().map(name).collect()
 }
@@ -410,11 +470,12 @@ mod tests {
 
     #[test]
     fn results_are_named_after_their_pictures() {
-        let names = |files: &[&str]| result_names(&files.iter().map(|file| Some(Path::new(*file))).collect::<Vec<_>>());
+        let names =
+            |files: &[&str]| result_names(&files.iter().map(|file| Some(Path::new(*file))).collect::<Vec<_>>(), "png");
         assert_eq!(names(&["in/01.png", "in/boat.house.JPG"]), ["01.png", "boat.house.png"]);
         assert_eq!(names(&["in/a.jpg", "in/A.png", "in/b.tif"]), ["a.jpg.png", "A.png.png", "b.png"]);
         assert_eq!(names(&["a.jpg", "a.png", "a.jpg.bmp"]), ["a.jpg.png", "a.png.png", "a.jpg-2.png"]);
-        assert_eq!(result_names(&[None, Some(Path::new("b.png")), None]), ["000000.png", "b.png", "000002.png"]);
+        assert_eq!(result_names(&[None, Some(Path::new("b.png")), None], "png"), ["000000.png", "b.png", "000002.png"]);
     }
 
     #[test]

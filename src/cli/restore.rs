@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::pictures::{psnr, ssim};
 use crate::export::arrays;
 use crate::files;
+use crate::kernels::sparse::energy;
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 use crate::pursuit::Convergence;
@@ -47,9 +48,9 @@ pub(super) struct RestoreArgs {
     /// which reach most
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Method>(), default_value = "auto", hide_default_value = true)]
     method: Method,
-    /// Standard deviation of the noise: of 0 to 255 for pictures of 8 bits, of 0 to 65535 for those of 16, in their own units for arrays;
-    /// auto measures it. Default: auto, or 0 with --mask, --missing, --salt-and-pepper or --upscale
-    #[arg(long, value_name = "SIGMA|auto", value_parser = noise_of, allow_negative_numbers = true)]
+    /// Standard deviation of the noise, or one for each channel: of 0 to 255 for pictures of 8 bits, of 0 to 65535 for those of 16, in
+    /// their own units for arrays; auto measures it. Default: auto, or 0 with --mask, --missing, --salt-and-pepper or --upscale
+    #[arg(long, value_name = "SIGMA|R,G,B|auto", value_parser = noise_of, allow_negative_numbers = true)]
     noise: Option<Noise>,
     /// Picture or array of the same size that is not zero where pixels are known
     #[arg(long, value_name = "PATH", conflicts_with = "missing")]
@@ -60,8 +61,9 @@ pub(super) struct RestoreArgs {
     /// Pixels that are black or white, unlike those around them, are missing
     #[arg(long, conflicts_with_all = ["mask", "missing"])]
     salt_and_pepper: bool,
-    /// The picture was blurred by this kernel, whose sum does not matter: an array [height, width], or gaussian:S with a standard
-    /// deviation of S pixels; of the larger picture, before it was reduced, with --upscale
+    /// The picture was convolved with this kernel, whose sum does not matter: an array [height, width] with its centre in row ⌊height/2⌋
+    /// and column ⌊width/2⌋, or gaussian:S with a standard deviation of S pixels; of the larger picture, before it was reduced, with
+    /// --upscale. What lay beyond the borders is unknown
     #[arg(long, value_name = "KERNEL.npy|gaussian:S")]
     blur: Option<String>,
     /// The picture was reduced by this factor ("bicubic" with antialiasing): the one to write is so much larger
@@ -70,7 +72,8 @@ pub(super) struct RestoreArgs {
     /// The colours of patches that are alike share their atoms, too
     #[arg(long)]
     joint_colours: bool,
-    /// The same picture as it should come out, for PSNR and SSIM (as scikit-image defines them; of arrays its range is the peak)
+    /// The same picture as it should come out, for PSNR and SSIM (as scikit-image defines them; of arrays its range is the peak); a folder
+    /// with pictures of the same names where --data is one
     #[arg(long, value_name = "CLEAN")]
     reference: Option<PathBuf>,
     /// Array .npy for what was seen without what the result would look like, in units of σ (where that is 0 in the picture's own):
@@ -91,18 +94,26 @@ const BETWEEN_LINES: Duration = Duration::from_secs(5);
 const GAUSSIAN: &str = "gaussian:";
 
 /// How strong the noise is said to be.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Noise {
     Measured,
-    Known(f32),
+    /// For all channels, or one for each.
+    Known(Vec<f32>),
 }
 
+/// How many times as strong as in another channel noise may be measured that is of one strength.
+const EVEN: f32 = 1.2;
+
+/// How many times as strong it is where the colours of a channel help no other one.
+const FAR_APART: f32 = 2.5;
+
 fn noise_of(text: &str) -> std::result::Result<Noise, String> {
-    match (text, text.parse::<f32>()) {
-        ("auto", _) => Ok(Noise::Measured),
-        (_, Ok(sigma)) if sigma.is_finite() && sigma >= 0.0 => Ok(Noise::Known(sigma)),
-        _ => Err("expected auto or a finite number ≥ 0".into()),
+    if text == "auto" {
+        return Ok(Noise::Measured);
     }
+    let sigmas: Option<Vec<f32>> = text.split(',').map(|sigma| sigma.trim().parse().ok()).collect();
+    let sigmas = sigmas.filter(|sigmas| sigmas.iter().all(|sigma| sigma.is_finite() && *sigma >= 0.0));
+    sigmas.map(Noise::Known).ok_or_else(|| "expected auto, or a finite number ≥ 0 or one for each channel".into())
 }
 
 fn is_array(path: &Path) -> bool {
@@ -125,6 +136,13 @@ impl Input {
             let array = npy::read_array(path)?;
             let [channels, height, width] = match array.shape[..] {
                 [height, width] => [1, height, width],
+                [height, width, channels @ (1 | 3 | 4)] if !(1..=4).contains(&height) => {
+                    let expected = "[channels, height, width]";
+                    let found = format!(
+                        "[{height}, {width}, {channels}], which looks like [height, width, channels]: np.moveaxis(a, -1, 0) turns it"
+                    );
+                    return Err(Error::shape(path.display().to_string(), expected, found));
+                }
                 [channels, height, width] => [channels, height, width],
                 _ => {
                     let expected = "[height, width] or [channels, height, width]";
@@ -152,6 +170,14 @@ impl Input {
                     [low.min(value), high.max(value)]
                 })
             }
+        }
+    }
+
+    /// Which pixels can be seen, where some are wholly transparent.
+    fn seen(&self) -> Option<Vec<bool>> {
+        match self {
+            Self::Still(still) => still.seen(),
+            Self::Array(_) => None,
         }
     }
 
@@ -248,6 +274,58 @@ impl Way {
     }
 }
 
+impl Way {
+    /// [`Self::restore`] where channels have noise of strengths of their own. If these are not far apart, channels are scaled to noise of one
+    /// strength; else each is restored by itself, if atoms are of one channel.
+    fn restore_uneven(
+        &self,
+        picture: &Picture,
+        observation: &Observation,
+        config: &RestoreConfig,
+        sigmas: &[f32],
+        white: f32,
+        progress: impl Fn(f32) -> bool + Sync,
+    ) -> Result<Option<(Denoised, f32)>> {
+        let (least, most) = sigmas.iter().fold((f32::INFINITY, 0.0f32), |(l, m), sigma| (l.min(*sigma), m.max(*sigma)));
+        let one_by_one = most > FAR_APART * least;
+        if one_by_one && self.atoms().1 == 1 {
+            let (mut planes, mut convergence, mut scale, count) =
+                (Vec::new(), Convergence::default(), 1.0f32, sigmas.len());
+            for (channel, (&sigma, plane)) in
+                sigmas.iter().zip(picture.values.chunks_exact(picture.pixels())).enumerate()
+            {
+                let plane = Picture::new(1, picture.height, picture.width, plane.to_vec())?;
+                let config = RestoreConfig { sigma, ..config.clone() };
+                let part = |done: f32| progress((channel as f32 + done) / count as f32);
+                let found = self.restore(&plane, observation, &config, white, part)?;
+                let Some((found, scaled)) = found else { return Ok(None) };
+                convergence.merge(&found.convergence);
+                scale = scale.min(scaled);
+                planes.push(found.picture);
+            }
+            let (height, width) = (planes[0].height, planes[0].width);
+            let values = planes.into_iter().flat_map(|plane| plane.values).collect();
+            let picture = Picture::new(count, height, width, values)?;
+            return Ok(Some((Denoised { picture, convergence, objective: None }, scale)));
+        }
+        // Noise that is next to nothing is taken to be a little more.
+        let least = most / FAR_APART;
+        let strengths: Vec<f32> = sigmas.iter().map(|sigma| sigma.max(least)).collect();
+        let scaled = |picture: &Picture, scale: &dyn Fn(usize) -> f32| {
+            let pixels = picture.pixels();
+            let values = picture.values.iter().enumerate().map(|(at, value)| scale(at / pixels) * value).collect();
+            Picture { values, ..*picture }
+        };
+        let config = RestoreConfig { sigma: most, ..config.clone() };
+        let even = scaled(picture, &|channel| most / strengths[channel]);
+        let found = self.restore(&even, observation, &config, white, progress)?;
+        Ok(found.map(|(found, scale)| {
+            let picture = scaled(&found.picture, &|channel| strengths[channel] / most);
+            (Denoised { picture, ..found }, scale)
+        }))
+    }
+}
+
 impl RestoreArgs {
     pub(super) fn run(&self) -> Result<()> {
         let (jobs, skipped) = self.jobs()?;
@@ -274,7 +352,13 @@ impl RestoreArgs {
         if self.data.is_dir() {
             files::check_writable_folder(&self.out)?;
             // A file that cannot be read or written is reported before the first is restored.
-            let check = |(source, out): &Job| Input::open(source).and_then(|(input, _)| input.check_output(out));
+            let check = |(source, out): &Job| {
+                let (input, picture) = Input::open(source)?;
+                input.check_output(out)?;
+                let known = self.known(&input, &picture)?;
+                self.sigmas(source, &input, &picture, known.as_deref())?;
+                self.reference(source, &picture).map(drop)
+            };
             jobs.par_iter().map(check).find_first(Result::is_err).unwrap_or(Ok(()))?;
             files::create_folder(&self.out)?;
         } else {
@@ -356,6 +440,13 @@ impl RestoreArgs {
     /// The files to read, and those to write; what is passed over.
     fn jobs(&self) -> Result<(Vec<Job>, Option<String>)> {
         if !self.data.is_dir() {
+            if let Some(reference) = self.reference.as_ref().filter(|reference| reference.is_dir()) {
+                return Err(Error::parameter("--reference", reference.display(), "a picture, as --data is one"));
+            }
+            if self.data.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npz")) {
+                let expected = "a picture or an array .npy, as np.save writes it, instead of an archive of arrays";
+                return Err(Error::parameter("--data", self.data.display(), expected));
+            }
             if is_array(&self.data) != is_array(&self.out) {
                 let expected =
                     if is_array(&self.data) { "an array F.npy, as --data is" } else { "a picture, as --data is" };
@@ -367,9 +458,16 @@ impl RestoreArgs {
             }
             return Ok((vec![(self.data.clone(), self.out.clone())], None));
         }
-        for (flag, file) in [("--mask", &self.mask), ("--reference", &self.reference), ("--residual", &self.residual)] {
+        let reference = self.reference.as_ref().filter(|reference| !reference.is_dir());
+        for (flag, file) in
+            [("--mask", self.mask.as_ref()), ("--reference", reference), ("--residual", self.residual.as_ref())]
+        {
             if let Some(file) = file {
-                return Err(Error::parameter(flag, file.display(), "--data with a single picture"));
+                let expected = match flag {
+                    "--reference" => "a folder with pictures of the same names, as --data is one",
+                    _ => "--data with a single picture",
+                };
+                return Err(Error::parameter(flag, file.display(), expected));
             }
         }
         let (paths, skipped) = pictures_and_arrays(&self.data)?;
@@ -469,6 +567,62 @@ impl RestoreArgs {
         Ok(known)
     }
 
+    /// The strength of the noise in every channel, and whether it was measured.
+    fn sigmas(
+        &self,
+        source: &Path,
+        input: &Input,
+        picture: &Picture,
+        known: Option<&[bool]>,
+    ) -> Result<(Vec<f32>, bool)> {
+        let channels = picture.channels;
+        let given = match &self.noise {
+            Some(Noise::Known(sigmas)) => Some(sigmas.clone()),
+            None if known.is_some() || self.upscale.is_some() => Some(vec![0.0]),
+            _ => None,
+        };
+        if let Some(sigmas) = given {
+            return match sigmas.len() {
+                1 => Ok((vec![sigmas[0]; channels], false)),
+                len if len == channels => Ok((sigmas, false)),
+                len => {
+                    let expected = format!("one, or {channels}, as the channels of {}", source.display());
+                    Err(Error::parameter("--noise", counted(len, "number"), expected))
+                }
+            };
+        }
+        // What is behind pixels that cannot be seen was never photographed.
+        let seen = input.seen();
+        let readable = match (known, &seen) {
+            (Some(known), Some(seen)) => Some(known.iter().zip(seen).map(|(known, seen)| *known && *seen).collect()),
+            (Some(known), None) => Some(known.to_vec()),
+            (None, seen) => seen.clone(),
+        };
+        let unmeasured = || {
+            let reason = "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
+            Error::format(source, reason)
+        };
+        let all = noise::estimate(picture, readable.as_deref()).ok_or_else(unmeasured)?;
+        let each = noise::estimate_each(picture, readable.as_deref()).ok_or_else(unmeasured)?;
+        let (least, most) = each.iter().fold((f32::INFINITY, 0.0f32), |(l, m), sigma| (l.min(*sigma), m.max(*sigma)));
+        Ok((if most <= EVEN * least { vec![all; channels] } else { each }, true))
+    }
+
+    /// What a picture is to be compared with.
+    fn reference(&self, source: &Path, picture: &Picture) -> Result<Option<(Input, Picture)>> {
+        let Some(path) = &self.reference else { return Ok(None) };
+        let path = if path.is_dir() { path.join(source.file_name().unwrap_or_default()) } else { path.clone() };
+        let (input, reference) = Input::open(&path)?;
+        let shape = [reference.channels, reference.height, reference.width];
+        let expected = [picture.channels, self.factor() * picture.height, self.factor() * picture.width];
+        if shape != expected {
+            let larger = if self.upscale.is_some() { " made larger" } else { "" };
+            let expected = format!("shape {expected:?}, as --data{larger}");
+            return Err(Error::parameter(format!("--reference {}", path.display()), format!("{shape:?}"), expected));
+        }
+        Ok(Some((input, reference)))
+    }
+
     fn restore_one(
         &self,
         source: &Path,
@@ -481,35 +635,15 @@ impl RestoreArgs {
         let (input, picture) = Input::open(source)?;
         input.check_output(out)?;
         let known = self.known(&input, &picture)?;
-        let reference = self.reference.as_deref().map(Input::open).transpose()?;
-        if let Some((_, reference)) = &reference {
-            let shape = [reference.channels, reference.height, reference.width];
-            let expected = [picture.channels, self.factor() * picture.height, self.factor() * picture.width];
-            if shape != expected {
-                let larger = if self.upscale.is_some() { " made larger" } else { "" };
-                let expected = format!("shape {expected:?}, as --data{larger}");
-                return Err(Error::parameter("--reference", format!("{shape:?}"), expected));
-            }
-        }
+        let reference = self.reference(source, &picture)?;
         let missing = known.as_ref().map_or(0, |known| known.iter().filter(|known| !**known).count());
         let [low, high] = input.limits(&picture, known.as_deref());
         let range = if high > low { high - low } else { 1.0 };
-        let wanted = self.noise.unwrap_or(if known.is_some() || self.upscale.is_some() {
-            Noise::Known(0.0)
-        } else {
-            Noise::Measured
-        });
-        let sigma = match wanted {
-            Noise::Known(sigma) => sigma,
-            Noise::Measured => noise::estimate(&picture, known.as_deref()).ok_or_else(|| {
-                let reason =
-                    "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
-                Error::format(source, reason)
-            })?,
-        };
+        let (sigmas, measured) = self.sigmas(source, &input, &picture, known.as_deref())?;
+        let even = sigmas.iter().all(|sigma| *sigma == sigmas[0]);
         let together = self.method != Method::Patches;
         let joint_colours = self.joint_colours;
-        let config = RestoreConfig { sigma, range, together, joint_colours, ..RestoreConfig::default() };
+        let config = RestoreConfig { sigma: sigmas[0], range, together, joint_colours, ..RestoreConfig::default() };
         let mut observation = observation.clone();
         if let Some(known) = &known {
             observation = observation.known_in(known.clone());
@@ -518,7 +652,10 @@ impl RestoreArgs {
             Input::Still(still) => still.white(),
             Input::Array(_) => 1.0,
         };
-        let denoised = way.restore(&picture, &observation, &config, white, progress);
+        let denoised = match even {
+            true => way.restore(&picture, &observation, &config, white, progress),
+            false => way.restore_uneven(&picture, &observation, &config, &sigmas, white, progress),
+        };
         let denoised = denoised.map_err(|error| Error::format(source, flags::named::<Self>(error).to_string()))?;
         let Some((Denoised { picture: restored, convergence, objective }, scaled)) = denoised else {
             return Err(Error::Interrupted(format!("{} was not written", out.display())));
@@ -531,19 +668,23 @@ impl RestoreArgs {
         let taken: Vec<f32> =
             pairs.map(|(at, (noisy, clean))| if is_known(at) { noisy - clean } else { 0.0 }).collect();
         let count = (picture.values.len() - missing * picture.channels).max(1) as f64;
-        let length = (taken.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>() / count).sqrt();
+        // In units of each channel's noise.
+        let in_sigmas: Vec<f32> = taken
+            .iter()
+            .enumerate()
+            .map(|(at, value)| value / if sigmas[at / pixels] > 0.0 { sigmas[at / pixels] } else { 1.0 })
+            .collect();
+        let length = (energy(&in_sigmas) / count).sqrt();
         if let Some(path) = &self.residual {
-            let unit = if sigma > 0.0 { sigma } else { 1.0 };
-            let scaled: Vec<f32> = taken.iter().map(|value| value / unit).collect();
-            arrays::write_npy(path, &[picture.channels, picture.height, picture.width], &scaled)?;
+            arrays::write_npy(path, &[picture.channels, picture.height, picture.width], &in_sigmas)?;
         }
         let mut row = json!({
             "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
-            "sigma": sigma, "measured": wanted == Noise::Measured, "missing": missing,
+            "sigma": if even { json!(sigmas[0]) } else { json!(sigmas) }, "measured": measured, "missing": missing,
             "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
             "objective": objective.map(|[reached, _]| reached), "objective_bound": objective.map(|[_, bound]| bound),
             "not_converged": (convergence.above > 0).then_some(convergence),
-            "taken_off_in_sigmas": (sigma > 0.0).then(|| length / f64::from(sigma)), "clipped": clipped,
+            "taken_off_in_sigmas": sigmas.iter().all(|sigma| *sigma > 0.0).then_some(length), "clipped": clipped,
             "seconds": clock.elapsed().as_secs_f64(),
         });
         if let Some((_, reference)) = reference {
@@ -589,7 +730,10 @@ impl RestoreArgs {
         for row in rows {
             let value = |name: &str| row[name].as_f64();
             let how = if row["measured"] == true { ", measured" } else { "" };
-            let mut told = format!("σ {}{how}", number(value("sigma").unwrap_or_default()));
+            let strengths = row["sigma"].as_array().map_or_else(|| vec![&row["sigma"]], |all| all.iter().collect());
+            let strengths: Vec<String> =
+                strengths.iter().map(|sigma| number(sigma.as_f64().unwrap_or_default())).collect();
+            let mut told = format!("σ {}{how}", strengths.join(", "));
             let asked = self.mask.is_some() || self.missing.is_some() || self.salt_and_pepper;
             if let Some(missing) = row["missing"].as_u64().filter(|_| asked) {
                 told.push_str(&format!("; {} missing", counted(missing as usize, "pixel")));

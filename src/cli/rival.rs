@@ -26,6 +26,7 @@ pub enum Chosen<'a> {
 pub struct RivalRequest<'a> {
     pub chosen: Chosen<'a>,
     pub units: Option<usize>,
+    pub nonzeros: Option<usize>,
     pub epochs: Option<usize>,
     pub batch_size: Option<usize>,
     pub learning_rate: Option<f64>,
@@ -113,6 +114,13 @@ mod trained {
         if let Some(units) = wishes.units {
             config.rival = config.rival.with_units(units);
         }
+        if let Some(nonzeros) = wishes.nonzeros {
+            let name = config.rival.name();
+            config.rival = config.rival.with_kept(nonzeros).ok_or_else(|| {
+                let expected = format!("--model top-k or k-sparse, which keep so many values of a code, not {name}");
+                Error::parameter("--nonzeros", nonzeros, expected)
+            })?;
+        }
         config.epochs = wishes.epochs.unwrap_or(config.epochs);
         config.batch_size = wishes.batch_size.unwrap_or(config.batch_size);
         config.seed = wishes.seed.unwrap_or(config.seed);
@@ -129,6 +137,7 @@ mod trained {
         config.check().map_err(&screen.named)?;
         let data = open_configured(&config.data).map_err(&screen.named)?;
         interrupt::watch();
+        let _claim = RunFolder::new(folder).claim().map_err(&screen.named)?;
         let run = RivalRun::create(folder, &config, &data, screen.device).map_err(&screen.named)?;
         follow(folder, &config, (run, dashboard), &data, screen)
     }
@@ -148,6 +157,7 @@ mod trained {
         config.check().map_err(&screen.named)?;
         let data = open_configured(&config.data).map_err(&screen.named)?;
         interrupt::watch();
+        let _claim = RunFolder::new(folder).claim().map_err(&screen.named)?;
         let run = RivalRun::resume(folder, &config, &data, screen.device).map_err(&screen.named)?;
         follow(folder, &config, (run, dashboard), &data, screen)
     }
@@ -245,6 +255,9 @@ mod trained {
         }
         if wishes.batch_size == Some(0) {
             return Err(Error::parameter("--batch-size", 0, "at least 1"));
+        }
+        if let Some(nonzeros) = wishes.nonzeros {
+            return Err(Error::parameter("--nonzeros", nonzeros, "none with --model pca"));
         }
         let mut config = PrincipalComponentsConfig::default();
         config.units = wishes.units.unwrap_or(config.units);

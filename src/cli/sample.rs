@@ -33,7 +33,7 @@ pub(super) struct SampleArgs {
     #[arg(long, value_name = "N")]
     count: usize,
     /// Non-zeros of γ_L. Default: until its fullest stripe holds --stripe-limit
-    #[arg(long, value_name = "K", required_unless_present = "stripe_limit")]
+    #[arg(long, value_name = "K")]
     nonzeros: Option<usize>,
     /// Most non-zeros in a stripe of γ_L, or of every layer
     #[arg(long, value_name = "K|N1,…,NL", value_delimiter = ',')]
@@ -64,6 +64,12 @@ impl SampleArgs {
     fn check(&self) -> Result<()> {
         if self.count == 0 {
             return Err(Error::parameter("--count", 0, "at least 1"));
+        }
+        if self.nonzeros.is_none() && self.stripe_limit.is_none() {
+            return Err(Error::missing(
+                "--nonzeros",
+                "a number of non-zeros, or the most in a stripe by --stripe-limit",
+            ));
         }
         if let Some(noise) = self.noise.filter(|noise| !(noise.is_finite() && *noise >= 0.0)) {
             return Err(Error::parameter("--noise", noise, "a finite length ≥ 0"));
@@ -121,7 +127,7 @@ impl SampleArgs {
             Some(noise) => add_noise(samples.signals.clone(), noise, &mut rng),
             None => samples.signals.clone(),
         };
-        let images = self.write(&model, &operator, &samples, &noisy, noise)?;
+        let (images, clipped) = self.write(&model, &operator, &samples, &noisy, noise)?;
         let conditions = limits.as_ref().filter(|_| self.stripe_limit.as_ref().is_some_and(|given| given.len() > 1));
         let conditions = conditions.map_or_else(Vec::new, |limits| {
             let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
@@ -142,6 +148,7 @@ impl SampleArgs {
                 "sparsity_conditions": conditions,
                 "out": self.out.display().to_string(),
                 "images": images,
+                "clipped": clipped,
             }));
         }
         let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");
@@ -167,10 +174,13 @@ impl SampleArgs {
         let images = if images > 0 { format!(", {}", counted(images, "image")) } else { String::new() };
         let clean = if self.noise.is_some() { ", clean.npy" } else { "" };
         summary.row("written", format!("{}: signals.npy{clean}, codes.safetensors{images}", self.out.display()));
+        if let Some(told) = output::clipped(clipped, self.count * signal.len()) {
+            summary.row("clipped", told);
+        }
         output::print(&summary.text())
     }
 
-    /// Writes everything, and says how many images there are.
+    /// Writes everything, and says how many images there are and how many of their values had to be clipped.
     fn write(
         &self,
         model: &Mlcsc,
@@ -178,7 +188,7 @@ impl SampleArgs {
         samples: &Samples,
         noisy: &Tensor<4>,
         noise: f32,
-    ) -> Result<usize> {
+    ) -> Result<(usize, usize)> {
         let signal = operator.signal();
         files::create_folder(&self.out)?;
         let codes_path = self.out.join("codes.safetensors");
@@ -202,18 +212,18 @@ impl SampleArgs {
         // What was drawn never was normalised.
         writer.append(&samples.representations, &reports, &Undo::nothing())?;
         writer.finish(&self.describe(model))?;
-        let mut pictures = Vec::new();
+        let (mut pictures, mut clipped) = (Vec::new(), 0);
         if !matches!(signal.channels, 1 | 3) {
             mosaic::remove_earlier(&self.out, &pictures, true)?;
-            return Ok(0);
+            return Ok((0, 0));
         }
         for (index, image) in values.chunks_exact(signal.len()).enumerate() {
             let path = self.out.join(mosaic::numbered(index));
-            mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image)?;
+            clipped += mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image)?;
             pictures.push(path);
         }
         mosaic::remove_earlier(&self.out, &pictures, true)?;
-        Ok(pictures.len())
+        Ok((pictures.len(), clipped))
     }
 
     /// What the codes were drawn with.

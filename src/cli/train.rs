@@ -153,7 +153,7 @@ pub struct TrainArgs {
     /// Codes while training: basis pursuit (bp), or orthogonal matching pursuit (omp) with exactly --nonzeros. Default: bp
     #[arg(long, value_name = "NAME", value_parser = ["bp", "omp"])]
     pursuit: Option<String>,
-    /// Non-zeros of every code with --pursuit omp
+    /// Non-zeros of every code with --pursuit omp; values of a code that --model top-k and k-sparse keep
     #[arg(long, value_name = "K", allow_negative_numbers = true, conflicts_with = "lambda")]
     nonzeros: Option<usize>,
     /// Keep γ_L ≥ 0. Default: what --preset or --config says, which mostly is so
@@ -345,6 +345,8 @@ impl TrainArgs {
             held_out: data.test.clone(),
             device: self.device.name(),
         });
+        let claim = ranks.is_first().then(|| RunFolder::new(folder).claim()).transpose();
+        let _claim = claim.map_err(|error| self.named(error, file))?;
         let run = if self.resume && !RunFolder::new(folder).is_unstarted() {
             Run::resume_on(folder, config, &data, device, ranks.clone())
         } else {
@@ -422,7 +424,10 @@ impl TrainArgs {
 
     /// A mistake named as the flag that it came by; else as the file that holds it; else as the flag that mends it.
     fn named(&self, error: Error, file: Option<&Path>) -> Error {
-        let Error::Parameter { parameter, value, mut expected } = error else { return error };
+        let Error::Parameter { parameter, value, mut expected } = error else {
+            // What is missing came by nothing; a flag says it.
+            return if matches!(error, Error::Missing { .. }) { flags::named::<Self>(error) } else { error };
+        };
         // Where the folder came by no flag, one was made up.
         let given = parameter == "out" || self.given.holds::<Self>(&parameter);
         if parameter == "source" && self.resume && !given {
@@ -460,12 +465,11 @@ impl TrainArgs {
 
     /// Trains a rival from the beginning.
     fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
-        let refused: [(&str, Option<String>); 12] = [
+        let refused: [(&str, Option<String>); 11] = [
             ("--task", self.task.clone()),
             ("--incoherence", self.incoherence.map(|strength| strength.to_string())),
             ("--target-nonzeros", self.target_nonzeros.map(|target| target.to_string())),
             ("--pursuit", self.pursuit.clone()),
-            ("--nonzeros", self.nonzeros.map(|nonzeros| nonzeros.to_string())),
             ("--signed", self.signed.then(|| "given".into())),
             ("--nonnegative", self.nonnegative.then(|| "given".into())),
             ("--lambda", self.lambda.map(|lambda| lambda.to_string())),
@@ -475,11 +479,16 @@ impl TrainArgs {
             ("--from", self.from.as_ref().map(|path| path.display().to_string())),
         ];
         if let Some((flag, Some(value))) = refused.into_iter().find(|(_, value)| value.is_some()) {
-            return Err(Error::parameter(flag, value, "none where one of the model's rivals is trained"));
+            return Err(Error::parameter(
+                flag,
+                value,
+                "none where one of the model's rivals is trained; what is its own comes by --config",
+            ));
         }
         let wishes = super::rival::RivalRequest {
             chosen,
             units: self.units,
+            nonzeros: self.nonzeros,
             epochs: self.epochs,
             batch_size: self.batch_size,
             learning_rate: self.learning_rate,
@@ -700,7 +709,7 @@ impl TrainArgs {
             let found = *held_out.test.nonzeros.last()?;
             ((found / target - 1.0).abs() > FAR_FROM_TARGET).then(|| {
                 let [found, target] = [found, target].map(number);
-                format!("{found} non-zeros where {target} were the target: λ had not settled; raise --epochs")
+                format!("{found} non-zeros where {target} were the target: λ had not settled; more --epochs help, unless the data have no such codes")
             })
         });
         if let Some(warning) = &warning {

@@ -223,7 +223,7 @@ pub(super) fn check_values(values: &[f32], path: &Path, what: impl Display) -> R
     let Some(value) = values.iter().find(|value| value.is_nan() || value.abs() > LARGEST) else { return Ok(()) };
     let expected = match value.is_finite() {
         true => format!("values of at most {LARGEST:e} in magnitude, whose squares fit into single precision"),
-        false => "finite values in single precision".into(),
+        false => format!("finite values, of at most {LARGEST:e} in magnitude"),
     };
     Err(Error::format(path, format!("expected {expected}, found {value} in {what}")))
 }

@@ -17,6 +17,7 @@ use image::codecs::png::PngEncoder;
 use image::codecs::pnm::PnmEncoder;
 use image::codecs::tiff::TiffEncoder;
 use image::codecs::webp::WebPEncoder;
+use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
@@ -221,6 +222,15 @@ impl Still {
         self.image.color().has_alpha()
     }
 
+    /// Which pixels can be seen, where a file has some that are wholly transparent and others that are not.
+    pub fn seen(&self) -> Option<Vec<bool>> {
+        let (samples, depth) = (usize::from(self.image.color().channel_count()), self.depth());
+        let pixels = self.image.as_bytes().chunks_exact(samples * depth);
+        let alpha = pixels.map(|pixel| pixel[(samples - 1) * depth..].iter().any(|byte| *byte != 0));
+        let seen: Vec<bool> = self.has_alpha().then(|| alpha.collect())?;
+        (seen.contains(&true) && seen.contains(&false)).then_some(seen)
+    }
+
     /// The format that a file's name asks for.
     ///
     /// # Errors
@@ -382,6 +392,12 @@ fn decode_whole(path: &Path) -> Result<Decoded> {
         Error::format(path, format!("expected a {FORMATS} image, found a file that begins with {start}"))
     })?;
     let damaged = |error: image::ImageError| {
+        if let image::ImageError::Unsupported(error) = &error
+            && let UnsupportedErrorKind::Color(ExtendedColorType::Unknown(bits)) = error.kind()
+        {
+            let found = format!("found ones of {bits} bits; an array .npy holds those");
+            return Error::format(path, format!("expected pixels of 8 or 16 bits in each of 1 to 4 channels, {found}"));
+        }
         let reason = error.to_string().replace('\n', " ");
         Error::format(path, format!("expected a {name} image, found a damaged or unsupported one ({reason})"))
     };

@@ -38,6 +38,7 @@ pub use images::Still;
 pub use layout::Layout;
 pub use memory::{InMemory, first};
 pub use shard::{Part, Shard};
+pub(crate) use wav::{encode as encode_recording, sampling_rate};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};
@@ -378,9 +379,15 @@ pub fn open_by_size(config: &DataConfig, split: Option<Split>, limit: usize) -> 
     collection(config)?.into_groups(config, split, limit)
 }
 
-/// What to say is expected of signals that have another shape than `wanted`, with the way out where colours are the only matter.
+/// What to say is expected of signals that have another shape than `wanted`, with the way out where there is one.
 pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: SignalShape) -> String {
-    let way = if channels == 1 && found.channels == 3 { " (`grey` turns colour pictures grey)" } else { "" };
+    let way = match (channels, found) {
+        (1, SignalShape { channels: 3, .. }) => " (`grey` turns colour pictures grey)",
+        (1 | 3, SignalShape { channels: 4.., height: 1, width: 1 }) => {
+            " (with `layout` images an array [height, width] is an image)"
+        }
+        _ => "",
+    };
     format!("{}{way}", wanted.to_string())
 }
 

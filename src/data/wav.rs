@@ -6,9 +6,9 @@ use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::geometry::{MAX_TENSOR_LEN, SignalShape};
-use hound::{SampleFormat, WavReader, WavSpec};
+use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufReader, Cursor};
 use std::path::{Path, PathBuf};
 
 /// Whether a file that begins with those bytes is one.
@@ -60,13 +60,51 @@ fn reader(path: &Path) -> Result<WavReader<BufReader<File>>> {
     WavReader::new(BufReader::new(file)).map_err(|error| wrong(path, error))
 }
 
+/// Samples a second of a recording, `None` of what is none.
+pub fn sampling_rate(path: &Path) -> Option<u32> {
+    reader(path).ok().map(|reader| reader.spec().sample_rate)
+}
+
+/// A file of floating-point samples of 32 bits, of values `[channels, 1, samples]`.
+///
+/// # Errors
+/// More samples or channels than such a file can hold; `path` is named.
+pub fn encode(path: &Path, shape: SignalShape, values: &[f32], sample_rate: u32) -> Result<Vec<u8>> {
+    let unwritable =
+        |error: hound::Error| Error::format(path, format!("expected a recording that a .wav file holds: {error}"));
+    let spec = WavSpec {
+        channels: u16::try_from(shape.channels).map_err(|_| unwritable(hound::Error::TooWide))?,
+        sample_rate,
+        bits_per_sample: 32,
+        sample_format: SampleFormat::Float,
+    };
+    let mut file = Cursor::new(Vec::new());
+    let mut writer = WavWriter::new(&mut file, spec).map_err(unwritable)?;
+    let frames = shape.height * shape.width;
+    for at in 0..frames * shape.channels {
+        writer.write_sample(values[at % shape.channels * frames + at / shape.channels]).map_err(unwritable)?;
+    }
+    writer.finalize().map_err(unwritable)?;
+    Ok(file.into_inner())
+}
+
+/// What hound says of floating-point samples of 64 bits, and of headers that leave the length open, as programs write them that cannot go back.
+const OTHERS: [(&str, &str); 2] = [
+    ("bits per sample is not 32", "floating-point samples of another width: those of 32 bits are read"),
+    ("data chunk length is not a multiple of sample size", "a header without the length, as of a stream"),
+];
+
 fn wrong(path: &Path, error: hound::Error) -> Error {
     let reason = match error {
         hound::Error::IoError(error) if error.raw_os_error().is_some() => return Error::read(path)(error),
         // The crate's own: there are too few bytes.
         hound::Error::IoError(_) => "one that is cut short".into(),
         hound::Error::Unsupported => "samples of a kind that is not read".into(),
-        other => format!("a damaged one ({})", other.to_string().replace('\n', " ")),
+        other => {
+            let said = other.to_string().replace('\n', " ");
+            let known = OTHERS.iter().find(|(of, _)| said.contains(of));
+            known.map_or_else(|| format!("a damaged one ({said})"), |(_, reason)| (*reason).to_owned())
+        }
     };
     Error::format(path, format!("expected a .wav file of PCM or floating-point samples, found {reason}"))
 }
@@ -155,7 +193,6 @@ mod tests {
     use super::*;
     use crate::data::{DataConfig, Dataset, Layout, open, open_by_size};
     use crate::geometry::Pair;
-    use hound::WavWriter;
 
     fn spec(channels: u16, bits_per_sample: u16, sample_format: SampleFormat) -> WavSpec {
         WavSpec { channels, sample_rate: 16_000, bits_per_sample, sample_format }

@@ -63,14 +63,15 @@ pub fn table(images: Tensor<4>, columns: usize) -> RgbImage {
     paint(images, &shown, &grid, Scaling::Symmetric)
 }
 
-/// One image with values in [0, 1] as a PNG: grey for one channel, colour for three.
+/// One image with values in [0, 1] as a PNG: grey for one channel, colour for three. Returns how many values were beyond, by more than
+/// rounding takes, and clipped.
 ///
 /// # Errors
 /// Another number of channels; a path that cannot be written.
 ///
 /// # Panics
 /// If `values` is not `[channels, height, width]`.
-pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[f32]) -> Result<()> {
+pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[f32]) -> Result<usize> {
     assert_eq!(values.len(), channels * height * width, "values of one image");
     let plane = height * width;
     let byte = |index: usize| to_byte(values[index]);
@@ -86,7 +87,8 @@ pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     image::ImageEncoder::write_image(encoder, &bytes, width as u32, height as u32, colour)
         .map_err(|error| Error::format(path, error.to_string()))?;
-    files::write_bytes(path, &signed(png.into_inner()))
+    files::write_bytes(path, &signed(png.into_inner()))?;
+    Ok(values.iter().filter(|value| !(0.0..=255.0).contains(&(*value * 255.0).round())).count())
 }
 
 /// Where the first chunk after the header of a PNG file begins.

@@ -27,8 +27,8 @@ pub const FILES: [&str; 2] = [WEIGHTS, SETTINGS];
 /// How a dictionary without an encoder is pursued there.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct PursuitSettings {
-    /// Most picks, at least 1, which SAELens calls `max_iterations`. Default: the non-zeros that the model was learned with, else 32; no more
-    /// than a signal has values.
+    /// Most picks, at least 1, which SAELens calls `max_iterations`. Default: the non-zeros of the greedy pursuit that the model was learned
+    /// with, else 32; no more than a signal has values.
     pub picks: Option<usize>,
     /// Length ≥ 0 of the residual below which a signal is finished. Default 0: only the picks count.
     pub residual: f32,
@@ -42,8 +42,9 @@ pub struct PursuitSettings {
 pub fn of_model(model: &Mlcsc, coding: &CodingDefaults, settings: &PursuitSettings) -> Result<ForeignAutoencoder> {
     let config = model.config();
     let Some(dictionary) = dictionary_of(model)? else {
-        let expected = "a dictionary of vectors, whose codes have one position";
-        return Err(Error::shape("model for SAELens", expected, config.geometry()?.code()));
+        let expected = "a dictionary of one layer over vectors, whose codes have one position";
+        let found = format!("codes of {} over signals of {}", config.geometry()?.code(), config.signal);
+        return Err(Error::shape("model for SAELens", expected, found));
     };
     let (inputs, units) = (config.signal.len(), config.geometry()?.code().channels);
     let bias = match (config.normalization, &config.statistics) {

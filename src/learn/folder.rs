@@ -13,7 +13,7 @@ use crate::files;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
@@ -76,6 +76,22 @@ impl RunFolder {
         }
     }
 
+    /// Makes the folder, if there is none, and keeps other processes that ask for the same from it for as long as the claim lives; the system
+    /// ends that of a process that was killed. Where file systems know no locks nobody is kept out.
+    ///
+    /// # Errors
+    /// A folder that cannot be made, or that another process has claimed.
+    pub fn claim(&self) -> Result<Claim> {
+        let is_new = !self.path.exists();
+        files::create_folder(&self.path)?;
+        let folder = File::open(&self.path).ok();
+        if let Some(Err(TryLockError::WouldBlock)) = folder.as_ref().map(File::try_lock) {
+            let expected = "a folder in which no other training is at work";
+            return Err(Error::parameter("out", self.path.display(), expected));
+        }
+        Ok(Claim { folder, made: is_new.then(|| self.path.clone()) })
+    }
+
     /// Writes the configuration, whole or not at all.
     ///
     /// # Errors
@@ -84,6 +100,24 @@ impl RunFolder {
         let path = self.config();
         let text = serde_json::to_string_pretty(config).map_err(|error| Error::format(&path, error.to_string()))?;
         files::write_bytes(&path, text.as_bytes())
+    }
+}
+
+/// That a process alone trains in a folder. Where nothing came into a folder that was made for it, that goes with it.
+#[derive(Debug)]
+pub struct Claim {
+    /// Locked, where that could be.
+    #[allow(dead_code, reason = "the lock lasts as long as the file is open")]
+    folder: Option<File>,
+    made: Option<PathBuf>,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if let Some(made) = &self.made {
+            // What holds files stays.
+            let _ = fs::remove_dir(made);
+        }
     }
 }
 
@@ -278,5 +312,28 @@ where
             }
         }
         files::write_bytes(&self.path, kept.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One claim at a time; a folder that was made for a claim and stayed empty goes with it.
+    #[test]
+    fn a_folder_is_claimed_once() {
+        let around = tempfile::tempdir().unwrap();
+        let folder = RunFolder::new(around.path().join("runs/new"));
+        let first = folder.claim().unwrap();
+        let message = folder.claim().unwrap_err().to_string();
+        assert!(message.contains("no other training is at work"), "{message}");
+        drop(first);
+        assert!(!folder.path().exists());
+        let again = folder.claim().unwrap();
+        fs::write(folder.config(), "{}").unwrap();
+        drop(again);
+        assert!(folder.holds_run());
+        drop(folder.claim().unwrap());
+        assert!(folder.holds_run());
     }
 }

@@ -245,8 +245,13 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
     }
     let [what, found] = match normalization {
         Normalization::None => ["values other than zero, of more than 1e-15 in magnitude", "zeros only"],
-        _ if normalization.is_fitted() => ["signals that differ, whose mean is taken off", "one signal throughout"],
-        _ => ["values that differ within a signal, whose mean is taken off", "flat signals only"],
+        _ if normalization.is_fitted() && source.len() == 1 => {
+            ["several signals, whose mean is taken off", "one (others may be held out for validation)"]
+        }
+        _ if normalization.is_fitted() => {
+            ["signals that differ by more than 1e-15, whose mean is taken off", "none that do"]
+        }
+        _ => ["values that differ within a signal by more than 1e-15, whose mean is taken off", "flat signals only"],
     };
     Err(Error::shape(format!("training signals of {}", source.describe()), what, found))
 }

@@ -14,9 +14,19 @@ const LENGTH: f64 = 6.0;
 /// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Values that are not finite are passed over. `known`, one value a pixel, says which pixels may be read; `None`
 /// where there are no nine known ones together.
 pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
+    strength(deviations(&picture.values, picture, known))
+}
+
+/// The same channel by channel. `None` where one of them cannot be measured.
+pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f32>> {
+    picture.values.chunks_exact(picture.pixels()).map(|plane| strength(deviations(plane, picture, known))).collect()
+}
+
+/// Magnitudes of the second differences of a picture's planes.
+fn deviations(planes: &[f32], picture: &Picture, known: Option<&[bool]>) -> Vec<f64> {
     let (height, width) = (picture.height, picture.width);
     let mut found = Vec::new();
-    for plane in picture.values.chunks_exact((height * width).max(1)) {
+    for plane in planes.chunks_exact((height * width).max(1)) {
         for row in 1..height.saturating_sub(1) {
             for column in 1..width.saturating_sub(1) {
                 let at = |down: usize, across: usize| (row + down - 1) * width + column + across - 1;
@@ -32,6 +42,11 @@ pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
         }
     }
     found.retain(|value| value.is_finite());
+    found
+}
+
+/// What noise makes such deviations.
+fn strength(mut found: Vec<f64>) -> Option<f32> {
     let middle = found.len() / 2;
     (!found.is_empty()).then(|| (*found.select_nth_unstable_by(middle, f64::total_cmp).1 / (LENGTH * MEDIAN)) as f32)
 }
@@ -63,6 +78,9 @@ mod tests {
             let found = estimate(&noisy(sigma), None).unwrap();
             assert!((found / sigma - 1.0).abs() < 0.05, "{sigma}: {found}");
         }
+        let channels = [noisy(3.0), noisy(12.0)].map(|channel| channel.values).concat();
+        let each = estimate_each(&Picture::new(2, 200, 150, channels).unwrap(), None).unwrap();
+        assert!((each[0] / 3.0 - 1.0).abs() < 0.05 && (each[1] / 12.0 - 1.0).abs() < 0.05, "{each:?}");
         // The ramp alone: rounding.
         assert!(estimate(&noisy(0.0), None).unwrap() < 1e-3);
     }

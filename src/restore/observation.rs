@@ -18,6 +18,9 @@ const GAUSSIAN_EXTENT: f32 = 4.0;
 /// Largest standard deviation of a Gaussian kernel in pixels.
 const MAX_GAUSSIAN: f32 = 64.0;
 
+/// Part of a kernel's entries, in magnitude, that does not count where it reaches farthest.
+const REST: f64 = 2e-3;
+
 impl Blur {
     /// By a kernel `[height, width]`, centred at row ⌊height / 2⌋ and column ⌊width / 2⌋ (as `scipy.ndimage.convolve` has it), which is
     /// divided by its sum: a blur leaves the brightness alone.
@@ -59,6 +62,25 @@ impl Blur {
     /// Rows and columns of the kernel.
     pub fn size(&self) -> [usize; 2] {
         self.size
+    }
+
+    /// Rows up and down and columns on both sides from the centre to where the rest of the kernel is next to nothing.
+    fn reach(&self) -> [usize; 2] {
+        let [height, width] = self.size;
+        let axis = |len: usize, place: &dyn Fn(usize) -> usize| {
+            let mut far = vec![0.0f64; len / 2 + 1];
+            for (at, value) in self.values.iter().enumerate() {
+                far[place(at).abs_diff(len / 2)] += f64::from(value.abs());
+            }
+            let (mut beyond, least) = (0.0, REST * far.iter().sum::<f64>());
+            // From the farthest on, as long as what was left out so far is small enough.
+            let left = |value: &&f64| {
+                beyond += **value;
+                beyond <= least
+            };
+            len / 2 - far.iter().rev().take_while(left).count().min(len / 2)
+        };
+        [axis(height, &|at| at / width), axis(width, &|at| at % width)]
     }
 
     /// Where a row or column of the picture, continued by as much as the kernel needs, comes from.
@@ -287,6 +309,24 @@ impl Observation {
             }
         }
         Ok(())
+    }
+
+    /// Rows and columns of what is seen, beyond its borders, that a blur brings in from; what little is farther off does not count.
+    pub(super) fn reach(&self) -> [usize; 2] {
+        let reach = self.blur.as_ref().map_or([0; 2], Blur::reach);
+        reach.map(|reach| reach.div_ceil(self.reduced.max(1)))
+    }
+
+    /// The same of a picture that is continued by margins of which nothing is known.
+    pub(super) fn continued(&self, [height, width]: [usize; 2], [rows, columns]: [usize; 2]) -> Self {
+        let inner = |at: usize, margin: usize, len: usize| at.checked_sub(margin).filter(|at| *at < len);
+        let (all_rows, all_columns) = (height + 2 * rows, width + 2 * columns);
+        let known = (0..all_rows * all_columns).map(|at| {
+            let (row, column) = (inner(at / all_columns, rows, height), inner(at % all_columns, columns, width));
+            let (Some(row), Some(column)) = (row, column) else { return false };
+            self.known.as_ref().is_none_or(|known| known[row * width + column])
+        });
+        Self { known: Some(known.collect()), ..self.clone() }
     }
 
     /// The operator from pictures to observed ones of this size, channel by channel.

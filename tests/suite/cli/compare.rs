@@ -410,6 +410,8 @@ fn wrong_flags_of_comparisons() {
         ("--pursuits holistic --shallower-nonzeros 3,3", &["--shallower-nonzeros = 2 numbers"]),
         ("--shallower-nonzeros 3", &["--shallower-nonzeros", "holistic"]),
         ("--pursuits bp --nonzeros 3", &["--nonzeros", "omp"]),
+        ("--pursuits omp --lambda 0.1", &["--lambda", "a pursuit with a penalty"]),
+        ("--pursuits omp,layered-thresholding --gap 0.1", &["--gap", "duality gap"]),
         ("--nonzeros 0,3", &["--nonzeros = 0", "at least 1"]),
         ("--nonzeros 3,100000", &["--nonzeros = 100000", "1 to "]),
         ("--stripe-limits 3", &["--stripe-limits = 1 number", "2, one per layer"]),

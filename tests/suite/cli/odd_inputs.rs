@@ -332,3 +332,92 @@ fn columns_that_cancel_are_no_copies() {
     let text = program.works(certify);
     assert!(text.contains("zero columns in D^(2): atom 0") && !text.contains("copies in D^(2)"), "{text}");
 }
+
+/// What codes that are all zero, and reconstructions that a picture cannot hold, have to say for themselves.
+#[test]
+fn nothing_is_left_out_in_silence() {
+    let program = Program::new();
+    write_npy(&program.path("w.npy"), &[4, 6], &noise(24)).unwrap();
+    program.works("import --filters w.npy --input-shape 6x1x1 --out m.safetensors");
+    write_npy(&program.path("x.npy"), &[5, 6], &noise(30)).unwrap();
+    let base = "--model m.safetensors --data x.npy";
+    let told = program.json(&format!("encode {base} --lambda 1e6 --out codes.npz"));
+    assert!(told["warning"].as_str().unwrap().contains("every code is zero"), "{told}");
+    for command in ["encode --out codes.npz", "reconstruct --out out.npy", "compare --pursuits bp"] {
+        let text = program.works(&format!("{command} {base} --lambda 1e6"));
+        assert!(text.contains("every code is zero"), "{command}: {text}");
+    }
+    let told = program.json(&format!("encode {base} --lambda-relative 0.1 --out codes.npz"));
+    assert!(told["warning"].is_null() && told["converged"] == 5, "{told}");
+    // Without a penalty signals are met exactly: what rounding leaves is no gap.
+    write_npy(&program.path("unit.npy"), &[2, 2], &[1.0, 0.0, 0.6, 0.8]).unwrap();
+    program.works("import --filters unit.npy --input-shape 2x1x1 --out unit.safetensors");
+    write_npy(&program.path("two.npy"), &[3, 2], &noise(6)).unwrap();
+    let told = program.json("encode --model unit.safetensors --data two.npy --signed --lambda 0 --out codes.npz");
+    assert!(told["converged"] == 3 && told["max_gap"].as_f64() < Some(1e-4), "{told}");
+    let told = program.json(&format!("encode {base} --pursuit omp --nonzeros 2 --out codes.npz"));
+    assert!(told["converged"].is_null() && told["max_gap"].is_null(), "{told}");
+    // Atoms without values are said; nothing but them is no dictionary.
+    write_npy(&program.path("half.npy"), &[2, 6], &[[1.0; 6], [0.0; 6]].concat()).unwrap();
+    let output = program.run("import --filters half.npy --input-shape 6x1x1 --out half.safetensors");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && errors.contains("half.npy: 1 atom of 2"), "{errors}");
+    write_npy(&program.path("zeros.npy"), &[2, 6], &[0.0; 12]).unwrap();
+    let message = program.fails("import --filters zeros.npy --input-shape 6x1x1 --out zeros.safetensors", 1);
+    assert!(message.contains("zeros.npy") && !program.path("zeros.safetensors").exists(), "{message}");
+    // Pictures hold 0 to 1.
+    write_npy(&program.path("f.npy"), &[1, 1, 1, 1], &[1.0]).unwrap();
+    program.works("import --filters f.npy --input-shape 1x2x2 --lambda 0 --out one.safetensors");
+    write_npy(&program.path("i.npy"), &[1, 1, 2, 2], &[-1.0, 0.5, 2.0, 1.0]).unwrap();
+    let told = program.json("reconstruct --model one.safetensors --data i.npy --out pictures");
+    assert_eq!(told["clipped"], 2, "{told}");
+    let text = program.works("reconstruct --model one.safetensors --data i.npy --out pictures");
+    assert!(text.contains("2 of 4 values are not from 0 to 1"), "{text}");
+}
+
+/// Recordings come back as recordings, of the same rate.
+#[test]
+fn recordings_are_reconstructed_as_such() {
+    let program = Program::new();
+    let spec = hound::WavSpec {
+        channels: 2,
+        sample_rate: 8_000,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    fs::create_dir(program.path("in")).unwrap();
+    for (name, frames) in [("a", 60i16), ("b", 40)] {
+        let mut writer = hound::WavWriter::create(program.path(&format!("in/{name}.wav")), spec).unwrap();
+        (0..frames)
+            .for_each(|at| [at * 300 - 9000, -at * 200].iter().for_each(|value| writer.write_sample(*value).unwrap()));
+        writer.finalize().unwrap();
+    }
+    write_npy(&program.path("w.npy"), &[2, 2, 1, 1], &[1.0, 0.0, 0.0, 1.0]).unwrap();
+    program.works("import --filters w.npy --input-shape 2x1x8 --lambda 0 --out m.safetensors");
+    let base = "reconstruct --model m.safetensors";
+    program.works(&format!("{base} --data in --out out"));
+    program.works(&format!("{base} --data in/a.wav --out a.wav"));
+    for path in ["out/a.wav", "a.wav"] {
+        let mut reader = hound::WavReader::open(program.path(path)).unwrap();
+        assert_eq!((reader.spec().channels, reader.spec().sample_rate, reader.duration()), (2, 8_000, 60));
+        let samples: Vec<f32> = reader.samples().map(Result::unwrap).collect();
+        let expected = |at: usize| [at as f32 * 300.0 - 9000.0, -(at as f32) * 200.0].map(|value| value / 32768.0);
+        let apart = samples
+            .chunks(2)
+            .enumerate()
+            .map(|(at, pair)| pair.iter().zip(expected(at)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max));
+        assert!(apart.fold(0.0, f32::max) < 1e-5);
+    }
+    program.works("encode --model m.safetensors --data in --out codes.safetensors");
+    for (arguments, part) in [
+        ("--data in/a.wav --out a.png", ".wav"),
+        ("--data in --out all.wav", "a folder"),
+        ("--codes codes.safetensors --out other", ".npy"),
+    ] {
+        let message = program.fails(&format!("{base} {arguments}"), 2);
+        assert!(message.contains("--out") && message.contains(part), "{arguments}: {message}");
+    }
+    write_npy(&program.path("x.npy"), &[1, 2, 1, 8], &noise(16)).unwrap();
+    let message = program.fails(&format!("{base} --data x.npy --out x.wav"), 2);
+    assert!(message.contains("samples a second"), "{message}");
+}

@@ -451,6 +451,59 @@ fn salt_and_pepper_are_found() {
     assert!(below < 60.0, "{below}");
 }
 
+/// Channels with noise of strengths of their own, pixels that cannot be seen, folders of references.
+#[test]
+fn noise_is_measured_where_it_is() {
+    let program = Program::new();
+    let grains = noise(7, 3 * 40 * 48);
+    let value =
+        |channel: usize, at: usize| clean()[at] + [10.0, 100.0, 10.0][channel] * (grains[3 * at + channel] - 0.5);
+    let picture = |value: &dyn Fn(usize, usize) -> f32| {
+        ImageBuffer::from_fn(48, 40, |x, y| Rgb([0, 1, 2].map(|channel| value(channel, (y * 48 + x) as usize) as u8)))
+    };
+    for folder in ["in", "true"] {
+        fs::create_dir(program.path(folder)).unwrap();
+    }
+    picture(&value).save(program.path("in/a.png")).unwrap();
+    picture(&|_, at| clean()[at]).save(program.path("true/a.png")).unwrap();
+    let told = program.json("restore --data in --out out --noise 2.9,28.9,2.9 --reference true");
+    let row = &told["pictures"][0];
+    assert_eq!(row["sigma"].as_array().map(Vec::len), Some(3), "{told}");
+    // One strength for all leaves one channel as it is and makes the others smooth; measured 22.0 → 24.3 and 29.4 dB.
+    let pooled = program.json("restore --data in --out out --noise 16.8 --reference true");
+    let psnr = |told: &Value| told["pictures"][0]["psnr"].as_f64().unwrap();
+    assert!(psnr(&told) > psnr(&pooled) + 1.0, "{} {}", psnr(&told), psnr(&pooled));
+    let measured = program.json("restore --data in/a.png --out a.png");
+    let sigmas = measured["pictures"][0]["sigma"].as_array().unwrap();
+    // Narrow stripes look like noise, too.
+    assert!(sigmas[1].as_f64() > sigmas[0].as_f64().map(|sigma| 1.5 * sigma), "{measured}");
+    let message = program.fails("restore --data in/a.png --noise 1,2 --out a.png", 2);
+    assert!(message.contains("--noise") && message.contains("3, as the channels"), "{message}");
+    let message = program.fails("restore --data in --noise 1 --reference true/a.png --out o", 2);
+    assert!(message.contains("--reference") && message.contains("folder"), "{message}");
+    let message = program.fails("restore --data in/a.png --noise 1 --reference true --out o.png", 2);
+    assert!(message.contains("--reference") && message.contains("a picture"), "{message}");
+    fs::copy(program.path("in/a.png"), program.path("in/b.png")).unwrap();
+    let message = program.fails("restore --data in --noise 1 --reference true --out nothing", 1);
+    assert!(message.contains("b.png") && !program.path("nothing").exists(), "{message}");
+    // What is behind transparent pixels has no noise.
+    let seen = |hidden: u32| {
+        ImageBuffer::from_fn(48, 40, |x, y| match y < hidden {
+            true => LumaA([0, 0]),
+            false => {
+                LumaA([(clean()[(y * 48 + x) as usize] + 69.28 * (grains[(y * 48 + x) as usize] - 0.5)) as u8, 255])
+            }
+        })
+    };
+    let mut found = Vec::new();
+    for (name, hidden) in [("whole", 0), ("half", 24)] {
+        seen(hidden).save(program.path(&format!("{name}.png"))).unwrap();
+        let told = program.json(&format!("restore --data {name}.png --out {name}_out.png"));
+        found.push(told["pictures"][0]["sigma"].as_f64().unwrap());
+    }
+    assert!(found[1] > 0.7 * found[0], "{found:?}");
+}
+
 #[test]
 fn mistakes_take_one_line() {
     let program = bench();
@@ -469,6 +522,10 @@ fn mistakes_take_one_line() {
     image::RgbImage::new(4, 4).save(program.path("colour.png")).unwrap();
     ImageBuffer::<image::Luma<u16>, _>::new(4, 4).save(program.path("deep.png")).unwrap();
     fs::create_dir(program.path("empty")).unwrap();
+    write_npy(&program.path("hwc.npy"), &[9, 7, 3], &[1.0; 189]).unwrap();
+    fs::write(program.path("some.npz"), b"PK\x03\x04").unwrap();
+    let floats = ImageBuffer::<Rgb<f32>, _>::new(4, 4);
+    DynamicImage::ImageRgb32F(floats).save(program.path("float.tiff")).unwrap();
     for (arguments, code, parts) in [
         ("--data noisy.npy --mask small.npy --out o.npy", 2, ["--mask", "40x48"]),
         ("--data noisy.npy --mask none.npy --out o.npy", 1, ["--mask", "at least one known pixel"]),
@@ -514,6 +571,10 @@ fn mistakes_take_one_line() {
             ["--missing", "noise alone"],
         ),
         ("--data noisy.npy --method pursuit --model colour.safetensors --out o.npy", 1, ["channels", "3"]),
+        ("--data hwc.npy --out o.npy", 1, ["[channels, height, width]", "moveaxis"]),
+        ("--data some.npz --out o.npy", 2, ["some.npz", "np.save"]),
+        ("--data float.tiff --out o.png", 1, ["float.tiff", "bits"]),
+        ("--data noisy.npy --noise 1,x --out o.npy", 2, ["--noise", "one for each channel"]),
     ] {
         let message = program.fails(&format!("restore {arguments}"), code);
         assert!(message.lines().count() <= 2, "{arguments}: {message}");
