@@ -34,7 +34,7 @@ pub fn beginning(bytes: &[u8]) -> String {
 
 /// Files that people have and that are of no use here, by their first four bytes.
 const OTHERS: [(&[u8; 4], &str); 6] = [
-    (b"PK\x03\x04", "a zip archive, as .npz is: of arrays as .npy they are read"),
+    (b"PK\x03\x04", "a zip archive, as .npz is; arrays are read as .npy"),
     (b"GIF8", "a GIF"),
     (b"\x89HDF", "HDF5"),
     (b"%PDF", "a PDF"),

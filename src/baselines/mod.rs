@@ -70,11 +70,6 @@ pub enum RivalConfig {
     Sdae(StackedDenoisingConfig),
 }
 
-/// Values kept of codes of so many units where `kept` were to be: all of them would be no choice.
-fn fewer(kept: usize, units: usize) -> usize {
-    if kept < units { kept } else { units.div_ceil(4) }
-}
-
 impl RivalConfig {
     /// Every rival's name.
     pub const NAMES: [&str; 7] = ["sae", "k-sparse", "top-k", "fc-wta", "stacked-wta", "conv-wta", "sdae"];
@@ -112,33 +107,51 @@ impl RivalConfig {
         }
     }
 
-    /// With so many values kept of every code. `None` for rivals that do not count them.
-    #[must_use]
-    pub fn with_kept(mut self, kept: usize) -> Option<Self> {
+    /// Units, and how many values of a code are kept; `None` for rivals that do not count them.
+    pub fn kept(&self) -> Option<[usize; 2]> {
+        match self {
+            Self::KSparse(config) => Some([config.units, config.k]),
+            Self::TopK(config) => Some([config.units, config.k]),
+            _ => None,
+        }
+    }
+
+    /// With so many values kept of every code.
+    ///
+    /// # Errors
+    /// A rival that does not count them; none, or more than there are units.
+    pub fn with_kept(mut self, kept: usize) -> Result<Self> {
+        let Some([units, _]) = self.kept() else {
+            let expected = format!("none for {}: top-k and k-sparse keep so many values of a code", self.name());
+            return Err(Error::parameter("nonzeros", kept, expected));
+        };
+        if !(1..=units).contains(&kept) {
+            return Err(Error::parameter("nonzeros", kept, format!("from 1 to {units}, the units")));
+        }
         match &mut self {
             Self::KSparse(config) => {
                 config.k = kept;
                 config.initial_k = config.initial_k.max(kept);
             }
             Self::TopK(config) => config.k = kept,
-            _ => return None,
+            _ => {}
         }
-        Some(self)
+        Ok(self)
     }
 
-    /// With so many units in every layer. Where as many values of a code were to be kept, a quarter are.
+    /// With so many units in every layer; values that are kept of a code are no more than that.
     #[must_use]
     pub fn with_units(mut self, units: usize) -> Self {
         match &mut self {
             Self::Sae(config) => config.units = units,
             Self::KSparse(config) => {
                 config.units = units;
-                config.k = fewer(config.k, units);
+                config.k = config.k.min(units);
                 config.initial_k = config.initial_k.min(units);
             }
             Self::TopK(config) => {
                 config.units = units;
-                config.k = fewer(config.k, units);
+                config.k = config.k.min(units);
             }
             Self::FcWta(config) => config.layers.iter_mut().for_each(|layer| layer.units = units),
             Self::ConvWta(config) => config.units = units,

@@ -702,7 +702,7 @@ pub fn not_converged_by(
     ))
 }
 
-/// What there is to say where every code of signals that are not zero is: λ and its largest λ_max are told apart.
+/// What there is to say where every code is zero.
 pub fn all_zero(reports: &[SignalReport]) -> Option<String> {
     let is_empty = |report: &SignalReport| report.nonzeros == 0;
     if reports.is_empty() || !reports.iter().all(is_empty) {
@@ -711,10 +711,9 @@ pub fn all_zero(reports: &[SignalReport]) -> Option<String> {
     let lambda = reports.iter().map(|report| report.lambda).fold(f32::INFINITY, f32::min);
     Some(match (reports.iter().all(|report| report.data_term == 0.0), lambda > 0.0) {
         (true, _) => "every code is zero, as every signal is after the model's normalisation".into(),
-        (_, true) => format!(
-            "every code is zero: no signal has atoms whose correlations with it exceed λ, {} or more; lower it, or give --lambda-relative",
-            number(lambda.into())
-        ),
+        (_, true) => {
+            format!("every code is zero: λ, at least {}, leaves nothing of any signal; lower it", number(lambda.into()))
+        }
         (_, false) => "every code is zero".into(),
     })
 }

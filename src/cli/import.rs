@@ -106,12 +106,15 @@ impl ImportArgs {
             }
             let zeros = array.values.chunks_exact((below * height * width).max(1));
             let zeros = zeros.filter(|atom| atom.iter().all(|value| *value == 0.0)).count();
-            if zeros == atoms {
+            if zeros == atoms && atoms > 0 {
                 return Err(Error::format(path, "expected atoms that are not zero, found zeros only"));
             }
             if zeros > 0 {
-                let warning =
-                    format!("{}: {} of {atoms} are zero and stay unused", path.display(), counted(zeros, "atom"));
+                let warning = format!(
+                    "{}: {zeros} of {} without values, which stay unused",
+                    path.display(),
+                    counted(atoms, "atom")
+                );
                 output::complain(&format!("warning: {warning}"));
                 warnings.push(warning);
             }

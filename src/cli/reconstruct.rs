@@ -343,7 +343,7 @@ impl<'a> Sink<'a> {
                 ));
             }
             _ if !sounds && originals.iter().flatten().any(named_sound) => {
-                return Err(refused("a .npy file: codes do not say how many samples a second recordings have".into()));
+                return Err(refused("--data in place of --codes: codes do not say how many samples a second recordings have (or a .npy file for some of one length)".into()));
             }
             _ if !sounds && !matches!(shape.channels, 1 | 3) => {
                 let channels = shape.channels;
@@ -404,7 +404,7 @@ impl<'a> Sink<'a> {
     /// Adds what was written to a document.
     fn describe(&self, document: &mut Value, left: Left) {
         document["out"] = self.out.display().to_string().into();
-        if self.kind != Kind::Array {
+        if self.rates.iter().all(Option::is_none) && self.kind != Kind::Array {
             document["clipped"] = json!(left.clipped);
         }
         if self.kind == Kind::Folder {

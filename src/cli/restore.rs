@@ -49,7 +49,8 @@ pub(super) struct RestoreArgs {
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Method>(), default_value = "auto", hide_default_value = true)]
     method: Method,
     /// Standard deviation of the noise, or one for each channel: of 0 to 255 for pictures of 8 bits, of 0 to 65535 for those of 16, in
-    /// their own units for arrays; auto measures it. Default: auto, or 0 with --mask, --missing, --salt-and-pepper or --upscale
+    /// their own units for arrays; auto measures it, one for each channel where they differ by a fifth or more. Default: auto, or 0 with
+    /// --mask, --missing, --salt-and-pepper or --upscale
     #[arg(long, value_name = "SIGMA|R,G,B|auto", value_parser = noise_of, allow_negative_numbers = true)]
     noise: Option<Noise>,
     /// Picture or array of the same size that is not zero where pixels are known
@@ -77,7 +78,7 @@ pub(super) struct RestoreArgs {
     #[arg(long, value_name = "CLEAN")]
     reference: Option<PathBuf>,
     /// Array .npy for what was seen without what the result would look like, in units of σ (where that is 0 in the picture's own):
-    /// structure in it is what the picture lost
+    /// structure in it is what the picture lost. 0 where it says nothing: in missing pixels, and as near to the borders as a blur reaches
     #[arg(long, value_name = "F.npy")]
     residual: Option<PathBuf>,
     /// Print one JSON document instead of text
@@ -208,6 +209,11 @@ impl Input {
     }
 }
 
+/// The least and the largest of strengths of noise.
+fn extremes(sigmas: &[f32]) -> [f32; 2] {
+    sigmas.iter().fold([f32::INFINITY, 0.0], |[least, most], sigma| [least.min(*sigma), most.max(*sigma)])
+}
+
 /// A method with what it needs.
 enum Way {
     Patches(Box<PatchDictionary>),
@@ -286,11 +292,11 @@ impl Way {
         white: f32,
         progress: impl Fn(f32) -> bool + Sync,
     ) -> Result<Option<(Denoised, f32)>> {
-        let (least, most) = sigmas.iter().fold((f32::INFINITY, 0.0f32), |(l, m), sigma| (l.min(*sigma), m.max(*sigma)));
+        let [least, most] = extremes(sigmas);
         let one_by_one = most > FAR_APART * least;
         if one_by_one && self.atoms().1 == 1 {
             let (mut planes, mut convergence, mut scale, count) =
-                (Vec::new(), Convergence::default(), 1.0f32, sigmas.len());
+                (Vec::new(), Convergence::default(), None::<f32>, sigmas.len());
             for (channel, (&sigma, plane)) in
                 sigmas.iter().zip(picture.values.chunks_exact(picture.pixels())).enumerate()
             {
@@ -300,13 +306,14 @@ impl Way {
                 let found = self.restore(&plane, observation, &config, white, part)?;
                 let Some((found, scaled)) = found else { return Ok(None) };
                 convergence.merge(&found.convergence);
-                scale = scale.min(scaled);
+                // That of the channel that is farthest from what the method knows.
+                scale = scale.filter(|scale| scale.ln().abs() >= scaled.ln().abs()).or(Some(scaled));
                 planes.push(found.picture);
             }
             let (height, width) = (planes[0].height, planes[0].width);
             let values = planes.into_iter().flat_map(|plane| plane.values).collect();
             let picture = Picture::new(count, height, width, values)?;
-            return Ok(Some((Denoised { picture, convergence, objective: None }, scale)));
+            return Ok(Some((Denoised { picture, convergence, objective: None }, scale.unwrap_or(1.0))));
         }
         // Noise that is next to nothing is taken to be a little more.
         let least = most / FAR_APART;
@@ -316,12 +323,14 @@ impl Way {
             let values = picture.values.iter().enumerate().map(|(at, value)| scale(at / pixels) * value).collect();
             Picture { values, ..*picture }
         };
-        let config = RestoreConfig { sigma: most, ..config.clone() };
+        // The range grows with the channel that is multiplied by most.
+        let larger = most / extremes(&strengths)[0];
+        let config = RestoreConfig { sigma: most, range: larger * config.range, ..config.clone() };
         let even = scaled(picture, &|channel| most / strengths[channel]);
-        let found = self.restore(&even, observation, &config, white, progress)?;
+        let found = self.restore(&even, observation, &config, larger * white, progress)?;
         Ok(found.map(|(found, scale)| {
             let picture = scaled(&found.picture, &|channel| strengths[channel] / most);
-            (Denoised { picture, ..found }, scale)
+            (Denoised { picture, objective: None, ..found }, scale)
         }))
     }
 }
@@ -338,6 +347,7 @@ impl RestoreArgs {
             .and_data(self.data.to_str());
         for (source, out) in &jobs {
             let own = Inputs::default().and("--data", source.as_path());
+            let own = own.and("--reference", self.reference_of(source).as_deref());
             inputs.refuse("--out", out)?;
             own.refuse("--out", out)?;
         }
@@ -602,16 +612,24 @@ impl RestoreArgs {
             let reason = "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
             Error::format(source, reason)
         };
-        let all = noise::estimate(picture, readable.as_deref()).ok_or_else(unmeasured)?;
-        let each = noise::estimate_each(picture, readable.as_deref()).ok_or_else(unmeasured)?;
-        let (least, most) = each.iter().fold((f32::INFINITY, 0.0f32), |(l, m), sigma| (l.min(*sigma), m.max(*sigma)));
+        let measured = |readable: Option<&[bool]>| {
+            Some((noise::estimate(picture, readable)?, noise::estimate_each(picture, readable)?))
+        };
+        // Where hardly anything is opaque all pixels have to do.
+        let (all, each) = measured(readable.as_deref()).or_else(|| measured(known)).ok_or_else(unmeasured)?;
+        let [least, most] = extremes(&each);
         Ok((if most <= EVEN * least { vec![all; channels] } else { each }, true))
+    }
+
+    /// The file that a picture is to be compared with.
+    fn reference_of(&self, source: &Path) -> Option<PathBuf> {
+        let path = self.reference.as_ref()?;
+        Some(if path.is_dir() { path.join(source.file_name()?) } else { path.clone() })
     }
 
     /// What a picture is to be compared with.
     fn reference(&self, source: &Path, picture: &Picture) -> Result<Option<(Input, Picture)>> {
-        let Some(path) = &self.reference else { return Ok(None) };
-        let path = if path.is_dir() { path.join(source.file_name().unwrap_or_default()) } else { path.clone() };
+        let Some(path) = self.reference_of(source) else { return Ok(None) };
         let (input, reference) = Input::open(&path)?;
         let shape = [reference.channels, reference.height, reference.width];
         let expected = [picture.channels, self.factor() * picture.height, self.factor() * picture.width];
@@ -662,12 +680,19 @@ impl RestoreArgs {
         };
         let clipped = input.write(out, &restored, self.factor())?;
         let pixels = picture.pixels();
-        let is_known = |at: usize| known.as_ref().is_none_or(|known| known[at % pixels]);
+        // Near the borders a blur brings in what nobody saw.
+        let [rows, columns] = observation.reach();
+        let is_known = |at: usize| {
+            let (row, column) = (at % pixels / picture.width, at % picture.width);
+            let far = |place: usize, reach: usize, len: usize| (reach..len.saturating_sub(reach)).contains(&place);
+            let inner = far(row, rows, picture.height) && far(column, columns, picture.width);
+            inner && known.as_ref().is_none_or(|known| known[at % pixels])
+        };
+        let count = (0..picture.values.len()).filter(|at| is_known(*at)).count() as f64;
         let seen = observation.seen(&restored)?;
         let pairs = picture.values.iter().zip(&seen.values).enumerate();
         let taken: Vec<f32> =
             pairs.map(|(at, (noisy, clean))| if is_known(at) { noisy - clean } else { 0.0 }).collect();
-        let count = (picture.values.len() - missing * picture.channels).max(1) as f64;
         // In units of each channel's noise.
         let in_sigmas: Vec<f32> = taken
             .iter()
@@ -680,11 +705,13 @@ impl RestoreArgs {
         }
         let mut row = json!({
             "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
-            "sigma": if even { json!(sigmas[0]) } else { json!(sigmas) }, "measured": measured, "missing": missing,
+            "sigma": (energy(&sigmas) / sigmas.len() as f64).sqrt() as f32, "sigmas": sigmas, "measured": measured,
+            "missing": missing,
             "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
             "objective": objective.map(|[reached, _]| reached), "objective_bound": objective.map(|[_, bound]| bound),
             "not_converged": (convergence.above > 0).then_some(convergence),
-            "taken_off_in_sigmas": sigmas.iter().all(|sigma| *sigma > 0.0).then_some(length), "clipped": clipped,
+            "taken_off_in_sigmas": (count > 0.0 && sigmas.iter().all(|sigma| *sigma > 0.0)).then_some(length),
+            "clipped": clipped,
             "seconds": clock.elapsed().as_secs_f64(),
         });
         if let Some((_, reference)) = reference {
@@ -730,9 +757,10 @@ impl RestoreArgs {
         for row in rows {
             let value = |name: &str| row[name].as_f64();
             let how = if row["measured"] == true { ", measured" } else { "" };
-            let strengths = row["sigma"].as_array().map_or_else(|| vec![&row["sigma"]], |all| all.iter().collect());
-            let strengths: Vec<String> =
-                strengths.iter().map(|sigma| number(sigma.as_f64().unwrap_or_default())).collect();
+            let strengths = row["sigmas"].as_array().into_iter().flatten();
+            let mut strengths: Vec<String> =
+                strengths.map(|sigma| number(sigma.as_f64().unwrap_or_default())).collect();
+            strengths.dedup();
             let mut told = format!("σ {}{how}", strengths.join(", "));
             let asked = self.mask.is_some() || self.missing.is_some() || self.salt_and_pepper;
             if let Some(missing) = row["missing"].as_u64().filter(|_| asked) {

@@ -115,11 +115,12 @@ mod trained {
             config.rival = config.rival.with_units(units);
         }
         if let Some(nonzeros) = wishes.nonzeros {
-            let name = config.rival.name();
-            config.rival = config.rival.with_kept(nonzeros).ok_or_else(|| {
-                let expected = format!("--model top-k or k-sparse, which keep so many values of a code, not {name}");
-                Error::parameter("--nonzeros", nonzeros, expected)
-            })?;
+            config.rival = config.rival.with_kept(nonzeros).map_err(flags::named::<TrainArgs>)?;
+        } else if let (Chosen::Named(_), Some([units, kept])) = (wishes.chosen, config.rival.kept())
+            && kept == units
+        {
+            // To keep all values by default would be no choice.
+            config.rival = config.rival.with_kept(units.div_ceil(4))?;
         }
         config.epochs = wishes.epochs.unwrap_or(config.epochs);
         config.batch_size = wishes.batch_size.unwrap_or(config.batch_size);

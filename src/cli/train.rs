@@ -482,7 +482,7 @@ impl TrainArgs {
             return Err(Error::parameter(
                 flag,
                 value,
-                "none where one of the model's rivals is trained; what is its own comes by --config",
+                "none where one of the model's rivals is trained; its other settings belong in a file for --config",
             ));
         }
         let wishes = super::rival::RivalRequest {
@@ -709,7 +709,7 @@ impl TrainArgs {
             let found = *held_out.test.nonzeros.last()?;
             ((found / target - 1.0).abs() > FAR_FROM_TARGET).then(|| {
                 let [found, target] = [found, target].map(number);
-                format!("{found} non-zeros where {target} were the target: λ had not settled; more --epochs help, unless the data have no such codes")
+                format!("{found} non-zeros where {target} were the target: λ had not settled; raise --epochs; some data have no codes with so many")
             })
         });
         if let Some(warning) = &warning {

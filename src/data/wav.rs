@@ -91,7 +91,10 @@ pub fn encode(path: &Path, shape: SignalShape, values: &[f32], sample_rate: u32)
 /// What hound says of floating-point samples of 64 bits, and of headers that leave the length open, as programs write them that cannot go back.
 const OTHERS: [(&str, &str); 2] = [
     ("bits per sample is not 32", "floating-point samples of another width: those of 32 bits are read"),
-    ("data chunk length is not a multiple of sample size", "a header without the length, as of a stream"),
+    (
+        "data chunk length is not a multiple of sample size",
+        "a length that is no whole number of samples, as headers of streams have it",
+    ),
 ];
 
 fn wrong(path: &Path, error: hound::Error) -> Error {

@@ -82,14 +82,15 @@ impl RunFolder {
     /// # Errors
     /// A folder that cannot be made, or that another process has claimed.
     pub fn claim(&self) -> Result<Claim> {
-        let is_new = !self.path.exists();
+        let made: Vec<PathBuf> =
+            self.path.ancestors().take_while(|folder| !folder.exists()).map(Path::to_path_buf).collect();
         files::create_folder(&self.path)?;
         let folder = File::open(&self.path).ok();
         if let Some(Err(TryLockError::WouldBlock)) = folder.as_ref().map(File::try_lock) {
             let expected = "a folder in which no other training is at work";
             return Err(Error::parameter("out", self.path.display(), expected));
         }
-        Ok(Claim { folder, made: is_new.then(|| self.path.clone()) })
+        Ok(Claim { folder, made })
     }
 
     /// Writes the configuration, whole or not at all.
@@ -109,15 +110,14 @@ pub struct Claim {
     /// Locked, where that could be.
     #[allow(dead_code, reason = "the lock lasts as long as the file is open")]
     folder: Option<File>,
-    made: Option<PathBuf>,
+    /// Folders that were made for it, the innermost first.
+    made: Vec<PathBuf>,
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        if let Some(made) = &self.made {
-            // What holds files stays.
-            let _ = fs::remove_dir(made);
-        }
+        // What holds files stays, and what is around it.
+        let _ = self.made.iter().try_for_each(fs::remove_dir);
     }
 }
 
@@ -328,7 +328,7 @@ mod tests {
         let message = folder.claim().unwrap_err().to_string();
         assert!(message.contains("no other training is at work"), "{message}");
         drop(first);
-        assert!(!folder.path().exists());
+        assert!(!around.path().join("runs").exists());
         let again = folder.claim().unwrap();
         fs::write(folder.config(), "{}").unwrap();
         drop(again);

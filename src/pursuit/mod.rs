@@ -200,7 +200,8 @@ pub struct SignalReport {
     /// no penalty.
     pub objective: f32,
     /// Duality gap divided by the objective: how far, at most, the objective is above its minimum. 1 where nothing is known but
-    /// that the minimum is not negative.
+    /// that the minimum is not negative. By active sets the objective counts as 10⁻⁹ of ½‖y‖² at least, which is what codes in single precision
+    /// leave.
     pub relative_gap: f32,
     /// ½‖y − D^(L)γ_L‖² over the known samples.
     pub data_term: f32,

@@ -20,10 +20,14 @@ const LAST: (f32, f32) = (0.8, 0.006);
 /// Noise that even a picture without any is taken to have, as a part of the range: what is rounded to a level of 256.
 const LEAST_SIGMA: f32 = 0.002;
 
-/// w, the weight of what looks like a picture; below 1 because noise that H leaves in x is more than τ. It is half as much where noise has that
-/// part of the range: what such noise leaves of a picture does not look like one.
-const WEIGHT: f32 = 0.3;
+/// w, the weight of what looks like a picture; below 1 because noise that H leaves in x is more than τ. The first where H lets few frequencies
+/// through, the second where it lets many through and where noise is weak: it is half as much where noise has that part of the range. Found by trying on
+/// Gaussian, square and straight kernels.
+const WEIGHT: [f32; 2] = [0.15, 0.3];
 const HALF: f32 = 0.1;
+
+/// Mean square of a blur's frequency response from which on, and up to which, it lets more than few through.
+const PASSED: [f32; 2] = [0.03, 0.06];
 
 /// Conjugate gradients in a round, and the part of the first residual at which they end.
 const STEPS: usize = 20;
@@ -97,7 +101,9 @@ fn rounds(
         factor => observation::enlarged(of_seen(channel), observed, factor),
     });
     let sigma = config.sigma.max(LEAST_SIGMA * config.range);
-    let weight = WEIGHT / (1.0 + sigma / (HALF * config.range));
+    let [few, many] = PASSED;
+    let passed = ((observation.passed() - few) / (many - few)).clamp(0.0, 1.0);
+    let weight = (WEIGHT[0] + passed * (WEIGHT[1] - WEIGHT[0])) / (1.0 + passed * sigma / (HALF * config.range));
     for round in 0..config.rounds {
         let tau = first * (last / first).powf(round as f32 / (config.rounds - 1).max(1) as f32);
         let nearness = weight * (sigma / tau).powi(2);

@@ -144,13 +144,15 @@ pub(super) fn fill(
 /// Part of the pixels next to one that have its value where it may be black or white by itself.
 const BESIDE: f32 = 0.75;
 
-/// Of those within two pixels so many have it as grains that fall evenly would leave, and so many standard deviations more; or this part of
-/// them, which is enough.
+/// Standard deviations by which more pixels within two of one have its value than grains that fall evenly would leave.
 const BEYOND_CHANCE: f32 = 4.0;
+
+/// Part of the pixels within two of one that is enough in any case.
 const AROUND: f32 = 0.6;
 
 /// Which pixels salt and pepper have left: all but those that have the lowest or the highest value that pictures can have, in any
-/// channel, unless most of the pixels around have it too, as in the sky or in a shadow.
+/// channel, unless three in four of the pixels next to it have it too, and of those within two pixels more than chance explains, as in the sky
+/// or in a shadow.
 pub fn salt_and_pepper(picture: &Picture, [lowest, highest]: [f32; 2]) -> Vec<bool> {
     let (height, width) = (picture.height, picture.width);
     let mut known = vec![true; picture.pixels()];
@@ -184,7 +186,7 @@ pub fn salt_and_pepper(picture: &Picture, [lowest, highest]: [f32; 2]) -> Vec<bo
 mod tests {
     use super::*;
 
-    /// Grains on one shade all over: where several lie together they are no shadow, and the shade is hardly ever taken for grains.
+    /// Grains on one shade all over: where several lie together they are no shadow, and most of the shade is not taken for grains.
     #[test]
     fn grains_that_lie_together_are_found() {
         let grains: Vec<bool> =

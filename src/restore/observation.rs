@@ -5,7 +5,8 @@ use super::patches::reflected;
 use crate::error::{Error, Result};
 use rayon::prelude::*;
 
-/// A blur: the picture is convolved with a kernel, continued by reflection beyond its borders.
+/// A blur: the picture is convolved with a kernel. [`Observation::seen`] continues it by reflection beyond its borders;
+/// [`restore`](super::restore) takes what is there as unknown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Blur {
     size: [usize; 2],
@@ -311,13 +312,19 @@ impl Observation {
         Ok(())
     }
 
-    /// Rows and columns of what is seen, beyond its borders, that a blur brings in from; what little is farther off does not count.
-    pub(super) fn reach(&self) -> [usize; 2] {
+    /// Rows and columns of what is seen that depend on what a blur brings in from beyond its borders, counted from these; what little comes from
+    /// farther off does not count.
+    pub fn reach(&self) -> [usize; 2] {
         let reach = self.blur.as_ref().map_or([0; 2], Blur::reach);
         reach.map(|reach| reach.div_ceil(self.reduced.max(1)))
     }
 
-    /// The same of a picture that is continued by margins of which nothing is known.
+    /// Mean square of the blur's frequency response, 0 without one: that of a kernel is the sum of its squares.
+    pub(super) fn passed(&self) -> f32 {
+        self.blur.as_ref().map_or(0.0, |blur| blur.values.iter().map(|value| value * value).sum())
+    }
+
+    /// The observation of a picture that is continued by margins of which nothing is known.
     pub(super) fn continued(&self, [height, width]: [usize; 2], [rows, columns]: [usize; 2]) -> Self {
         let inner = |at: usize, margin: usize, len: usize| at.checked_sub(margin).filter(|at| *at < len);
         let (all_rows, all_columns) = (height + 2 * rows, width + 2 * columns);

@@ -468,17 +468,19 @@ fn noise_is_measured_where_it_is() {
     picture(&|_, at| clean()[at]).save(program.path("true/a.png")).unwrap();
     let told = program.json("restore --data in --out out --noise 2.9,28.9,2.9 --reference true");
     let row = &told["pictures"][0];
-    assert_eq!(row["sigma"].as_array().map(Vec::len), Some(3), "{told}");
-    // One strength for all leaves one channel as it is and makes the others smooth; measured 22.0 → 24.3 and 29.4 dB.
+    assert_eq!(row["sigmas"].as_array().map(Vec::len), Some(3), "{told}");
+    // One strength for all leaves one channel as it is and makes the others smooth.
     let pooled = program.json("restore --data in --out out --noise 16.8 --reference true");
     let psnr = |told: &Value| told["pictures"][0]["psnr"].as_f64().unwrap();
     assert!(psnr(&told) > psnr(&pooled) + 1.0, "{} {}", psnr(&told), psnr(&pooled));
     let measured = program.json("restore --data in/a.png --out a.png");
-    let sigmas = measured["pictures"][0]["sigma"].as_array().unwrap();
+    let sigmas = measured["pictures"][0]["sigmas"].as_array().unwrap();
     // Narrow stripes look like noise, too.
     assert!(sigmas[1].as_f64() > sigmas[0].as_f64().map(|sigma| 1.5 * sigma), "{measured}");
     let message = program.fails("restore --data in/a.png --noise 1,2 --out a.png", 2);
     assert!(message.contains("--noise") && message.contains("3, as the channels"), "{message}");
+    let message = program.fails("restore --data in --noise 1 --reference true --out true", 2);
+    assert!(message.contains("--out") && message.contains("--reference"), "{message}");
     let message = program.fails("restore --data in --noise 1 --reference true/a.png --out o", 2);
     assert!(message.contains("--reference") && message.contains("folder"), "{message}");
     let message = program.fails("restore --data in/a.png --noise 1 --reference true --out o.png", 2);
