@@ -38,7 +38,7 @@ pub use images::Still;
 pub use layout::Layout;
 pub use memory::{InMemory, first};
 pub use shard::{Part, Shard};
-pub(crate) use wav::{encode as encode_recording, sampling_rate};
+pub use wav::{encode_recording, sampling_rate};
 
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};

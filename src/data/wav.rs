@@ -69,7 +69,7 @@ pub fn sampling_rate(path: &Path) -> Option<u32> {
 ///
 /// # Errors
 /// More samples or channels than such a file can hold; `path` is named.
-pub fn encode(path: &Path, shape: SignalShape, values: &[f32], sample_rate: u32) -> Result<Vec<u8>> {
+pub fn encode_recording(path: &Path, shape: SignalShape, values: &[f32], sample_rate: u32) -> Result<Vec<u8>> {
     let unwritable =
         |error: hound::Error| Error::format(path, format!("expected a recording that a .wav file holds: {error}"));
     let spec = WavSpec {
