@@ -42,7 +42,7 @@ pub struct PursuitSettings {
 pub fn of_model(model: &Mlcsc, coding: &CodingDefaults, settings: &PursuitSettings) -> Result<ForeignAutoencoder> {
     let config = model.config();
     let Some(dictionary) = dictionary_of(model)? else {
-        let expected = "a dictionary of one layer over vectors, whose codes have one position";
+        let expected = "a dictionary of vectors: signals of one row and column, codes of one position";
         let found = format!("codes of {} over signals of {}", config.geometry()?.code(), config.signal);
         return Err(Error::shape("model for SAELens", expected, found));
     };

@@ -249,7 +249,7 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
             ["several signals, whose mean is taken off", "one (others may be held out for validation)"]
         }
         _ if normalization.is_fitted() => {
-            ["signals that differ by more than 1e-15, whose mean is taken off", "none that do"]
+            ["signals that differ by more than 1e-15, whose mean is taken off", "one signal throughout, or nearly"]
         }
         _ => ["values that differ within a signal by more than 1e-15, whose mean is taken off", "flat signals only"],
     };
