@@ -7,6 +7,7 @@ FOLDER holds grey pictures (PNG), such as Set12. PSNR is 10·log₁₀(255² / m
 - `missing-50`, `missing-80`: so many in a hundred pixels are lost at random; `text`, `scratch`: those under letters or bent lines;
 - `salt-10`, `salt-30`: so many are black or white; nobody is told which;
 - `blur`: by a normal distribution of 1.6 pixels, with noise of √2 grey levels; `blur-9`: by 9×9 equal weights, with noise of 0.55;
+- `part-line`, `part-box`: a part of a larger picture that was blurred as a whole, by 9 equal weights along a diagonal or 7×7 equal ones, noise of 1.5;
 - `up-2`, `up-3`: reduced so many times, by the cubic with antialiasing.
 
 Peers: biharmonic inpainting, median filter and cubic interpolation of scikit-image and SciPy; SPORCO's convolutional sparse coding with a mask (decoupled,
@@ -159,7 +160,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--program", default="target/release/mlcsc")
     parser.add_argument("--pictures", default="01,02,05", help="names without ending, or all")
-    parser.add_argument("--tasks", default="missing-50,missing-80,text,scratch,salt-10,salt-30,blur,blur-9,up-2,up-3")
+    parser.add_argument("--tasks", default="missing-50,missing-80,text,scratch,salt-10,salt-30,blur,blur-9,part-line,part-box,up-2,up-3")
     parser.add_argument("--contenders", default="", help="only contenders with one of these in their name: A|B")
     options = parser.parse_args()
     pictures = {path.stem: imread(path).astype(np.float64) for path in sorted(options.data.glob("*.png"))}
@@ -197,6 +198,15 @@ def main():
                 seen = convolve(clean, kernel, mode="reflect") + sigma * random.standard_normal(clean.shape)
                 np.save(folder / "kernel.npy", kernel.astype(np.float32))
                 flags = ["--blur", folder / "kernel.npy", "--noise", sigma]
+                for weight in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2):
+                    others[f"total variation {weight}, SPORCO"] = variation(kernel, weight)
+            elif kind == "part":
+                kernel = np.eye(9) / 9 if number == "line" else np.full((7, 7), 1 / 49)
+                part = np.s_[48:-48, 48:-48]
+                seen = (convolve(clean, kernel, mode="reflect") + 1.5 * random.standard_normal(clean.shape))[part]
+                clean = clean[part]
+                np.save(folder / "kernel.npy", kernel.astype(np.float32))
+                flags = ["--blur", folder / "kernel.npy", "--noise", 1.5]
                 for weight in (1e-4, 3e-4, 1e-3, 3e-3, 1e-2):
                     others[f"total variation {weight}, SPORCO"] = variation(kernel, weight)
             elif kind == "up":

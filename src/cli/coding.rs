@@ -702,7 +702,10 @@ pub fn not_converged_by(
     ))
 }
 
-/// What there is to say where every code is zero.
+/// What is said where every code is zero.
+pub const ALL_ZERO: &str = "every code is zero";
+
+/// [`ALL_ZERO`] and why, if it is so.
 pub fn all_zero(reports: &[SignalReport]) -> Option<String> {
     let is_empty = |report: &SignalReport| report.nonzeros == 0;
     if reports.is_empty() || !reports.iter().all(is_empty) {
@@ -710,11 +713,11 @@ pub fn all_zero(reports: &[SignalReport]) -> Option<String> {
     }
     let lambda = reports.iter().map(|report| report.lambda).fold(f32::INFINITY, f32::min);
     Some(match (reports.iter().all(|report| report.data_term == 0.0), lambda > 0.0) {
-        (true, _) => "every code is zero, as every signal is after the model's normalisation".into(),
+        (true, _) => format!("{ALL_ZERO}, as every signal is after the model's normalisation"),
         (_, true) => {
-            format!("every code is zero: λ, at least {}, leaves nothing of any signal; lower it", number(lambda.into()))
+            format!("{ALL_ZERO}: λ, {} or more, is too large for every signal; lower it", number(lambda.into()))
         }
-        (_, false) => "every code is zero".into(),
+        (_, false) => ALL_ZERO.into(),
     })
 }
 

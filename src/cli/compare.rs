@@ -89,7 +89,7 @@ impl CompareArgs {
         self.check_out()?;
         let pursuits = self.pursuits();
         let compared = |name| pursuits.contains(&name);
-        let penalised = |name: &PursuitName| !name.is_greedy() && *name != PursuitName::Projection;
+        let penalised = |name: &PursuitName| !Comparison::counts(*name);
         let has_penalty = pursuits.iter().any(penalised);
         let iterates = pursuits.iter().any(|name| penalised(name) && *name != PursuitName::LayeredThresholding);
         const PENALISED: &str = "a pursuit with a penalty among --pursuits";
@@ -115,7 +115,7 @@ impl CompareArgs {
             (
                 "--nonzeros",
                 self.nonzeros.is_some(),
-                self.pursuits().into_iter().any(|name| name.is_greedy() || name == PursuitName::Projection),
+                pursuits.iter().any(|name| Comparison::counts(*name)),
                 "omp, ols or projection among --pursuits",
             ),
             (
@@ -295,7 +295,7 @@ fn is_picture(out: &Path) -> bool {
 /// What is said of a pursuit that leaves nothing of any signal.
 fn warning(row: &Row) -> Option<String> {
     let is_empty = matches!(row.setting, Setting::Lambda(_)) && row.measures.nonzeros.last() == Some(&0.0);
-    is_empty.then(|| format!("{}: every code is zero: λ leaves nothing", name_of(row)))
+    is_empty.then(|| format!("{}: every code is zero; lower its λ", name_of(row)))
 }
 
 /// What ended above the gap asked for, in the table and in the picture.

@@ -1,6 +1,6 @@
 //! Models of others, by their own encoders.
 
-use super::coding::CodingArgs;
+use super::coding::{ALL_ZERO, CodingArgs};
 use super::data::{ShardArgs, Signals};
 use super::interrupt;
 use super::output::{Summary, number};
@@ -151,6 +151,7 @@ impl Encoder {
             "autoencoder": self.network.config(),
             "device": device,
             "precision": crate::device::precision(),
+            "warning": (encoded.nonzeros == 0).then_some(ALL_ZERO),
         })
     }
 
@@ -171,6 +172,9 @@ impl Encoder {
                     number(encoded.signals as f64 / encoded.seconds)
                 ),
             );
+        if encoded.nonzeros == 0 {
+            summary.row("warning", ALL_ZERO);
+        }
         summary
     }
 }

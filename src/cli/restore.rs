@@ -102,9 +102,6 @@ enum Noise {
     Known(Vec<f32>),
 }
 
-/// How many times as strong as in another channel noise may be measured that is of one strength.
-const EVEN: f32 = 1.2;
-
 /// How many times as strong it is where the colours of a channel help no other one.
 const FAR_APART: f32 = 2.5;
 
@@ -209,11 +206,6 @@ impl Input {
     }
 }
 
-/// The least and the largest of strengths of noise.
-fn extremes(sigmas: &[f32]) -> [f32; 2] {
-    sigmas.iter().fold([f32::INFINITY, 0.0], |[least, most], sigma| [least.min(*sigma), most.max(*sigma)])
-}
-
 /// A method with what it needs.
 enum Way {
     Patches(Box<PatchDictionary>),
@@ -292,7 +284,7 @@ impl Way {
         white: f32,
         progress: impl Fn(f32) -> bool + Sync,
     ) -> Result<Option<(Denoised, f32)>> {
-        let [least, most] = extremes(sigmas);
+        let [least, most] = noise::extremes(sigmas);
         let one_by_one = most > FAR_APART * least;
         if one_by_one && self.atoms().1 == 1 {
             let (mut planes, mut convergence, mut scale, count) =
@@ -324,7 +316,7 @@ impl Way {
             Picture { values, ..*picture }
         };
         // The range grows with the channel that is multiplied by most.
-        let larger = most / extremes(&strengths)[0];
+        let larger = most / noise::extremes(&strengths)[0];
         let config = RestoreConfig { sigma: most, range: larger * config.range, ..config.clone() };
         let even = scaled(picture, &|channel| most / strengths[channel]);
         let found = self.restore(&even, observation, &config, larger * white, progress)?;
@@ -612,13 +604,10 @@ impl RestoreArgs {
             let reason = "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
             Error::format(source, reason)
         };
-        let measured = |readable: Option<&[bool]>| {
-            Some((noise::estimate(picture, readable)?, noise::estimate_each(picture, readable)?))
-        };
         // Where hardly anything is opaque all pixels have to do.
-        let (all, each) = measured(readable.as_deref()).or_else(|| measured(known)).ok_or_else(unmeasured)?;
-        let [least, most] = extremes(&each);
-        Ok((if most <= EVEN * least { vec![all; channels] } else { each }, true))
+        let measured =
+            noise::estimate_each(picture, readable.as_deref()).or_else(|| noise::estimate_each(picture, known));
+        Ok((measured.ok_or_else(unmeasured)?, true))
     }
 
     /// The file that a picture is to be compared with.

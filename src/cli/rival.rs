@@ -118,6 +118,7 @@ mod trained {
             config.rival = config.rival.with_kept(nonzeros).map_err(flags::named::<TrainArgs>)?;
         } else if let (Chosen::Named(_), Some([units, kept])) = (wishes.chosen, config.rival.kept())
             && kept == units
+            && units > 1
         {
             // To keep all values by default would be no choice.
             config.rival = config.rival.with_kept(units.div_ceil(4))?;
@@ -266,6 +267,7 @@ mod trained {
             return Err(Error::parameter("--out", folder.display(), "a folder without a run in it"));
         }
         files::check_writable_folder(folder)?;
+        let _claim = RunFolder::new(folder).claim().map_err(&screen.named)?;
         let sources = DataConfig { seed: wishes.seed.unwrap_or(0), ..DataConfig::default() };
         let data = open(&wishes.data.apply(sources)?)?;
         check_content(&*data.train, Normalization::None)?;

@@ -709,7 +709,7 @@ impl TrainArgs {
             let found = *held_out.test.nonzeros.last()?;
             ((found / target - 1.0).abs() > FAR_FROM_TARGET).then(|| {
                 let [found, target] = [found, target].map(number);
-                format!("{found} non-zeros where {target} were the target: λ had not settled; raise --epochs; some data have no codes with so many")
+                format!("{found} non-zeros where {target} were the target: λ had not settled (raise --epochs), or no λ leaves so many")
             })
         });
         if let Some(warning) = &warning {

@@ -69,6 +69,9 @@ pub fn sampling_rate(path: &Path) -> Option<u32> {
 ///
 /// # Errors
 /// More samples or channels than such a file can hold; `path` is named.
+///
+/// # Panics
+/// If there are fewer values than the shape says.
 pub fn encode_recording(path: &Path, shape: SignalShape, values: &[f32], sample_rate: u32) -> Result<Vec<u8>> {
     let unwritable =
         |error: hound::Error| Error::format(path, format!("expected a recording that a .wav file holds: {error}"));

@@ -266,7 +266,7 @@ impl Comparison {
     pub const DEFAULT_NONZEROS: usize = 10;
 
     /// Whether a pursuit is told a number of non-zeros instead of λ.
-    fn counts(name: PursuitName) -> bool {
+    pub fn counts(name: PursuitName) -> bool {
         name.is_greedy() || name == PursuitName::Projection
     }
 

@@ -63,8 +63,8 @@ pub fn table(images: Tensor<4>, columns: usize) -> RgbImage {
     paint(images, &shown, &grid, Scaling::Symmetric)
 }
 
-/// One image with values in [0, 1] as a PNG: grey for one channel, colour for three. Returns how many values were beyond, by more than
-/// rounding takes, and clipped.
+/// One image with values in [0, 1] as a PNG: grey for one channel, colour for three. Returns how many values were
+/// clipped; what rounding alone takes does not count.
 ///
 /// # Errors
 /// Another number of channels; a path that cannot be written.

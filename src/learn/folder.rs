@@ -104,7 +104,7 @@ impl RunFolder {
     }
 }
 
-/// That a process alone trains in a folder. Where nothing came into a folder that was made for it, that goes with it.
+/// A folder that no other process trains in, until this is dropped. If the folder was made for it and is still empty then, it is removed.
 #[derive(Debug)]
 pub struct Claim {
     /// Locked, where that could be.

@@ -34,7 +34,7 @@ pub mod unrolled;
 
 pub use collective::Ranks;
 pub use config::{LearningConfig, TrainConfig};
-pub use folder::{Observer, RunFolder};
+pub use folder::{Claim, Observer, RunFolder};
 pub use learner::DictionaryLearner;
 pub use run::{HeldOut, Outcome, Record, Run};
 pub use state::TrainingState;

@@ -21,8 +21,7 @@ const LAST: (f32, f32) = (0.8, 0.006);
 const LEAST_SIGMA: f32 = 0.002;
 
 /// w, the weight of what looks like a picture; below 1 because noise that H leaves in x is more than τ. The first where H lets few frequencies
-/// through, the second where it lets many through and where noise is weak: it is half as much where noise has that part of the range. Found by trying on
-/// Gaussian, square and straight kernels.
+/// through, the second where it lets many through and noise is weak: it is half as much where noise has that part of the range.
 const WEIGHT: [f32; 2] = [0.15, 0.3];
 const HALF: f32 = 0.1;
 

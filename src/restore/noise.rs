@@ -14,30 +14,44 @@ const LENGTH: f64 = 6.0;
 /// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Values that are not finite are passed over. `known`, one value a pixel, says which pixels may be read; `None`
 /// where there are no nine known ones together.
 pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
-    strength(deviations(&picture.values, picture, known))
+    strength(&mut deviations(picture, known).concat())
 }
 
-/// The same channel by channel. `None` where one of them cannot be measured.
+/// How many times as strong as in another channel noise may be measured that is of one strength.
+const EVEN: f32 = 1.2;
+
+/// The same for every channel: one strength for all where they differ by less than a fifth, else that of each. `None` where one of them cannot
+/// be measured.
 pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f32>> {
-    picture.values.chunks_exact(picture.pixels()).map(|plane| strength(deviations(plane, picture, known))).collect()
+    let mut found = deviations(picture, known);
+    let all = strength(&mut found.concat())?;
+    let each = found.iter_mut().map(|of_channel| strength(of_channel)).collect::<Option<Vec<f32>>>()?;
+    let [least, most] = extremes(&each);
+    Some(if most <= EVEN * least { vec![all; each.len()] } else { each })
 }
 
-/// Magnitudes of the second differences of a picture's planes.
-fn deviations(planes: &[f32], picture: &Picture, known: Option<&[bool]>) -> Vec<f64> {
+/// The least and the largest of strengths of noise.
+pub fn extremes(sigmas: &[f32]) -> [f32; 2] {
+    sigmas.iter().fold([f32::INFINITY, 0.0], |[least, most], sigma| [least.min(*sigma), most.max(*sigma)])
+}
+
+/// Magnitudes of second differences, those of each channel.
+fn deviations(picture: &Picture, known: Option<&[bool]>) -> Vec<Vec<f64>> {
+    picture.values.chunks_exact(picture.pixels().max(1)).map(|plane| of_plane(plane, picture, known)).collect()
+}
+
+fn of_plane(plane: &[f32], picture: &Picture, known: Option<&[bool]>) -> Vec<f64> {
     let (height, width) = (picture.height, picture.width);
     let mut found = Vec::new();
-    for plane in planes.chunks_exact((height * width).max(1)) {
-        for row in 1..height.saturating_sub(1) {
-            for column in 1..width.saturating_sub(1) {
-                let at = |down: usize, across: usize| (row + down - 1) * width + column + across - 1;
-                let all = (0..9).all(|place| known.is_none_or(|known| known[at(place / 3, place % 3)]));
-                if all {
-                    let line = |down: usize| {
-                        f64::from(plane[at(down, 0)]) - 2.0 * f64::from(plane[at(down, 1)])
-                            + f64::from(plane[at(down, 2)])
-                    };
-                    found.push((line(0) - 2.0 * line(1) + line(2)).abs());
-                }
+    for row in 1..height.saturating_sub(1) {
+        for column in 1..width.saturating_sub(1) {
+            let at = |down: usize, across: usize| (row + down - 1) * width + column + across - 1;
+            let all = (0..9).all(|place| known.is_none_or(|known| known[at(place / 3, place % 3)]));
+            if all {
+                let line = |down: usize| {
+                    f64::from(plane[at(down, 0)]) - 2.0 * f64::from(plane[at(down, 1)]) + f64::from(plane[at(down, 2)])
+                };
+                found.push((line(0) - 2.0 * line(1) + line(2)).abs());
             }
         }
     }
@@ -45,8 +59,8 @@ fn deviations(planes: &[f32], picture: &Picture, known: Option<&[bool]>) -> Vec<
     found
 }
 
-/// What noise makes such deviations.
-fn strength(mut found: Vec<f64>) -> Option<f32> {
+/// The strength of the noise that makes such deviations.
+fn strength(found: &mut [f64]) -> Option<f32> {
     let middle = found.len() / 2;
     (!found.is_empty()).then(|| (*found.select_nth_unstable_by(middle, f64::total_cmp).1 / (LENGTH * MEDIAN)) as f32)
 }
