@@ -201,7 +201,8 @@ mod tests {
             if shade == 100.0 {
                 assert_eq!((kept, lost), (grains.iter().filter(|grain| **grain).count(), 0));
             } else {
-                assert!(kept == 0 && lost < 1000, "{shade}: {kept} {lost}");
+                // Measured: 293 of 3,277.
+                assert!(kept == 0 && lost < 350, "{shade}: {kept} {lost}");
             }
         }
     }
