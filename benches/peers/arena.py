@@ -81,6 +81,10 @@ class Arena:
         self[entry.library].ask({"command": "write", "name": entry.label, "path": str(path)})
         return np.load(path)
 
+    def invited(self, entries):
+        """This crate's entries, and those of the libraries that were asked for."""
+        return [entry for entry in entries if entry.library == "ours" or entry.library in self.args.contenders]
+
     def forget(self, entry):
         try:
             if entry.library in self.running:

@@ -19,6 +19,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 TASKS = ["lasso", "omp", "convolution", "epoch", "unrolled"]
+LIBRARIES = ["spams", "pytorch", "scikit-learn"]
 
 
 def arguments():
@@ -28,6 +29,7 @@ def arguments():
     )
     parser.add_argument("--model", type=Path, help="model of preset mnist; default: one is learned and kept in --work")
     parser.add_argument("--only", default=",".join(TASKS), help="some of " + ",".join(TASKS))
+    parser.add_argument("--contenders", default=",".join(LIBRARIES), help="who competes in lasso and omp, some of " + ",".join(LIBRARIES))
     parser.add_argument("--quick", action="store_true", help="few signals, small images: whether it works, not how fast")
     parser.add_argument("--out", type=Path, help="folder of results.json and README.md; default: beside this file, with --device below --work")
     parser.add_argument("--work", type=Path, default=ROOT / "target/peers", help="inputs, logs, environment")
@@ -47,9 +49,13 @@ def arguments():
     args = parser.parse_args()
     args.only = args.only.split(",")
     args.presets = args.presets.split(",")
+    args.contenders = args.contenders.split(",")
     unknown = set(args.only) - set(TASKS)
     if unknown:
         parser.error(f"--only: expected some of {','.join(TASKS)}, found {','.join(sorted(unknown))}")
+    unknown = set(args.contenders) - set(LIBRARIES)
+    if unknown:
+        parser.error(f"--contenders: expected some of {','.join(LIBRARIES)}, found {','.join(sorted(unknown))}")
     unknown = set(args.presets) - {"mnist", "natural"}
     if unknown:
         parser.error(f"--presets: expected some of mnist,natural, found {','.join(sorted(unknown))}")

@@ -152,6 +152,8 @@ def lasso(arena):
                   ladder({}, "tolerance", tolerances[2:]), sample=min(count, 40), count=count),
         ]
 
+        entries = arena.invited(entries)
+
         def lacking(codes):
             used = len(codes)
             gaps = evaluate.lasso(atoms, flat[:used], weights[:used], codes)[1]
@@ -214,6 +216,8 @@ def omp(arena):
                   sample=min(count, 400), count=count),
             Entry("scikit-learn, Gram", "scikit-learn", shared, sample=min(count, 100), count=count),
         ]
+
+        entries = arena.invited(entries)
 
         def lacking(codes):
             used = np.count_nonzero(codes, 1).mean()

@@ -5,6 +5,7 @@
 //! | `dictionary` | synthesis, analysis and the filters' gradient of one layer, as operations on burn's backends |
 //! | `product` | matrix products in full `f32`, as an operation on burn's backends |
 //! | `few` | products with matrices of which few values are not zero, likewise |
+//! | `panels` | products of vectors of which few values are not zero, on the host |
 //! | `proximal` | the gradient step with its threshold, and momentum, as operations on burn's backends |
 //! | [`threshold`] | soft and hard thresholds as plain tensor operations |
 //! | [`convolution`], `batched` | direct convolutions on the host: large signals, batches of small ones |
@@ -28,6 +29,7 @@ pub(crate) mod dictionary;
 #[cfg_attr(not(feature = "autodiff"), allow(dead_code, reason = "most of it serves gradients"))]
 pub(crate) mod few;
 pub(crate) mod linear_algebra;
+pub(crate) mod panels;
 pub(crate) mod product;
 pub(crate) mod proximal;
 pub(crate) mod simd;

@@ -95,7 +95,7 @@ fn subtract<S: Simd, const R: usize>(simd: S, out: &mut [f32], rows: [&[f32]; R]
 #[inline]
 pub(crate) fn inner_products(vectors: &[&[f32]], matrix: &[f32], len: usize, out: &mut [f32]) {
     out.fill(0.0);
-    if len > 0 {
+    if len > 0 && !matrix.is_empty() {
         Arch::new().dispatch(InnerProducts { vectors, matrix, len, out });
     }
 }

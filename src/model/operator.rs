@@ -8,6 +8,7 @@ use super::dictionary;
 use super::{Mlcsc, effective_filters, filters_as_codes, leaf};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, LayerGeometry, MAX_TENSOR_LEN, SignalShape};
+use crate::kernels::panels::Panels;
 use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use crate::kernels::spectrum;
@@ -125,6 +126,8 @@ pub struct Operator {
     host_atoms: OnceLock<Vec<f32>>,
     /// The Gram matrix on the host.
     host_gram: OnceLock<Vec<f32>>,
+    /// The matrix on the host, for signals that are mostly zero.
+    panels: OnceLock<Panels>,
 }
 
 /// The matrix both ways round, each contiguous: a product with a transposed view costs three times as much.
@@ -134,6 +137,12 @@ struct DenseMatrix {
     atoms: Tensor<2>,
     /// `[signal values, code values]`.
     transposed: Tensor<2>,
+}
+
+/// What an operator is given has its shape: a mistake of the program that calls it.
+fn expect_shape(what: &str, found: &Tensor<4>, expected: SignalShape) {
+    let dims = found.dims();
+    assert!(dims == expected.batched(dims[0]), "{what} of shape {dims:?}, expected [n, {expected}]");
 }
 
 impl Operator {
@@ -179,6 +188,7 @@ impl Operator {
             host_filters: OnceLock::new(),
             host_atoms: OnceLock::new(),
             host_gram: OnceLock::new(),
+            panels: OnceLock::new(),
         }
     }
 
@@ -253,6 +263,17 @@ impl Operator {
         self.host_gram.get_or_init(|| match self.gram.get() {
             Some(gram) => to_host(gram.clone()),
             None => to_host(self.product_of_atoms()),
+        })
+    }
+
+    /// [`Self::atoms`] on the host, as signals that are mostly zero are multiplied by.
+    pub(crate) fn panels(&self) -> &Panels {
+        self.panels.get_or_init(|| {
+            let signal_len = self.signal().len();
+            match self.host_atoms.get() {
+                Some(atoms) => Panels::of_transposed(atoms, signal_len),
+                None => Panels::of_transposed(&to_host(self.atoms()), signal_len),
+            }
         })
     }
 
@@ -396,7 +417,11 @@ impl Operator {
     ///
     /// # Shapes
     /// - codes: `[n, m_L, h_L, w_L]`; out: `[n, channels, height, width]`.
+    ///
+    /// # Panics
+    /// If codes have another shape.
     pub fn synthesize(&self, codes: Tensor<4>) -> Tensor<4> {
+        expect_shape("codes", &codes, self.code());
         match (self.application, self.geometry.effective_layer()) {
             (OperatorForm::Matrix | OperatorForm::Gram, _) => {
                 self.signal_shaped(self.synthesize_rows(self.flat(codes)))
@@ -410,7 +435,11 @@ impl Operator {
     ///
     /// # Shapes
     /// - signals: `[n, channels, height, width]`; out: `[n, m_L, h_L, w_L]`.
+    ///
+    /// # Panics
+    /// If signals have another shape.
     pub fn analyze(&self, signals: Tensor<4>) -> Tensor<4> {
+        expect_shape("signals", &signals, self.signal());
         match (self.application, self.geometry.effective_layer()) {
             (OperatorForm::Matrix | OperatorForm::Gram, _) => self.code_shaped(self.analyze_rows(self.flat(signals))),
             (OperatorForm::Filters, Some(layer)) => dictionary::analyze(signals, self.effective_filters(), &layer),
@@ -443,7 +472,11 @@ impl Operator {
     ///
     /// # Shapes
     /// - codes: γ_L as `[n, m_L, h_L, w_L]`; out: L tensors, γ_i as `[n, m_i, h_i, w_i]`.
+    ///
+    /// # Panics
+    /// If codes have another shape.
     pub fn propagate(&self, codes: Tensor<4>) -> Vec<Tensor<4>> {
+        expect_shape("codes", &codes, self.code());
         let mut representations = vec![codes];
         for (filters, layer) in self.filters.iter().zip(self.geometry.layers()).skip(1).rev() {
             let above = representations[representations.len() - 1].clone();

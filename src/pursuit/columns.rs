@@ -5,6 +5,7 @@ use crate::device;
 use crate::error::{Error, Result};
 use crate::geometry::{LayerGeometry, SignalShape};
 use crate::kernels::correlation::{CorrelationTable, inner_products};
+use crate::kernels::panels;
 use crate::kernels::product::product;
 use crate::kernels::simd::{subtract_rows, vectorised};
 use crate::kernels::sparse::HostFilters;
@@ -179,22 +180,68 @@ pub(super) fn best_atoms(
     found.collect()
 }
 
-/// Dᵀy for all signals, one row each.
+/// Whether the host finds correlations by products with a matrix.
+fn multiplies_on_host(operator: &Operator) -> bool {
+    device::is_host(&operator.device()) && matches!(operator.application(), OperatorForm::Matrix | OperatorForm::Gram)
+}
+
+fn is_zero(signal: &[f32]) -> bool {
+    signal.iter().all(|value| *value == 0.0)
+}
+
+/// Dᵀy of some signals on the host, into zeros, by a dense product of those that are not mostly zero.
+fn correlate_block(operator: &Operator, values: &[f32], tile: usize, out: &mut [f32]) {
+    let (signal_len, code_len) = (operator.signal().len(), operator.code().len());
+    let rows = values.chunks_exact(signal_len).zip(out.chunks_exact_mut(code_len));
+    // Correlations are zero already.
+    let rows = rows.filter(|(signal, _)| !is_zero(signal));
+    let (few, many): (Vec<_>, Vec<_>) = rows.partition(|(signal, _)| panels::are_few(signal));
+    if !few.is_empty() {
+        let (signals, mut out): (Vec<&[f32]>, Vec<&mut [f32]>) = few.into_iter().unzip();
+        operator.panels().multiply(&signals, &mut out);
+    }
+    if !many.is_empty() {
+        let padded = many.len().next_multiple_of(tile);
+        let mut values = Vec::with_capacity(padded * signal_len);
+        many.iter().for_each(|(signal, _)| values.extend_from_slice(signal));
+        values.resize(padded * signal_len, 0.0);
+        let signals = Tensor::from_data(TensorData::new(values, [padded, signal_len]), &operator.device());
+        let found = to_host(operator.analyze_rows(signals));
+        many.into_iter().zip(found.chunks_exact(code_len)).for_each(|((_, out), found)| out.copy_from_slice(found));
+    }
+}
+
+/// Dᵀy for all signals, one row each. Where the host multiplies by a matrix, signals that are mostly zero cost what is not zero of them.
 pub(super) fn correlate(operator: &Operator, signals: Tensor<2>) -> Vec<f32> {
-    let count = signals.dims()[0];
+    match multiplies_on_host(operator) {
+        true => correlate_known(operator, signals.clone(), &to_host(signals)),
+        false => correlate_known(operator, signals, &[]),
+    }
+}
+
+/// [`correlate`] where the host has the values, too, which are not looked at on a GPU or by convolutions.
+pub(super) fn correlate_known(operator: &Operator, signals: Tensor<2>, values: &[f32]) -> Vec<f32> {
+    let [count, signal_len] = signals.dims();
     let code_len = operator.code().len();
-    let on_host = device::is_host(&signals.device());
-    let [block, tile] = blocks(operator, on_host);
+    let [block, tile] = blocks(operator, device::is_host(&signals.device()));
     let mut correlations = vec![0.0; count * code_len];
+    let by_values = multiplies_on_host(operator);
+    if by_values && values.chunks_exact(signal_len).any(|signal| panels::are_few(signal) && !is_zero(signal)) {
+        operator.panels();
+    }
     let fill = |(index, out): (usize, &mut [f32])| {
         let (start, rows) = (index * block, out.len() / code_len);
+        if by_values {
+            let values = &values[start * signal_len..][..rows * signal_len];
+            return correlate_block(operator, values, tile, out);
+        }
         let found = to_host(correlate_some(operator, &signals, start..start + rows, tile));
         out.copy_from_slice(&found[..out.len()]);
     };
     let mut parts = correlations.chunks_mut(block * code_len).enumerate();
     // The first makes what all others use: a thread that waits for another to make it might be given one of them to do.
     parts.by_ref().take(1).for_each(fill);
-    if on_host {
+    if device::is_host(&operator.device()) {
         parts.collect::<Vec<_>>().into_par_iter().for_each(fill);
     } else {
         parts.for_each(fill);
@@ -568,6 +615,14 @@ mod tests {
             let operator = operator.operator(signal, OperatorForm::Gram).unwrap();
             let (count, len) = (150, signal.len());
             let signals = Tensor::<2>::random([count, len], Distribution::Normal(0.0, 1.0), &device);
+            // Every third is mostly zero.
+            let mostly_zero = |value: f32, place: usize| {
+                if place % (3 * len) < len && !place.is_multiple_of(5) { 0.0 } else { value }
+            };
+            let values = to_host(signals).into_iter().enumerate().map(|(place, value)| mostly_zero(value, place));
+            let values: Vec<f32> = values.collect();
+            let signals = Tensor::<2>::from_data(TensorData::new(values, [count, len]), &device);
+            let dense = to_host(operator.analyze_rows(signals.clone()));
             let together = correlate(&operator, signals.clone());
             for size in [1, 7, 16, 17, 50, 64, 100] {
                 for start in (0..count).step_by(size).take(4) {
@@ -576,6 +631,8 @@ mod tests {
                     assert!(alone == together[start * atoms..end * atoms], "{size} of {side}x{side}, {atoms} atoms");
                 }
             }
+            let off = dense.iter().zip(&together).fold(0.0f32, |most, (a, b)| most.max((a - b).abs()));
+            assert!(off < 1e-3, "{off} of {side}x{side}, {atoms} atoms");
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::kernels::linear_algebra::solve_normal_equations;
 use crate::kernels::simd::vectorised;
 use crate::kernels::sparse::energy;
 use crate::kernels::threshold::soft_threshold_value;
-use crate::pursuit::columns::{self, Columns, LANES, correlate, largest, signals_at_once};
+use crate::pursuit::columns::{Columns, LANES, correlate, correlate_known, largest, signals_at_once};
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -65,7 +65,7 @@ const RISE: f64 = 1e-5;
 
 /// A sweep ends the work on the working set when no coefficient moved the objective by more than this part of what the gap
 /// asked for still allows.
-const SWEEP_TOLERANCE: f64 = 0.1;
+const SWEEP_TOLERANCE: f64 = 0.03;
 
 /// Atoms that a working set starts with at most, and takes in at least where so many violate optimality.
 const LEAST_GROWTH: usize = 16;
@@ -80,7 +80,7 @@ const AHEAD: f64 = 0.1;
 const SMALL: f64 = 1e-2;
 
 /// Correlations that are looked at together.
-const CHUNK: usize = 64;
+const CHUNK: usize = LANES;
 
 /// Sweeps after which the linear system on the support is solved.
 const SWEEPS_PER_SOLUTION: usize = 2;
@@ -89,7 +89,7 @@ const SWEEPS_PER_SOLUTION: usize = 2;
 const MAX_SUPPORT: usize = 512;
 
 /// Coefficients that may become zero in one attempt to solve it.
-const SIGN_CHANGES: usize = 8;
+const SIGN_CHANGES: usize = 3;
 
 impl Pursuit for CoordinateDescent {
     fn name(&self) -> &'static str {
@@ -100,6 +100,10 @@ impl Pursuit for CoordinateDescent {
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
         problem.refuse_shallower(self.name())?;
         problem.refuse_separate_masks(self.name())?;
+        #[cfg(feature = "cube")]
+        if !crate::device::is_host(&problem.operator().device()) {
+            problem.check_values()?;
+        }
         #[cfg(feature = "cube")]
         if self.patience > 0.0
             && let Some(found) = super::on_gpu::lasso(problem, &self.config)?
@@ -142,9 +146,11 @@ impl Pursuit for CoordinateDescent {
             work.check()?;
             let (first, count) = (reports.len(), codes.len() / code_len);
             let signals = signals.clone().slice([first..first + count, 0..signal_len]);
-            let mut correlations = correlate(operator, signals.clone());
+            let values = to_host(signals.clone());
+            problem.check_rows(&values, first)?;
+            let mut correlations = correlate_known(operator, signals, &values);
+            let signals = values;
             unweighted(&mut correlations);
-            let signals = to_host(signals);
             let largest: Vec<f32> = correlations
                 .par_chunks_exact(code_len)
                 .map(|row| {
@@ -514,6 +520,9 @@ struct Workspace {
     working: WorkingSet,
     /// By how much atoms violate optimality, and which.
     violators: Vec<(f32, usize)>,
+    /// The largest correlation of every chunk, and the same in another order.
+    maxima: Vec<f32>,
+    ordered: Vec<f32>,
     /// Dᵀ(y − Dγ).
     residual_correlations: Vec<f32>,
     support: Vec<usize>,
@@ -527,6 +536,8 @@ impl Workspace {
         Self {
             working: WorkingSet::default(),
             violators: Vec::new(),
+            maxima: Vec::new(),
+            ordered: Vec::new(),
             residual_correlations: vec![0.0; atoms],
             support: Vec::new(),
             values: Vec::new(),
@@ -597,23 +608,31 @@ impl Workspace {
     /// Takes the atoms that violate optimality most into the working set.
     #[inline(always)]
     fn admit(&mut self, columns: &Columns, lambda: f32, nonnegative: bool) {
-        let Self { working, violators, residual_correlations, .. } = self;
+        let Self { working, violators, maxima, ordered, residual_correlations, .. } = self;
         violators.clear();
+        let room = ((working.members.len() as f32 * GROWTH) as usize).max(LEAST_GROWTH);
         // Nearly all members lie at λ, and each would have to be told from a violator.
         working.hide(residual_correlations);
-        for (chunk, correlations) in residual_correlations.chunks(CHUNK).enumerate() {
-            if columns::largest(correlations, nonnegative) <= lambda {
+        maxima.clear();
+        maxima.extend(residual_correlations.chunks(CHUNK).map(|chunk| largest(chunk, nonnegative)));
+        // As many atoms as there is room for are at least as large as that many maxima, so that no smaller one has to be looked at.
+        let mut least = lambda;
+        if maxima.len() > room {
+            ordered.clone_from(maxima);
+            least = least.max(*ordered.select_nth_unstable_by(room - 1, |a, b| b.total_cmp(a)).1);
+        }
+        for ((chunk, correlations), &most) in residual_correlations.chunks(CHUNK).enumerate().zip(&*maxima) {
+            if most <= lambda || most < least {
                 continue;
             }
             for (place, &correlation) in correlations.iter().enumerate() {
-                let excess = (if nonnegative { correlation } else { correlation.abs() }) - lambda;
-                if excess > 0.0 {
-                    violators.push((excess, chunk * CHUNK + place));
+                let size = if nonnegative { correlation } else { correlation.abs() };
+                if size > lambda && size >= least {
+                    violators.push((size - lambda, chunk * CHUNK + place));
                 }
             }
         }
         working.show(residual_correlations);
-        let room = ((working.members.len() as f32 * GROWTH) as usize).max(LEAST_GROWTH);
         if violators.len() > room {
             violators.select_nth_unstable_by(room, |a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             violators.truncate(room);
