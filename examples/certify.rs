@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let codes = coder.encode(signals)?;
     let profile = ModelProfile::new(&model, signal)?; // norms and coherences
     let levels = Levels::of(&profile, codes.representations())?.remove(0);
-    let certificate = Certificate::new(&profile, levels, 0.0, 0.01, &Theorem::all());
+    let certificate = Certificate::new(&profile, levels, 0.0, 0.01, &Theorem::all())?;
     println!("the only representations as sparse: {}", certificate.is_unique());
     for (layer, bound) in certificate.stability.iter().enumerate() {
         let bound = bound.as_ref().map_or("no bound".into(), |bound| format!("at most {:.4} off", bound.global));

@@ -18,7 +18,7 @@ fn main() -> Result<()> {
         vec![LayerShape::new(8, 5, 1), LayerShape::new(16, 8, 1)], // atoms, kernel, stride
     ));
     config.learning.epochs = 4;
-    let model = config.fit(signals, &device::named(None)?)?;
+    let (model, coding) = config.fit_coded(signals, &device::named(None)?, |_| true)?;
     println!("atoms of D^(2): {:?}", model.effective_filters(2).dims());
-    model.save(Path::new("bars.safetensors"), config.coding())
+    model.save(Path::new("bars.safetensors"), coding)
 }

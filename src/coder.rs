@@ -81,13 +81,39 @@ impl CoderConfig {
         self
     }
 
-    /// With another pursuit; λ stays where the pursuit has one.
+    /// With another pursuit; λ stays where the pursuit has one, else there is none. The sign is that of the new pursuit, not the model's:
+    /// see [`Self::with_nonnegative`].
     #[must_use]
     pub fn with_pursuit(mut self, config: PursuitConfig) -> Self {
         if !config.has_penalty() {
             self.recipe.lambda = None;
         }
         self.recipe.config = config;
+        self
+    }
+
+    /// With codes that are non-negative, or of both signs.
+    #[must_use]
+    pub fn with_nonnegative(mut self, nonnegative: bool) -> Self {
+        self.recipe.config = self.recipe.config.with_nonnegative(nonnegative);
+        self
+    }
+
+    /// To another relative duality gap, by a pursuit that has one.
+    #[must_use]
+    pub fn with_gap(mut self, gap: f32) -> Self {
+        if let Some(basis) = self.recipe.config.basis_mut() {
+            basis.gap = gap;
+        }
+        self
+    }
+
+    /// In at most so many iterations, by a pursuit that goes on to a gap.
+    #[must_use]
+    pub fn with_max_iterations(mut self, iterations: usize) -> Self {
+        if let Some(basis) = self.recipe.config.basis_mut() {
+            basis.max_iterations = iterations;
+        }
         self
     }
 
@@ -145,7 +171,17 @@ pub struct Coder {
     batch_size: usize,
 }
 
+impl std::fmt::Debug for Coder {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Self { model, operator, recipe, pursuit, batch_size } = self;
+        let mut told = formatter.debug_struct("Coder");
+        told.field("model", model.config()).field("signal", &operator.signal()).field("recipe", recipe);
+        told.field("algorithm", &pursuit.name()).field("batch_size", batch_size).finish_non_exhaustive()
+    }
+}
+
 /// One coded batch.
+#[derive(Debug, Clone)]
 pub struct Batch {
     /// Number of its first signal.
     pub start: usize,
@@ -186,26 +222,29 @@ impl Coder {
     /// Codes signals, in batches.
     ///
     /// # Shapes
-    /// - signals: `[n, channels, height, width]`, n ≥ 1.
+    /// - signals: `[n, channels, height, width]`.
     ///
     /// # Errors
-    /// Signals of another shape; not one λ a signal where each has its own.
+    /// Signals of another shape, or that are not finite; not one λ a signal where each has its own.
     pub fn encode(&self, signals: Tensor<4>) -> Result<Codes> {
         let count = signals.dims()[0];
         self.check_count(count)?;
+        if count == 0 {
+            return Ok(Codes::joined(&self.operator, vec![self.encode_batch(signals, 0, None)?]));
+        }
         let mut batches = Vec::new();
         for start in (0..count).step_by(self.batch_size) {
             let size = self.batch_size.min(count - start);
             batches.push(self.encode_batch(signals.clone().narrow(0, start, size), start, None)?);
         }
-        Codes::joined(&self.operator, batches)
+        Ok(Codes::joined(&self.operator, batches))
     }
 
     /// Codes a source's signals and calls `visit` with one batch after the other. The observer is told how far each has come, and can
     /// end it.
     ///
     /// # Errors
-    /// Signals that cannot be read or of another shape; [`Error::Interrupted`] where the observer ended it; errors of `visit`.
+    /// Signals that cannot be read, of another shape or another sampling rate; [`Error::Interrupted`] where the observer ended it; errors of `visit`.
     pub fn encode_source(
         &self,
         source: &dyn Source,
@@ -214,6 +253,7 @@ impl Coder {
     ) -> Result<()> {
         let count = source.len();
         self.check_count(count)?;
+        self.model.config().check_sampling_rate(source.sampling_rate())?;
         for start in (0..count).step_by(self.batch_size) {
             let indices: Vec<usize> = (start..(start + self.batch_size).min(count)).collect();
             let mut values = vec![0.0; indices.len() * source.shape().len()];
@@ -256,21 +296,41 @@ impl Coder {
     /// # Errors
     /// Codes of another model.
     pub fn decode(&self, codes: &Codes) -> Result<Tensor<4>> {
-        let [_, dims @ ..] = codes.deepest().dims();
+        let parts = codes.parts().map(|(range, undo)| {
+            let part = codes.deepest().clone().slice([range]);
+            self.decode_batch(part, undo)
+        });
+        Ok(Tensor::cat(parts.collect::<Result<_>>()?, 0))
+    }
+
+    /// Signals from deepest codes γ_L, be they read from a file or changed, with the normalisation undone by what undoes it of those signals
+    /// ([`Undo::nothing`] leaves them as the model sees them).
+    ///
+    /// # Shapes
+    /// - codes: `[n, m_L, h_L, w_L]`; out: `[n, channels, height, width]`.
+    ///
+    /// # Errors
+    /// Codes of another model, or of another number of signals than were normalised.
+    pub fn decode_batch(&self, codes: Tensor<4>, undo: &Undo) -> Result<Tensor<4>> {
+        let [_, dims @ ..] = codes.dims();
         let [_, wanted @ ..] = self.operator.code().batched(1);
         if dims != wanted {
             return Err(Error::shape("codes", self.operator.code(), format!("{dims:?}")));
         }
-        let parts = codes.undos.iter().map(|(range, undo)| {
-            let part = codes.deepest().clone().narrow(0, range.start, range.len());
-            undo.undo(self.operator.synthesize(part))
-        });
-        Ok(Tensor::cat(parts.collect(), 0))
+        let count = codes.dims()[0];
+        if let Some(expected) = undo.count().filter(|expected| *expected != count) {
+            return Err(Error::shape(
+                "codes",
+                format!("{expected}, as the signals whose normalisation is undone"),
+                count,
+            ));
+        }
+        Ok(undo.undo(self.operator.synthesize(codes)))
     }
 }
 
 /// The representations of some signals.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Codes {
     representations: Vec<Tensor<4>>,
     reports: Vec<SignalReport>,
@@ -279,10 +339,8 @@ pub struct Codes {
 }
 
 impl Codes {
-    fn joined(operator: &Operator, batches: Vec<Batch>) -> Result<Self> {
-        if batches.is_empty() {
-            return Err(Error::shape("signals to code", "at least one", 0));
-        }
+    /// Of one batch or more.
+    fn joined(operator: &Operator, batches: Vec<Batch>) -> Self {
         let mut layers: Vec<Vec<Tensor<4>>> = vec![Vec::new(); operator.geometry().depth()];
         let (mut reports, mut undos) = (Vec::new(), Vec::new());
         for Batch { pursued, undo, start, .. } in batches {
@@ -293,7 +351,7 @@ impl Codes {
             reports.extend(pursued.reports);
         }
         let representations = layers.into_iter().map(|layer| Tensor::cat(layer, 0)).collect();
-        Ok(Self { representations, reports, undos })
+        Self { representations, reports, undos }
     }
 
     /// γ_1 … γ_L.
@@ -310,6 +368,12 @@ impl Codes {
     /// - out: `[n, m_L, h_L, w_L]`.
     pub fn deepest(&self) -> &Tensor<4> {
         self.representations.last().expect("a model has at least one layer")
+    }
+
+    /// The signals that were coded together, by their numbers, and what undoes their normalisation: what [`crate::export::CodesWriter`] asks
+    /// for beside their representations.
+    pub fn parts(&self) -> impl Iterator<Item = (std::ops::Range<usize>, &Undo)> {
+        self.undos.iter().map(|(range, undo)| (range.clone(), undo))
     }
 
     /// What the pursuit says of every signal: λ, objective, duality gap, non-zeros, why it ended.

@@ -14,5 +14,6 @@ pub use crate::model::normalization::Normalization;
 pub use crate::model::preset::Preset;
 pub use crate::model::{CodingDefaults, Mlcsc, ModelConfig, Operator, OperatorForm};
 pub use crate::pursuit::{
-    BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, PursuitConfig, SignalReport,
+    Algorithm, BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, PursuitConfig,
+    SignalReport,
 };

@@ -34,7 +34,7 @@ pub fn beginning(bytes: &[u8]) -> String {
 
 /// Files that people have and that are of no use here, by their first four bytes.
 const OTHERS: [(&[u8; 4], &str); 6] = [
-    (b"PK\x03\x04", "a zip archive, as .npz is; arrays are read as .npy"),
+    (b"PK\x03\x04", "a zip archive, as torch.save and np.savez write; np.save and safetensors write what is read"),
     (b"GIF8", "a GIF"),
     (b"\x89HDF", "HDF5"),
     (b"%PDF", "a PDF"),

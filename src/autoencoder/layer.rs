@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 ///
 /// | setting | default | range |
 /// |---|---|---|
-/// | `iterations` | 20 | from 0: T iterations are T layers |
+/// | `iterations` | 20 | 1 to 4096: T iterations are T layers |
 /// | `lambda` | 0.3 | ≥ 0 |
 /// | `nonnegative` | yes | |
 /// | `pursuit` | FISTA | see [`UnrolledPursuit`] |

@@ -105,7 +105,7 @@ impl Certifier<'_> {
         for ((levels, drawn), (signal, code)) in levels.into_iter().zip(drawn).zip(normalised.zip(codes)) {
             interrupt::check(UNFINISHED)?;
             let residual = self.profile.distance(signal, code);
-            let certificate = Certificate::new(self.profile, levels, residual, self.noise.into(), &Theorem::all());
+            let certificate = Certificate::new(self.profile, levels, residual, self.noise.into(), &Theorem::all())?;
             self.certified.push(Certified { certificate, drawn });
         }
         Ok(())
@@ -168,7 +168,7 @@ impl CertifyArgs {
         coding.check()?;
         self.input.check()?;
         let (model, defaults) = self.input.load()?;
-        let signals = self.input.signals()?;
+        let signals = self.input.signals_for(&model)?;
         let settings = coding.settings(defaults, signals.len())?;
         let shape = signals.shape();
         let coder = Coder::new(model.clone(), shape, &signals.source(), settings)?;

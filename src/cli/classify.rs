@@ -1,7 +1,7 @@
 //! `mlcsc classify`: what codes say about classes.
 
 use super::coding::{self, CodingArgs};
-use super::data::{self, DataArgs};
+use super::data::{self, DataArgs, check_sampling_rate};
 use super::diagnose::network;
 use super::inputs::Inputs;
 use super::output::{self, Summary, counted, number, table};
@@ -143,6 +143,11 @@ impl ClassifyArgs {
         self.check()?;
         let data = data::open(&self.data.config()?)?;
         let device = self.device.open()?;
+        if data.all.sampling_rate().is_some()
+            && let Ok((model, _)) = Mlcsc::load(&self.model, &device)
+        {
+            check_sampling_rate(&model, &*data.all)?;
+        }
         if let Some(network) = network(&self.model, &device)? {
             if self.windows {
                 let expected = "a model of dictionaries: an auto-encoder's codes are taken as they are";

@@ -175,7 +175,7 @@ impl CompareArgs {
     pub(super) fn run(&self) -> Result<()> {
         self.check()?;
         let (model, defaults) = self.input.load()?;
-        let signals = self.input.signals()?;
+        let signals = self.input.signals_for(&model)?;
         let (lambda, nonnegative) = self.lambda.resolve(&defaults, signals.len())?;
         let operator = coding::operator(&model, signals.shape(), &signals.source(), self.solver.application)?;
         let comparison = Comparison {

@@ -1,9 +1,10 @@
 //! Flags that say what signals to read.
 
 use super::{DeviceArgs, flags, output};
-use crate::data::{self, DataConfig, Dataset, Fingerprint, Group, Layout, Places, Shard, Source, Split};
+use crate::data::{self, DataConfig, Dataset, Fingerprint, Group, Layout, Places, Shard, Source, Split, sample};
 use crate::error::{Error, Result};
 use crate::geometry::{Pair, SignalShape};
+use crate::kernels::sparse::energy;
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
 use clap::Args;
@@ -33,7 +34,8 @@ pub struct DataArgs {
     /// Turn colour images grey, as Pillow's convert("L") does
     #[arg(long)]
     pub grey: bool,
-    /// What the axes of an array mean: vectors [n, d] or any row flattened, time [n, t] or [n, c, t], images [n, h, w] or [n, c, h, w],
+    /// What the axes of an array mean: vectors [n, d] or any row flattened, tokens
+    /// […, d] (vectors along the last axis, as [batch, sequence, d]), time [n, t] or [n, c, t], images [n, h, w] or [n, c, h, w],
     /// maps [c, h, w] or [n, c, h, w]; images can be flattened by vectors. Default: by the number of axes, [n, d] being vectors and
     /// [n, h, w] images
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Layout>())]
@@ -48,6 +50,9 @@ pub struct DataArgs {
     #[arg(long, value_name = "SEED")]
     pub data_seed: Option<u64>,
 }
+
+/// The source whose signals are drawn.
+const DIGITS: &str = "digits";
 
 impl DataArgs {
     /// The configuration, for a source that must have been named.
@@ -75,6 +80,13 @@ impl DataArgs {
     /// Patches without a size.
     pub fn complete(&self, mut config: DataConfig) -> Result<DataConfig> {
         config.source = self.source.clone().unwrap_or(config.source);
+        if let Some(count) = self.count.filter(|_| self.source.is_some() && config.source != DIGITS) {
+            return Err(Error::parameter(
+                "--count",
+                count,
+                "--data digits beside it: others have as many as they have",
+            ));
+        }
         config.count = self.count.or(config.count);
         config.patch = self.patch.or(config.patch);
         config.patches = self.patches.or(config.patches);
@@ -106,6 +118,52 @@ pub fn open_configured(config: &DataConfig) -> Result<Dataset> {
     let data = data::open(config)?;
     tell_skipped(&*data.all);
     Ok(data)
+}
+
+/// How many times as long as the median one a vector may be before that is remarked on.
+const OUTLIER: f64 = 100.0;
+
+/// Signals and values that outliers are looked for among at most; of larger sets signals at even distances stand for all.
+const MOST_SIGNALS: usize = 1 << 18;
+const MOST_VALUES: usize = 1 << 26;
+
+/// What there is to say of vectors that are so much longer than others that squared errors are about them alone.
+///
+/// # Errors
+/// Signals that cannot be read.
+fn outliers(source: &dyn Source) -> Result<Option<String>> {
+    if !source.shape().is_single_position() || source.is_empty() {
+        return Ok(None);
+    }
+    let len = source.shape().len();
+    let mut energies = Vec::new();
+    let most = MOST_VALUES.min(MOST_SIGNALS.saturating_mul(len));
+    sample(source, most, |values| energies.extend(values.chunks_exact(len).map(energy)))?;
+    let mut sorted = energies.clone();
+    let median = *sorted.select_nth_unstable_by(energies.len() / 2, f64::total_cmp).1;
+    let count = energies.iter().filter(|energy| **energy > OUTLIER * OUTLIER * median).count();
+    if count == 0 || median == 0.0 {
+        return Ok(None);
+    }
+    let largest = energies.iter().copied().fold(0.0, f64::max);
+    let times = output::number((largest / median).sqrt());
+    let which = if count == 1 { "one signal is".into() } else { format!("{count} signals are up to") };
+    Ok(Some(format!(
+        "{which} {times} times as long as the median one of {}, so that squared errors are about little else: leave out or scale what is so long",
+        source.describe()
+    )))
+}
+
+/// [`outliers`], which are said as well.
+///
+/// # Errors
+/// As there.
+pub fn told_outliers(source: &dyn Source) -> Result<Option<String>> {
+    let found = outliers(source)?;
+    if let Some(outliers) = &found {
+        output::complain(&format!("warning: {outliers}"));
+    }
+    Ok(found)
 }
 
 /// Says what was passed over, once for every source however often it is opened.
@@ -197,12 +255,22 @@ impl InputArgs {
         self.selection.select(&open(&self.data.config()?)?)
     }
 
+    /// [`Self::signals`] for a model.
+    ///
+    /// # Errors
+    /// Recordings of another sampling rate than the model's, too.
+    pub fn signals_for(&self, model: &Mlcsc) -> Result<Signals> {
+        let signals = self.signals()?;
+        signals.check_for(model)?;
+        Ok(signals)
+    }
+
     /// The signals, those of one shape together: pictures may have different sizes. There is at least one group; each is
     /// to be worked on with an operator of its own shape. [`Signals::places`] says where a group's signals stand among all.
     ///
     /// # Errors
-    /// As [`Self::signals`], except for pictures of different sizes.
-    pub fn groups(&self) -> Result<Vec<Signals>> {
+    /// As [`Self::signals_for`], except for pictures of different sizes.
+    pub fn groups_for(&self, model: &Mlcsc) -> Result<Vec<Signals>> {
         self.selection.check()?;
         let config = self.data.config()?;
         let limit = self.selection.limit.unwrap_or(usize::MAX);
@@ -210,12 +278,27 @@ impl InputArgs {
             data::open_by_size(&config, self.selection.split, limit).map_err(flags::named::<DataArgs>)?;
         if let Some(group) = groups.first() {
             tell_skipped(&*group.source);
+            check_sampling_rate(model, &*group.source)?;
         }
         Ok(groups
             .into_iter()
             .map(|Group { source, places }| Signals { count: source.len(), source, places, part })
             .collect())
     }
+}
+
+/// Checks that recordings have the sampling rate that a model is for.
+///
+/// # Errors
+/// Another one.
+pub fn check_sampling_rate(model: &Mlcsc, source: &dyn Source) -> Result<()> {
+    let checked = model.config().check_sampling_rate(source.sampling_rate());
+    checked.map_err(|error| match error {
+        Error::Shape { expected, found, .. } => {
+            Error::parameter("--data", source.describe(), format!("recordings of {expected}, found {found}"))
+        }
+        other => other,
+    })
 }
 
 /// Signals to run through, in order.
@@ -264,6 +347,14 @@ impl Signals {
     /// Whether there is no signal; there always is one.
     pub fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Checks that recordings have the sampling rate that a model is for.
+    ///
+    /// # Errors
+    /// Another one.
+    pub fn check_for(&self, model: &Mlcsc) -> Result<()> {
+        check_sampling_rate(model, &*self.source)
     }
 
     /// Shape of every signal.

@@ -132,6 +132,9 @@ impl DiagnoseArgs {
         let signals = self.selection.select(&data::open(&config)?)?;
         for (model, path) in opened.iter().zip(&self.models) {
             check_shape(&*model.network, path, &signals)?;
+            if let Ok((dictionary, _)) = &model.dictionary {
+                signals.check_for(dictionary)?;
+            }
         }
         interrupt::watch();
         let models = opened.iter().zip(&self.models);

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 ///
 /// They are the pursuit's own: γ_{i−1} = D_i γ_i holds exactly but for layered-thresholding and layered-bp, which code layer by
 /// layer. --noise and λ are in units of the signals after the model's normalisation; what undoes that is written beside the codes, so
-/// that signals come back: x = scale·D^(L)γ_L + mean. Pictures of several sizes are coded each in its own; in the file every one
+/// that signals come back: x = scale·(channel_scale·D^(L)γ_L + channel_mean) + mean + smooth, of which what is not there changes nothing. Pictures of several sizes are coded each in its own; in the file every one
 /// then has arrays of its own, as boat.png/gamma_1. Codes of an imported auto-encoder are in its own units, whoever computes them; pursuits
 /// run on its decoder's rows with unit norm, after its bias was taken off.
 #[derive(Debug, Args)]
@@ -63,7 +63,7 @@ impl EncodeArgs {
         };
         // Codes over atoms of unit norm, in the units of the auto-encoder that they belong to.
         let norms = imported.map(|network| network.norms_of_codes());
-        let groups = self.input.groups()?;
+        let groups = self.input.groups_for(&model)?;
         let settings = coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
         let coders = Coders::new(model, groups, settings, &self.shard)?;
         let part = self.shard.shard.map(|shard| coders.part(shard, &self.input.model)).transpose()?;

@@ -142,7 +142,7 @@ mod tests {
             (named::<DataArgs>, "held_out", "held_out"),
             (named::<CodingArgs>, "lambda", "--lambda"),
             (named::<CodingArgs>, "relative lambda", "--lambda-relative"),
-            (named::<CodingArgs>, "max-iterations", "--max-iterations"),
+            (named::<CodingArgs>, "max_iterations", "--max-iterations"),
             (named::<CodingArgs>, "layer weights", "--layer-weights"),
             (named::<CodingArgs>, "limit of layer 2", "--stripe-limits, limit of layer 2"),
             (named::<CodingArgs>, "nonzeros of layer 1", "--nonzeros, nonzeros of layer 1"),

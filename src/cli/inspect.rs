@@ -94,6 +94,9 @@ struct Inspection {
     #[serde(serialize_with = "as_text")]
     signal: SignalShape,
     normalization: Normalization,
+    /// Of a model of recordings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sampling_rate: Option<u32>,
     parameters: usize,
     layers: Vec<Layer>,
     /// The bound that first-order pursuits would step with.
@@ -138,6 +141,7 @@ impl Inspection {
             model: name,
             signal,
             normalization: model.config().normalization,
+            sampling_rate: model.config().sampling_rate,
             parameters: layers.iter().map(|layer| layer.parameters).sum(),
             layers,
             squared_norm_bound: operator.squared_norm_bound(),
@@ -172,6 +176,9 @@ impl Inspection {
             .row("λ", self.coding.lambda.map_or("not stored".into(), |lambda| number(lambda.into())))
             .row("sign of γ_L", if self.coding.nonnegative { "non-negative" } else { "both" })
             .row(format!("‖D^({depth})‖²"), format!("at most {}", number(self.squared_norm_bound)));
+        if let Some(rate) = self.sampling_rate {
+            summary.row("sampling rate", format!("{rate} Hz"));
+        }
         if let Some(encoder) = &self.autoencoder {
             summary.row("encoder", format!("{} of {}", encoder.activation, encoder.format));
         }

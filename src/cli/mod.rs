@@ -185,17 +185,20 @@ pub(crate) fn model_path() -> impl TypedValueParser<Value = PathBuf> {
 
 /// Diagnostics of an auto-encoder as lines of a summary.
 #[cfg(feature = "train")]
-pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'static str, String); 8] {
-    let density = found.density.map(|count| count.to_string()).join(" ");
+pub(crate) fn diagnostics_rows(
+    found: &crate::autoencoder::Diagnostics,
+    signal: crate::geometry::SignalShape,
+) -> [(&'static str, String); 8] {
+    let density = found.density.map(|count| count.to_string()).join("/");
     [
-        ("variance unexplained", output::or_dash(found.fvu, |fvu| format!("{:.1}%", 100.0 * fvu))),
-        ("PSNR", format!("{:.2} dB", found.psnr)),
+        ("variance unexplained", output::unexplained(found.fvu)),
+        ("PSNR", output::decibels(Some(found.psnr), signal)),
         ("non-zeros", output::number(found.nonzeros)),
         ("Hoyer sparsity", output::or_dash(found.hoyer, |hoyer| format!("{hoyer:.3}"))),
         ("shrinkage", output::or_dash(found.shrinkage, |shrinkage| format!("{shrinkage:.3}"))),
         ("dead units", found.dead_units.to_string()),
         ("dense units", found.dense_units.to_string()),
-        ("units by density: <1e-5 … >0.1", density),
+        ("units by density", format!("{density} (below 10⁻⁵, then by powers of ten)")),
     ]
 }
 

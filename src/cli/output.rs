@@ -1,6 +1,7 @@
 //! What goes to stdout and stderr.
 
 use crate::error::{Error, Result};
+use crate::geometry::SignalShape;
 use crate::learn::metrics::Kept;
 pub use crate::text::{counted, grouped};
 use std::fmt::Write as _;
@@ -115,6 +116,21 @@ pub fn number(value: f64) -> String {
 /// A number as `format` writes it, or a dash where it is undefined.
 pub fn or_dash(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
     value.map_or("–".into(), format)
+}
+
+/// Decibels below a peak of 1, which pictures and recordings have; values of vectors have no such peak.
+pub fn decibels(psnr: Option<f64>, signal: SignalShape) -> String {
+    or_dash(psnr.filter(|_| !signal.is_single_position()), |psnr| format!("{psnr:.2} dB"))
+}
+
+/// [`decibels`] with the space that follows on a line; nothing of vectors.
+pub fn spaced_decibels(psnr: f64, signal: SignalShape) -> String {
+    if signal.is_single_position() { String::new() } else { format!("{psnr:.2} dB  ") }
+}
+
+/// A fraction of variance unexplained in per cent.
+pub fn unexplained(fraction: Option<f64>) -> String {
+    or_dash(fraction, |fraction| format!("{}%", number(100.0 * fraction)))
 }
 
 /// What is said of values beyond those that a picture's file holds; of none nothing.

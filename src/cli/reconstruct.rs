@@ -4,11 +4,11 @@ use super::coding::{self, Coders, CodingArgs, PURSUIT_FLAGS};
 use super::data::{InputArgs, ShardArgs, Signals};
 use super::foreign::{self, Encoder};
 use super::inputs::Inputs;
-use super::output::{Summary, counted, number};
+use super::output::{Summary, counted};
 use super::progress::Progress;
 use super::{flags, interrupt, output};
 use crate::data::quality::Quality;
-use crate::data::{encode_recording, sampling_rate};
+use crate::data::{encode_recording, is_deep, sampling_rate};
 use crate::error::{Error, Result};
 use crate::export::codes::CodesFormat;
 use crate::export::{CodesReader, arrays, mosaic};
@@ -20,6 +20,7 @@ use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, Operator};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -28,8 +29,8 @@ use std::path::{Path, PathBuf};
 ///
 /// With --data, the reconstructions are compared with the signals: PSNR is 10·log₁₀(1 / mean squared error), at most 100 dB, mean over
 /// the signals (peak 1, as images have); the fraction of variance unexplained is Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal, where
-/// all have one size. Pictures of several sizes are coded each in its own. With --codes, what is written is scale·D^(L)γ_L + mean: the
-/// normalisation of the model is undone by what `mlcsc encode` wrote beside the codes.
+/// all have one size. Pictures of several sizes are coded each in its own. With --codes the
+/// normalisation of the model is undone by what `mlcsc encode` wrote beside them.
 #[derive(Debug, Args)]
 pub(super) struct ReconstructArgs {
     #[command(flatten)]
@@ -45,7 +46,7 @@ pub(super) struct ReconstructArgs {
     /// Shape of the signals that --codes belong to. Default: what the codes say, else the model's
     #[arg(long, value_name = "CxHxW", conflicts_with = "source")]
     input_shape: Option<SignalShape>,
-    /// Folder for PNG images, each named after the picture that it is of, or numbered where signals are no pictures (numbered ones
+    /// Folder for PNG images, of 16 bits where the picture has them, each named after the picture that it is of, or numbered where signals are no pictures (numbered ones
     /// that an earlier run left there are removed), and for recordings .wav; F.png or F.wav for a single one; F.npy for all in one array
     #[arg(long, value_name = "DIR|F.png|F.wav|F.npy")]
     out: PathBuf,
@@ -123,14 +124,14 @@ impl ReconstructArgs {
             return output::print_json(&document);
         }
         let mut summary = encoder.summary(&encoded, &signals, &device);
-        summary.row("PSNR", output::or_dash(psnr, |psnr| format!("{} dB", number(psnr))));
-        summary.row("variance unexplained", output::or_dash(unexplained, number));
+        summary.row("PSNR", output::decibels(psnr, shape));
+        summary.row("variance unexplained", output::unexplained(unexplained));
         sink.rows(&mut summary, left);
         output::print(&summary.text())
     }
 
     fn reconstruct_signals(&self, model: Mlcsc, defaults: CodingDefaults, kind: Kind, inputs: &Inputs) -> Result<()> {
-        let groups = self.input.groups()?;
+        let groups = self.input.groups_for(&model)?;
         let settings = self.coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
         let coders = Coders::new(model, groups, settings, &ShardArgs { shard: None })?;
         let groups = coders.groups();
@@ -165,8 +166,8 @@ impl ReconstructArgs {
             return output::print_json(&document);
         }
         let mut summary = coders.summary(&coded, &self.input.device.name());
-        summary.row("PSNR", format!("{} dB", number(psnr)));
-        summary.row("variance unexplained", unexplained.map_or("–".into(), number));
+        summary.row("PSNR", output::decibels(Some(psnr), shapes[0]));
+        summary.row("variance unexplained", output::unexplained(unexplained));
         sink.rows(&mut summary, left);
         let end = coders.first().not_converged(&coded);
         output::print(&[Some(summary.text()), end].into_iter().flatten().collect::<Vec<_>>().join("\n"))
@@ -203,7 +204,10 @@ impl ReconstructArgs {
             return Err(Error::format(path, "expected one signal for each picture, found others"));
         }
         let shapes: Vec<SignalShape> = operators.iter().map(Operator::signal).collect();
-        let sink = Sink::new(&self.out, kind, &shapes, &originals, vec![None; count], inputs)?;
+        // One row of several samples.
+        let in_time = shapes[0].height == 1 && !shapes[0].is_single_position();
+        let rates = vec![model.config().sampling_rate.filter(|_| in_time); count];
+        let sink = Sink::new(&self.out, kind, &shapes, &originals, rates, inputs)?;
         let progress = Progress::new("reconstructing", "signals", count as u64);
         interrupt::watch();
         let mut place = 0;
@@ -300,6 +304,8 @@ struct Sink<'a> {
     pictures: Vec<PathBuf>,
     /// Samples a second of each, of those that are recordings.
     rates: Vec<Option<u32>>,
+    /// Which of them are of pictures of 16 bits, and are so, too.
+    deep: Vec<bool>,
     /// Whether they are numbered and not named.
     numbered: bool,
     count: usize,
@@ -339,11 +345,12 @@ impl<'a> Sink<'a> {
             Kind::Picture if sounds => return Err(refused("a .wav or a .npy file for a recording".into())),
             Kind::Recording if !sounds => {
                 return Err(refused(
-                    "a .npy file, unless --data is a recording, which says the samples a second".into(),
+                    "a .npy file, unless --data is a recording or the model was trained on some, which say the samples a second"
+                        .into(),
                 ));
             }
             _ if !sounds && originals.iter().flatten().any(named_sound) => {
-                return Err(refused("--data in place of --codes: codes do not say how many samples a second recordings have (or a .npy file for some of one length)".into()));
+                return Err(refused("--data in place of --codes: neither these nor the model say how many samples a second recordings have (or a .npy file for some of one length)".into()));
             }
             _ if !sounds && !matches!(shape.channels, 1 | 3) => {
                 let channels = shape.channels;
@@ -361,7 +368,12 @@ impl<'a> Sink<'a> {
         };
         pictures.iter().try_for_each(|path| inputs.refuse("--out", path))?;
         let numbered = originals.iter().all(Option::is_none);
-        Ok(Self { out, kind, shape, pictures, rates, numbered, count })
+        let is_deep = |original: &Option<&Path>| original.is_some_and(is_deep);
+        let deep = match kind == Kind::Array || sounds {
+            true => vec![false; count],
+            false => originals.par_iter().map(is_deep).collect(),
+        };
+        Ok(Self { out, kind, shape, pictures, rates, deep, numbered, count })
     }
 
     /// Writes what `produce` hands over: places of signals among all, and the signals. Those of an array come in order.
@@ -391,7 +403,7 @@ impl<'a> Sink<'a> {
                     return files::write_bytes(path, &encode_recording(path, shape, image, rate)?);
                 }
                 left.values += image.len();
-                left.clipped += mosaic::save_image(path, [channels, height, width], image)?;
+                left.clipped += mosaic::save_image(path, [channels, height, width], image, self.deep[place])?;
                 Ok(())
             })
         })?;

@@ -118,6 +118,32 @@ fn is_array(path: &Path) -> bool {
     path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("npy"))
 }
 
+/// Why noise cannot be measured.
+const UNMEASURED: &str = "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
+
+fn unmeasured(source: &Path) -> Error {
+    Error::format(source, UNMEASURED)
+}
+
+/// Strength of the noise in every channel, by measurement.
+fn measured(input: &Input, picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f32>> {
+    // What is behind pixels that cannot be seen was never photographed.
+    let seen = input.seen();
+    let readable = match (known, &seen) {
+        (Some(known), Some(seen)) => Some(known.iter().zip(seen).map(|(known, seen)| *known && *seen).collect()),
+        (Some(known), None) => Some(known.to_vec()),
+        (None, seen) => seen.clone(),
+    };
+    // Where hardly anything is opaque all pixels have to do.
+    noise::estimate_each(picture, readable.as_deref()).or_else(|| noise::estimate_each(picture, known))
+}
+
+/// Part of white, or of the range of an array, below which what is measured may be fine texture as well as noise.
+const TEXTURE: f32 = 0.01;
+
+/// How many times stronger or weaker than measured noise may be said to be before that is remarked on: it is in other units, then.
+const OTHER_UNITS: f32 = 8.0;
+
 /// A file to read and one to write.
 type Job = (PathBuf, PathBuf);
 
@@ -251,9 +277,6 @@ impl Way {
                 Ok(restore(picture, observation, dictionary, config, progress)?.map(|picture| (whole(picture), 1.0)))
             }
             _ if config.sigma == 0.0 => Ok(Some((whole(picture.clone()), 1.0))),
-            _ if picture.values.iter().any(|value| !value.is_finite()) => {
-                Err(Error::parameter("picture", "values that are not finite", "finite ones"))
-            }
             Self::Pursuit(model, coding) => {
                 let (units, sigma) = (scaled_by(1.0 / config.range, picture), config.sigma / config.range);
                 let found = by_pursuit(&units, model, sigma, coding.nonnegative, progress)?;
@@ -329,7 +352,7 @@ impl Way {
 
 impl RestoreArgs {
     pub(super) fn run(&self) -> Result<()> {
-        let (jobs, skipped) = self.jobs()?;
+        let (mut jobs, mut skipped) = self.jobs()?;
         let way = self.way()?;
         let inputs = Inputs::default()
             .and("--model", self.model.as_deref())
@@ -358,10 +381,12 @@ impl RestoreArgs {
                 let (input, picture) = Input::open(source)?;
                 input.check_output(out)?;
                 let known = self.known(&input, &picture)?;
-                self.sigmas(source, &input, &picture, known.as_deref())?;
-                self.reference(source, &picture).map(drop)
+                self.reference(source, &input, &picture)?;
+                Ok(self.sigmas(source, &input, &picture, known.as_deref())?.is_some())
             };
-            jobs.par_iter().map(check).find_first(Result::is_err).unwrap_or(Ok(()))?;
+            let measured = jobs.par_iter().map(check).collect::<Vec<Result<bool>>>();
+            let measured = measured.into_iter().collect::<Result<Vec<bool>>>()?;
+            skipped = self.without_unmeasured(&mut jobs, &measured, skipped)?;
             files::create_folder(&self.out)?;
         } else {
             files::check_writable(&self.out)?;
@@ -497,6 +522,27 @@ impl RestoreArgs {
         Ok((jobs, skipped))
     }
 
+    /// Leaves out pictures whose noise cannot be measured; says which, and what was passed over before.
+    fn without_unmeasured(
+        &self,
+        jobs: &mut Vec<Job>,
+        measured: &[bool],
+        skipped: Option<String>,
+    ) -> Result<Option<String>> {
+        let left_out = jobs.iter().zip(measured).filter(|(_, measured)| !**measured);
+        let names: Vec<String> = left_out.map(|((source, _), _)| source.display().to_string()).collect();
+        let Some(first) = names.first() else { return Ok(skipped) };
+        if names.len() == jobs.len() {
+            return Err(unmeasured(Path::new(first)));
+        }
+        let others = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+        let line = format!("skipped {first}{others}: {UNMEASURED}");
+        output::complain(&line);
+        let mut measured = measured.iter();
+        jobs.retain(|_| measured.next() == Some(&true));
+        Ok(Some(skipped.into_iter().chain([line]).collect::<Vec<_>>().join("; ")))
+    }
+
     /// The file of the kernel, if there is one.
     fn kernel_file(&self) -> Option<&Path> {
         self.blur.as_deref().filter(|blur| !blur.starts_with(GAUSSIAN)).map(Path::new)
@@ -569,14 +615,14 @@ impl RestoreArgs {
         Ok(known)
     }
 
-    /// The strength of the noise in every channel, and whether it was measured.
+    /// The strength of the noise in every channel, and whether it was measured; `None` where it cannot be.
     fn sigmas(
         &self,
         source: &Path,
         input: &Input,
         picture: &Picture,
         known: Option<&[bool]>,
-    ) -> Result<(Vec<f32>, bool)> {
+    ) -> Result<Option<(Vec<f32>, bool)>> {
         let channels = picture.channels;
         let given = match &self.noise {
             Some(Noise::Known(sigmas)) => Some(sigmas.clone()),
@@ -585,29 +631,15 @@ impl RestoreArgs {
         };
         if let Some(sigmas) = given {
             return match sigmas.len() {
-                1 => Ok((vec![sigmas[0]; channels], false)),
-                len if len == channels => Ok((sigmas, false)),
+                1 => Ok(Some((vec![sigmas[0]; channels], false))),
+                len if len == channels => Ok(Some((sigmas, false))),
                 len => {
                     let expected = format!("one, or {channels}, as the channels of {}", source.display());
                     Err(Error::parameter("--noise", counted(len, "number"), expected))
                 }
             };
         }
-        // What is behind pixels that cannot be seen was never photographed.
-        let seen = input.seen();
-        let readable = match (known, &seen) {
-            (Some(known), Some(seen)) => Some(known.iter().zip(seen).map(|(known, seen)| *known && *seen).collect()),
-            (Some(known), None) => Some(known.to_vec()),
-            (None, seen) => seen.clone(),
-        };
-        let unmeasured = || {
-            let reason = "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
-            Error::format(source, reason)
-        };
-        // Where hardly anything is opaque all pixels have to do.
-        let measured =
-            noise::estimate_each(picture, readable.as_deref()).or_else(|| noise::estimate_each(picture, known));
-        Ok((measured.ok_or_else(unmeasured)?, true))
+        Ok(measured(input, picture, known).map(|measured| (measured, true)))
     }
 
     /// The file that a picture is to be compared with.
@@ -617,9 +649,13 @@ impl RestoreArgs {
     }
 
     /// What a picture is to be compared with.
-    fn reference(&self, source: &Path, picture: &Picture) -> Result<Option<(Input, Picture)>> {
+    fn reference(&self, source: &Path, input: &Input, picture: &Picture) -> Result<Option<(Input, Picture)>> {
         let Some(path) = self.reference_of(source) else { return Ok(None) };
-        let (input, reference) = Input::open(&path)?;
+        let (kind, mut reference) = Input::open(&path)?;
+        if let (Input::Still(own), Input::Still(other)) = (input, &kind) {
+            let scale = own.white() / other.white();
+            reference.values.iter_mut().for_each(|value| *value *= scale);
+        }
         let shape = [reference.channels, reference.height, reference.width];
         let expected = [picture.channels, self.factor() * picture.height, self.factor() * picture.width];
         if shape != expected {
@@ -627,7 +663,32 @@ impl RestoreArgs {
             let expected = format!("shape {expected:?}, as --data{larger}");
             return Err(Error::parameter(format!("--reference {}", path.display()), format!("{shape:?}"), expected));
         }
-        Ok(Some((input, reference)))
+        Ok(Some((kind, reference)))
+    }
+
+    /// What is odd about the strength that noise is said to have.
+    fn strength_warning(
+        &self,
+        input: &Input,
+        picture: &Picture,
+        known: Option<&[bool]>,
+        sigmas: &[f32],
+    ) -> Option<String> {
+        let Some(Noise::Known(_)) = self.noise else { return None };
+        let found = measured(input, picture, known)?;
+        let ([_, said], [_, found]) = (noise::extremes(sigmas), noise::extremes(&found));
+        let ratio = if said > 0.0 { found / said } else { 1.0 };
+        let white = match input {
+            Input::Still(still) => format!(" (white is {})", still.white()),
+            Input::Array(_) => String::new(),
+        };
+        let [low, high] = input.limits(picture, known);
+        // Of next to nothing there may be many times as much.
+        let counts = found.max(said) > TEXTURE * (high - low);
+        let odd = ratio > OTHER_UNITS || (ratio > 0.0 && ratio < 1.0 / OTHER_UNITS);
+        (counts && odd).then(|| {
+            format!("--noise says σ {}, and σ {} was measured{white}", number(said.into()), number(found.into()))
+        })
     }
 
     fn restore_one(
@@ -642,11 +703,16 @@ impl RestoreArgs {
         let (input, picture) = Input::open(source)?;
         input.check_output(out)?;
         let known = self.known(&input, &picture)?;
-        let reference = self.reference(source, &picture)?;
+        let reference = self.reference(source, &input, &picture)?;
         let missing = known.as_ref().map_or(0, |known| known.iter().filter(|known| !**known).count());
         let [low, high] = input.limits(&picture, known.as_deref());
         let range = if high > low { high - low } else { 1.0 };
-        let (sigmas, measured) = self.sigmas(source, &input, &picture, known.as_deref())?;
+        let found = self.sigmas(source, &input, &picture, known.as_deref())?;
+        let (sigmas, was_measured) = found.ok_or_else(|| unmeasured(source))?;
+        let warning = self.strength_warning(&input, &picture, known.as_deref(), &sigmas);
+        if let Some(warning) = &warning {
+            output::complain(&format!("warning: {}: {warning}", source.display()));
+        }
         let even = sigmas.iter().all(|sigma| *sigma == sigmas[0]);
         let together = self.method != Method::Patches;
         let joint_colours = self.joint_colours;
@@ -694,13 +760,13 @@ impl RestoreArgs {
         }
         let mut row = json!({
             "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
-            "sigma": (energy(&sigmas) / sigmas.len() as f64).sqrt() as f32, "sigmas": sigmas, "measured": measured,
-            "missing": missing,
+            "sigma": (energy(&sigmas) / sigmas.len() as f64).sqrt() as f32, "sigmas": sigmas, "measured": was_measured,
+            "missing": missing, "range": range,
             "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
             "objective": objective.map(|[reached, _]| reached), "objective_bound": objective.map(|[_, bound]| bound),
             "not_converged": (convergence.above > 0).then_some(convergence),
             "taken_off_in_sigmas": (count > 0.0 && sigmas.iter().all(|sigma| *sigma > 0.0)).then_some(length),
-            "clipped": clipped,
+            "clipped": clipped, "warning": warning,
             "seconds": clock.elapsed().as_secs_f64(),
         });
         if let Some((_, reference)) = reference {
@@ -745,7 +811,13 @@ impl RestoreArgs {
         summary.row("dictionary", format!("{atoms} ({of})"));
         for row in rows {
             let value = |name: &str| row[name].as_f64();
-            let how = if row["measured"] == true { ", measured" } else { "" };
+            let weak =
+                |sigma: f64| sigma > 0.0 && sigma < f64::from(TEXTURE) * row["range"].as_f64().unwrap_or_default();
+            let how = match row["measured"] == true {
+                true if value("sigma").is_some_and(weak) => ", measured, fine texture included: --noise 0 keeps it",
+                true => ", measured",
+                false => "",
+            };
             let strengths = row["sigmas"].as_array().into_iter().flatten();
             let mut strengths: Vec<String> =
                 strengths.map(|sigma| number(sigma.as_f64().unwrap_or_default())).collect();
@@ -770,9 +842,14 @@ impl RestoreArgs {
             if let Some(above) = row["not_converged"]["above"].as_u64().filter(|above| *above > 0) {
                 told.push_str(&format!("; {} above the gap asked for", counted(above as usize, "pursuit")));
             }
-            if let Some(after) = value("psnr") {
-                let before = value("psnr_before").map_or(String::new(), |before| format!("{before:.2} → "));
-                told.push_str(&format!("; PSNR {before}{after:.2} dB"));
+            // JSON has no number for equal pictures.
+            let decibels = |which: &str| match (value(&format!("psnr{which}")), value(&format!("ssim{which}"))) {
+                (Some(found), _) => Some(format!("{found:.2}")),
+                (None, found) => found.map(|_| "∞".to_owned()),
+            };
+            if let Some(after) = decibels("") {
+                let before = decibels("_before").map_or(String::new(), |before| format!("{before} → "));
+                told.push_str(&format!("; PSNR {before}{after} dB"));
             }
             if let Some(after) = value("ssim") {
                 let before = value("ssim_before").map_or(String::new(), |before| format!("{before:.4} → "));

@@ -49,7 +49,7 @@ pub struct RivalOutput<'a> {
 
 #[cfg(feature = "train")]
 mod trained {
-    use super::super::data::{open, open_configured};
+    use super::super::data::{open, open_configured, told_outliers};
     use super::super::output::{self, Summary, number, or_dash};
     use super::super::page::origin_of_run;
     use super::super::progress::Progress;
@@ -65,6 +65,7 @@ mod trained {
     use crate::export::mosaic;
     use crate::export::report::{self, REPORT};
     use crate::files;
+    use crate::geometry::SignalShape;
     use crate::learn::Outcome;
     use crate::learn::rivals::{self, RivalBatch, RivalEpoch, RivalHeldOut, RivalRecord, RivalRun, RivalTrainConfig};
     use crate::learn::run::check_content;
@@ -171,6 +172,7 @@ mod trained {
         data: &Dataset,
         screen: &RivalOutput,
     ) -> Result<()> {
+        let outliers = told_outliers(&*data.train)?;
         let mut run = run.with_dashboard(dashboard);
         // Lines would tear a dashboard.
         let progress = (!dashboard).then(|| Progress::new("training", "steps", run.steps() as u64));
@@ -188,6 +190,7 @@ mod trained {
         let mut observer = Lines {
             progress,
             epochs: config.epochs,
+            signal: data.train.shape(),
             steps: run.steps(),
             first: run.steps_done(),
             started: Instant::now(),
@@ -222,6 +225,7 @@ mod trained {
             "seconds": seconds,
             "epochs": epoch,
             "skipped": data.all.skipped(),
+            "outliers": outliers,
             "train_loss": train_loss,
             "test_loss": test_loss,
             "test": test,
@@ -244,7 +248,7 @@ mod trained {
             ("picture", picture.display().to_string()),
         ];
         rows.extend(page.map(|page| ("report", page.display().to_string())));
-        print(&heading, test, &rows, &document, screen.json)
+        print(&heading, (test, data.train.shape()), &rows, &document, screen.json)
     }
 
     /// Fits principal components, which takes no steps.
@@ -275,6 +279,7 @@ mod trained {
         if let Some(units) = wishes.units.filter(|&units| units > most) {
             return Err(Error::parameter("--units", units, format!("at most {most}, the values of a signal")));
         }
+        let outliers = told_outliers(&*data.train)?;
         let found = config.fit(&*data.train, screen.device).map_err(flags::named::<TrainArgs>)?;
         let batch = wishes.batch_size.unwrap_or(256);
         let Some(test) = diagnose(&found, &*data.test, batch, screen.device, |_| true)? else { return Ok(()) };
@@ -286,6 +291,7 @@ mod trained {
             "precision": crate::device::precision(),
             "seconds": seconds,
             "skipped": data.all.skipped(),
+            "outliers": outliers,
             "units": found.code().channels,
             "test": test,
         });
@@ -294,7 +300,13 @@ mod trained {
             output::counted(found.code().channels, "principal component"),
             output::counted(test.signals, "held-out signal")
         );
-        print(&heading, &test, &[("picture", picture.display().to_string())], &document, screen.json)
+        print(
+            &heading,
+            (&test, data.train.shape()),
+            &[("picture", picture.display().to_string())],
+            &document,
+            screen.json,
+        )
     }
 
     /// The page about a run, if it is wanted. One that cannot be written does not end a training: it is said.
@@ -322,12 +334,18 @@ mod trained {
         Ok(path)
     }
 
-    fn print(heading: &str, test: &Diagnostics, rows: &[(&str, String)], document: &Value, json: bool) -> Result<()> {
+    fn print(
+        heading: &str,
+        (test, signal): (&Diagnostics, SignalShape),
+        rows: &[(&str, String)],
+        document: &Value,
+        json: bool,
+    ) -> Result<()> {
         if json {
             return output::print_json(document);
         }
         let mut summary = Summary::new(heading);
-        for (name, value) in super::super::diagnostics_rows(test) {
+        for (name, value) in super::super::diagnostics_rows(test, signal) {
             summary.row(name, value);
         }
         for (name, value) in rows {
@@ -340,6 +358,7 @@ mod trained {
     struct Lines {
         progress: Option<Progress>,
         epochs: usize,
+        signal: SignalShape,
         steps: usize,
         first: usize,
         started: Instant,
@@ -351,9 +370,9 @@ mod trained {
             let Some(progress) = &self.progress else { return Ok(()) };
             match record {
                 RivalRecord::Start { held_out: RivalHeldOut { test_loss, test }, .. } => progress.line(&format!(
-                    "start  loss {}  {:.2} dB  FVU {}  dead {}",
+                    "start  loss {}  {}FVU {}  dead {}",
                     number(*test_loss),
-                    test.psnr,
+                    output::spaced_decibels(test.psnr, self.signal),
                     or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     test.dead_units,
                 )),
@@ -372,11 +391,11 @@ mod trained {
                 }
                 RivalRecord::Epoch { epoch, train: RivalEpoch { train_loss }, held_out, .. } => {
                     progress.line(&format!(
-                        "epoch {epoch}/{}  loss {} (training {})  {:.2} dB  FVU {}  non-zeros {}  dead {}",
+                        "epoch {epoch}/{}  loss {} (training {})  {}FVU {}  non-zeros {}  dead {}",
                         self.epochs,
                         number(held_out.test_loss),
                         number(*train_loss),
-                        held_out.test.psnr,
+                        output::spaced_decibels(held_out.test.psnr, self.signal),
                         or_dash(held_out.test.fvu, |fvu| format!("{fvu:.3}")),
                         number(held_out.test.nonzeros),
                         held_out.test.dead_units,

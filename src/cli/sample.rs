@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::export::{CodesWriter, arrays, codes, mosaic};
 use crate::files;
 use crate::geometry::{MAX_TENSOR_LEN, SignalShape, checked_len};
-use crate::kernels::sparse::{HostFilters, nonzeros, to_host};
+use crate::kernels::sparse::{nonzeros, to_host};
 use crate::model::normalization::Undo;
 use crate::model::sample::{SampleConfig, Samples, add_noise, generator, sparsity_conditions};
 use crate::model::{Mlcsc, Operator, OperatorForm};
@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 /// Draw signals from a model, with all their representations
 ///
-/// γ_L gets random places, magnitudes from 1 to 2 and random signs; γ_{i−1} = D_i γ_i and x = D_1 γ_1 follow, and what comes out
+/// γ_L gets random places, magnitudes from 1 to 2 and the signs that the model has, random ones where it has both; γ_{i−1} = D_i γ_i and x = D_1 γ_1 follow, and what comes out
 /// keeps every limit given. Where no such signal is found, what was tried is said (single atoms, or random supports, as if no entries
 /// ever cancelled) and nothing is written. Everything is in units of the signals after the model's normalisation.
 #[derive(Debug, Args)]
@@ -41,9 +41,12 @@ pub(super) struct SampleArgs {
     /// Length ‖v‖₂ ≥ 0 of Gaussian noise that is added. Default: none
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     noise: Option<f32>,
-    /// Draw positive non-zeros only
-    #[arg(long)]
+    /// Draw positive non-zeros only. Default: as the model was trained
+    #[arg(long, conflicts_with = "signed")]
     nonnegative: bool,
+    /// Draw non-zeros of both signs
+    #[arg(long)]
+    signed: bool,
     /// Shape of the signals. Default: the model's
     #[arg(long, value_name = "CxHxW")]
     input_shape: Option<SignalShape>,
@@ -93,7 +96,8 @@ impl SampleArgs {
 
     pub(super) fn run(&self) -> Result<()> {
         self.check()?;
-        let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let (model, coding) = Mlcsc::load(&self.model, &self.device.open()?)?;
+        let nonnegative = !self.signed && (self.nonnegative || coding.nonnegative);
         let signal = self.input_shape.unwrap_or(model.config().signal);
         let operator = coding::operator(&model, signal, "--input-shape", OperatorForm::Cascade)?;
         let layers = operator.geometry().layers();
@@ -106,12 +110,8 @@ impl SampleArgs {
         inputs.refuse_in("--out", &self.out, ["signals.npy", "clean.npy", "codes.safetensors"])?;
         inputs.refuse_in("--out", &self.out, (0..self.count).map(mosaic::numbered))?;
         let limits = self.limits(&operator);
-        let config = SampleConfig {
-            nonzeros: self.nonzeros,
-            limits: limits.clone(),
-            nonnegative: self.nonnegative,
-            ..SampleConfig::new(1)
-        };
+        let config =
+            SampleConfig { nonzeros: self.nonzeros, limits: limits.clone(), nonnegative, ..SampleConfig::new(1) };
         let mut rng = generator(self.seed);
         interrupt::watch();
         let progress = Progress::new("drawing", "signals", self.count as u64);
@@ -129,10 +129,8 @@ impl SampleArgs {
         };
         let (images, clipped) = self.write(&model, &operator, &samples, &noisy, noise)?;
         let conditions = limits.as_ref().filter(|_| self.stripe_limit.as_ref().is_some_and(|given| given.len() > 1));
-        let conditions = conditions.map_or_else(Vec::new, |limits| {
-            let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
-            sparsity_conditions(operator.geometry(), &filters, limits)
-        });
+        let conditions =
+            conditions.map_or(Ok(Vec::new()), |limits| sparsity_conditions(&model, operator.geometry(), limits))?;
         let nonzeros: Vec<f64> = samples.representations.iter().map(mean_nonzeros).collect();
         let most: Vec<usize> =
             samples.stripe_norms.iter().map(|norms| norms.iter().copied().max().unwrap_or(0)).collect();
@@ -142,6 +140,7 @@ impl SampleArgs {
                 "signal": signal.to_string(),
                 "seed": self.seed,
                 "noise": noise,
+                "nonnegative": nonnegative,
                 "limits": self.stripe_limit,
                 "mean_nonzeros": nonzeros,
                 "stripe_norms": most,
@@ -153,7 +152,10 @@ impl SampleArgs {
         }
         let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");
         let mut summary = Summary::new(format!("drew {} of {signal}", counted(self.count, "signal")));
-        summary.row("non-zeros", format!("mean {} in γ_1 … γ_{}", list(&nonzeros), operator.geometry().depth()));
+        let depth = operator.geometry().depth();
+        let layers = if depth > 1 { format!("γ_1 … γ_{depth}") } else { "γ_1".into() };
+        summary.row("non-zeros", format!("mean {} in {layers}", list(&nonzeros)));
+        summary.row(format!("sign of γ_{depth}"), if nonnegative { "non-negative" } else { "both" });
         let most: Vec<f64> = most.iter().map(|&norm| norm as f64).collect();
         summary.row("stripe norms", format!("at most {}", list(&most)));
         for condition in &conditions {
@@ -219,7 +221,7 @@ impl SampleArgs {
         }
         for (index, image) in values.chunks_exact(signal.len()).enumerate() {
             let path = self.out.join(mosaic::numbered(index));
-            clipped += mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image)?;
+            clipped += mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image, false)?;
             pictures.push(path);
         }
         mosaic::remove_earlier(&self.out, &pictures, true)?;

@@ -1,7 +1,7 @@
 //! `mlcsc train`.
 
 use super::coding::{not_converged_by, not_converged_json};
-use super::data::{DataArgs, open_configured, pair};
+use super::data::{DataArgs, open_configured, pair, told_outliers};
 use super::flags::Given;
 use super::inputs::Inputs;
 use super::interrupt;
@@ -287,7 +287,9 @@ impl TrainArgs {
             None => {
                 return Err(Error::missing(
                     "--kernel",
-                    format!("the size of atoms on signals of {signal}, one for each layer"),
+                    format!(
+                        "the size of atoms on signals of {signal}, one for each layer (of arrays with vectors along the last axis: --layout tokens)"
+                    ),
                 ));
             }
         };
@@ -338,6 +340,7 @@ impl TrainArgs {
         if !self.resume {
             check_shape(config, data.train.shape(), &data.train.describe())?;
         }
+        let outliers = if ranks.is_first() { told_outliers(&*data.train)? } else { None };
         interrupt::watch();
         let mut observer = Screen::new(config, data.train.describe());
         observer.report = (!self.no_report && ranks.is_first()).then(|| Page {
@@ -388,7 +391,7 @@ impl TrainArgs {
         let page = observer.report.take().and_then(|page| page.write(run.state()));
         let seconds = started.elapsed().as_secs_f64();
         let written = Written { pictures, files, page, exchanged: ranks.exchanged() };
-        self.report(&run, exact.as_ref(), &written, data.all.skipped(), seconds)
+        self.report(&run, exact.as_ref(), &written, [data.all.skipped(), outliers.as_deref()], seconds)
     }
 
     /// Refuses a folder in which the run would write over what it reads, and one that is called like a file.
@@ -686,7 +689,7 @@ impl TrainArgs {
         run: &Run,
         exact: Option<&metrics::Summary>,
         written: &Written,
-        skipped: Option<&str>,
+        [skipped, outliers]: [Option<&str>; 2],
         seconds: f64,
     ) -> Result<()> {
         let Written { pictures, files, page, exchanged } = written;
@@ -700,23 +703,29 @@ impl TrainArgs {
             };
         };
         // Nothing that a number of decibels would tell.
-        let warning = (train.nonzeros.last() == Some(&0.0)).then(|| {
+        let zeros = (train.nonzeros.last() == Some(&0.0)).then(|| {
             let lambda = number(run.state().lambda().into());
             format!("every code of the last epoch is zero: λ = {lambda} leaves nothing to learn from; lower --lambda")
         });
-        let warning = warning.or_else(|| {
-            let target = f64::from(run.state().config().learning.target_nonzeros?);
-            let found = *held_out.test.nonzeros.last()?;
+        let off_target = run.state().config().learning.target_nonzeros.filter(|_| zeros.is_none()).and_then(|target| {
+            let (target, found) = (f64::from(target), *held_out.test.nonzeros.last()?);
             ((found / target - 1.0).abs() > FAR_FROM_TARGET).then(|| {
                 let [found, target] = [found, target].map(number);
                 format!("{found} non-zeros where {target} were the target: λ had not settled (raise --epochs), or no λ leaves so many")
             })
         });
+        let worse = held_out.test.fvu.filter(|fvu| *fvu > 1.0 && zeros.is_none()).map(|unexplained| {
+            let unexplained = number(100.0 * unexplained);
+            format!("held-out signals are explained worse than by their mean: {unexplained}% of their variance is left")
+        });
+        let said: Vec<String> = [zeros, off_target, worse].into_iter().flatten().collect();
+        let warning = (!said.is_empty()).then(|| said.join("; "));
         if let Some(warning) = &warning {
             output::complain(&format!("warning: {warning}"));
         }
         let HeldOut { test, dictionaries, loss, diagnostics } = held_out;
-        let LearningConfig { gap, max_iterations, .. } = run.state().config().learning;
+        let TrainConfig { model: model_config, learning, .. } = run.state().config();
+        let LearningConfig { gap, max_iterations, .. } = *learning;
         let basis = BasisPursuitConfig { gap, max_iterations, ..BasisPursuitConfig::default() };
         if self.json {
             let mut document = json!({
@@ -729,6 +738,7 @@ impl TrainArgs {
                 "seconds": seconds,
                 "epochs": epoch,
                 "skipped": skipped,
+                "outliers": outliers,
                 "train": train,
                 "test": test,
                 "not_converged": {
@@ -775,10 +785,10 @@ impl TrainArgs {
         );
         summary
             .row("objective", objective)
-            .row("PSNR", format!("{:.2} dB", test.psnr))
-            .row("variance unexplained", or_dash(test.fvu, |fvu| format!("{:.1}%", 100.0 * fvu)))
+            .row("PSNR", output::decibels(Some(test.psnr), model_config.signal))
+            .row("variance unexplained", output::unexplained(test.fvu))
             .row("cosine", or_dash(test.cosine, |cosine| format!("{cosine:.4}")))
-            .row("λ", number(test.lambda))
+            .row("λ", if run.state().coding().nonzeros.is_some() { "–".into() } else { number(test.lambda) })
             .row("non-zeros of γ_1 … γ_L", list(&test.nonzeros))
             .row("zeros in D_1 … D_L", percent(&dictionaries.zeros))
             .row(
@@ -940,6 +950,8 @@ impl Page {
 struct Screen {
     report: Option<Page>,
     epochs: usize,
+    /// Shape of the signals.
+    signal: SignalShape,
     source: String,
     progress: Option<Progress>,
     last_line: Instant,
@@ -959,6 +971,7 @@ impl Screen {
             started: Instant::now(),
             first_step: 0,
             layers: config.model.layers.len(),
+            signal: config.model.signal,
         }
     }
 
@@ -1014,18 +1027,18 @@ impl Observer<Record, TrainingState> for Screen {
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
             Record::Start { held_out: HeldOut { test, .. }, .. } => progress.line(&format!(
-                "start  objective {:.3}  {:.2} dB  FVU {}  dead {}",
-                test.objective,
-                test.psnr,
+                "start  objective {}  {}FVU {}  dead {}",
+                number(test.objective),
+                output::spaced_decibels(test.psnr, self.signal),
                 or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                 test.dead_atoms,
             )),
             Record::Step { epoch, step, batch: BatchMeasures { batch, .. } } => {
                 progress.advance(1);
                 let text = format!(
-                    "objective {:.3}  {:.2} dB  {} signals/s",
-                    batch.objective,
-                    batch.psnr,
+                    "objective {}  {}{} signals/s",
+                    number(batch.objective),
+                    output::spaced_decibels(batch.psnr, self.signal),
                     number(batch.signals_per_second)
                 );
                 if !progress.is_visible() && self.last_line.elapsed() > LINE_EVERY {
@@ -1052,12 +1065,12 @@ impl Observer<Record, TrainingState> for Screen {
                     .map(|&coherence| format!("{coherence:.2}"))
                     .collect();
                 progress.line(&format!(
-                    "epoch {epoch}/{}  objective {:.3} (training {:.3})  {:.2} dB  FVU {}  non-zeros {}  zeros {}  dead {}  \
+                    "epoch {epoch}/{}  objective {} (training {})  {}FVU {}  non-zeros {}  zeros {}  dead {}  \
                      coherence {}",
                     self.epochs,
-                    test.objective,
-                    train.objective,
-                    test.psnr,
+                    number(test.objective),
+                    number(train.objective),
+                    output::spaced_decibels(test.psnr, self.signal),
                     or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     nonzeros.join("/"),
                     zeros.join("/"),

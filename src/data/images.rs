@@ -153,12 +153,30 @@ fn name_of_format(format: ImageFormat) -> Option<&'static str> {
     }
 }
 
+/// Whether a file is a picture with more than 8 bits a value, by its header.
+pub fn is_deep(path: &Path) -> bool {
+    let reader = ImageReader::open(path).ok().and_then(|reader| reader.with_guessed_format().ok());
+    let colour = reader.and_then(|reader| reader.into_decoder().ok()).map(|decoder| decoder.color_type());
+    colour.is_some_and(|colour| colour.bytes_per_pixel() > colour.channel_count())
+}
+
+fn bytes_of_sample(image: &DynamicImage) -> usize {
+    usize::from(image.color().bytes_per_pixel() / image.color().channel_count())
+}
+
 /// A picture as its file has it, to be written back in the same type and depth: 8 or 16 bits, grey or colour, with or without alpha.
 pub struct Still {
     path: PathBuf,
     image: DynamicImage,
     /// What its colours mean (ICC), where the file says so.
     profile: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Still {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let mut told = formatter.debug_struct("Still");
+        told.field("path", &self.path).field("colours", &self.image.color()).field("shape", &self.shape()).finish()
+    }
 }
 
 impl Still {
@@ -202,7 +220,7 @@ impl Still {
 
     /// Bytes of a sample.
     fn depth(&self) -> usize {
-        usize::from(self.image.color().bytes_per_pixel() / self.image.color().channel_count())
+        bytes_of_sample(&self.image)
     }
 
     /// Values as they are stored, `[channels, height, width]`, without alpha.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 /// |---|---|---|
 /// | `vectors` | `[d]` | one vector, d×1×1 |
 /// | | `[n, …]` | n vectors; what a row holds is flattened, the last index running fastest: `[n, h, w]` gives (h·w)×1×1 |
+/// | `tokens` | `[…, d]` | vectors along the last axis, d×1×1, counted by all others: `[batch, sequence, d]` gives batch·sequence of them |
 /// | `time` | `[t]` | one signal in time, 1×1×t |
 /// | | `[n, t]` | n of them, 1×1×t |
 /// | | `[n, c, t]` | n of c channels, c×1×t |
@@ -27,6 +28,8 @@ use serde::{Deserialize, Serialize};
 pub enum Layout {
     /// Every row of an array, and every image, is flattened into a vector: d channels of one value.
     Vectors,
+    /// Vectors along the last axis of an array, whatever its other axes, as the activations of a transformer lie.
+    Tokens,
     /// Signals in time: one row of samples a channel.
     Time,
     /// Images.
@@ -61,13 +64,14 @@ pub(super) struct View {
 impl View {
     /// The view of an array of those extents, or what arrays were expected.
     pub fn of(extents: &[usize], layout: Option<Layout>) -> Result<Self, &'static str> {
-        use Layout::{Images, Maps, Time, Vectors};
+        use Layout::{Images, Maps, Time, Tokens, Vectors};
         use Role::{Channels, Columns, Rows};
         let rank = extents.len();
         let (counted, roles) = match (layout, rank) {
             (None | Some(Vectors), 1) => (0, vec![Channels]),
             (None, 2) => (1, vec![Channels]),
             (Some(Vectors), 2..=MAX_RANK) => (1, vec![Channels; rank - 1]),
+            (Some(Tokens), 1..=MAX_RANK) => (rank - 1, vec![Channels]),
             (Some(Time), 1) => (0, vec![Columns]),
             (Some(Time), 2) => (1, vec![Columns]),
             (Some(Time), 3) => (1, vec![Channels, Columns]),
@@ -81,6 +85,7 @@ impl View {
                         "an array [values], [count, values], [count, height, width] or [count, channels, height, width]"
                     }
                     Some(Vectors) => "an array [values] or [count, …] of at most 8 extents for `layout` vectors",
+                    Some(Tokens) => "an array […, values] of at most 8 extents for `layout` tokens",
                     Some(Time) => "an array [time], [count, time] or [count, channels, time] for `layout` time",
                     Some(Images) => {
                         "an array [height, width], [count, height, width] or [count, channels, height, width] for \

@@ -138,6 +138,10 @@ impl Source for Arc<dyn Source> {
         (**self).skipped()
     }
 
+    fn sampling_rate(&self) -> Option<u32> {
+        (**self).sampling_rate()
+    }
+
     fn describe(&self) -> String {
         (**self).describe()
     }
@@ -182,6 +186,10 @@ impl Source for Subset {
 
     fn skipped(&self) -> Option<&str> {
         self.source.skipped()
+    }
+
+    fn sampling_rate(&self) -> Option<u32> {
+        self.source.sampling_rate()
     }
 
     fn describe(&self) -> String {

@@ -34,7 +34,7 @@ pub use fingerprint::Fingerprint;
 pub(crate) use fingerprint::digest;
 pub(crate) use fingerprint::sample;
 pub use folder::{has_own_units, pictures_and_arrays};
-pub use images::Still;
+pub use images::{Still, is_deep};
 pub use layout::Layout;
 pub use memory::{InMemory, first};
 pub use shard::{Part, Shard};
@@ -102,6 +102,11 @@ pub trait Source: Send + Sync {
 
     /// What was passed over when the source was opened and why, in one line, if anything was.
     fn skipped(&self) -> Option<&str> {
+        None
+    }
+
+    /// Samples a second of recordings; `None` of everything else.
+    fn sampling_rate(&self) -> Option<u32> {
         None
     }
 
@@ -227,6 +232,15 @@ pub struct Dataset {
     pub has_test_set: bool,
 }
 
+impl std::fmt::Debug for Dataset {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Self { train, test, all, has_test_set } = self;
+        let mut told = formatter.debug_struct("Dataset");
+        told.field("source", &all.describe()).field("shape", &all.shape()).field("train", &train.len());
+        told.field("test", &test.len()).field("has_test_set", has_test_set).finish()
+    }
+}
+
 impl Dataset {
     /// The signals of one part.
     pub fn split(&self, split: Split) -> &Arc<dyn Source> {
@@ -245,6 +259,14 @@ pub struct Group {
     pub source: Arc<dyn Source>,
     /// Where each of them stands in the whole set, from 0, ascending.
     pub places: Places,
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let Self { source, places } = self;
+        let mut told = formatter.debug_struct("Group");
+        told.field("source", &source.describe()).field("shape", &source.shape()).field("places", places).finish()
+    }
 }
 
 /// Where each signal of a group stands among all that were asked for, from 0, ascending.
@@ -385,6 +407,9 @@ pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: Signal
         (1, SignalShape { channels: 3, .. }) => " (`grey` turns colour pictures grey)",
         (1 | 3, SignalShape { channels: 4.., height: 1, width: 1 }) => {
             " (with `layout` images an array [height, width] is an image)"
+        }
+        (_, SignalShape { channels: 1, width, .. }) if width == channels => {
+            " (with `layout` tokens the last axis of an array holds the vectors)"
         }
         _ => "",
     };

@@ -63,6 +63,11 @@ pub(super) trait Pictures: Send + Sync {
         None
     }
 
+    /// Samples a second of recordings.
+    fn sampling_rate(&self) -> Option<u32> {
+        None
+    }
+
     /// The whole set's name for messages.
     fn describe(&self) -> String;
 }
@@ -337,6 +342,10 @@ impl Pictures for Joined {
         self.first.skipped().or(self.second.skipped())
     }
 
+    fn sampling_rate(&self) -> Option<u32> {
+        self.first.sampling_rate().or(self.second.sampling_rate())
+    }
+
     fn describe(&self) -> String {
         format!("{} and {}", self.first.describe(), self.second.describe())
     }
@@ -386,6 +395,10 @@ impl Pictures for Flattened {
         self.0.skipped()
     }
 
+    fn sampling_rate(&self) -> Option<u32> {
+        self.0.sampling_rate()
+    }
+
     fn describe(&self) -> String {
         self.0.describe()
     }
@@ -430,6 +443,10 @@ impl Source for Whole {
 
     fn skipped(&self) -> Option<&str> {
         self.pictures.skipped()
+    }
+
+    fn sampling_rate(&self) -> Option<u32> {
+        self.pictures.sampling_rate()
     }
 
     fn describe(&self) -> String {
@@ -510,6 +527,10 @@ impl Source for Patches {
 
     fn skipped(&self) -> Option<&str> {
         self.pictures.skipped()
+    }
+
+    fn sampling_rate(&self) -> Option<u32> {
+        self.pictures.sampling_rate()
     }
 
     fn describe(&self) -> String {

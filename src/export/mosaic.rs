@@ -63,32 +63,36 @@ pub fn table(images: Tensor<4>, columns: usize) -> RgbImage {
     paint(images, &shown, &grid, Scaling::Symmetric)
 }
 
-/// One image with values in [0, 1] as a PNG: grey for one channel, colour for three. Returns how many values were
-/// clipped; what rounding alone takes does not count.
+/// One image with values in [0, 1] as a PNG of 8 or, if it is to be `deep`, of 16 bits: grey for one channel, colour for three. Returns how
+/// many values were clipped; what rounding alone takes does not count.
 ///
 /// # Errors
 /// Another number of channels; a path that cannot be written.
 ///
 /// # Panics
 /// If `values` is not `[channels, height, width]`.
-pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[f32]) -> Result<usize> {
+pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[f32], deep: bool) -> Result<usize> {
     assert_eq!(values.len(), channels * height * width, "values of one image");
     let plane = height * width;
-    let byte = |index: usize| to_byte(values[index]);
-    let (bytes, colour) = match channels {
-        1 => ((0..plane).map(byte).collect::<Vec<u8>>(), image::ExtendedColorType::L8),
-        3 => {
-            let pixels = (0..plane).flat_map(|pixel| (0..3).map(move |channel| channel * plane + pixel));
-            (pixels.map(byte).collect(), image::ExtendedColorType::Rgb8)
-        }
-        other => return Err(Error::shape("image to write as PNG", "1 or 3 channels", other)),
+    let colour = match (channels, deep) {
+        (1, false) => image::ExtendedColorType::L8,
+        (1, true) => image::ExtendedColorType::L16,
+        (3, false) => image::ExtendedColorType::Rgb8,
+        (3, true) => image::ExtendedColorType::Rgb16,
+        (other, _) => return Err(Error::shape("image to write as PNG", "1 or 3 channels", other)),
+    };
+    let white = if deep { f32::from(u16::MAX) } else { f32::from(u8::MAX) };
+    let ordered = (0..values.len()).map(|at| values[at % channels * plane + at / channels]);
+    let bytes: Vec<u8> = match deep {
+        false => ordered.map(to_byte).collect(),
+        true => ordered.flat_map(|value| ((value * white).round() as u16).to_ne_bytes()).collect(),
     };
     let mut png = Cursor::new(Vec::new());
     let encoder = image::codecs::png::PngEncoder::new(&mut png);
     image::ImageEncoder::write_image(encoder, &bytes, width as u32, height as u32, colour)
         .map_err(|error| Error::format(path, error.to_string()))?;
     files::write_bytes(path, &signed(png.into_inner()))?;
-    Ok(values.iter().filter(|value| !(0.0..=255.0).contains(&(*value * 255.0).round())).count())
+    Ok(values.iter().filter(|value| !(0.0..=white).contains(&(*value * white).round())).count())
 }
 
 /// Where the first chunk after the header of a PNG file begins.
@@ -346,7 +350,7 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         let save = |names: &[&str]| -> Vec<PathBuf> {
             let save = |name: &&str| {
-                save_image(&path(name), [1, 1, 2], &[0.0, 1.0]).unwrap();
+                save_image(&path(name), [1, 1, 2], &[0.0, 1.0], false).unwrap();
                 path(name)
             };
             names.iter().map(save).collect()

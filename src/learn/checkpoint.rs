@@ -127,6 +127,7 @@ pub(super) fn load(path: &Path, training: &mut Training, data: &Fingerprint) -> 
     }
     // Found from the signals again, which are compared themselves.
     config.model.statistics.clone_from(&learner.config().model.statistics);
+    config.model.sampling_rate = learner.config().model.sampling_rate;
     if config != *learner.config() {
         return Err(broken("one of another configuration than config.json beside it".into()));
     }

@@ -2,6 +2,7 @@
 
 use super::config::{TrainConfig, UpdateRule};
 use super::learner::DictionaryLearner;
+use super::run::check_content;
 #[cfg(feature = "train")]
 use super::state::TrainingState;
 #[cfg(feature = "train")]
@@ -10,7 +11,7 @@ use crate::autoencoder::SparseAutoencoder;
 use crate::data::Dataset;
 use crate::data::Source;
 use crate::error::{Error, Result};
-use crate::model::Mlcsc;
+use crate::model::{CodingDefaults, Mlcsc};
 use burn::tensor::Device;
 use std::sync::Arc;
 
@@ -20,10 +21,11 @@ const HELD_OUT: f32 = 0.1;
 
 impl TrainConfig {
     /// Learns the dictionaries of signals by the rule of the configuration, without any file. The configuration's `data` is not looked
-    /// at. By the rule `unrolled` a tenth of the signals, at random, is held out, and the state that codes it best is the result.
+    /// at. By the rule `unrolled` a tenth of the signals, at random, is held out, and the state that codes it best is the result. How
+    /// its signals are best coded is in what [`Self::fit_coded`] returns.
     ///
     /// # Errors
-    /// A configuration that does not fit itself or the signals; signals that cannot be read.
+    /// A configuration that does not fit itself or the signals; signals that cannot be read, are not finite or hold nothing to learn from.
     pub fn fit(&self, signals: impl Source + 'static, device: &Device) -> Result<Mlcsc> {
         self.fit_with(signals, device, |_| true)
     }
@@ -38,6 +40,20 @@ impl TrainConfig {
         device: &Device,
         progress: impl FnMut(f32) -> bool,
     ) -> Result<Mlcsc> {
+        self.fit_coded(signals, device, progress).map(|(model, _)| model)
+    }
+
+    /// [`Self::fit_with`] that also says how the model's signals are best coded, with the λ that was found where the configuration asks
+    /// for a number of non-zeros: what belongs beside the model in its file.
+    ///
+    /// # Errors
+    /// As [`Self::fit_with`].
+    pub fn fit_coded(
+        &self,
+        signals: impl Source + 'static,
+        device: &Device,
+        progress: impl FnMut(f32) -> bool,
+    ) -> Result<(Mlcsc, CodingDefaults)> {
         self.fit_source(Arc::new(signals), device, progress)
     }
 
@@ -46,10 +62,11 @@ impl TrainConfig {
         signals: Arc<dyn Source>,
         device: &Device,
         mut progress: impl FnMut(f32) -> bool,
-    ) -> Result<Mlcsc> {
+    ) -> Result<(Mlcsc, CodingDefaults)> {
+        check_values(&*signals, self)?;
         if self.learning.update == UpdateRule::Unrolled {
             #[cfg(feature = "train")]
-            return self.fit_unrolled(signals, device, progress)?.model();
+            return Ok((self.fit_unrolled(signals, device, progress)?.model()?, self.coding()));
             #[cfg(not(feature = "train"))]
             return Err(Error::parameter("update", "unrolled", "pursuit or gradient without the feature train"));
         }
@@ -60,7 +77,7 @@ impl TrainConfig {
                 return Err(Error::Interrupted("dictionaries were not learned to the end".into()));
             }
         }
-        learner.model()
+        Ok((learner.model()?, learner.coding()))
     }
 
     /// Learns dictionaries and encoder end to end; the configuration's rule has to be `unrolled`. As [`Self::fit`].
@@ -77,6 +94,7 @@ impl TrainConfig {
         if self.learning.update != UpdateRule::Unrolled {
             return Err(Error::parameter("update", self.learning.update, "unrolled for an auto-encoder"));
         }
+        check_values(&signals, self)?;
         self.fit_unrolled(Arc::new(signals), device, progress)
     }
 
@@ -123,6 +141,28 @@ impl TrainConfig {
             }
             (_, Some((_, network))) => Ok(network),
         }
+    }
+}
+
+/// Signals that are looked at together.
+const AT_A_TIME: usize = 256;
+
+/// Refuses signals that are not finite or hold nothing to learn from.
+fn check_values(signals: &dyn Source, config: &TrainConfig) -> Result<()> {
+    let len = signals.shape().len();
+    for start in (0..signals.len()).step_by(AT_A_TIME) {
+        let indices: Vec<usize> = (start..(start + AT_A_TIME).min(signals.len())).collect();
+        let mut values = vec![0.0; indices.len() * len];
+        signals.read(&indices, &mut values)?;
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let name = format!("signal {} of {}", indices[at / len], signals.describe());
+            return Err(Error::parameter(name, values[at], "finite values"));
+        }
+    }
+    match signals.is_empty() {
+        // Said where its shape is looked at, too.
+        true => Ok(()),
+        false => check_content(signals, config.model.normalization),
     }
 }
 

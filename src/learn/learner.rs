@@ -80,7 +80,7 @@ impl DictionaryLearner {
         Self { state, memory }
     }
 
-    /// One step on the next batch: codes, then dictionaries.
+    /// One step on the next batch: codes, then dictionaries. Beyond [`Self::steps`] it goes on with further epochs, schedules at their ends.
     ///
     /// # Errors
     /// Signals that cannot be read.

@@ -222,6 +222,8 @@ fn check_ranks(config: &TrainConfig, ranks: &Ranks) -> Result<()> {
 pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -> Result<()> {
     let len = source.shape().len();
     let (mut values, mut first): (Vec<f32>, Option<Vec<f32>>) = (Vec::new(), None);
+    // The most that there was.
+    let mut most = 0.0f32;
     for start in (0..source.len()).step_by(AT_A_TIME) {
         let indices: Vec<usize> = (start..(start + AT_A_TIME).min(source.len())).collect();
         values.resize(indices.len() * len, 0.0);
@@ -229,17 +231,16 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
         if normalization.is_fitted() {
             // What the first of all signals has is taken off all.
             let first = first.get_or_insert_with(|| values[..len].to_vec());
-            let differs = |signal: &[f32]| signal.iter().zip(&*first).any(|(a, b)| (a - b).abs() > NOTHING);
-            if values.chunks_exact(len.max(1)).any(differs) {
-                return Ok(());
-            }
-            continue;
+            let differences = |signal: &[f32]| largest(signal.iter().zip(&*first).map(|(a, b)| a - b));
+            most = values.chunks_exact(len.max(1)).map(differences).fold(most, f32::max);
+        } else {
+            let held = |signal: &[f32]| match normalization {
+                Normalization::None => largest(signal.iter().copied()),
+                _ => largest(signal.iter().map(|value| value - signal[0])),
+            };
+            most = values.chunks_exact(len.max(1)).map(held).fold(most, f32::max);
         }
-        let holds = |signal: &[f32]| match normalization {
-            Normalization::None => signal.iter().any(|&value| value.abs() > NOTHING),
-            _ => signal.iter().any(|&value| (value - signal[0]).abs() > NOTHING),
-        };
-        if values.chunks_exact(len.max(1)).any(holds) {
+        if most > NOTHING {
             return Ok(());
         }
     }
@@ -253,7 +254,16 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
         }
         _ => ["values that differ within a signal by more than 1e-15, whose mean is taken off", "flat signals only"],
     };
+    let found = match most > 0.0 {
+        true => format!("at most {most:.0e} (multiply the signals by a constant first)"),
+        false => found.into(),
+    };
     Err(Error::shape(format!("training signals of {}", source.describe()), what, found))
+}
+
+/// The largest magnitude.
+fn largest(values: impl Iterator<Item = f32>) -> f32 {
+    values.fold(0.0, |largest, value| largest.max(value.abs()))
 }
 
 /// Magnitude up to which values count as zeros: the squares of less are lost in single precision.

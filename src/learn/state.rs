@@ -74,7 +74,7 @@ impl TrainingState {
         progress: impl FnMut(usize, f32),
     ) -> Result<Self> {
         let geometry = check(config, source)?;
-        let config = &with_statistics(config, source)?;
+        let config = &fitted_to(config, source)?;
         let cascade = initialize(config, &geometry, source, device, progress)?;
         Ok(Self::assemble(config, geometry, cascade, source, device))
     }
@@ -85,7 +85,7 @@ impl TrainingState {
     /// A configuration that does not fit itself, the model or the signals.
     pub fn from_model(config: &TrainConfig, model: &Mlcsc, source: &dyn Source, device: &Device) -> Result<Self> {
         let geometry = check(config, source)?;
-        let config = &with_statistics(config, source)?;
+        let config = &fitted_to(config, source)?;
         let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
         let fits = filters.len() == geometry.depth()
             && filters.iter().zip(geometry.layers()).all(|(filters, layer)| filters.dims() == layer.filter_dims());
@@ -379,9 +379,11 @@ fn batch_size(config: &TrainConfig, geometry: &Geometry) -> usize {
 /// Values that the statistics of a normalisation are found from at most (2²⁶); of larger sets signals at even distances stand for all.
 const MOST_VALUES: usize = 1 << 26;
 
-/// A configuration with the statistics that its normalisation needs, found from the training signals where it does not name them.
-fn with_statistics(config: &TrainConfig, source: &dyn Source) -> Result<TrainConfig> {
+/// A configuration with what its model needs to know of the training signals, where it does not say so: the statistics of its normalisation,
+/// the sampling rate.
+fn fitted_to(config: &TrainConfig, source: &dyn Source) -> Result<TrainConfig> {
     let mut config = config.clone();
+    config.model.sampling_rate = config.model.sampling_rate.or_else(|| source.sampling_rate());
     let normalization = config.model.normalization;
     if !normalization.is_fitted() || config.model.statistics.is_some() {
         return Ok(config);
@@ -405,6 +407,7 @@ pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometr
         let expected = wanted_shape(geometry.signal(), geometry.signal().channels, source.shape());
         return Err(Error::shape(format!("signals of {}", source.describe()), expected, source.shape()));
     }
+    config.model.check_sampling_rate(source.sampling_rate())?;
     check_windows(config, source)?;
     check_together(source, config.learning.batch_size)?;
     Ok(geometry)

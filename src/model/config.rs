@@ -25,19 +25,25 @@ pub struct ModelConfig {
     /// signals.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub statistics: Option<ChannelStatistics>,
+    /// Samples a second of the recordings that the model is for. Default: that of the training recordings; unknown where they are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampling_rate: Option<u32>,
 }
 
 impl ModelConfig {
     /// A model without normalisation.
     pub fn new(signal: SignalShape, layers: Vec<LayerShape>) -> Self {
-        Self { signal, layers, normalization: Normalization::None, statistics: None }
+        Self { signal, layers, normalization: Normalization::None, statistics: None, sampling_rate: None }
     }
 
     /// Checks everything and computes the shapes of all layers on the configured signal.
     ///
     /// # Errors
-    /// As [`Geometry::new`]; as [`ChannelStatistics::check`].
+    /// As [`Geometry::new`]; as [`ChannelStatistics::check`]; a sampling rate of 0.
     pub fn geometry(&self) -> Result<Geometry> {
+        if self.sampling_rate == Some(0) {
+            return Err(Error::parameter("sampling_rate", 0, "at least 1 sample a second"));
+        }
         if let Some(statistics) = &self.statistics {
             statistics.check(self.signal.channels)?;
             if !self.normalization.is_fitted() {
@@ -46,6 +52,20 @@ impl ModelConfig {
             }
         }
         Geometry::new(self.signal, &self.layers)
+    }
+
+    /// Checks that recordings have the sampling rate of those that the model is for, where both are known: at another rate atoms stand for
+    /// other frequencies.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another rate.
+    pub fn check_sampling_rate(&self, found: Option<u32>) -> Result<()> {
+        match self.sampling_rate.zip(found) {
+            Some((wanted, found)) if wanted != found => {
+                Err(Error::shape("recordings", format!("{wanted} samples a second, which the model is for"), found))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is done to signals before they are coded. A fitted normalisation without statistics leaves them as they are; no trained model

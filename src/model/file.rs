@@ -28,6 +28,22 @@ pub struct CodingDefaults {
     pub nonzeros: Option<usize>,
 }
 
+impl CodingDefaults {
+    /// Checks the ranges.
+    ///
+    /// # Errors
+    /// λ that is negative or not finite; no non-zeros.
+    pub fn check(&self) -> Result<()> {
+        if let Some(lambda) = self.lambda.filter(|lambda| !(lambda.is_finite() && *lambda >= 0.0)) {
+            return Err(Error::parameter("lambda", lambda, "a finite number ≥ 0"));
+        }
+        match self.nonzeros {
+            Some(0) => Err(Error::parameter("nonzeros", 0, "at least 1")),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// What stands in a model file's metadata.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,7 +64,7 @@ impl Mlcsc {
     /// The model file's bytes.
     ///
     /// # Errors
-    /// None that a valid model can cause.
+    /// As [`CodingDefaults::check`].
     pub fn to_bytes(&self, coding: CodingDefaults) -> Result<Vec<u8>> {
         bytes_of(self, self.config(), coding, None)
     }
@@ -56,7 +72,7 @@ impl Mlcsc {
     /// Writes the model as one safetensors file, whole or not at all.
     ///
     /// # Errors
-    /// A path that cannot be written, a full disk.
+    /// As [`CodingDefaults::check`]; a path that cannot be written, a full disk.
     pub fn save(&self, path: &Path, coding: CodingDefaults) -> Result<()> {
         files::write_bytes(path, &self.to_bytes(coding)?)
     }
@@ -88,6 +104,7 @@ pub(crate) fn bytes_of(
     coding: CodingDefaults,
     encoder: Option<serde_json::Value>,
 ) -> Result<Vec<u8>> {
+    coding.check()?;
     let metadata = Metadata { format_version: FORMAT_VERSION, model: config.clone(), coding, encoder };
     let metadata =
         serde_json::to_string(&metadata).map_err(|error| Error::format(Path::new("model"), error.to_string()))?;
@@ -139,7 +156,7 @@ impl ModuleVisitor for Finite {
 /// What a safetensors file is, by the keys of its metadata, that is no model.
 fn another<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
     let found = keys.find_map(|key| match key {
-        "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify` take"),
+        "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose`, `mlcsc classify` and, of vectors, `mlcsc export --format saelens` take"),
         "mlcsc-foreign" => Some(
             "an imported auto-encoder that scales every signal, which `mlcsc encode`, `mlcsc reconstruct` and `mlcsc diagnose` take",
         ),
@@ -165,6 +182,7 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(Metadata, ModelConfig)> {
     if metadata.format_version != FORMAT_VERSION {
         return Err(broken(format!("format version {}; this program reads {FORMAT_VERSION}", metadata.format_version)));
     }
+    metadata.coding.check().map_err(|error| broken(error.to_string()))?;
     let config = metadata.model.clone();
     let geometry = config.geometry().map_err(|error| broken(error.to_string()))?;
     for (index, layer) in geometry.layers().iter().enumerate() {

@@ -75,7 +75,7 @@ impl Mlcsc {
     /// - filters: W_i as `[m_i, m_{i−1}, kernel height, kernel width]`.
     ///
     /// # Errors
-    /// A number or a shape of filters that does not fit `config`; a `config` that does not fit itself.
+    /// A number or a shape of filters that does not fit `config`; filters that are not finite; a `config` that does not fit itself.
     pub fn from_filters(config: ModelConfig, filters: Vec<Tensor<4>>) -> Result<Self> {
         let geometry = config.geometry()?;
         if filters.len() != geometry.depth() {
@@ -93,6 +93,14 @@ impl Mlcsc {
                         format!("filters of layer {}", index + 1),
                         format!("{:?}", layer.filter_dims()),
                         format!("{:?}", filters.dims()),
+                    ));
+                }
+                if !filters.clone().is_finite().all().into_scalar::<bool>() {
+                    let expected = "finite values";
+                    return Err(Error::shape(
+                        format!("filters of layer {}", index + 1),
+                        expected,
+                        "NaN or infinite ones",
                     ));
                 }
                 Ok(Dictionary::from_filters(filters, shape))

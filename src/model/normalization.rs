@@ -258,6 +258,11 @@ impl Undo {
         Ok(Self { offset: Some(offset), scale: Some(rows(scales)), channels: None })
     }
 
+    /// For how many signals it is, where each has a mean, a scale or a smooth component of its own.
+    pub fn count(&self) -> Option<usize> {
+        self.offset.iter().chain(&self.scale).map(|values| values.dims()[0]).next()
+    }
+
     /// What undoes the normalisation of one signal of the batch.
     pub fn of_signal(&self, index: usize) -> Self {
         let one = |values: &Tensor<4>| values.clone().narrow(0, index, 1);

@@ -8,10 +8,10 @@
 //! Supports are propagated as if no two entries ever cancelled. What is drawn therefore keeps its limits; what is not found may exist
 //! all the same, as a combination of atoms in which entries cancel.
 
-use super::operator::Operator;
 use super::stripe::{own_radius, stripe_norm};
+use super::{Mlcsc, operator::Operator};
 use crate::error::{Error, Result};
-use crate::geometry::{Geometry, SignalShape};
+use crate::geometry::{Geometry, LayerGeometry, SignalShape};
 use crate::kernels::sparse::{HostFilters, SparseDictionary, nonzeros};
 use burn::tensor::{Tensor, TensorData};
 use rand::seq::SliceRandom;
@@ -42,12 +42,19 @@ impl SparsityCondition {
 /// A stripe of γ_{i−1} is touched by atoms at no more than ⌊(2r_{i−1} + k_i − 1)/s_i⌋ + 1 positions of γ_i per axis; c_i is the number of
 /// stripes of γ_i that cover these. (The paper's ⌈(2n_{i−1} − 1)/n_i⌉, for one dimension without stride, is never smaller.)
 ///
-/// # Panics
-/// If there are not as many filters and limits as layers.
-pub fn sparsity_conditions(geometry: &Geometry, filters: &[HostFilters], limits: &[usize]) -> Vec<SparsityCondition> {
-    assert!(filters.len() == geometry.depth() && limits.len() == geometry.depth(), "one per layer");
+/// # Errors
+/// Not as many limits as layers, or a limit of 0; a geometry of other layers than the model's.
+pub fn sparsity_conditions(model: &Mlcsc, geometry: &Geometry, limits: &[usize]) -> Result<Vec<SparsityCondition>> {
     let layers = geometry.layers();
-    (1..layers.len())
+    let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
+    if !filters.iter().map(HostFilters::dims).eq(layers.iter().map(LayerGeometry::filter_dims)) {
+        return Err(Error::shape("geometry", "the layers of the model", "other ones"));
+    }
+    if limits.len() != layers.len() || limits.contains(&0) {
+        let expected = format!("{}, one ≥ 1 for each layer", layers.len());
+        return Err(Error::shape("limits of stripes", expected, format!("{limits:?}")));
+    }
+    let conditions = (1..layers.len())
         .map(|index| {
             let [above, below] = [own_radius(&layers[index]), own_radius(&layers[index - 1])];
             let touching = layers[index].touching(below.map(|radius| 2 * radius + 1));
@@ -60,7 +67,8 @@ pub fn sparsity_conditions(geometry: &Geometry, filters: &[HostFilters], limits:
                 limit: limits[index - 1] as f64 / (limits[index] * covering) as f64,
             }
         })
-        .collect()
+        .collect();
+    Ok(conditions)
 }
 
 /// What signals are to be drawn.
@@ -289,9 +297,13 @@ impl Sampler<'_> {
     /// - codes: γ_L as `[n, m_L, h_L, w_L]`.
     ///
     /// # Errors
-    /// A layer that exceeds its limit.
+    /// Another shape; a layer that exceeds its limit.
     pub fn complete(&self, codes: Tensor<4>) -> Result<Samples> {
         let operator = self.operator;
+        let expected = operator.code().batched(codes.dims()[0]);
+        if codes.dims() != expected {
+            return Err(Error::shape("codes", format!("{expected:?}"), format!("{:?}", codes.dims())));
+        }
         if codes.dims()[0] == 0 {
             let layers = operator.geometry().layers();
             let empty = |shape: SignalShape| Tensor::zeros(shape.batched(0), &operator.device());

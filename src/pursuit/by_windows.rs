@@ -94,6 +94,7 @@ pub(super) fn solve(
 ) -> Result<Option<Pursued>> {
     let lambdas = problem.lambdas()?;
     let Some(mut parts) = Parts::of(problem)? else { return Ok(None) };
+    problem.check_values()?;
     let (positions, depth) = (parts.positions(), problem.depth());
     let relative = lambdas.iter().any(|lambda| matches!(lambda, Lambda::Relative(_)));
     // λ_max is the whole signal's, of every layer's λ.

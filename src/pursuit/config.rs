@@ -52,6 +52,50 @@ impl PursuitConfig {
         !matches!(self, Self::OrthogonalMatchingPursuit(_) | Self::GreedyProjection(_))
     }
 
+    /// Gap, iterations and sign, of a pursuit that has them.
+    pub fn basis_mut(&mut self) -> Option<&mut BasisPursuitConfig> {
+        match self {
+            Self::BasisPursuit { basis, .. } => Some(basis),
+            Self::ConvexProjection(config) => Some(&mut config.basis),
+            Self::LayeredBasisPursuit(config) => Some(&mut config.basis),
+            Self::MultiLayerProximalGradient(config) => Some(&mut config.basis),
+            Self::MultiLayerSplitting(config) => Some(&mut config.basis),
+            Self::HolisticPursuit(config) => Some(&mut config.basis),
+            Self::OrthogonalMatchingPursuit(_) | Self::GreedyProjection(_) | Self::LayeredThresholding { .. } => None,
+        }
+    }
+
+    /// The same with codes that are non-negative, or of both signs.
+    #[must_use]
+    pub fn with_nonnegative(mut self, nonnegative: bool) -> Self {
+        match &mut self {
+            Self::OrthogonalMatchingPursuit(config) => config.nonnegative = nonnegative,
+            Self::GreedyProjection(config) => config.nonnegative = nonnegative,
+            Self::LayeredThresholding { threshold } if nonnegative => *threshold = Threshold::NonNegative,
+            Self::LayeredThresholding { threshold } if *threshold == Threshold::NonNegative => {
+                *threshold = Threshold::Soft
+            }
+            other => {
+                if let Some(basis) = other.basis_mut() {
+                    basis.nonnegative = nonnegative;
+                }
+            }
+        }
+        self
+    }
+
+    /// Whether every layer may have a penalty of its own.
+    pub fn takes_layer_weights(&self) -> bool {
+        matches!(
+            self,
+            Self::LayeredThresholding { .. }
+                | Self::LayeredBasisPursuit(_)
+                | Self::MultiLayerProximalGradient(_)
+                | Self::MultiLayerSplitting(_)
+                | Self::HolisticPursuit(_)
+        )
+    }
+
     /// The pursuit, ready to run.
     ///
     /// # Errors

@@ -166,6 +166,7 @@ impl Pursuit for OrthogonalMatchingPursuit {
         check_nonzeros(problem.operator(), self.config.nonzeros)?;
         check_selection(problem.operator(), self.config.selection)?;
         refuse_penalties(problem, self.name())?;
+        problem.check_values()?;
         #[cfg(feature = "cube")]
         if let Some((found, open)) = super::on_gpu::greedy(problem, &self.config)? {
             if open.is_empty() {

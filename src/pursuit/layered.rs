@@ -93,6 +93,7 @@ impl Pursuit for LayeredThresholding {
 
     /// Takes λ and weights of every layer, and a mask.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.check_values()?;
         let (estimates, lambda) = self.forward(problem)?;
         let residuals = data_terms(problem, &estimates[estimates.len() - 1]);
         let reports = residuals
@@ -183,6 +184,7 @@ impl Pursuit for LayeredBasisPursuit {
     ///
     /// The report's objective is Σ_i ½‖γ̂_{i−1} − D_i γ̂_i‖² + λ_i‖γ̂_i‖₁, its gap the sum of the layers' gaps.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.check_values()?;
         let layers = self.through_layers(problem, |single| {
             let pursued = self.config.algorithm.init_for(&self.config.basis, single)?.solve(single)?;
             Ok((pursued.codes, pursued.reports))

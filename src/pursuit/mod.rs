@@ -215,7 +215,7 @@ pub struct SignalReport {
 }
 
 /// What a pursuit found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Pursued {
     /// The deepest codes γ_L, `[n, m_L, h_L, w_L]`.
     pub codes: Tensor<4>,
@@ -444,7 +444,7 @@ impl BasisPursuitConfig {
             return Err(Error::parameter("gap", self.gap, "a relative duality gap in (0, 1)"));
         }
         if self.max_iterations == 0 {
-            return Err(Error::parameter("max-iterations", 0, "at least 1"));
+            return Err(Error::parameter("max_iterations", 0, "at least 1"));
         }
         Ok(())
     }

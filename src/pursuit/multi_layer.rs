@@ -512,6 +512,7 @@ impl Pursuit for MultiLayerProximalGradient {
 
     /// Takes λ and weights of every layer, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.check_values()?;
         let basis = &self.config.basis;
         // Where a layer overlaps with itself its norm, and with it the fixed point, is not that of its windows.
         let disjoint = problem.operator().geometry().layers().iter().all(LayerGeometry::is_disjoint);

@@ -1,16 +1,19 @@
 //! What a pursuit is asked: signals, a model, and what weighs on the codes.
 
 use super::observer::{Observer, Work};
-use super::{Lambda, take_rows};
+use super::{Lambda, take_rows, to_host};
+use crate::device;
 use crate::error::{Error, Result};
+use crate::kernels::simd::vectorised;
 use crate::model::Operator;
 use burn::tensor::{Tensor, TensorData};
+use rayon::prelude::*;
 
 /// Signals to be coded, with everything that every pursuit may be told.
 ///
 /// The data term is ½‖M(y − x)‖², M being the mask (all ones where none is given), and the penalty of layer i is
 /// λ_i Σ_j w_ij |γ_ij| with one λ_i for each signal and one weight w_i for each atom of the layer. Which of these a pursuit takes
-/// stands in its documentation; what it does not take it refuses.
+/// stands in its documentation; what it does not take it refuses, but for λ of the deepest layer, which greedy pursuits do without.
 #[derive(Debug, Clone)]
 pub struct Problem<'a> {
     operator: &'a Operator,
@@ -21,6 +24,8 @@ pub struct Problem<'a> {
     mask: Option<Tensor<2>>,
     start: Option<Tensor<4>>,
     observer: Option<&'a dyn Observer>,
+    /// The number of the first signal, for messages.
+    first: usize,
 }
 
 impl<'a> Problem<'a> {
@@ -46,7 +51,15 @@ impl<'a> Problem<'a> {
             mask: None,
             start: None,
             observer: None,
+            first: 0,
         })
+    }
+
+    /// The first signal being that number of some larger set: what is said of one names it so.
+    #[must_use]
+    pub fn counted_from(mut self, first: usize) -> Self {
+        self.first = first;
+        self
     }
 
     /// λ of the deepest layer.
@@ -172,6 +185,45 @@ impl<'a> Problem<'a> {
             Some(mask) => signals.mask_fill(mask.equal_scalar(0.0), 0.0),
             None => signals,
         }
+    }
+
+    /// Refuses known samples that are not finite, and such that their squares are beyond single precision: an objective would be NaN or
+    /// infinite, and its gap would say nothing.
+    pub(crate) fn check_values(&self) -> Result<()> {
+        let signals = self.signals();
+        let [count, len] = signals.dims();
+        if count * len == 0 {
+            return Ok(());
+        }
+        // A GPU says in three numbers that there is nothing to look for.
+        if !device::is_host(&signals.device()) {
+            let all = [signals.clone().sum(), signals.clone().min(), signals.clone().max()];
+            let found = to_host(Tensor::cat(all.to_vec(), 0));
+            let most = (f32::MAX / len as f32).sqrt();
+            if found[0].is_finite() && found[1..].iter().all(|value| value.abs() <= most) {
+                return Ok(());
+            }
+        }
+        self.check_rows(&to_host(signals), 0)
+    }
+
+    /// [`Self::check_values`] of some signals on the host, the first being that number of the problem's.
+    pub(crate) fn check_rows(&self, values: &[f32], first: usize) -> Result<()> {
+        let len = self.operator.signal().len().max(1);
+        let beyond = |(_, signal): &(usize, &[f32])| {
+            !vectorised(
+                #[inline(always)]
+                || sum_of_squares(signal),
+            )
+            .is_finite()
+        };
+        let Some((row, signal)) = values.par_chunks_exact(len).enumerate().find_first(beyond) else { return Ok(()) };
+        let name = format!("signal {}", self.first + first + row);
+        if let Some(value) = signal.iter().find(|value| !value.is_finite()) {
+            return Err(Error::parameter(name, value, "finite values"));
+        }
+        let largest = signal.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        Err(Error::shape(name, "values whose squares single precision can add up", format!("{largest:.1e}")))
     }
 
     /// The mask, `[n, signal values]`; `None` where all samples are known.
@@ -338,4 +390,18 @@ impl<'a> Problem<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// ‖values‖² in single precision: infinite where that overflows.
+#[inline(always)]
+fn sum_of_squares(values: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let (chunks, rest) = values.as_chunks::<LANES>();
+    let mut sums = [0.0f32; LANES];
+    for chunk in chunks {
+        for lane in 0..LANES {
+            sums[lane] += chunk[lane] * chunk[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + rest.iter().map(|value| value * value).sum::<f32>()
 }

@@ -253,6 +253,7 @@ impl Pursuit for GreedyProjection {
     }
 
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.check_values()?;
         Ok(self.project(problem)?.into())
     }
 }
@@ -418,6 +419,7 @@ impl Pursuit for ConvexProjection {
     }
 
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.check_values()?;
         Ok(self.project(problem)?.into())
     }
 }

@@ -98,6 +98,7 @@ impl Pursuit for ProximalGradient {
 
     /// Takes λ, weights of the deepest layer's atoms, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.check_values()?;
         let learned = Learned::default();
         let (mut state, lambda) = self.start(problem, &learned)?;
         let (operator, count) = (problem.operator(), problem.count());

@@ -80,15 +80,23 @@ impl Recipe {
     /// Checks everything against a model before anything is computed.
     ///
     /// # Errors
-    /// As [`PursuitConfig::check_for`] and [`Lambda::check`]; weights of layers that are negative or not finite, not one per layer,
-    /// or that make a fraction of λ_max more than 1.
+    /// As [`PursuitConfig::check_for`] and [`Lambda::check`]; a penalty without λ, or λ without a penalty; weights of layers with a pursuit
+    /// that penalises the deepest alone, that are negative or not finite, not one per layer, or that make a fraction of λ_max more than 1.
     pub fn check(&self, operator: &Operator) -> Result<()> {
         self.config.check_for(operator)?;
-        if let Some(lambda) = &self.lambda {
-            lambda.check()?;
+        match &self.lambda {
+            Some(lambda) if self.config.has_penalty() => lambda.check()?,
+            Some(_) => return Err(Error::parameter("lambda", "given", "none: this pursuit has no penalty")),
+            None if self.config.has_penalty() => {
+                return Err(Error::missing("lambda", "a weight ≥ 0, or a fraction of λ_max"));
+            }
+            None => {}
         }
         let Some(weights) = &self.layer_weights else { return Ok(()) };
         let (name, depth) = ("layer weights", operator.geometry().depth());
+        if !self.config.takes_layer_weights() {
+            return Err(Error::parameter(name, "given", "none: this pursuit penalises the deepest layer alone"));
+        }
         if weights.len() != depth {
             return Err(Error::shape(name, format!("{depth}, one per layer"), weights.len()));
         }
@@ -160,7 +168,7 @@ impl Recipe {
     /// # Errors
     /// Signals of another shape; as [`Problem::with_lambda`].
     pub fn problem<'a>(&self, operator: &'a Operator, signals: Tensor<4>, start: usize) -> Result<Problem<'a>> {
-        let mut problem = Problem::new(operator, signals)?;
+        let mut problem = Problem::new(operator, signals)?.counted_from(start);
         if let Some(lambda) = &self.lambda {
             let lambda = lambda.batch(start, problem.count());
             match self.layer_weights.as_deref() {

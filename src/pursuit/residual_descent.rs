@@ -101,6 +101,7 @@ impl Pursuit for ResidualDescent {
     /// Takes λ, weights of the deepest layer's atoms, masks, and codes to start from; an operator that is one convolution.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
         problem.refuse_shallower(self.name())?;
+        problem.check_values()?;
         #[cfg(feature = "cube")]
         if let Some((found, open)) = super::on_gpu::pictures(problem, &self.config)? {
             return go_on(problem, Algorithm::ResidualDescent, &open, found, |part| self.on_host(part));

@@ -227,6 +227,7 @@ impl Pursuit for MultiLayerSplitting {
 
     /// Takes λ and weights of every layer, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        problem.check_values()?;
         if let Some(found) = by_windows::solve(problem, &self.config.basis, |parts| self.solve(parts))? {
             return Ok(found);
         }

@@ -50,8 +50,8 @@ impl PatchDictionary {
         }
         let atoms = JointDictionary::new(&atoms, channels * pixels);
         if atoms.count() == 0 {
-            let expected = "atoms that are more than their means";
-            return Err(Error::parameter("model", format!("atoms of {}x{} pixels", size[0], size[1]), expected));
+            let found = format!("atoms of {channels}x{}x{}", size[0], size[1]);
+            return Err(Error::parameter("model", found, "atoms of several pixels that are more than their means"));
         }
         Ok(Self { channels, size, atoms })
     }

@@ -156,7 +156,7 @@ const AROUND: f32 = 0.6;
 pub fn salt_and_pepper(picture: &Picture, [lowest, highest]: [f32; 2]) -> Vec<bool> {
     let (height, width) = (picture.height, picture.width);
     let mut known = vec![true; picture.pixels()];
-    for plane in picture.values.chunks_exact(picture.pixels()) {
+    for plane in picture.values.chunks_exact(picture.pixels().max(1)) {
         // How many pixels there are within a radius of one, and how many of them have its value.
         let around = |at: usize, radius: usize| {
             let (row, column) = (at / width, at % width);

@@ -54,12 +54,31 @@ impl Picture {
     /// # Errors
     /// No values, or another number of them.
     pub fn new(channels: usize, height: usize, width: usize, values: Vec<f32>) -> Result<Self> {
+        let picture = Self { channels, height, width, values };
+        picture.check().map(|()| picture)
+    }
+
+    /// Checks that there are as many values as channels, rows and columns say: fields can be set.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn check(&self) -> Result<()> {
+        let Self { channels, height, width, .. } = *self;
         let len = channels.checked_mul(height).and_then(|len| len.checked_mul(width)).filter(|len| *len > 0);
-        if len != Some(values.len()) {
+        if len != Some(self.values.len()) {
             let expected = format!("{channels}x{height}x{width}, at least one");
-            return Err(Error::shape("values of a picture", expected, values.len()));
+            return Err(Error::shape("values of a picture", expected, self.values.len()));
         }
-        Ok(Self { channels, height, width, values })
+        Ok(())
+    }
+
+    /// [`Self::check`], and that all values are finite that can be read.
+    fn check_values(&self, readable: impl Fn(usize) -> bool) -> Result<()> {
+        self.check()?;
+        let wrong = |at: &usize| readable(*at) && !self.values[*at].is_finite();
+        let Some(at) = (0..self.values.len()).find(wrong) else { return Ok(()) };
+        let (row, column) = (at % self.pixels() / self.width, at % self.width);
+        Err(Error::parameter("picture", self.values[at], format!("a finite value in row {row}, column {column}")))
     }
 
     /// Some of the rows.
@@ -169,7 +188,7 @@ impl RestoreConfig {
 /// Known pixels of a picture that nothing was done to but that others were lost, and that has no noise, come out as they are.
 ///
 /// # Errors
-/// Parameters out of range; a dictionary for another number of channels; values that are known and not finite; a mask of another size,
+/// Parameters out of range; a picture with another number of values than its shape says; a dictionary for another number of channels; values that are known and not finite; a mask of another size,
 /// or one that hides everything; a blur larger than the picture.
 pub fn restore(
     picture: &Picture,
@@ -179,16 +198,13 @@ pub fn restore(
     mut progress: impl FnMut(f32) -> bool,
 ) -> Result<Option<Picture>> {
     config.check()?;
+    picture.check()?;
     dictionary.check_for(picture.channels)?;
     observation.check([picture.height, picture.width])?;
     let known = observation.known();
     let pixels = picture.pixels();
     let readable = |place: usize| known.is_none_or(|known| known[place % pixels]);
-    if let Some(at) = (0..picture.values.len()).find(|&at| readable(at) && !picture.values[at].is_finite()) {
-        let (row, column) = (at % pixels / picture.width, at % picture.width);
-        let expected = format!("a finite value in row {row}, column {column}");
-        return Err(Error::parameter("picture", picture.values[at], expected));
-    }
+    picture.check_values(readable)?;
     // Nothing beyond this point sees an unknown value.
     let start = match known {
         Some(known) => missing::filled(picture, known),

@@ -46,7 +46,7 @@ pub struct Denoised {
 /// shifts where there are strides. `None` where `progress` says so.
 ///
 /// # Errors
-/// A model for another number of channels, unless it has one; shapes that the model cannot take.
+/// A model for another number of channels, unless it has one; shapes that the model cannot take; σ or values that are not finite.
 pub fn by_pursuit(
     picture: &Picture,
     model: &Mlcsc,
@@ -54,6 +54,10 @@ pub fn by_pursuit(
     nonnegative: bool,
     progress: impl Fn(f32) -> bool + Sync,
 ) -> Result<Option<Denoised>> {
+    if !(sigma.is_finite() && sigma >= 0.0) {
+        return Err(Error::parameter("sigma", sigma, "a finite standard deviation ≥ 0"));
+    }
+    picture.check_values(|_| true)?;
     let atoms = model.effective_filters(model.depth()).dims();
     let channels = channels_of(picture, atoms[1])?;
     let kernel = [atoms[2], atoms[3]];
@@ -195,12 +199,13 @@ fn channels_of(picture: &Picture, channels: usize) -> Result<usize> {
 /// Takes noise off by an encoder that was trained to, window by window. `None` where `progress` says so.
 ///
 /// # Errors
-/// A network for another number of channels, unless it has one.
+/// A network for another number of channels, unless it has one; values that are not finite.
 pub fn by_network(
     picture: &Picture,
     network: &SparseAutoencoder,
     mut progress: impl FnMut(f32) -> bool,
 ) -> Result<Option<Picture>> {
+    picture.check_values(|_| true)?;
     let shape = network.signal();
     let channels = channels_of(picture, shape.channels)?;
     let ready = network.prepare(shape)?;

@@ -12,7 +12,7 @@ const LENGTH: f64 = 6.0;
 /// at once, where smooth surfaces and straight edges vanish, of all channels together (J. Immerkær, "Fast noise variance estimation",
 /// Computer Vision and Image Understanding 64(2), 1996; the median as in D. Donoho, I. Johnstone, "Ideal spatial adaptation by wavelet
 /// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Values that are not finite are passed over. `known`, one value a pixel, says which pixels may be read; `None`
-/// where there are no nine known ones together.
+/// where there are no nine known ones together, or the picture or `known` has another number of values than its shape says.
 pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
     strength(&mut deviations(picture, known).concat())
 }
@@ -30,13 +30,16 @@ pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f3
     Some(if most <= EVEN * least { vec![all; each.len()] } else { each })
 }
 
-/// The least and the largest of strengths of noise.
+/// The least and the largest of strengths of noise; [∞, 0] of none.
 pub fn extremes(sigmas: &[f32]) -> [f32; 2] {
     sigmas.iter().fold([f32::INFINITY, 0.0], |[least, most], sigma| [least.min(*sigma), most.max(*sigma)])
 }
 
 /// Magnitudes of second differences, those of each channel.
 fn deviations(picture: &Picture, known: Option<&[bool]>) -> Vec<Vec<f64>> {
+    if picture.check().is_err() || known.is_some_and(|known| known.len() != picture.pixels()) {
+        return Vec::new();
+    }
     picture.values.chunks_exact(picture.pixels().max(1)).map(|plane| of_plane(plane, picture, known)).collect()
 }
 
@@ -108,5 +111,7 @@ mod tests {
         assert_eq!(estimate(&picture, Some(&known)), Some(expected));
         assert_eq!(estimate(&picture, Some(&vec![false; 200 * 150])), None);
         assert_eq!(estimate(&Picture::new(1, 2, 2, vec![1.0; 4]).unwrap(), None), None);
+        assert_eq!(estimate(&noisy(1.0), Some(&[true; 3])), None);
+        assert_eq!(estimate_each(&Picture { height: 0, ..noisy(1.0) }, None), None);
     }
 }

@@ -3,6 +3,7 @@
 use super::bounds::{Bound, Noise, Promise, Theorem, Unmet, model_projection};
 use super::levels::Levels;
 use super::profile::ModelProfile;
+use crate::error::Error;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -54,9 +55,23 @@ pub struct TheoremReport {
 }
 
 impl Certificate {
-    /// For representations of these levels that leave a residual of at most that length (see [`ModelProfile::distance`]), and noise of
-    /// length `noise`.
-    pub fn new(profile: &ModelProfile, levels: Levels, residual: f64, noise: f64, theorems: &[Theorem]) -> Self {
+    /// For representations of these levels that leave a residual of at most that length ≥ 0 (see [`ModelProfile::distance`]), and noise of
+    /// length `noise` ≥ 0.
+    ///
+    /// # Errors
+    /// A length that is negative or not finite.
+    pub fn new(
+        profile: &ModelProfile,
+        levels: Levels,
+        residual: f64,
+        noise: f64,
+        theorems: &[Theorem],
+    ) -> crate::error::Result<Self> {
+        for (name, length) in [("residual", residual), ("noise", noise)] {
+            if !(length.is_finite() && length >= 0.0) {
+                return Err(Error::parameter(name, length, "a finite length ≥ 0"));
+            }
+        }
         let uniqueness = uniqueness(profile, &levels);
         // x and x̂ are both in the model and at most E + ‖y − x̂‖ apart.
         let stability = model_projection(profile, &levels, noise + residual);
@@ -69,7 +84,7 @@ impl Certificate {
                 promise: theorem.promise(profile, &levels, &Noise::of_length(noise)),
             })
             .collect();
-        Self { levels, uniqueness, residual, noise, stability, theorems }
+        Ok(Self { levels, uniqueness, residual, noise, stability, theorems })
     }
 
     /// Whether every representation is proven to be the only one as sparse.

@@ -59,7 +59,11 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged> {
 /// What a file says of itself and its arrays.
 fn open(path: &Path, format: CodesFormat) -> Result<(Part, Arrays)> {
     if CodesFormat::of(path, "part")? != format {
-        let expected = "a file of the format that is to be written";
+        let ending = match format {
+            CodesFormat::Safetensors => ".safetensors",
+            CodesFormat::Npz => ".npz",
+        };
+        let expected = format!("a {ending} file, as --out is: parts and what they make are of one format");
         return Err(Error::parameter("part", path.display(), expected));
     }
     let (settings, headers) = match format {

@@ -141,7 +141,11 @@ fn numbers_at_the_ends_of_single_precision() {
         write_npy(&program.path("small.npy"), &[5, 12, 12], &scaled(factor)).unwrap();
         for model in ["--from model.safetensors", "--model top-k", "--model pca", "--model dictionary"] {
             let message = program.fails(&format!("train --data small.npy {model} --out run"), 1);
-            assert!(message.ends_with("of more than 1e-15 in magnitude, found zeros only\n"), "{message}");
+            let found = match factor {
+                0.0 => "of more than 1e-15 in magnitude, found zeros only\n",
+                _ => "(multiply the signals by a constant first)\n",
+            };
+            assert!(message.ends_with(found), "{message}");
         }
     }
 }
@@ -303,7 +307,7 @@ fn other_files_of_the_program_are_no_models() {
     for (file, found) in [
         ("codes.safetensors", "found codes, which"),
         ("run/checkpoint.safetensors", "found a run's checkpoint; its model is model.safetensors beside it"),
-        ("rival", "found one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify` take"),
+        ("rival", "found one of the model's rivals, which `mlcsc diagnose`, `mlcsc classify`"),
     ] {
         for command in ["inspect", "encode --data signals.npy --out out.npz", "export --out out"] {
             let message = program.fails(&format!("{command} --model {file}"), 1);
@@ -420,4 +424,68 @@ fn recordings_are_reconstructed_as_such() {
     write_npy(&program.path("x.npy"), &[1, 2, 1, 8], &noise(16)).unwrap();
     let message = program.fails(&format!("{base} --data x.npy --out x.wav"), 2);
     assert!(message.contains("samples a second"), "{message}");
+}
+
+/// A model of recordings knows their rate: others are refused, and codes alone become recordings again.
+#[test]
+fn recordings_of_another_rate_are_refused() {
+    let program = Program::new();
+    for rate in [8_000, 16_000] {
+        let spec = hound::WavSpec {
+            channels: 1,
+            sample_rate: rate,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        let mut writer = hound::WavWriter::create(program.path(&format!("{rate}.wav")), spec).unwrap();
+        noise(400).iter().for_each(|value| writer.write_sample((8e3 * value) as i16).unwrap());
+        writer.finalize().unwrap();
+    }
+    program
+        .run("train --data 8000.wav --patch 1x16 --patches 60 --atoms 4 --kernel 1x8 --epochs 1 --no-report --out run");
+    assert!(program.works("inspect --model run").contains("sampling rate"));
+    let expected = "recordings of 8000 samples a second, which the model is for, found 16000";
+    for command in ["encode --out c.npz", "reconstruct --out r.wav", "compare", "certify"] {
+        let message = program.fails(&format!("{command} --model run --data 16000.wav"), 2);
+        assert!(message.starts_with("error: --data = 16000.wav") && message.contains(expected), "{message}");
+    }
+    let message =
+        program.fails("train --from run --data 16000.wav --patch 1x16 --patches 60 --epochs 1 --out other", 1);
+    assert!(message.contains("8000 samples a second"), "{message}");
+    program.works("encode --model run --data 8000.wav --out codes.npz");
+    program.works("reconstruct --model run --codes codes.npz --out back.wav");
+    let reader = hound::WavReader::open(program.path("back.wav")).unwrap();
+    assert_eq!((reader.spec().sample_rate, reader.duration()), (8_000, 400));
+}
+
+/// Vectors along the last axis, whatever the others; one that outweighs all others is remarked on.
+#[test]
+fn activations_of_sequences() {
+    let program = Program::new();
+    let mut values = noise(6 * 10 * 8);
+    write_npy(&program.path("flat.npy"), &[60, 8], &values).unwrap();
+    write_npy(&program.path("batch.npy"), &[6, 10, 8], &values).unwrap();
+    let train = "train --atoms 12 --epochs 1 --target-nonzeros 2 --no-report --json";
+    let [flat, batch] = ["--data flat.npy", "--data batch.npy --layout tokens"].map(|data| {
+        let name = data.split_whitespace().nth(1).unwrap();
+        let output = program.run(&format!("{train} {data} --out {name}.run"));
+        let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["outliers"], serde_json::Value::Null);
+        told["test"]["objective"].as_f64().unwrap()
+    });
+    assert_eq!(flat, batch);
+    let message = program.fails("train --data batch.npy --atoms 12 --out run", 2);
+    assert!(message.contains("--layout tokens"), "{message}");
+    let message = program.fails("encode --model flat.npy.run --data batch.npy --out c.npz", 1);
+    assert!(message.contains("layout tokens the last axis"), "{message}");
+    values[7 * 8..8 * 8].iter_mut().for_each(|value| *value *= 1e4);
+    write_npy(&program.path("outlier.npy"), &[60, 8], &values).unwrap();
+    let output = program.run(&format!("{train} --data outlier.npy --out outlier.run"));
+    let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(told["outliers"].as_str().is_some_and(|text| text.contains("times as long as the median one")), "{told}");
+    // The sign is the model's unless another is asked for.
+    for (flag, nonnegative) in [("", true), ("--signed", false)] {
+        let told = program.json(&format!("sample --model flat.npy.run --count 20 --nonzeros 3 --out drawn {flag}"));
+        assert_eq!(told["nonnegative"], nonnegative);
+    }
 }

@@ -588,3 +588,78 @@ fn mistakes_take_one_line() {
     program.works("restore --data small.npy --noise 1 --out of_small.npy");
     assert_eq!(read_array(&program.path("of_small.npy")).unwrap().values.len(), 16);
 }
+
+/// 8 bits beside 16 mean the same white; a strength in other units is remarked on; what cannot be measured is left out of a folder by name.
+#[test]
+fn units_and_depths() {
+    let program = bench();
+    let grey = |values: &[f32]| {
+        ImageBuffer::from_fn(48, 40, |x, y| image::Luma([values[(y * 48 + x) as usize].clamp(0.0, 255.0) as u8]))
+    };
+    let deep = |values: &[f32]| {
+        ImageBuffer::from_fn(48, 40, |x, y| {
+            image::Luma([(257.0 * values[(y * 48 + x) as usize].clamp(0.0, 255.0).floor()) as u16])
+        })
+    };
+    DynamicImage::ImageLuma8(grey(&clean())).save(program.path("clean8.png")).unwrap();
+    DynamicImage::ImageLuma16(deep(&clean())).save(program.path("clean16.png")).unwrap();
+    DynamicImage::ImageLuma16(deep(&noisy())).save(program.path("noisy16.png")).unwrap();
+    let psnr = |reference: &str| {
+        let told = program.json(&format!("restore --data noisy16.png --reference {reference} --out out.png"));
+        [told["pictures"][0]["psnr_before"].as_f64().unwrap(), told["pictures"][0]["psnr"].as_f64().unwrap()]
+    };
+    let (of_eight, of_sixteen) = (psnr("clean8.png"), psnr("clean16.png"));
+    assert!(of_eight.iter().zip(of_sixteen).all(|(a, b)| (a - b).abs() < 1e-3), "{of_eight:?} {of_sixteen:?}");
+    let output = program.run("restore --data noisy16.png --noise 20 --out out.png --json");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.starts_with("warning: noisy16.png: --noise says σ 20, and σ ") && errors.lines().count() == 1);
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(told["pictures"][0]["warning"].as_str().unwrap().contains("(white is 65535)"), "{told}");
+    fs::create_dir(program.path("folder")).unwrap();
+    DynamicImage::ImageLuma8(grey(&noisy())).save(program.path("folder/b.png")).unwrap();
+    let row: ImageBuffer<image::Luma<u8>, Vec<u8>> = ImageBuffer::from_fn(48, 1, |x, _| image::Luma([x as u8]));
+    DynamicImage::ImageLuma8(row).save(program.path("folder/a.png")).unwrap();
+    let output = program.run("restore --data folder --out restored --json");
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(told["skipped"].as_str().unwrap().contains("a.png: --noise auto has no 3x3"), "{told}");
+    assert_eq!((program.names("restored"), told["pictures"].as_array().unwrap().len()), (vec!["b.png".into()], 1));
+}
+
+/// A model of vectors has no atoms of several pixels.
+#[test]
+fn models_of_vectors_are_refused() {
+    let program = bench();
+    write_npy(&program.path("w.npy"), &[12, 8, 1, 1], &noise(2, 96)).unwrap();
+    program.works("import --filters w.npy --input-shape 8x1x1 --out vectors.safetensors");
+    for method in ["auto", "patches", "pursuit"] {
+        let command = format!("restore --data noisy.npy --model vectors.safetensors --method {method} --out out.npy");
+        let output = program.run(&command);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(matches!(output.status.code(), Some(1 | 2)) && errors.lines().count() == 1, "{method}: {errors}");
+        assert!(!program.path("out.npy").exists());
+    }
+}
+
+/// By the library: what is no picture, and what is no number, is an error.
+#[test]
+fn pictures_are_checked() {
+    use mlcsc::model::preset::Preset;
+    use mlcsc::restore::{PatchDictionary, RestoreConfig, by_pursuit, noise, restore};
+    let picture = Picture::new(1, 16, 16, vec![1.0; 256]).unwrap();
+    let short = Picture { values: vec![1.0; 10], ..picture.clone() };
+    let none = Picture { height: 0, width: 0, values: Vec::new(), ..picture.clone() };
+    let mut nan = picture.clone();
+    nan.values[17] = f32::NAN;
+    let device = mlcsc::device::named(None).unwrap();
+    let model = Preset::Natural.model().init_random(0, &device).unwrap();
+    let (dictionary, config) = (PatchDictionary::photographs(), RestoreConfig { sigma: 5.0, ..Default::default() });
+    for wrong in [&short, &none, &nan] {
+        assert!(restore(wrong, &Observation::default(), &dictionary, &config, |_| true).is_err());
+        assert!(by_pursuit(wrong, &model, 0.1, false, |_| true).is_err());
+    }
+    for sigma in [-1.0, f32::NAN] {
+        let message = by_pursuit(&picture, &model, sigma, false, |_| true).unwrap_err().to_string();
+        assert!(message.starts_with("sigma = "), "{message}");
+    }
+    assert_eq!((noise::estimate(&short, None), noise::estimate(&picture, Some(&[true; 3]))), (None, None));
+}

@@ -773,3 +773,50 @@ fn batches_beyond_the_data() {
     assert_eq!((learner.steps_per_epoch(), learner.step(&*data.train).unwrap().summary().signals), (1, 216));
     assert_eq!(learner.evaluate(&*data.test, |_| true).unwrap().unwrap().signals, 24);
 }
+
+/// Signals that a program makes: of zeros, or with NaN in the one of number 5.
+struct Waves {
+    shape: SignalShape,
+    value: f32,
+}
+
+impl Source for Waves {
+    fn len(&self) -> usize {
+        40
+    }
+
+    fn shape(&self) -> SignalShape {
+        self.shape
+    }
+
+    fn read(&self, indices: &[usize], out: &mut [f32]) -> Result<()> {
+        for (index, signal) in indices.iter().zip(out.chunks_exact_mut(self.shape.len())) {
+            signal.fill(if *index == 5 { self.value } else { 0.0 });
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "waves".into()
+    }
+}
+
+/// In memory as from files: what is no number, and what holds nothing, is refused; the λ that was found comes with the model.
+#[test]
+fn signals_in_memory_are_looked_at() {
+    let shape = SignalShape::new(1, 6, 6);
+    let good = normals(&mut rng(3), 40 * shape.len());
+    let mut config = TrainConfig::new(ModelConfig::new(shape, vec![LayerShape::new(8, 6, 1)]));
+    config.learning.target_nonzeros = Some(2.0);
+    for rule in [UpdateRule::Pursuit, UpdateRule::Gradient, UpdateRule::Unrolled] {
+        config.learning.update = rule;
+        config.learning.target_nonzeros = Some(2.0).filter(|_| rule != UpdateRule::Unrolled);
+        for (value, part) in [(f32::NAN, "signal 5 of waves = NaN"), (0.0, "found zeros only")] {
+            let message = config.fit(Waves { shape, value }, &device()).unwrap_err().to_string();
+            assert!(message.contains(part), "{rule}: {message}");
+        }
+    }
+    (config.learning.update, config.learning.target_nonzeros) = (UpdateRule::Pursuit, Some(2.0));
+    let (_, coding) = config.fit_coded(data::InMemory::new(shape, good).unwrap(), &device(), |_| true).unwrap();
+    assert!(coding.lambda.is_some_and(|lambda| lambda > 0.0), "{coding:?}");
+}

@@ -295,3 +295,22 @@ fn a_full_disk_leaves_the_previous_model() {
     }
     assert_eq!(bits(&load(&path).unwrap().0), bits(&model()));
 }
+
+/// Nothing is written that could not be read: neither filters nor numbers for coding that are no numbers.
+#[test]
+fn what_is_no_number_is_not_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.safetensors");
+    for coding in [
+        CodingDefaults { lambda: Some(f32::NAN), ..CODING },
+        CodingDefaults { lambda: Some(-1.0), ..CODING },
+        CodingDefaults { nonzeros: Some(0), ..CODING },
+    ] {
+        assert!(model().save(&path, coding).is_err() && !path.exists(), "{coding:?}");
+    }
+    let case = case();
+    let mut filters = model().filters();
+    filters[1] = filters[1].clone() * f32::NAN;
+    let message = Mlcsc::from_filters(case.config, filters).unwrap_err().to_string();
+    assert!(message.contains("filters of layer 2: expected finite values"), "{message}");
+}

@@ -561,3 +561,39 @@ fn nothing_in_nothing_out() {
         }
     });
 }
+
+/// What is not finite, or whose squares are not, is refused by every pursuit: its gap would be 0 of NaN. What a mask hides is not looked at.
+#[test]
+fn signals_that_are_no_numbers_are_refused() {
+    let case = case();
+    on_every_device(|device| {
+        let operator = operator(&case, OperatorForm::Auto, &device.device);
+        let good = case.signals(3);
+        let mut pursuits = PursuitConfig::all(&operator, 3);
+        let algorithms = [Algorithm::Ista, Algorithm::Fista, Algorithm::CoordinateDescent, Algorithm::ActiveSet];
+        pursuits.extend(
+            algorithms.map(|algorithm| PursuitConfig::BasisPursuit { algorithm, basis: BasisPursuitConfig::default() }),
+        );
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30] {
+            let mut values = good.clone();
+            values[case.config.signal.len() + 4] = value;
+            let signals = tensor(&values, case.config.signal.batched(3), &device.device);
+            for config in &pursuits {
+                let pursuit = config.init().unwrap();
+                let found = pursuit.pursue(&operator, signals.clone(), &Lambda::Relative(0.5));
+                let message = found.err().unwrap_or_else(|| panic!("{} of {value}", pursuit.name())).to_string();
+                let part = if value == 1e30 { "squares" } else { "signal 1 = " };
+                assert!(message.contains(part), "{}: {message}", pursuit.name());
+            }
+        }
+        let mut values = good;
+        values[4] = f32::NAN;
+        let signals = tensor(&values, case.config.signal.batched(3), &device.device);
+        let mut mask = vec![1.0; case.config.signal.len()];
+        mask[4] = 0.0;
+        let problem = Problem::new(&operator, signals).unwrap().with_lambda(Lambda::Relative(0.5)).unwrap();
+        let problem = problem.with_mask(tensor(&mask, case.config.signal.batched(1), &device.device)).unwrap();
+        let found = ProximalGradientConfig::new(Acceleration::Fista).init().unwrap().solve(&problem).unwrap();
+        assert!(found.reports.iter().all(|report| report.objective.is_finite()));
+    });
+}

@@ -547,7 +547,7 @@ fn what_is_called_unique_is_unique() {
             let mut code = vec![0.0; 8];
             (0..1 + seed as usize % 2).for_each(|index| code[(seed as usize + 3 * index) % 8] = 1.0 + index as f32);
             let levels = levels_of(&case, &model, &profile, &code);
-            let certificate = Certificate::new(&profile, levels, 0.0, 0.0, &Theorem::all());
+            let certificate = Certificate::new(&profile, levels, 0.0, 0.0, &Theorem::all()).unwrap();
             if certificate.is_unique() {
                 proven += 1;
                 let signal = case.explicit().synthesize(&wide(&code));
@@ -570,7 +570,7 @@ fn what_is_called_unique_is_unique() {
         let case = dense_case(&[vec![1.0, 0.0], vec![0.0, 1.0], vec![root, root]]);
         let (model, profile) = profile_of(&case, &device.device);
         let levels = levels_of(&case, &model, &profile, &[1.0, 1.0, 0.0]);
-        let certificate = Certificate::new(&profile, levels, 0.0, 0.0, &[]);
+        let certificate = Certificate::new(&profile, levels, 0.0, 0.0, &[]).unwrap();
         assert_eq!(certificate.uniqueness, [Uniqueness::Unproven]);
         assert!(certificate.stability[0].is_err());
     });
@@ -605,7 +605,7 @@ fn certainty_travels_through_the_layers() {
         let samples = sampler.sample(20, &mut generator(1)).unwrap();
         let (mut granted, mut bounded) = (0, 0);
         for levels in Levels::of(&profile, &samples.representations).unwrap() {
-            let certificate = Certificate::new(&profile, levels, 0.1, 0.2, &Theorem::all());
+            let certificate = Certificate::new(&profile, levels, 0.1, 0.2, &Theorem::all()).unwrap();
             let holds = |index: usize| {
                 let level = &certificate.levels.layers[index];
                 let own = (level.own_stripe as f64) < profile.own[index].uniqueness_limit();
@@ -784,16 +784,15 @@ fn sparse_dictionaries_admit_every_sparse_code() {
                 .init(&device.device)
                 .unwrap();
             let geometry = config.geometry().unwrap();
-            let filters: Vec<HostFilters> = model.filters().into_iter().map(HostFilters::from_tensor).collect();
             // The least limits that satisfy the condition.
             let mut limits = vec![1, 1, 2];
             for index in (0..2).rev() {
-                let condition = |limits: &[usize]| sparsity_conditions(&geometry, &filters, limits)[index];
+                let condition = |limits: &[usize]| sparsity_conditions(&model, &geometry, limits).unwrap()[index];
                 while !condition(&limits).holds() {
                     limits[index] += 1;
                 }
             }
-            assert_eq!(sparsity_conditions(&geometry, &filters, &limits)[0].atom_nonzeros, 2);
+            assert_eq!(sparsity_conditions(&model, &geometry, &limits).unwrap()[0].atom_nonzeros, 2);
             let operator = model.operator(config.signal, OperatorForm::Cascade).unwrap();
             let deepest = geometry.layers()[2].clone();
             let mut random = generator(seed);

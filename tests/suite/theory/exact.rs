@@ -600,7 +600,7 @@ fn adversarial_noise_breaks_no_promise() {
 fn certificate(case: &Case, code: &[f32], device: &burn::tensor::Device) -> Certificate {
     let (model, profile) = profiled(case, device);
     let levels = levels(case, &model, &profile, code);
-    Certificate::new(&profile, levels, 0.0, 1e-3, &Theorem::all())
+    Certificate::new(&profile, levels, 0.0, 1e-3, &Theorem::all()).unwrap()
 }
 
 /// The tetrahedron: μ = 1/3, limit 2, and two of its corners are the other two with their signs turned.
