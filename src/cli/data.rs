@@ -154,7 +154,7 @@ fn outliers(source: &dyn Source) -> Result<Option<String>> {
     )))
 }
 
-/// [`outliers`], which are said as well.
+/// What there is to say of vectors that outweigh all others, which is said on stderr as well.
 ///
 /// # Errors
 /// As there.

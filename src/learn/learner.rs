@@ -80,7 +80,7 @@ impl DictionaryLearner {
         Self { state, memory }
     }
 
-    /// One step on the next batch: codes, then dictionaries. Beyond [`Self::steps`] it goes on with further epochs, schedules at their ends.
+    /// One step on the next batch: codes, then dictionaries. Beyond the steps of the configuration it goes on with further epochs, schedules at their ends.
     ///
     /// # Errors
     /// Signals that cannot be read.
