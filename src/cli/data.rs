@@ -157,7 +157,7 @@ fn outliers(source: &dyn Source) -> Result<Option<String>> {
 /// What there is to say of vectors that outweigh all others, which is said on stderr as well.
 ///
 /// # Errors
-/// As there.
+/// Signals that cannot be read.
 pub fn told_outliers(source: &dyn Source) -> Result<Option<String>> {
     let found = outliers(source)?;
     if let Some(outliers) = &found {
