@@ -81,11 +81,7 @@ impl DataArgs {
     pub fn complete(&self, mut config: DataConfig) -> Result<DataConfig> {
         config.source = self.source.clone().unwrap_or(config.source);
         if let Some(count) = self.count.filter(|_| self.source.is_some() && config.source != DIGITS) {
-            return Err(Error::parameter(
-                "--count",
-                count,
-                "--data digits beside it: others have as many as they have",
-            ));
+            return Err(Error::parameter("--count", count, "--data digits beside it: only those are drawn"));
         }
         config.count = self.count.or(config.count);
         config.patch = self.patch.or(config.patch);

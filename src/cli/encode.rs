@@ -21,7 +21,7 @@ use std::path::PathBuf;
 ///
 /// They are the pursuit's own: γ_{i−1} = D_i γ_i holds exactly but for layered-thresholding and layered-bp, which code layer by
 /// layer. --noise and λ are in units of the signals after the model's normalisation; what undoes that is written beside the codes, so
-/// that signals come back: x = scale·(channel_scale·D^(L)γ_L + channel_mean) + mean + smooth, of which what is not there changes nothing. Pictures of several sizes are coded each in its own; in the file every one
+/// that signals come back: x = scale·(channel_scale·D^(L)γ_L + channel_mean) + mean + smooth, where scales that a file does not hold are 1 and other parts 0. Pictures of several sizes are coded each in its own; in the file every one
 /// then has arrays of its own, as boat.png/gamma_1. Codes of an imported auto-encoder are in its own units, whoever computes them; pursuits
 /// run on its decoder's rows with unit norm, after its bias was taken off.
 #[derive(Debug, Args)]

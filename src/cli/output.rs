@@ -125,7 +125,7 @@ pub fn decibels(psnr: Option<f64>, signal: SignalShape) -> String {
 
 /// [`decibels`] with the space that follows on a line; nothing of vectors.
 pub fn spaced_decibels(psnr: f64, signal: SignalShape) -> String {
-    if signal.is_single_position() { String::new() } else { format!("{psnr:.2} dB  ") }
+    if signal.is_single_position() { String::new() } else { format!("{}  ", decibels(Some(psnr), signal)) }
 }
 
 /// A fraction of variance unexplained in per cent.

@@ -21,7 +21,7 @@ use image::error::UnsupportedErrorKind;
 use image::metadata::Orientation;
 use image::{DynamicImage, ExtendedColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader, Limits};
 use rayon::prelude::*;
-use std::io::{Cursor, Read};
+use std::io::{BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 /// The formats, for messages.
@@ -155,7 +155,8 @@ fn name_of_format(format: ImageFormat) -> Option<&'static str> {
 
 /// Whether a file is a picture with more than 8 bits a value, by its header.
 pub fn is_deep(path: &Path) -> bool {
-    let reader = ImageReader::open(path).ok().and_then(|reader| reader.with_guessed_format().ok());
+    let file = open_with_length(path).ok().map(|(file, _)| ImageReader::new(BufReader::new(file)));
+    let reader = file.and_then(|reader| reader.with_guessed_format().ok());
     let colour = reader.and_then(|reader| reader.into_decoder().ok()).map(|decoder| decoder.color_type());
     colour.is_some_and(|colour| colour.bytes_per_pixel() > colour.channel_count())
 }

@@ -178,6 +178,7 @@ impl Recording {
             file.read_exact(&mut head).map_err(cut)?;
             let (id, size) = (&head[..4], u32::from_le_bytes([head[4], head[5], head[6], head[7]]));
             at += 8;
+            let mut read = 0;
             if id == b"data" {
                 let (channels, sample_rate, sample) =
                     format.ok_or_else(|| wrong(path, "samples before their format"))?;
@@ -195,6 +196,7 @@ impl Recording {
                 // Lengths of files with more than 4 GiB: of all, of the samples.
                 let mut values = [0; 16];
                 file.read_exact(&mut values).map_err(cut)?;
+                read = values.len();
                 let mut own = [0; 8];
                 own.copy_from_slice(&values[8..]);
                 large = Some(u64::from_le_bytes(own)).filter(|_| start.starts_with(b"RF64"));
@@ -202,11 +204,14 @@ impl Recording {
             if id == b"fmt " {
                 let mut values = vec![0; size.min(40) as usize];
                 file.read_exact(&mut values).map_err(cut)?;
+                read = values.len();
                 format = Some(format_of(path, &values)?);
             }
             // Chunks begin at even places.
-            at += u64::from(size) + u64::from(size % 2);
-            file.seek(SeekFrom::Start(at)).map_err(Error::read(path))?;
+            let length = u64::from(size) + u64::from(size % 2);
+            at += length;
+            // Within the buffer, however many chunks there are.
+            file.seek_relative(length as i64 - read as i64).map_err(Error::read(path))?;
         }
     }
 

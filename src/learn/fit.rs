@@ -9,7 +9,7 @@ use super::state::TrainingState;
 use crate::autoencoder::SparseAutoencoder;
 #[cfg(feature = "train")]
 use crate::data::Dataset;
-use crate::data::Source;
+use crate::data::{Source, sample};
 use crate::error::{Error, Result};
 use crate::model::{CodingDefaults, Mlcsc};
 use burn::tensor::Device;
@@ -144,26 +144,23 @@ impl TrainConfig {
     }
 }
 
-/// Signals that are looked at together.
-const AT_A_TIME: usize = 256;
-
 /// Refuses signals that are not finite or hold nothing to learn from.
 fn check_values(signals: &dyn Source, config: &TrainConfig) -> Result<()> {
-    let len = signals.shape().len();
-    for start in (0..signals.len()).step_by(AT_A_TIME) {
-        let indices: Vec<usize> = (start..(start + AT_A_TIME).min(signals.len())).collect();
-        let mut values = vec![0.0; indices.len() * len];
-        signals.read(&indices, &mut values)?;
-        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
-            let name = format!("signal {} of {}", indices[at / len], signals.describe());
-            return Err(Error::parameter(name, values[at], "finite values"));
-        }
-    }
-    match signals.is_empty() {
+    if signals.is_empty() {
         // Said where its shape is looked at, too.
-        true => Ok(()),
-        false => check_content(signals, config.model.normalization),
+        return Ok(());
     }
+    let (len, mut before, mut wrong) = (signals.shape().len(), 0, None);
+    // All of them, one after the other.
+    sample(signals, usize::MAX, |values| {
+        let at = values.iter().position(|value| !value.is_finite());
+        wrong = wrong.or(at.map(|at| ((before + at) / len, values[at])));
+        before += values.len();
+    })?;
+    if let Some((index, value)) = wrong {
+        return Err(Error::parameter(format!("signal {index} of {}", signals.describe()), value, "finite values"));
+    }
+    check_content(signals, config.model.normalization)
 }
 
 /// Keeps the state of the least held-out loss.
