@@ -83,9 +83,9 @@ fn subtract(out: &mut [f64], factor: f64, from: &[f64]) {
     out.iter_mut().zip(from).for_each(|(out, value)| *out -= factor * value);
 }
 
-/// Solves UᵀUx = b in place for `count` right-hand sides.
+/// Solves UᵀUx = b in place for `count` right-hand sides, U being what [`solve_normal_equations`] leaves in its matrix.
 #[inline(always)]
-fn solve_factorized(matrix: &[f64], values: &mut [f64], count: usize) {
+pub(crate) fn solve_factorized(matrix: &[f64], values: &mut [f64], count: usize) {
     let size = values.len() / count.max(1);
     if count == 1 {
         for i in 0..size {

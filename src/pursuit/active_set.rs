@@ -9,7 +9,8 @@
 //! support occurs twice and the minimum is reached after finitely many moves.
 //!
 //! The Gram matrix of the support is that of the `f32` atoms, summed in `f64`, and its Cholesky factor is updated, not computed
-//! anew. The duality gap is computed from the residual in `f64`: it has no floor of rounding, however small λ is.
+//! anew. The duality gap is computed from the residual in `f64`; what is told is that of the code as it is written, in `f32`, whose rounding is all
+//! that is left of an objective where λ is next to nothing ([`ROUNDED`]).
 
 use super::duality::{Certificate, Sums};
 use super::{BasisPursuitConfig, SignalReport, StopReason};

@@ -103,16 +103,26 @@ impl Pursuit for CoordinateDescent {
         #[cfg(feature = "cube")]
         if !crate::device::is_host(&problem.operator().device()) {
             problem.check_values()?;
+            return super::magnitude::at_fair_size(problem, |problem| self.on_gpu(problem));
         }
-        #[cfg(feature = "cube")]
-        if self.patience > 0.0
-            && let Some(found) = super::on_gpu::lasso(problem, &self.config)?
-        {
-            let budget = super::on_gpu::budget(problem, &self.config);
-            let open = |report: &SignalReport| report.stop != StopReason::DualityGap && report.iterations < budget;
-            let open: Vec<usize> = (0..problem.count()).filter(|&row| open(&found.reports[row])).collect();
-            return hand_over(problem, &self.config, Algorithm::ActiveSet, &open, found);
-        }
+        self.on_host(problem)
+    }
+}
+
+impl CoordinateDescent {
+    /// By a kernel where one takes the problem.
+    #[cfg(feature = "cube")]
+    fn on_gpu(&self, problem: &Problem) -> Result<Pursued> {
+        let found = if self.patience > 0.0 { super::on_gpu::lasso(problem, &self.config)? } else { None };
+        let Some(found) = found else { return self.on_host(problem) };
+        let budget = super::on_gpu::budget(problem, &self.config);
+        let open = |report: &SignalReport| report.stop != StopReason::DualityGap && report.iterations < budget;
+        let open: Vec<usize> = (0..problem.count()).filter(|&row| open(&found.reports[row])).collect();
+        hand_over(problem, &self.config, Algorithm::ActiveSet, &open, found)
+    }
+
+    /// On the host's cores, whatever the device.
+    fn on_host(&self, problem: &Problem) -> Result<Pursued> {
         let (operator, lambda) = (problem.operator(), problem.lambda()?);
         let signals = problem.signals();
         let weights = problem.weights(problem.depth()).map(to_host);

@@ -24,7 +24,9 @@
 //! Where the atoms' inner products are few enough to be held, correlations with the residual follow from them, signal by signal.
 //! Else they are one analysis of all residuals on the device, and columns of D^(L) are made when an atom is picked and kept by
 //! their non-zeros (on a GPU only the best atom of each signal comes to the host): nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
-//! triangular systems are solved on the host in `f64`. On a GPU that can hold the inner products of all atoms, a kernel grows all supports by
+//! triangular systems are solved on the host in `f64`. Inner products of single precision say too little of atoms that are nearly in
+//! the span of others: from the first of them on those of the support are computed in `f64`, and an atom stays only where the code as
+//! it is written, in `f32`, leaves less with it than without. On a GPU that can hold the inner products of all atoms, a kernel grows all supports by
 //! correlations (`on_gpu.rs`), one workgroup a signal, and the host takes those whose atoms are too nearly dependent for `f32`.
 
 use super::by_windows::Parts;
@@ -34,7 +36,7 @@ use super::observer::{Work, interrupted};
 use super::{Lambda, Problem, Pursued, Pursuit, SignalReport, StopReason, to_host};
 use crate::device::is_host;
 use crate::error::{Error, Result};
-use crate::kernels::linear_algebra::{dot, solve_normal_equations_until};
+use crate::kernels::linear_algebra::{dot, solve_factorized, solve_normal_equations_until};
 use crate::kernels::simd::{subtract_rows, vectorised};
 use crate::kernels::sparse::energy;
 use crate::model::Operator;
@@ -256,8 +258,15 @@ pub(super) fn refuse_penalties(problem: &Problem, pursuit: &str) -> Result<()> {
     problem.refuse_start(pursuit)
 }
 
-/// A direction whose energy falls below this part of its atom's is taken to depend on the atoms already chosen.
-const DEPENDENT: f64 = 1e-5;
+/// A direction whose energy falls below this part of its atom's is taken to depend on the atoms already chosen: what `f32` atoms say of it
+/// is rounding.
+const DEPENDENT: f64 = 1e-13;
+
+/// Below this part inner products in `f32` say too little: an error of 1e-7 in them would be one of 1e-5 in coefficients.
+const CLOSE: f64 = 1e-2;
+
+/// Below this part what an atom has outside the span of the support is computed in `f64` when atoms are compared by what they leave.
+const BARELY_OUTSIDE: f32 = 1e-4;
 
 /// A residual of less than this part of the signal's energy is computed from the atoms: as a difference it would be rounding.
 const SMALL_RESIDUAL: f64 = 1e-2;
@@ -265,8 +274,21 @@ const SMALL_RESIDUAL: f64 = 1e-2;
 /// A residual of less than this part of the signal's energy is also correlated with the atoms as it is.
 const TINY_RESIDUAL: f64 = 1e-6;
 
-/// A score of less than this part of the first one is nothing but rounding.
+/// A score of less than this part of the first one is nothing but rounding. Where the residual is that of the code as it is written, a score is
+/// compared with the residual's length in place of the first score.
 const NEGLIGIBLE_SCORE: f32 = 1e-6;
+
+/// Rounding of a number of single precision, as a part of it, at most.
+const ROUNDING: f32 = f32::EPSILON / 2.0;
+
+/// Part of the length of all parts of a reconstruction below which a residual is correlated with the atoms as it is, where atoms are close.
+const SMALL_LEFT: f32 = 1e-2;
+
+/// Atoms in a row, where some are close, that leave no less than there was, after which a pursuit is at its end.
+const REFUSALS: usize = 16;
+
+/// Least squares problems that correct each other's ridge, at most.
+const CORRECTIONS: usize = 8;
 
 /// Part of the explained energy by which an exchange of atoms has to raise it: less is rounding.
 const GAIN: f64 = 1e-12;
@@ -313,6 +335,15 @@ pub(super) struct Approximation {
     /// The factor's inverse times the picked atoms' correlations with the signal.
     projected: Vec<f64>,
     pub(super) residual_energy: f64,
+    /// Whether an atom of the support is nearly in the span of the others: inner products are then computed in `f64`, and residuals
+    /// from the code as it is written.
+    is_close: bool,
+    /// Whether such an atom was taken, so that directions computed in `f32` say too little.
+    has_close: bool,
+    /// Lengths, in sum, of the parts that atoms have in the reconstruction: rounding of the code may leave a small part of that.
+    parts: f32,
+    /// Atoms that were refused since the last one that was taken.
+    refusals: usize,
     /// The residual and the picked atoms' non-zeros, where inner products are not at hand.
     residual: Vec<f32>,
     picked: Vec<Vec<(u32, f32)>>,
@@ -634,7 +665,8 @@ fn grow_windows<'a>(
             return None;
         }
         let Some((score, Reverse(at), place)) = next.pop() else { break StopReason::Exhausted };
-        if f32::from_bits(score) <= NEGLIGIBLE_SCORE * first_score {
+        // A window whose atoms are close has judged for itself.
+        if !states[at].is_close && f32::from_bits(score) <= NEGLIGIBLE_SCORE * first_score {
             break StopReason::Exhausted;
         }
         let state = &mut states[at];
@@ -650,8 +682,8 @@ fn grow_windows<'a>(
                 told += part;
             }
         }
-        residual_energy += state.residual_energy - before;
         candidate(state, at, &mut next);
+        residual_energy += state.residual_energy - before;
         if residual_energy < SMALL_RESIDUAL * energy {
             // As a difference it would be rounding.
             residual_energy = all(states);
@@ -691,6 +723,10 @@ impl Approximation {
             nonnegative,
             picks: 0,
             residual_energy: energy,
+            is_close: false,
+            has_close: false,
+            parts: 0.0,
+            refusals: 0,
             first_score: 0.0,
             unavailable: Vec::new(),
             support: Vec::new(),
@@ -760,10 +796,22 @@ impl Approximation {
         (norms, gram): (&[f32], &[f32]),
         directions: &mut Directions,
     ) -> bool {
-        if self.is_tiny() {
+        if self.is_tiny() || self.is_close {
             self.correlate(columns, correlations, signal, &mut directions.correlations);
         }
-        let Some((place, _)) = self.pick(&mut directions.correlations, &directions.scales) else { return false };
+        self.look_closely(columns, signal, norms, directions);
+        let mut found = self.pick(&mut directions.correlations, &directions.scales);
+        if found.is_none() && !self.is_close && !self.support.is_empty() {
+            let before = self.clone();
+            self.factorize_closely(columns, signal);
+            self.correlate(columns, correlations, signal, &mut directions.correlations);
+            self.look_closely(columns, signal, norms, directions);
+            found = self.pick(&mut directions.correlations, &directions.scales);
+            if found.is_none() {
+                *self = before;
+            }
+        }
+        let Some((place, _)) = found else { return false };
         self.take(place, columns, correlations, signal);
         if !self.support.starts_with(&directions.atoms) {
             // Some have left for it: what is kept belongs to another support.
@@ -774,6 +822,44 @@ impl Approximation {
             directions.add(self.support[index], gram, row, self.projected[index], norms);
         }
         true
+    }
+
+    /// Correlations and norms, in `f64`, of what atoms have outside the span of the support, for those that have hardly any; for all where
+    /// such an atom was taken. Atoms that have nothing outside are not available any more.
+    fn look_closely(&mut self, columns: &Columns, signal: &[f32], norms: &[f32], directions: &mut Directions) {
+        let all = self.has_close;
+        let near = |(place, (outside, norm)): (usize, (&f32, &f32))| {
+            (*norm > 0.0 && (all || outside * norm * norm <= BARELY_OUTSIDE)).then_some(place)
+        };
+        let near: Vec<usize> = directions.outside.iter().zip(norms).enumerate().filter_map(near).collect();
+        let near: Vec<usize> = near.into_iter().filter(|place| !self.unavailable.contains(place)).collect();
+        if near.is_empty() {
+            return;
+        }
+        let before = (!self.is_close).then(|| self.clone());
+        if before.is_some() {
+            self.factorize_closely(columns, signal);
+        }
+        let signal: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
+        let mut dependent = Vec::new();
+        let looked_at = near.len();
+        for place in near {
+            let close = CloseAtom::new(place, columns, &self.support, &signal);
+            let row = self.overlaps(|index, _| close.inner[index]);
+            let outside = close.energy - dot(&row, &row);
+            let correlation = close.correlation - dot(&row, &self.projected);
+            let some = outside > DEPENDENT * close.energy;
+            if !some {
+                dependent.push(place);
+            }
+            directions.scales[place] = if some { outside.sqrt().recip() as f32 } else { 0.0 };
+            directions.correlations[place] = correlation as f32;
+        }
+        if let Some(before) = before.filter(|_| dependent.len() == looked_at) {
+            // Copies of what is there already: nothing has to be known any better.
+            *self = before;
+        }
+        self.unavailable.extend(dependent);
     }
 
     /// The atom that is to be taken next, and its score.
@@ -788,13 +874,28 @@ impl Approximation {
     ) -> Option<(usize, f32)> {
         scratch.resize(correlations.len(), 0.0);
         self.correlate(columns, correlations, signal, scratch);
-        self.pick(scratch, inverse_norms)
+        let found = self.pick(scratch, inverse_norms);
+        if found.is_some() || self.support.is_empty() {
+            return found;
+        }
+        // What looks like rounding may be an atom that is nearly in the span of the others.
+        let before = (!self.is_close).then(|| self.clone());
+        if before.is_some() {
+            self.factorize_closely(columns, signal);
+        }
+        columns.correlate_with(&self.residual_by(columns, signal), scratch);
+        let found = self.pick(scratch, inverse_norms);
+        match (found, before) {
+            (None, Some(before)) => *self = before,
+            (found, _) => return found,
+        }
+        None
     }
 
     /// Correlations of all atoms with the residual.
     #[inline(always)]
     pub(super) fn correlate(&self, columns: &Columns, correlations: &[f32], signal: &[f32], out: &mut [f32]) {
-        if self.is_tiny() {
+        if self.is_tiny() || (self.is_close && self.is_small()) {
             columns.correlate_with(&self.residual_by(columns, signal), out);
         } else {
             columns.subtract_explained(correlations, &self.support, &self.rounded(), out);
@@ -806,32 +907,106 @@ impl Approximation {
         self.residual_energy < TINY_RESIDUAL * self.energy
     }
 
+    /// Whether so little is left beside the parts of the reconstruction, which cancel each other where atoms are close, that differences of
+    /// correlations say little.
+    fn is_small(&self) -> bool {
+        (self.residual_energy.sqrt() as f32) < SMALL_LEFT * self.parts
+    }
+
     /// Whether a score is no more than rounding.
     pub(super) fn is_negligible(&self, score: f32) -> bool {
-        score <= NEGLIGIBLE_SCORE * self.first_score
+        // Where inner products are not at hand the residual is.
+        if !self.is_close && self.residual.is_empty() {
+            return score <= NEGLIGIBLE_SCORE * self.first_score;
+        }
+        let left = self.residual_energy.sqrt() as f32;
+        left <= ROUNDING * self.parts || score <= NEGLIGIBLE_SCORE * left || self.refusals >= REFUSALS
     }
 
     /// Takes an atom into the support. Returns whether it made the residual shorter: not where it depends on the support.
     #[inline(always)]
     pub(super) fn take(&mut self, place: usize, columns: &Columns, correlations: &[f32], signal: &[f32]) -> bool {
-        // Rows of the support are at hand already.
-        let admitted = self
-            .admit(
-                place,
-                f64::from(columns.inner(place, place)),
-                f64::from(correlations[place]),
-                #[inline(always)]
-                |_, other| f64::from(columns.inner(other, place)),
-            )
-            .is_some();
-        if admitted {
-            let explained: f64 = self.projected.iter().map(|value| value * value).sum();
-            self.residual_energy = self.energy - explained;
-            if self.residual_energy < SMALL_RESIDUAL * self.energy {
-                self.residual_energy = energy(&self.residual_by(columns, signal));
-            }
+        if self.is_close {
+            return self.take_closely(place, columns, signal);
         }
-        admitted
+        // Rows of the support are at hand already.
+        let admission = self.admit(
+            place,
+            f64::from(columns.inner(place, place)),
+            f64::from(correlations[place]),
+            #[inline(always)]
+            |_, other| f64::from(columns.inner(other, place)),
+        );
+        match admission {
+            Admission::Close => {
+                self.factorize_closely(columns, signal);
+                return self.take_closely(place, columns, signal);
+            }
+            Admission::Refused => return false,
+            Admission::Admitted { .. } => {}
+        }
+        let explained: f64 = self.projected.iter().map(|value| value * value).sum();
+        self.residual_energy = self.energy - explained;
+        if self.residual_energy < SMALL_RESIDUAL * self.energy {
+            self.residual_energy = energy(&self.residual_by(columns, signal));
+        }
+        true
+    }
+
+    /// [`Self::take`] with inner products in `f64`. An atom whose code, as it is written, would leave no less than the one before is
+    /// ruled out.
+    fn take_closely(&mut self, place: usize, columns: &Columns, signal: &[f32]) -> bool {
+        let wide: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
+        let atom = CloseAtom::new(place, columns, &self.support, &wide);
+        let before = self.clone();
+        let admission = self.admit(place, atom.energy, atom.correlation, |index, _| atom.inner[index]);
+        if matches!(admission, Admission::Admitted { .. }) {
+            self.measure_closely(columns, signal);
+            if self.residual_energy < before.residual_energy {
+                // What gained nothing beside the others may do so now.
+                self.unavailable.clone_from(&self.support);
+                self.refusals = 0;
+                self.has_close |= self.factor.last().is_some_and(|outside| outside * outside <= CLOSE * atom.energy);
+                return true;
+            }
+            *self = before;
+            self.unavailable.push(place);
+        }
+        self.refusals += 1;
+        false
+    }
+
+    /// Factor and coefficients of the support anew, by inner products in `f64`.
+    fn factorize_closely(&mut self, columns: &Columns, signal: &[f32]) {
+        self.is_close = true;
+        let wide: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
+        let support = std::mem::take(&mut self.support);
+        self.factor.clear();
+        self.projected.clear();
+        for (index, &place) in support.iter().enumerate() {
+            let atom = CloseAtom::new(place, columns, &support[..index], &wide);
+            let row = self.overlaps(|index, _| atom.inner[index]);
+            // What single precision has taken for independent is.
+            let outside = (atom.energy - dot(&row, &row)).max(DEPENDENT * atom.energy).sqrt();
+            self.projected.push((atom.correlation - dot(&row, &self.projected)) / outside);
+            self.factor.extend(row);
+            self.factor.push(outside);
+            self.support.push(place);
+        }
+        let before = std::mem::take(&mut self.coefficients);
+        self.solve();
+        // Where coefficients are kept non-negative they may have been so by rounding only.
+        if self.nonnegative {
+            self.make_feasible(before);
+        }
+        self.measure_closely(columns, signal);
+    }
+
+    /// The residual that the code leaves as it is written, and how long the parts of the reconstruction are.
+    fn measure_closely(&mut self, columns: &Columns, signal: &[f32]) {
+        self.residual_energy = energy(&self.residual_by(columns, signal));
+        let part = |(&place, value): (&usize, &f64)| value.abs() as f32 * columns.inner(place, place).sqrt();
+        self.parts = self.support.iter().zip(&self.coefficients).map(part).sum();
     }
 
     pub(super) fn rounded(&self) -> Vec<f32> {
@@ -840,7 +1015,13 @@ impl Approximation {
 
     #[inline(always)]
     fn residual_by(&self, columns: &Columns, signal: &[f32]) -> Vec<f32> {
-        columns.residual(signal, &self.support, &self.rounded())
+        if !self.is_close {
+            return columns.residual(signal, &self.support, &self.rounded());
+        }
+        let mut residual: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
+        let negative = self.coefficients.iter().map(|&value| -f64::from(value as f32));
+        columns.add_wide(self.support.iter().copied().zip(negative), &mut residual);
+        residual.into_iter().map(|sample| sample as f32).collect()
     }
 
     /// Takes an atom into the support, given its column of D^(L).
@@ -854,45 +1035,67 @@ impl Approximation {
         let inner = |index: usize, _| {
             picked[index].iter().map(|&(at, entry)| f64::from(entry) * f64::from(atom[at as usize])).sum()
         };
-        let admitted = self.admit(place, energy(&atom), correlation, inner);
+        let mut before = None;
+        let mut admission = match self.is_close {
+            true => Admission::Close,
+            false => self.admit(place, energy(&atom), correlation, inner),
+        };
+        if matches!(admission, Admission::Close) {
+            // Inner products are in `f64` already.
+            self.is_close = true;
+            before = Some(Self { picked: picked.clone(), ..self.clone() });
+            admission = self.admit(place, energy(&atom), correlation, inner);
+        }
         self.picked = picked;
-        let Some(Admitted { left }) = admitted else { return };
+        let Admission::Admitted { left } = admission else {
+            self.refusals += usize::from(self.is_close);
+            return;
+        };
         let nonzeros = atom.iter().enumerate().filter(|(_, entry)| **entry != 0.0);
         self.picked.push(nonzeros.map(|(at, &entry)| (at as u32, entry)).collect());
         left.into_iter().for_each(|index| drop(self.picked.remove(index)));
         let mut residual: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
         for (atom, value) in self.picked.iter().zip(&self.coefficients) {
+            // As it is written.
+            let value = f64::from(*value as f32);
             atom.iter().for_each(|&(at, entry)| residual[at as usize] -= value * f64::from(entry));
         }
         self.residual_energy = residual.iter().map(|sample| sample * sample).sum();
+        if let Some(before) = before {
+            if self.residual_energy >= before.residual_energy {
+                *self = before;
+                self.unavailable.push(place);
+                self.refusals += 1;
+                return;
+            }
+            self.unavailable.clone_from(&self.support);
+        }
+        self.refusals = 0;
+        let part = |(atom, value): (&Vec<(u32, f32)>, &f64)| {
+            let energy: f64 = atom.iter().map(|&(_, entry)| f64::from(entry).powi(2)).sum();
+            (value.abs() * energy.sqrt()) as f32
+        };
+        self.parts = self.picked.iter().zip(&self.coefficients).map(part).sum();
         self.residual = residual.into_iter().map(|sample| sample as f32).collect();
     }
 
     /// Takes an atom of that energy and correlation with the signal into the support and solves for all coefficients; `inner` gives
-    /// its inner product with an atom of the support, by index and place. `None` where it is not independent of the support, or
-    /// where non-negative coefficients gain nothing by it: then all is as it was, but that the atom is unavailable.
+    /// its inner product with an atom of the support, by index and place. Where it is refused all is as it was, but that the atom is
+    /// unavailable.
     #[inline(always)]
-    fn admit(
-        &mut self,
-        place: usize,
-        energy: f64,
-        correlation: f64,
-        inner: impl Fn(usize, usize) -> f64,
-    ) -> Option<Admitted> {
-        self.unavailable.push(place);
-        // One more row of the factor: the triangular system that gives the overlaps with the earlier directions.
+    fn admit(&mut self, place: usize, energy: f64, correlation: f64, inner: impl Fn(usize, usize) -> f64) -> Admission {
         let start = self.factor.len();
-        for (index, &other) in self.support.iter().enumerate() {
-            let earlier = row_of(index);
-            let known = dot(&self.factor[start..], &self.factor[earlier..][..index]);
-            let value = (inner(index, other) - known) / self.factor[earlier + index];
-            self.factor.push(value);
-        }
+        self.push_overlaps(inner);
         let row = &self.factor[start..];
         let left = energy - dot(row, row);
+        if !self.is_close && left <= CLOSE * energy {
+            self.factor.truncate(start);
+            return Admission::Close;
+        }
+        self.unavailable.push(place);
         if left <= DEPENDENT * energy {
             self.factor.truncate(start);
-            return None;
+            return Admission::Refused;
         }
         self.projected.push((correlation - dot(row, &self.projected)) / left.sqrt());
         self.factor.push(left.sqrt());
@@ -900,11 +1103,34 @@ impl Approximation {
         let before = if self.nonnegative { self.coefficients.clone() } else { Vec::new() };
         self.solve();
         let left = match self.nonnegative && self.coefficients.iter().any(|value| *value <= 0.0) {
-            true => self.keep_nonnegative(before)?,
+            true => match self.keep_nonnegative(before) {
+                Some(left) => left,
+                None => return Admission::Refused,
+            },
             false => Vec::new(),
         };
         self.picks += 1;
-        Some(Admitted { left })
+        Admission::Admitted { left }
+    }
+
+    /// One more row of the factor, but for its last entry: the overlaps of an atom with the directions of the support, which a
+    /// triangular system gives.
+    #[inline(always)]
+    fn push_overlaps(&mut self, inner: impl Fn(usize, usize) -> f64) {
+        let start = self.factor.len();
+        for (index, &other) in self.support.iter().enumerate() {
+            let earlier = row_of(index);
+            let known = dot(&self.factor[start..], &self.factor[earlier..][..index]);
+            let value = (inner(index, other) - known) / self.factor[earlier + index];
+            self.factor.push(value);
+        }
+    }
+
+    /// [`Self::push_overlaps`], the row taken out again.
+    fn overlaps(&mut self, inner: impl Fn(usize, usize) -> f64) -> Vec<f64> {
+        let start = self.factor.len();
+        self.push_overlaps(inner);
+        self.factor.split_off(start)
     }
 
     /// Least squares coefficients on the support, by back substitution.
@@ -931,13 +1157,31 @@ impl Approximation {
         let (support, factor, projected) = (self.support.clone(), self.factor.clone(), self.projected.clone());
         let mut feasible = before.clone();
         feasible.push(0.0);
+        let left = self.make_feasible(feasible);
+        let size = support.len() - 1;
+        if self.explained() > (1.0 + GAIN) * dot(&projected[..size], &projected[..size]) {
+            // What depended on atoms that have left need not any more.
+            self.unavailable.clone_from(&self.support);
+            return Some(left);
+        }
+        (self.support, self.factor, self.projected) = (support, factor, projected);
+        self.support.truncate(size);
+        self.factor.truncate(row_of(size));
+        self.projected.truncate(size);
+        self.coefficients = before;
+        None
+    }
+
+    /// Non-negative least squares on the support: from coefficients that are not negative towards the unconstrained ones, atoms leaving
+    /// where they become zero. Returns the places in the support that became free, in the order in which they were left.
+    fn make_feasible(&mut self, mut feasible: Vec<f64>) -> Vec<usize> {
         let mut left = Vec::new();
         loop {
             // How far towards the unconstrained coefficients the first becomes zero.
             let part = |present: f64, wanted: f64| if present > 0.0 { present / (present - wanted) } else { 0.0 };
             let pairs = feasible.iter().zip(&self.coefficients).enumerate().filter(|(_, (_, wanted))| **wanted <= 0.0);
             let parts = pairs.map(|(index, (&present, &wanted))| (index, part(present, wanted)));
-            let Some((first, step)) = parts.min_by(|a, b| a.1.total_cmp(&b.1)) else { break };
+            let Some((first, step)) = parts.min_by(|a, b| a.1.total_cmp(&b.1)) else { return left };
             for (present, &wanted) in feasible.iter_mut().zip(&self.coefficients) {
                 *present += step * (wanted - *present);
             }
@@ -951,18 +1195,6 @@ impl Approximation {
             }
             self.solve();
         }
-        let size = support.len() - 1;
-        if self.explained() > (1.0 + GAIN) * dot(&projected[..size], &projected[..size]) {
-            // What depended on atoms that have left need not any more.
-            self.unavailable.clone_from(&self.support);
-            return Some(left);
-        }
-        (self.support, self.factor, self.projected) = (support, factor, projected);
-        self.support.truncate(size);
-        self.factor.truncate(row_of(size));
-        self.projected.truncate(size);
-        self.coefficients = before;
-        None
     }
 
     /// Takes an atom out of the support, by its index there. Without its row the factor has one column too many, which rotations of
@@ -1041,7 +1273,7 @@ impl Directions {
             *new *= inverse;
             *outside -= *new * *new;
             *correlation -= projected * *new;
-            let some = *outside * norm * norm > DEPENDENT as f32;
+            let some = *outside * norm * norm > BARELY_OUTSIDE;
             *scale = if some { 1.0 / outside.max(f32::MIN_POSITIVE).sqrt() } else { 0.0 };
         }
         self.places.push(count);
@@ -1049,10 +1281,34 @@ impl Directions {
     }
 }
 
-/// An atom was taken into the support.
-struct Admitted {
-    /// The places in the support that atoms have left for it, in the order in which they did.
-    left: Vec<usize>,
+/// What became of an atom that was to join the support.
+enum Admission {
+    /// It was taken in.
+    Admitted {
+        /// The places in the support that atoms have left for it, in the order in which they did.
+        left: Vec<usize>,
+    },
+    /// It is not independent of the support, or non-negative coefficients gain nothing by it.
+    Refused,
+    /// It is nearly in the span of the support: inner products have to be known better. Nothing has changed.
+    Close,
+}
+
+/// An atom's inner products with itself, the signal and the support, in `f64`.
+struct CloseAtom {
+    energy: f64,
+    correlation: f64,
+    inner: Vec<f64>,
+}
+
+impl CloseAtom {
+    fn new(place: usize, columns: &Columns, support: &[usize], signal: &[f64]) -> Self {
+        let mut samples = vec![0.0; signal.len()];
+        columns.add_wide([(place, 1.0)].into_iter(), &mut samples);
+        let mut inner = vec![0.0; support.len()];
+        columns.inner_wide_each(support, &samples, &mut inner);
+        Self { energy: dot(&samples, &samples), correlation: dot(&samples, signal), inner }
+    }
 }
 
 /// Correlation relative to the atom's norm: in magnitude, or as it is where codes are non-negative.
@@ -1117,7 +1373,7 @@ pub(super) fn support_columns(
 pub(super) fn least_squares(columns: &[f64], signal: &[f32], work: &Work) -> Result<Vec<f64>> {
     let columns: Vec<&[f64]> = columns.chunks_exact(signal.len().max(1)).collect();
     let size = columns.len();
-    let signal: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
+    let mut left: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
     let mut gram = vec![0.0; size * size];
     for i in 0..size {
         work.check()?;
@@ -1127,9 +1383,30 @@ pub(super) fn least_squares(columns: &[f64], signal: &[f32], work: &Work) -> Res
             gram[j * size + i] = inner;
         }
     }
-    let mut values: Vec<f64> = columns.iter().map(|column| dot(column, &signal)).collect();
-    solve_normal_equations_until(&mut gram, &mut values, || work.is_cancelled());
-    work.check()?;
+    let mut values = vec![0.0; size];
+    let mut before = f64::INFINITY;
+    // The ridge that keeps dependent columns finite holds back what nearly dependent ones explain: what is left is solved for again.
+    for round in 0..CORRECTIONS {
+        let mut change: Vec<f64> = columns.iter().map(|column| dot(column, &left)).collect();
+        match round {
+            0 => solve_normal_equations_until(&mut gram, &mut change, || work.is_cancelled()),
+            _ => solve_factorized(&gram, &mut change, 1),
+        }
+        work.check()?;
+        let mut rest = left.clone();
+        for (column, value) in columns.iter().zip(&change) {
+            rest.iter_mut().zip(*column).for_each(|(sample, entry)| *sample -= value * entry);
+        }
+        let energy = dot(&rest, &rest);
+        if energy >= before {
+            break;
+        }
+        values.iter_mut().zip(&change).for_each(|(value, change)| *value += change);
+        if energy >= (1.0 - GAIN) * before {
+            break;
+        }
+        (left, before) = (rest, energy);
+    }
     Ok(values)
 }
 

@@ -8,6 +8,7 @@
 
 use super::greedy::{codes_of, least_squares, support_columns};
 use super::layered::data_terms;
+use super::magnitude::at_fair_size;
 use super::observer::Work;
 use super::splitting::with_zeros;
 use super::{
@@ -125,8 +126,15 @@ impl Pursuit for HolisticPursuit {
     /// The report's objective is the data term; the reason is [`StopReason::Nonzeros`] where every co-support reached its size,
     /// else [`StopReason::Exhausted`].
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
+        let lens = self.check_for(problem.operator())?;
+        at_fair_size(problem, |problem| self.pursue_all(problem, lens))
+    }
+}
+
+impl HolisticPursuit {
+    /// [`Pursuit::solve`] of what was checked; `lens` are the numbers of values of the layers' codes.
+    fn pursue_all(&self, problem: &Problem, lens: Vec<usize>) -> Result<Pursued> {
         let operator = problem.operator();
-        let lens = self.check_for(operator)?;
         let config = MultiLayerSplittingConfig { basis: self.config.basis.clone(), ..Default::default() };
         let first = config.init()?.solve(problem)?;
         let count = problem.count();

@@ -16,6 +16,7 @@ pub mod holistic;
 pub mod implicit;
 pub(crate) mod joint;
 pub mod layered;
+mod magnitude;
 pub mod multi_layer;
 pub(crate) mod observer;
 #[cfg(feature = "cube")]
@@ -142,6 +143,16 @@ impl Lambda {
             Self::Absolute(value) => Self::Absolute(factor * value),
             Self::Relative(fraction) => Self::Relative(factor * fraction),
             Self::PerSignal(values) => Self::PerSignal(values.iter().map(|value| factor * value).collect()),
+        }
+    }
+
+    /// Each signal's weight times its factor; a fraction of λ_max stays what it is. What would be infinite makes codes zero as it is.
+    fn times(&self, factors: &[f32]) -> Self {
+        let times = |(value, factor): (&f32, &f32)| (value * factor).min(f32::MAX);
+        match self {
+            Self::Absolute(value) => Self::PerSignal(factors.iter().map(|factor| times((value, factor))).collect()),
+            Self::Relative(fraction) => Self::Relative(*fraction),
+            Self::PerSignal(values) => Self::PerSignal(values.iter().zip(factors).map(times).collect()),
         }
     }
 
@@ -547,6 +558,13 @@ impl Algorithm {
             Self::ActiveSet => Box::new(CoordinateDescent::active_set(config.clone())?),
         })
     }
+}
+
+/// Every row times its factor.
+fn scale_rows(tensor: Tensor<4>, factors: &[f32]) -> Tensor<4> {
+    let scales = TensorData::new(factors.to_vec(), [factors.len(), 1, 1, 1]);
+    let scales = Tensor::from_data(scales, &tensor.device());
+    tensor * scales
 }
 
 fn take_rows(tensor: &Tensor<2>, positions: &[usize]) -> Tensor<2> {

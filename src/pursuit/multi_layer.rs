@@ -21,6 +21,7 @@
 //! a sum of terms that are not negative, as for one layer in `super::duality`.
 
 use super::duality::{Certificate, Sums};
+use super::magnitude::at_fair_size;
 use super::observer::Closing;
 use super::proximal_gradient::extrapolate;
 use super::{
@@ -519,7 +520,7 @@ impl Pursuit for MultiLayerProximalGradient {
         if disjoint && let Some(found) = by_windows::solve(problem, basis, |parts| self.solve(parts))? {
             return Ok(found);
         }
-        run(problem, basis, CHECK_EVERY, self.start(problem, &Learned::default())?)
+        at_fair_size(problem, |problem| run(problem, basis, CHECK_EVERY, self.start(problem, &Learned::default())?))
     }
 }
 

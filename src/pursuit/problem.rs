@@ -1,7 +1,7 @@
 //! What a pursuit is asked: signals, a model, and what weighs on the codes.
 
 use super::observer::{Observer, Work};
-use super::{Lambda, take_rows, to_host};
+use super::{Lambda, scale_rows, take_rows, to_host};
 use crate::device;
 use crate::error::{Error, Result};
 use crate::kernels::sparse::energy;
@@ -331,6 +331,17 @@ impl<'a> Problem<'a> {
         part.start =
             self.start.as_ref().map(|codes| operator.code_shaped(take_rows(&operator.flat(codes.clone()), rows)));
         Ok(part)
+    }
+
+    /// The same problem with every signal, its weights of penalties and its code to start from times its factor.
+    pub(crate) fn scaled(&self, factors: &[f32]) -> Self {
+        Self {
+            signals: scale_rows(self.signals.clone(), factors),
+            start: self.start.clone().map(|codes| scale_rows(codes, factors)),
+            lambda: self.lambda.as_ref().map(|lambda| lambda.times(factors)),
+            shallower: self.shallower.iter().map(|lambda| lambda.times(factors)).collect(),
+            ..self.clone()
+        }
     }
 
     /// Whether samples are missing.

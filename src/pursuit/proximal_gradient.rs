@@ -7,6 +7,7 @@
 //! residual; finished signals leave the batch, so that they cost nothing any more.
 
 use super::duality::{Certificate, Sums};
+use super::magnitude::at_fair_size;
 use super::observer::{Closing, Work};
 use super::{
     BasisPursuitConfig, Learned, Problem, Pursued, Pursuit, SignalReport, StopReason, Unrolled, in_order, largest,
@@ -99,6 +100,13 @@ impl Pursuit for ProximalGradient {
     /// Takes λ, weights of the deepest layer's atoms, a mask and codes to start from.
     fn solve(&self, problem: &Problem) -> Result<Pursued> {
         problem.check_values()?;
+        at_fair_size(problem, |problem| self.to_gap(problem))
+    }
+}
+
+impl ProximalGradient {
+    /// Iterates until every signal has the gap.
+    fn to_gap(&self, problem: &Problem) -> Result<Pursued> {
         let learned = Learned::default();
         let (mut state, lambda) = self.start(problem, &learned)?;
         let (operator, count) = (problem.operator(), problem.count());

@@ -103,8 +103,15 @@ impl Pursuit for ResidualDescent {
         problem.refuse_shallower(self.name())?;
         problem.check_values()?;
         #[cfg(feature = "cube")]
-        if let Some((found, open)) = super::on_gpu::pictures(problem, &self.config)? {
-            return go_on(problem, Algorithm::ResidualDescent, &open, found, |part| self.on_host(part));
+        if !crate::device::is_host(&problem.operator().device()) {
+            return super::magnitude::at_fair_size(problem, |problem| {
+                match super::on_gpu::pictures(problem, &self.config)? {
+                    Some((found, open)) => {
+                        go_on(problem, Algorithm::ResidualDescent, &open, found, |part| self.on_host(part))
+                    }
+                    None => self.on_host(problem),
+                }
+            });
         }
         self.on_host(problem)
     }

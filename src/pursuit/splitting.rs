@@ -1,6 +1,7 @@
 //! Multi-layer basis pursuit to any gap, by splitting: every layer has a copy that takes its penalty. The problem and its certificate are
 //! those of [`super::multi_layer`].
 
+use super::magnitude::at_fair_size;
 use super::multi_layer::{CHECK_EVERY, Cascade, Iteration, Looked, keep_each, run};
 use super::{BasisPursuitConfig, Problem, Pursued, Pursuit, by_windows, masked, take_rows};
 use crate::error::{Error, Result};
@@ -231,12 +232,14 @@ impl Pursuit for MultiLayerSplitting {
         if let Some(found) = by_windows::solve(problem, &self.config.basis, |parts| self.solve(parts))? {
             return Ok(found);
         }
-        let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
         if problem.count() == 0 {
             return Ok(Pursued::consistent(problem.operator().code_shaped(problem.start()), Vec::new()));
         }
-        let state = Splitting::new(cascade, problem.operator(), problem.start(), self.config.inner);
-        run(problem, &self.config.basis, CHECK_EVERY, state)
+        at_fair_size(problem, |problem| {
+            let cascade = Cascade::new(problem, self.config.basis.nonnegative)?;
+            let state = Splitting::new(cascade, problem.operator(), problem.start(), self.config.inner);
+            run(problem, &self.config.basis, CHECK_EVERY, state)
+        })
     }
 }
 

@@ -12,14 +12,16 @@
 //! that they begin with.
 //!
 //! Where codes are to be non-negative the atom of largest positive correlation joins. As long as least squares on the support are positive they are the
-//! non-negative ones; a signal where they are not is given up, with no code, for whoever can take atoms out of a support.
+//! non-negative ones; a signal where they are not is given up, with no code, for whoever can take atoms out of a support. So is one whose best
+//! atom is nearly in the span of its support.
 
 use super::{find_largest, fits, given, grid, load, of_all, store, taken, units as units_for, vector_size, zeros};
 use burn::tensor::Tensor;
 use cubecl::prelude::*;
 
-/// An atom of which less than this part of its energy is outside the span of the support depends on it.
-const DEPENDENT: f32 = 1e-5;
+/// An atom of which less than this part of its energy is outside the span of the support may depend on it: single precision cannot
+/// tell.
+const CLOSE: f32 = 1e-2;
 
 /// A score of less than this part of the first one is rounding.
 const NEGLIGIBLE: f32 = 1e-6;
@@ -153,7 +155,7 @@ fn pursue<N: Size>(
     let mut size = 0usize;
     let mut first_score = 0.0f32;
     let mut open = true;
-    // Every round takes an atom in or rules one out.
+    // Every round takes an atom in, or is the last.
     while open {
         let mut score = 0.0f32;
         let mut place = 0u32;
@@ -247,7 +249,8 @@ fn pursue<N: Size>(
                 store::<N>(&mut free, found, bound, row, first, is_near);
             }
             let beyond = own - energy;
-            if beyond > DEPENDENT * own {
+            let close = beyond <= CLOSE * own;
+            if !close {
                 let length = beyond.sqrt();
                 let begin = size * (size + 1) / 2;
                 let mut member = unit;
@@ -270,7 +273,10 @@ fn pursue<N: Size>(
                 member += units;
             }
             sync_cube();
-            open = size < nonzeros;
+            open = size < nonzeros && !close;
+            if close {
+                size = 0;
+            }
             if comptime!(nonnegative) {
                 let mut least = 0.0f32;
                 let mut member = unit;

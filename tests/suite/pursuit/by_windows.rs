@@ -443,7 +443,7 @@ fn batches_are_counted_in_windows() {
     let maps = planted(&case, 12, device);
     let steps = |update, batch_size| {
         let config = settings(&case.config, update, batch_size);
-        TrainingState::start(&config, &maps, device, |_, _| ()).unwrap().steps_per_epoch()
+        TrainingState::start(&config, &maps, device, |_, _| Ok(())).unwrap().steps_per_epoch()
     };
     // 35 positions.
     for (batch_size, expected) in [(1, 12), (35, 12), (69, 12), (70, 6), (256, 2), (420, 1), (10_000, 1)] {
@@ -463,8 +463,6 @@ struct Stop<'a> {
 }
 
 impl Observer<Record, TrainingState> for Stop<'_> {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn coding(&mut self, part: f32) {
         assert!((0.0..=1.0).contains(&part));
         self.seen += 1;
@@ -486,7 +484,7 @@ fn a_step_can_be_given_up() {
     let (train, test) = (Arc::new(planted(&case, 30, device)), Arc::new(planted(&case, 4, device)));
     let data = Dataset { train: train.clone(), test, all: train.clone(), has_test_set: true };
     let config = settings(&case.config, UpdateRule::Pursuit, 120);
-    let mut learner = DictionaryLearner::start(&config, &*train, device, |_, _| ()).unwrap();
+    let mut learner = DictionaryLearner::start(&config, &*train, device, |_, _| Ok(())).unwrap();
     let filters = |learner: &DictionaryLearner| -> Vec<Vec<f32>> {
         learner.model().unwrap().filters().into_iter().map(host).collect()
     };

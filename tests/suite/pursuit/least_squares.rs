@@ -127,3 +127,39 @@ fn convolutions_are_refused() {
     let error = config(3, false, Selection::Residual).init().unwrap().solve(&problem).unwrap_err().to_string();
     assert!(error.contains("ols") && error.contains("inner products"), "{error}");
 }
+
+/// Atoms at small angles are independent: both are found, and what is left is what rounding of the code leaves.
+#[test]
+fn atoms_at_small_angles_are_told_apart() {
+    on_every_device(|device| {
+        let cases = [1e-1f64, 1e-2, 3e-3, 1e-3, 3e-4].map(|angle| (angle, [1.0f32, 0.8, 0.1, 0.0]));
+        // Hardly any of what the second atom has outside the span of the first.
+        for (angle, signal) in cases.into_iter().chain([(1e-3, [1.0, 7e-4, 0.3, 0.0])]) {
+            let atoms = [[1.0, 0.0, 0.0, 0.0], [angle.cos(), angle.sin(), 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]];
+            let atoms: Vec<f32> = atoms.concat().into_iter().map(|value| value as f32).collect();
+            let ways = [
+                (OperatorForm::Gram, Selection::Correlation),
+                (OperatorForm::Cascade, Selection::Correlation),
+                (OperatorForm::Gram, Selection::Residual),
+            ];
+            for (form, selection) in ways {
+                let operator = operator_of(&atoms, 4, form, &device.device);
+                let signals = tensor(&signal, operator.signal().batched(1), &operator.device());
+                let problem = Problem::new(&operator, signals).unwrap();
+                let left = |nonzeros: usize| {
+                    let found = config(nonzeros, false, selection).init().unwrap().solve(&problem).unwrap();
+                    let code: Vec<(usize, f64)> = nonzeros_of(&host(found.codes));
+                    let told = (2.0 * f64::from(found.reports[0].data_term)).sqrt();
+                    let left = norm(&residual(&wide(&atoms), &code, &wide(&signal)));
+                    assert!((left - told).abs() <= 1e-6 + 1e-3 * left, "{angle}, {form}: {left} and {told}");
+                    left
+                };
+                // A coefficient of 0.8 / angle, rounded.
+                assert!(left(3) < 1e-6 + 3e-7 / angle, "{angle}, {form}, {selection:?}: {}", left(3));
+                if selection == Selection::Residual && signal[1] == 0.8 {
+                    assert!((left(2) - 0.1).abs() < 1e-5 + 3e-7 / angle, "{angle}: {}", left(2));
+                }
+            }
+        }
+    });
+}

@@ -597,3 +597,46 @@ fn signals_that_are_no_numbers_are_refused() {
         assert!(found.reports.iter().all(|report| report.objective.is_finite()));
     });
 }
+
+/// A pursuit with ℓ1 penalties is homogeneous, however small signals are: squares that single precision has no place for are never
+/// taken.
+#[test]
+fn tiny_signals_have_tiny_codes() {
+    on_every_device(|device| {
+        let case = case();
+        let operator = operator(&case, OperatorForm::Auto, &device.device);
+        let signals = signals(&case, 3, &device.device);
+        let pursuits = [
+            r#"{"pursuit": "basis-pursuit", "algorithm": "ista"}"#,
+            r#"{"pursuit": "basis-pursuit", "algorithm": "fista"}"#,
+            r#"{"pursuit": "basis-pursuit"}"#,
+            r#"{"pursuit": "multi-layer-proximal-gradient", "acceleration": "fista"}"#,
+            r#"{"pursuit": "multi-layer-splitting"}"#,
+        ];
+        for text in pursuits {
+            let config: PursuitConfig = serde_json::from_str(text).unwrap();
+            let pursuit = config.init().unwrap();
+            for lambda in [Lambda::Relative(0.3), Lambda::Absolute(0.2), Lambda::PerSignal(vec![0.1, 0.2, 0.4])] {
+                let solve = |factor: f32| {
+                    let lambda = match &lambda {
+                        Lambda::Relative(part) => Lambda::Relative(*part),
+                        other => other.scaled(factor),
+                    };
+                    pursuit.pursue(&operator, signals.clone() * factor, &lambda).unwrap()
+                };
+                let (factor, expected) = (2.0f32.powi(-80), solve(1.0));
+                let found = solve(factor);
+                let (codes, scaled) = (host(found.codes), host(expected.codes));
+                let largest = scaled.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                assert!(largest > 0.0, "{text}");
+                for (found, expected) in codes.iter().zip(&scaled) {
+                    assert!((found / factor - expected).abs() <= 1e-3 * largest, "{text}: {found} and {expected}");
+                }
+                for (found, expected) in found.reports.iter().zip(&expected.reports) {
+                    assert_eq!(found.stop, expected.stop, "{text}");
+                    assert!((found.lambda / factor - expected.lambda).abs() <= 1e-5 * expected.lambda, "{text}");
+                }
+            }
+        }
+    });
+}
