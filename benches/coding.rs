@@ -101,7 +101,7 @@ fn learning_step(bencher: Bencher) {
     config.learning.batch_size = SIGNALS;
     config.learning.initialization.steps = 4;
     let digits = data::open(&config.data).expect("drawn digits");
-    let learner = DictionaryLearner::start(&config, &*digits.train, &device, |_, _| {}).expect("a learner");
+    let learner = DictionaryLearner::start(&config, &*digits.train, &device, |_, _| Ok(())).expect("a learner");
     bencher.counter(ItemsCount::new(SIGNALS)).with_inputs(|| learner.clone()).bench_local_values(|mut learner| {
         black_box(learner.step(&*digits.train).expect("signals that can be read"));
     });

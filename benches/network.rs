@@ -79,7 +79,7 @@ fn end_to_end(bencher: Bencher, (geometry, gradient, iterations): (&str, &str, u
         ..UnrolledUpdateConfig::default()
     };
     let digits = data::open(&config.data).expect("drawn digits").train;
-    let start = TrainingState::start(&config, &*digits, &device, |_, _| ()).expect("dictionaries");
+    let start = TrainingState::start(&config, &*digits, &device, |_, _| Ok(())).expect("dictionaries");
     let device = device.autodiff();
     let filters = start.model().expect("a model").filters().into_iter();
     let filters = filters.map(|filters| Tensor::from_data(filters.into_data(), &device)).collect();

@@ -54,8 +54,6 @@ const GAP: f32 = 1e-5;
 struct Lines;
 
 impl Observer<Record, TrainingState> for Lines {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn record(&mut self, record: &Record, _: &TrainingState) -> Result<()> {
         match record {
             Record::Step { step, batch, .. } if step % 50 == 0 => {

@@ -224,7 +224,7 @@ fn learn(
         true => learning.code_nonzeros = Some(nonzeros),
         false => learning.target_nonzeros = Some(nonzeros as f32),
     }
-    let mut learner = DictionaryLearner::start(&config, &planted.train, device, |_, _| ())?;
+    let mut learner = DictionaryLearner::start(&config, &planted.train, device, |_, _| Ok(()))?;
     while learner.steps_done() < learner.steps() {
         learner.step(&planted.train)?;
     }

@@ -109,8 +109,6 @@ struct Clocked<'a> {
 }
 
 impl Observer<Record, TrainingState> for &mut Clocked<'_> {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn record(&mut self, record: &Record, learner: &TrainingState) -> Result<()> {
         if let Record::Epoch { epoch, held_out: HeldOut { test, .. }, .. } = record {
             let begun = Instant::now();

@@ -295,8 +295,6 @@ fn rows() -> Vec<Row> {
 struct Lines;
 
 impl Observer<Record, TrainingState> for Lines {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn record(&mut self, record: &Record, learner: &TrainingState) -> Result<()> {
         match record {
             Record::Step { step, batch: BatchMeasures { batch, .. }, .. } if step % 100 == 0 => {

@@ -67,7 +67,7 @@
 //! # config.learning.epochs = 1;
 //! # config.learning.initialization.steps = 2;
 //! let digits = data::open(&config.data)?;
-//! let mut learner = DictionaryLearner::start(&config, &*digits.train, &device, |_, _| {})?;
+//! let mut learner = DictionaryLearner::start(&config, &*digits.train, &device, |_, _| Ok(()))?;
 //! for _ in 0..learner.steps() {
 //!     learner.step(&*digits.train)?;
 //! }

@@ -318,7 +318,7 @@ impl Contender {
 
     fn learn(&self, config: &TrainConfig) -> Result<Mlcsc> {
         let data = data::open(&config.data)?;
-        let mut learner = DictionaryLearner::start(config, &*data.train, &self.device, |_, _| {})?;
+        let mut learner = DictionaryLearner::start(config, &*data.train, &self.device, |_, _| Ok(()))?;
         for _ in 0..learner.steps() {
             learner.step(&*data.train)?;
         }

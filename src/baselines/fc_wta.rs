@@ -254,7 +254,7 @@ impl Trainable for WinnerTakeAll {
         let seeds = seeds(below.clone() - still.layers[index].synthesize(codes), units.len(), batch);
         let layer = self.layers[index].clone();
         let inputs = (below, still.layers[index].decoder_bias.val());
-        let (weight, bias) = reseeded_encoder((layer.weight, layer.bias), true, (&units, &seeds), 1.0, inputs);
+        let (weight, bias) = reseeded_encoder((layer.weight, layer.bias), true, (&units, &seeds), 1.0, false, inputs);
         (self.layers[index].weight, self.layers[index].bias) = (weight, bias);
         Ok(self)
     }

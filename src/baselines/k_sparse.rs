@@ -185,7 +185,8 @@ impl Trainable for KSparse {
         let found = rows("signals", self.signal, still.training(batch)?.coded.reconstruction)?;
         let seeds = seeds(signals.clone() - found, units.len(), batch);
         let inputs = (signals, still.decoder_bias.val());
-        (self.weight, self.bias) = reseeded_encoder((self.weight, self.bias), false, (units, &seeds), 1.0, inputs);
+        (self.weight, self.bias) =
+            reseeded_encoder((self.weight, self.bias), false, (units, &seeds), 1.0, true, inputs);
         Ok(self)
     }
 }

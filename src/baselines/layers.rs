@@ -331,8 +331,13 @@ pub(super) fn mean_norm(values: &[f32], lines: usize, but: &[usize], columns: bo
     if living.is_empty() { 1.0 } else { (living.iter().sum::<f64>() / living.len() as f64) as f32 }
 }
 
+/// Length of the encoder's weights of a unit that starts again, as a part of the others' mean: little, so that it disturbs little
+/// (T. Bricken et al., 2023).
+pub(super) const RESEEDED_LENGTH: f32 = 0.2;
+
 /// An encoder's weights and biases with units started again, each in the direction of its seed and as long as `length` of the mean of
-/// the others, and active for its seed's signal at least as strongly as is left over of it.
+/// the others, and active for its seed's signal at least as strongly as is left over of it. Units that compete get no bias for that:
+/// by it they would win for every signal, leave more over than there was, and get a larger one the next time.
 ///
 /// # Shapes
 /// - weights: `[inputs, units]` with `columns`, else `[units, inputs]`; bias: `[units]`; inputs: `[n, inputs]`, less what the encoder takes
@@ -342,6 +347,7 @@ pub(super) fn reseeded_encoder(
     columns: bool,
     (units, seeds): (&[usize], &[Seed]),
     length: f32,
+    compete: bool,
     (inputs, middle): (Tensor<2>, Tensor<1>),
 ) -> (Param<Tensor<2>>, Param<Tensor<1>>) {
     let [rows, count] = weights.dims();
@@ -360,7 +366,8 @@ pub(super) fn reseeded_encoder(
         for (&unit, seed) in units.iter().zip(seeds) {
             let product = |values: &[f32]| values.iter().zip(&seed.direction).map(|(a, b)| a * b).sum::<f32>();
             let needed = seed.error - product(&inputs[seed.signal * len..][..len]);
-            values[unit] = scale * needed.max(-product(&middle));
+            let silent = -product(&middle);
+            values[unit] = scale * if compete { silent } else { needed.max(silent) };
         }
     });
     (weights, bias)

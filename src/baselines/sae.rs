@@ -7,8 +7,8 @@
 //! (H. Cunningham et al., "Sparse Autoencoders Find Highly Interpretable Features in Language Models", ICLR 2024).
 
 use super::layers::{
-    centred_bias, check_units, dense, edited, half_squared_error, normalized_rows, outcome, reseeded_encoder, rows,
-    seeds, shaped, sum_rows, transposed, unit_rows, units_shape,
+    RESEEDED_LENGTH, centred_bias, check_units, dense, edited, half_squared_error, normalized_rows, outcome,
+    reseeded_encoder, rows, seeds, shaped, sum_rows, transposed, unit_rows, units_shape,
 };
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
 use crate::error::{Error, Result};
@@ -93,10 +93,6 @@ pub struct PenalizedAutoencoder {
     #[module(skip)]
     config: PenalizedAutoencoderConfig,
 }
-
-/// Length of the encoder's weights of a unit that starts again, as a part of the others' mean: little, so that it disturbs little
-/// (T. Bricken et al., 2023).
-const RESEEDED_LENGTH: f32 = 0.2;
 
 impl PenalizedAutoencoder {
     /// With the decoder's bias at the middle of signals, `[signal values]`, which leaves units as active as they would be around zero.
@@ -188,6 +184,7 @@ impl Trainable for PenalizedAutoencoder {
             true,
             (units, &seeds),
             RESEEDED_LENGTH,
+            false,
             (signals, middle.val()),
         );
         (self.encoder.weight, self.encoder.bias) = (weight, Some(bias));

@@ -6,8 +6,8 @@
 //! something to do: ½‖e‖² + α·½‖e − W_d z_aux‖².
 
 use super::layers::{
-    check_units, dense, edited, half_squared_error, keep_largest, normalized_rows, outcome, reseeded_encoder, rows,
-    seeds, shaped, transposed, unit_rows, units_shape, zeros,
+    RESEEDED_LENGTH, check_units, dense, edited, half_squared_error, keep_largest, normalized_rows, outcome,
+    reseeded_encoder, rows, seeds, shaped, transposed, unit_rows, units_shape, zeros,
 };
 use crate::autoencoder::training::used;
 use crate::autoencoder::{Autoencoder, Outcome, Trainable, TrainingBatch};
@@ -217,7 +217,7 @@ impl Trainable for TopK {
         let bias = still.bias.val();
         let inputs = (signals - bias.clone().unsqueeze(), bias * 0.0);
         (self.encoder, self.encoder_bias) =
-            reseeded_encoder((self.encoder, self.encoder_bias), true, (units, &seeds), 1.0, inputs);
+            reseeded_encoder((self.encoder, self.encoder_bias), true, (units, &seeds), RESEEDED_LENGTH, true, inputs);
         let len = self.signal.len();
         self.decoder = edited(self.decoder, |values| {
             for (&unit, seed) in units.iter().zip(&seeds) {

@@ -79,7 +79,6 @@ impl fmt::Display for Fingerprint {
 }
 
 /// What tells bytes from others, in few characters.
-#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 pub(crate) fn digest(bytes: &[u8]) -> String {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut hash = Hash::default();

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 /// | `tokens` | `[…, d]` | vectors along the last axis, d×1×1, counted by all others: `[batch, sequence, d]` gives batch·sequence of them |
 /// | `time` | `[t]` | one signal in time, 1×1×t |
 /// | | `[n, t]` | n of them, 1×1×t |
-/// | | `[n, c, t]` | n of c channels, c×1×t |
+/// | | `[n, c, t]` or `[n, c, 1, t]` | n of c channels, c×1×t |
 /// | `images` | `[h, w]` | one image, 1×h×w |
 /// | | `[n, h, w]` | n images, 1×h×w |
 /// | | `[n, c, h, w]` | n images of c channels, c×h×w |
@@ -75,6 +75,7 @@ impl View {
             (Some(Time), 1) => (0, vec![Columns]),
             (Some(Time), 2) => (1, vec![Columns]),
             (Some(Time), 3) => (1, vec![Channels, Columns]),
+            (Some(Time), 4) if extents[2] == 1 => (1, vec![Channels, Rows, Columns]),
             (Some(Images), 2) => (0, vec![Rows, Columns]),
             (None | Some(Images), 3) => (1, vec![Rows, Columns]),
             (Some(Maps), 3) => (0, vec![Channels, Rows, Columns]),
@@ -86,7 +87,9 @@ impl View {
                     }
                     Some(Vectors) => "an array [values] or [count, …] of at most 8 extents for `layout` vectors",
                     Some(Tokens) => "an array […, values] of at most 8 extents for `layout` tokens",
-                    Some(Time) => "an array [time], [count, time] or [count, channels, time] for `layout` time",
+                    Some(Time) => {
+                        "an array [time], [count, time], [count, channels, time] or [count, channels, 1, time] for `layout` time"
+                    }
                     Some(Images) => {
                         "an array [height, width], [count, height, width] or [count, channels, height, width] for \
                          `layout` images"

@@ -30,7 +30,6 @@ mod wav;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
-#[cfg(feature = "cli")]
 pub(crate) use fingerprint::digest;
 pub(crate) use fingerprint::sample;
 pub use folder::{has_own_units, pictures_and_arrays};
@@ -141,9 +140,9 @@ pub struct DataConfig {
     #[serde(default)]
     pub window: Option<Pair>,
     /// Whether colour images are turned grey, as Pillow's `convert("L")` does: (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶ rounded
-    /// down, the luma of ITU-R BT.601. Default: they stay as they are; grey ones among colour ones become colour. Transparency
+    /// down, the luma of ITU-R BT.601; those of arrays by the same weights without rounding. Default: they stay as they are; grey ones among colour ones become colour. Transparency
     /// is dropped. Of formats that do not say whether a picture is grey (WebP, palettes) those are of which all pixels are.
-    /// Ignored by other sources.
+    /// Refused for vectors and signals in time.
     #[serde(default)]
     pub grey: bool,
     /// What the axes of an array mean: `vectors` (d×1×1; whatever a row holds is flattened), `time` (c×1×t), `images` (c×h×w) or `maps`
@@ -408,6 +407,9 @@ pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: Signal
         (1 | 3, SignalShape { channels: 4.., height: 1, width: 1 }) => {
             " (with `layout` images an array [height, width] is an image)"
         }
+        (2.., SignalShape { channels: 1, height, .. }) if height == channels => {
+            " (with `layout` time an array [count, channels, time] holds signals in time)"
+        }
         (_, SignalShape { channels: 1, width, .. }) if width == channels => {
             " (with `layout` tokens the last axis of an array holds the vectors)"
         }
@@ -418,11 +420,14 @@ pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: Signal
 
 fn collection(config: &DataConfig) -> Result<Collection> {
     config.check()?;
-    let (collection, kind) = match config.source.as_str() {
+    let (mut collection, kind) = match config.source.as_str() {
         "digits" => (digits::open(config.count, config.seed).laid_out(config.layout, Layout::Images)?, Kind::Other),
         "mnist" => (mnist::open()?.laid_out(config.layout, Layout::Images)?, Kind::Other),
         path => open_path(Path::new(path), config)?,
     };
+    if config.grey && kind != Kind::Pictures {
+        collection = collection.turned_grey()?;
+    }
     if let Some(tensor) = config.tensor.as_ref().filter(|_| kind != Kind::Tensors) {
         let expected = format!("none, for {} holds no safetensors", collection.pictures.describe());
         return Err(Error::parameter("tensor", format!("{tensor:?}"), expected));
@@ -437,6 +442,8 @@ fn collection(config: &DataConfig) -> Result<Collection> {
 /// Sources that have settings of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Files of pictures.
+    Pictures,
     /// Safetensors.
     Tensors,
     /// A folder of saev's.
@@ -484,7 +491,7 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
         other(Collection::of(recording).laid_out(config.layout, Layout::Time)?)
     } else if images::format_of(&start).is_some() {
         let image = images::Images::open_file(path, config.grey)?;
-        other(Collection::of(image).laid_out(config.layout, Layout::Images)?)
+        Ok((Collection::of(image).laid_out(config.layout, Layout::Images)?, Kind::Pictures))
     } else {
         let expected = format!(
             "expected an IDX file (gzipped or not), a {} image, a .npy array, a safetensors file or a .wav recording",
@@ -513,7 +520,8 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
     let view = |path: &Path, extents: &[usize]| arrays::view_of(path, extents, config.layout);
     match kind {
         Some(folder::Kind::Images) => {
-            other(Collection::of(images::Images::open_files(folder, &paths, config.grey, skipped)?))
+            let images = Collection::of(images::Images::open_files(folder, &paths, config.grey, skipped)?);
+            Ok((images.laid_out(config.layout, Layout::Images)?, Kind::Pictures))
         }
         Some(folder::Kind::Recordings) => {
             let recordings = wav::Recordings::open(folder, &paths, skipped)?;

@@ -108,6 +108,20 @@ impl Collection {
         }
     }
 
+    /// Colour pictures of an array turned grey.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`]: signals that are no pictures.
+    pub fn turned_grey(self) -> Result<Self> {
+        let shape = common_shape(&*self.pictures)?;
+        if !matches!(shape.channels, 1 | 3) || shape.height == 1 {
+            let expected =
+                format!("pictures of 1 or 3 channels and several rows, for {} has {shape}", self.pictures.describe());
+            return Err(Error::parameter("grey", true, expected));
+        }
+        Ok(Self { pictures: Arc::new(Grey(self.pictures)), ..self })
+    }
+
     /// Which pictures are signals to learn from and which are held out.
     fn parts(&self, config: &DataConfig) -> Parts {
         let count = self.pictures.count();
@@ -348,6 +362,65 @@ impl Pictures for Joined {
 
     fn describe(&self) -> String {
         format!("{} and {}", self.first.describe(), self.second.describe())
+    }
+}
+
+/// Pictures of one or three channels as grey ones.
+struct Grey(Arc<dyn Pictures>);
+
+/// Weights of red, green and blue in what is seen as brightness, of ITU-R BT.601.
+const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
+
+impl Grey {
+    fn grey(shape: SignalShape) -> SignalShape {
+        SignalShape { channels: 1, ..shape }
+    }
+}
+
+impl Pictures for Grey {
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    fn shape(&self, index: usize) -> SignalShape {
+        Self::grey(self.0.shape(index))
+    }
+
+    fn common_shape(&self) -> Option<SignalShape> {
+        self.0.common_shape().map(Self::grey)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.0.name(index)
+    }
+
+    fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
+        if self.0.shape(index).channels == 1 {
+            return self.0.read(index, window, out);
+        }
+        let mut colours = vec![0.0; LUMA.len() * out.len()];
+        self.0.read(index, window, &mut colours)?;
+        out.fill(0.0);
+        for (weight, colour) in LUMA.iter().zip(colours.chunks_exact(out.len())) {
+            out.iter_mut().zip(colour).for_each(|(out, value)| *out += weight * value);
+        }
+        Ok(())
+    }
+
+    fn labels(&self) -> Option<&[u8]> {
+        self.0.labels()
+    }
+
+    fn file(&self, index: usize) -> Option<&Path> {
+        self.0.file(index)
+    }
+
+    fn skipped(&self) -> Option<&str> {
+        self.0.skipped()
+    }
+
+    fn describe(&self) -> String {
+        self.0.describe()
     }
 }
 

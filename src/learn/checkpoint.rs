@@ -5,7 +5,7 @@ use super::config::TrainConfig;
 use super::learner::Memory;
 use super::metrics::BatchSums;
 use super::run::Training;
-use crate::data::Fingerprint;
+use crate::data::{Fingerprint, digest};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::sparse::HostFilters;
@@ -36,7 +36,23 @@ struct Metadata {
     /// λ as it was steered so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     steered: Option<f32>,
+    /// What tells the tensors and the numbers above from damaged ones; older checkpoints have none.
+    #[serde(default)]
+    content: Option<String>,
     config: TrainConfig,
+}
+
+/// What tells tensors, in the order of their names, and steps, signals and λ from others.
+fn digest_of<'a>(
+    tensors: impl Iterator<Item = (String, &'a [u8])>,
+    [step, signals]: [usize; 2],
+    steered: Option<f32>,
+) -> String {
+    let mut all: Vec<(String, &[u8])> = tensors.collect();
+    all.sort();
+    let each = all.iter().map(|(name, bytes)| format!("{name} {}", digest(bytes)));
+    let numbers = format!("{step} {signals} {:?}", steered.map(f32::to_bits));
+    digest(each.chain([numbers]).collect::<Vec<_>>().join(" ").as_bytes())
 }
 
 /// Writes a checkpoint, whole or not at all.
@@ -47,16 +63,7 @@ struct Metadata {
 /// A path that cannot be written, a full disk; an earlier checkpoint stays as it was.
 pub(super) fn save(path: &Path, training: &Training, data: &Fingerprint, epoch: Option<&BatchSums>) -> Result<()> {
     let learner = training.state();
-    let metadata = Metadata {
-        format_version: FORMAT_VERSION,
-        step: learner.step,
-        signals: learner.signals,
-        data: Some(data.clone()),
-        steered: learner.steered,
-        config: learner.config().clone(),
-    };
     let broken = |error: String| Error::format(path, error);
-    let metadata = serde_json::to_string(&metadata).map_err(|error| broken(error.to_string()))?;
     let bytes = |values: &[f32]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
     let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
     let mut filters = |name: &str, filters: &HostFilters, index: usize| {
@@ -85,6 +92,20 @@ pub(super) fn save(path: &Path, training: &Training, data: &Fingerprint, epoch: 
         let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         tensors.push(("epoch".into(), Dtype::F64, vec![values.len()], bytes));
     }
+    let metadata = Metadata {
+        format_version: FORMAT_VERSION,
+        step: learner.step,
+        signals: learner.signals,
+        data: Some(data.clone()),
+        steered: learner.steered,
+        content: Some(digest_of(
+            tensors.iter().map(|(name, _, _, bytes)| (name.clone(), bytes.as_slice())),
+            [learner.step, learner.signals],
+            learner.steered,
+        )),
+        config: learner.config().clone(),
+    };
+    let metadata = serde_json::to_string(&metadata).map_err(|error| broken(error.to_string()))?;
     let views = tensors
         .iter()
         .map(|(name, dtype, shape, bytes)| Ok((name, TensorView::new(*dtype, shape.clone(), bytes)?)))
@@ -118,6 +139,12 @@ pub(super) fn load(path: &Path, training: &mut Training, data: &Fingerprint) -> 
         serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
     if metadata.format_version != FORMAT_VERSION {
         return Err(broken(format!("format version {}; this program reads {FORMAT_VERSION}", metadata.format_version)));
+    }
+    let numbers = [metadata.step, metadata.signals];
+    let content =
+        digest_of(tensors.iter().map(|(name, tensor)| (name.to_owned(), tensor.data())), numbers, metadata.steered);
+    if metadata.content.as_ref().is_some_and(|expected| *expected != content) {
+        return Err(broken("a damaged one: its content is not what was written".into()));
     }
     let mut config = metadata.config.clone();
     config.learning.epochs = learner.config().learning.epochs;

@@ -671,7 +671,7 @@ pub(super) mod tests {
         for (update, size) in [(UpdateRule::Pursuit, 3), (UpdateRule::Gradient, 2)] {
             let (mut config, data) = config(Preset::Small, update);
             config.learning.gradient.repeats = 1;
-            let start = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
+            let start = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| Ok(())).unwrap();
             let learn = |ranks: Ranks| {
                 let mut learner = start.clone();
                 learner.state.ranks = ranks;
@@ -771,7 +771,7 @@ pub(super) mod tests {
     #[test]
     fn a_signal_that_one_rank_cannot_read_ends_all() {
         let (config, data) = config(Preset::Small, UpdateRule::Pursuit);
-        let start = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| ()).unwrap();
+        let start = DictionaryLearner::start(&config, &*data.train, &device(), |_, _| Ok(())).unwrap();
         let order = start.clone().state.order.indices(0, 0..50);
         let ends = on_ranks(2, |ranks| {
             let mut learner = start.clone();

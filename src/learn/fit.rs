@@ -70,7 +70,7 @@ impl TrainConfig {
             #[cfg(not(feature = "train"))]
             return Err(Error::parameter("update", "unrolled", "pursuit or gradient without the feature train"));
         }
-        let mut learner = DictionaryLearner::start(self, &*signals, device, |_, _| ())?;
+        let mut learner = DictionaryLearner::start(self, &*signals, device, |_, _| Ok(()))?;
         while learner.steps_done() < learner.steps() {
             learner.step(&*signals)?;
             if !progress(learner.progress()) {
@@ -109,7 +109,7 @@ impl TrainConfig {
         use super::unrolled::UnrolledTraining;
         let learning = &self.learning;
         let data = Dataset::divided(signals, HELD_OUT, learning.seed)?;
-        let learner = TrainingState::start(self, &*data.train, device, |_, _| ())?;
+        let learner = TrainingState::start(self, &*data.train, device, |_, _| Ok(()))?;
         let network = UnrolledTraining::new(learner.config(), &learner.model()?, 0.0, learner.steps_per_epoch())?;
         let training = EndToEnd {
             folder: None,

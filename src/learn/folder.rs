@@ -209,7 +209,12 @@ pub trait HeldOutLoss {
 /// Callbacks of a run: `R` is its kind of record, `M` what is trained.
 pub trait Observer<R, M> {
     /// The initialisation of a layer (from 1) has come this far.
-    fn initializing(&mut self, _layer: usize, _part: f32) {}
+    ///
+    /// # Errors
+    /// Whatever ends it.
+    fn initializing(&mut self, _layer: usize, _part: f32) -> Result<()> {
+        Ok(())
+    }
 
     /// Coding of the next step's batch has come this far.
     fn coding(&mut self, _part: f32) {}
@@ -304,7 +309,13 @@ where
                 continue;
             }
             let record: Record<S, T, H> = serde_json::from_str(line).map_err(|error| {
-                Error::format(&self.path, format!("line {}: expected a record: {error}", number + 1))
+                // Of one line its own position says nothing.
+                let error = error.to_string();
+                let reason = error.split(" at line ").next().unwrap_or_default();
+                Error::format(
+                    &self.path,
+                    format!("line {}: expected a record, found something else ({reason})", number + 1),
+                )
             })?;
             if known(&record) {
                 kept.push_str(line);

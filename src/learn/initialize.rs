@@ -56,13 +56,13 @@ const MAX_OVERLAPS: usize = 1 << 24;
 /// `progress` is called with the layer (1-based) and the part of its steps that is done.
 ///
 /// # Errors
-/// Signals that cannot be read.
+/// Signals that cannot be read; whatever `progress` ends it by.
 pub fn initialize(
     config: &TrainConfig,
     geometry: &Geometry,
     source: &dyn Source,
     device: &Device,
-    mut progress: impl FnMut(usize, f32),
+    mut progress: impl FnMut(usize, f32) -> Result<()>,
 ) -> Result<Cascade> {
     let learning = &config.learning;
     let nonzeros = learning.nonzeros(geometry);
@@ -120,7 +120,7 @@ fn learn_stage(
     cascade: &mut Cascade,
     update: &SurrogateUpdate,
     (sampler, windows_of): (&Sampler, &LayerGeometry),
-    mut progress: impl FnMut(f32),
+    mut progress: impl FnMut(f32) -> Result<()>,
 ) -> Result<()> {
     let learning = &config.learning;
     let operator = cascade.operator(sampler.device)?;
@@ -154,7 +154,7 @@ fn learn_stage(
             replace(cascade, &update, &mut statistics, &signals, explained, generator)?;
         }
         update.step(step, cascade, &statistics);
-        progress((step + 1) as f32 / steps as f32);
+        progress((step + 1) as f32 / steps as f32)?;
     }
     Ok(())
 }

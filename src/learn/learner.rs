@@ -53,7 +53,7 @@ impl DictionaryLearner {
         config: &TrainConfig,
         source: &dyn Source,
         device: &Device,
-        progress: impl FnMut(usize, f32),
+        progress: impl FnMut(usize, f32) -> Result<()>,
     ) -> Result<Self> {
         let rule = online(config)?;
         Ok(Self::of(TrainingState::start(config, source, device, progress)?, rule))

@@ -249,10 +249,18 @@ impl RivalRun {
     /// of epochs may have been changed, and with it the learning rates to come; so may the source of its data, if these are the same.
     ///
     /// # Errors
-    /// Signals that do not fit, or others than the run began with; fewer epochs than are done.
+    /// Signals that do not fit, or others than the run began with; fewer epochs than are done; a run that has a model and no
+    /// checkpoint any more.
     pub fn resume(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         let mut run = Self::assemble(folder, config, data, device)?;
         run.done = end_to_end::last_checkpoint(folder);
+        if run.done.is_none() && run.folder.model().exists() {
+            let path = folder.join(end_to_end::CHECKPOINTS);
+            return Err(Error::format(
+                &path,
+                "expected the checkpoint of an epoch, model, optimizer and scheduler, found none",
+            ));
+        }
         let done = run.done.unwrap_or(0);
         if done > config.epochs {
             return Err(Error::parameter("epochs", config.epochs, format!("at least {done}: so many are done")));

@@ -66,12 +66,13 @@ impl TrainingState {
     /// Starts a run: dictionaries initialised from the training signals.
     ///
     /// # Errors
-    /// A configuration that does not fit itself or the signals; signals that cannot be read.
+    /// A configuration that does not fit itself or the signals; signals that cannot be read; whatever `progress` ends the
+    /// initialisation by.
     pub fn start(
         config: &TrainConfig,
         source: &dyn Source,
         device: &Device,
-        progress: impl FnMut(usize, f32),
+        progress: impl FnMut(usize, f32) -> Result<()>,
     ) -> Result<Self> {
         let geometry = check(config, source)?;
         let config = &fitted_to(config, source)?;

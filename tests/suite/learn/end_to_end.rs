@@ -86,8 +86,6 @@ impl Stop {
 }
 
 impl Observer<Record, TrainingState> for &Stop {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn record(&mut self, record: &Record, learner: &TrainingState) -> Result<()> {
         if let Record::Step { step, .. } = record {
             assert_eq!(*step, learner.steps_done());
@@ -228,8 +226,6 @@ struct Obstacle {
 }
 
 impl Observer<Record, TrainingState> for Obstacle {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn record(&mut self, record: &Record, _: &TrainingState) -> Result<()> {
         if matches!(record, Record::Step { step, .. } if *step == self.after) {
             fs::remove_file(&self.model).unwrap();

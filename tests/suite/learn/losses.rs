@@ -14,8 +14,6 @@ use mlcsc::{Result, device};
 struct Silent;
 
 impl Observer<Record, TrainingState> for Silent {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn record(&mut self, _: &Record, _: &TrainingState) -> Result<()> {
         Ok(())
     }

@@ -45,8 +45,6 @@ impl Stop {
 }
 
 impl Observer<Record, TrainingState> for &Stop {
-    fn initializing(&mut self, _: usize, _: f32) {}
-
     fn record(&mut self, record: &Record, _: &TrainingState) -> Result<()> {
         self.steps.set(self.steps.get() + usize::from(matches!(record, Record::Step { .. })));
         Ok(())
