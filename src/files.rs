@@ -31,6 +31,42 @@ pub fn remove_leftovers(folder: &Path) {
     }
 }
 
+/// Temporary files that are being written.
+static BEING_WRITTEN: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes the temporary files that are being written: for a program that ends at once. From then on no file is begun and none finished:
+/// whoever writes one waits for the end.
+pub fn abandon() {
+    let files = BEING_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    files.iter().for_each(|file| drop(fs::remove_file(file)));
+    std::mem::forget(files);
+}
+
+/// The temporary file, if there is one by now, that [`abandon`] is to know of.
+#[derive(Default)]
+struct BeingWritten(Option<PathBuf>);
+
+impl BeingWritten {
+    /// Makes a file, which is known from its first moment on.
+    fn begin(
+        &mut self,
+        make: impl FnOnce() -> io::Result<tempfile::NamedTempFile>,
+    ) -> io::Result<tempfile::NamedTempFile> {
+        let mut files = BEING_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let file = make()?;
+        files.push(file.path().into());
+        self.0 = Some(file.path().into());
+        Ok(file)
+    }
+}
+
+impl Drop for BeingWritten {
+    fn drop(&mut self) {
+        let mut files = BEING_WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+        files.retain(|file| Some(file) != self.0.as_ref());
+    }
+}
+
 /// Most symbolic links that are followed one after the other, as on Linux.
 const MOST_LINKS: usize = 40;
 
@@ -77,7 +113,10 @@ pub fn write_atomically(path: &Path, fill: impl FnOnce(&mut BufWriter<&fs::File>
         temporary.permissions(fs::Permissions::from_mode(0o666));
     }
     // The name of the temporary file, which the error would tell, is of no use to anybody.
-    let temporary = temporary.tempfile_in(folder).map_err(|error| Error::write(path)(error.kind().into()))?;
+    // Dropped after the file, which is known until it is gone or has its name.
+    let mut known = BeingWritten::default();
+    let temporary = known.begin(|| temporary.tempfile_in(folder));
+    let temporary = temporary.map_err(|error| Error::write(path)(error.kind().into()))?;
     {
         let mut writer = BufWriter::new(temporary.as_file());
         fill(&mut writer)?;

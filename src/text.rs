@@ -13,11 +13,11 @@ pub fn grouped(value: u64) -> String {
     text
 }
 
-/// A number and its noun: `1 signal`, `2 signals`, `3 classes`.
+/// A number and its noun: `1 signal`, `2 signals`, `3 classes`, `4 batches`.
 pub fn counted(count: usize, noun: &str) -> String {
     let ending = match count {
         1 => "",
-        _ if noun.ends_with('s') => "es",
+        _ if noun.ends_with('s') || noun.ends_with("tch") => "es",
         _ => "s",
     };
     format!("{} {noun}{ending}", grouped(count as u64))

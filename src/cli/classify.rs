@@ -26,7 +26,8 @@ use std::time::Instant;
 /// Judge codes by a linear classifier: features without labels, labels for the classifier alone
 ///
 /// Codes of the training signals are pooled and a linear classifier is fitted to them, its penalty chosen on a part of the training
-/// signals; the error is that on the test signals. --data has to come with labels (mnist, digits).
+/// signals; the error is that on the test signals. --data has to come with labels: mnist, digits, IDX, CIFAR, a folder of
+/// folders, or arrays with labels.npy (or NAME_labels.npy) beside them.
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
     /// Model file, of dictionaries or of an auto-encoder, or the folder of a run
@@ -149,6 +150,7 @@ impl ClassifyArgs {
             check_sampling_rate(&model, &*data.all)?;
         }
         if let Some(network) = network(&self.model, &device)? {
+            self.coding.refuse_all()?;
             if self.windows {
                 let expected = "a model of dictionaries: an auto-encoder's codes are taken as they are";
                 return Err(Error::parameter("--windows", "given", expected));
@@ -251,7 +253,10 @@ impl ClassifyArgs {
     fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {
         let Some(labels) = source.labels() else {
             let given = self.data.source.as_deref().unwrap_or_default();
-            let expected = format!("signals with labels (mnist, digits); there are none for {}", source.describe());
+            let expected = format!(
+                "signals with labels (mnist, digits, or arrays with labels.npy beside them); there are none for {}",
+                source.describe()
+            );
             return Err(Error::parameter("--data", given, expected));
         };
         let progress = Progress::new("coding", "signals", count as u64);

@@ -11,6 +11,7 @@ use crate::data::{Part, Places, Shard, digest, npy, wanted_shape};
 use crate::error::{Error, Result};
 use crate::evaluate::comparison::Parameters;
 use crate::export::arrays;
+use crate::export::codes::{FILTERS, digest_of_filters};
 use crate::files;
 use crate::geometry::SignalShape;
 use crate::model::file::CodingDefaults;
@@ -289,7 +290,9 @@ impl PursuitArgs {
         if self.is_encoder() {
             return format!("--pursuit {ENCODER}");
         }
-        format!("--pursuit {}{}", self.name(), if self.convex { " --convex" } else { "" })
+        let convex = if self.convex && self.takes(Flag::Convex) { " --convex" } else { "" };
+        let default = if self.name.is_none() { ", the default" } else { "" };
+        format!("--pursuit {}{convex}{default}", self.name())
     }
 }
 
@@ -333,6 +336,13 @@ impl CodingArgs {
             let expected = format!("one number with {}", pursuit.called());
             return Err(Error::parameter("--nonzeros", list(nonzeros.unwrap_or_default()), expected));
         }
+        if pursuit.is_encoder() && solver.application != OperatorForm::Auto {
+            return Err(Error::parameter(
+                "--application",
+                solver.application,
+                format!("auto with {}", pursuit.called()),
+            ));
+        }
         if self.descends() && !matches!(solver.application, OperatorForm::Auto | OperatorForm::Gram) {
             let expected = "auto or gram with coordinate-descent";
             return Err(Error::parameter("--application", solver.application, expected));
@@ -363,10 +373,11 @@ impl CodingArgs {
             || (bp && self.pursuit.algorithm == Some(Algorithm::CoordinateDescent))
     }
 
-    fn refuse_flags(&self) -> Result<()> {
+    /// Flags that only some pursuits take, with the values that they were given.
+    fn given(&self) -> [(Flag, Option<String>); 15] {
         let Self { pursuit, lambda, solver } = self;
         let switch = |on: bool| on.then(|| "given".to_owned());
-        let given = [
+        [
             (Flag::Algorithm, pursuit.algorithm.map(|algorithm| algorithm.to_string())),
             (Flag::Nonzeros, pursuit.nonzeros.as_deref().map(list)),
             (Flag::Noise, pursuit.noise.map(|noise| noise.to_string())),
@@ -382,7 +393,29 @@ impl CodingArgs {
             (Flag::Signed, switch(lambda.signed)),
             (Flag::Gap, solver.gap.map(|gap| gap.to_string())),
             (Flag::MaxIterations, solver.max_iterations.map(|iterations| iterations.to_string())),
-        ];
+        ]
+    }
+
+    /// Refuses all that says how codes are found, for an auto-encoder that has its own way.
+    ///
+    /// # Errors
+    /// A flag of a pursuit.
+    pub fn refuse_all(&self) -> Result<()> {
+        let Self { pursuit, solver, .. } = self;
+        let name = pursuit.name.filter(|_| !pursuit.is_encoder()).map(|_| pursuit.name().to_string());
+        let form = Some(solver.application).filter(|form| *form != OperatorForm::Auto).map(|form| form.to_string());
+        let given = self.given().map(|(flag, value)| (flag.to_string(), value));
+        let all = [("--pursuit".to_owned(), name), ("--application".to_owned(), form)].into_iter().chain(given);
+        match all.into_iter().find_map(|(flag, value)| Some((flag, value?))) {
+            Some((flag, value)) => {
+                Err(Error::parameter(flag, value, "no such flag: the model's codes are those of its own encoder"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn refuse_flags(&self) -> Result<()> {
+        let (pursuit, given) = (&self.pursuit, self.given());
         for (flag, value) in &given {
             if let Some(value) = value
                 && !pursuit.takes(*flag)
@@ -818,6 +851,7 @@ impl Coder {
         json!({
             "format_version": 1,
             "model": self.coder.model().config(),
+            FILTERS: digest_of_filters(self.coder.model()),
             "signals": source,
             "pursuit": {
                 "name": self.settings.args.pursuit.name(),
@@ -905,8 +939,10 @@ impl Coder {
         summary.row(
             "objective",
             format!(
-                "mean {}, of which ½‖y − Dγ‖² {}",
+                "mean {}{} ½‖y − Dγ‖² {}",
                 number(mean(reports, |report| report.objective.into())),
+                // Layer by layer other residuals are minimised than that of the signal.
+                if self.settings.args.pursuit.name() == PursuitName::LayeredBasisPursuit { ";" } else { ", of which" },
                 number(mean(reports, |report| report.data_term.into()))
             ),
         );

@@ -31,7 +31,7 @@ pub struct DataArgs {
     /// Number of random patches
     #[arg(long, value_name = "N")]
     pub patches: Option<usize>,
-    /// Turn colour images grey, as Pillow's convert("L") does
+    /// Turn colour images grey, as Pillow's convert("L") does; those of arrays too
     #[arg(long)]
     pub grey: bool,
     /// What the axes of an array mean: vectors [n, d] or any row flattened, tokens
@@ -123,23 +123,70 @@ const OUTLIER: f64 = 100.0;
 const MOST_SIGNALS: usize = 1 << 18;
 const MOST_VALUES: usize = 1 << 26;
 
-/// What there is to say of vectors that are so much longer than others that squared errors are about them alone.
+/// Part of the variance of all values of vectors that one of them may have before that is remarked on, and values of a vector from which on
+/// it is.
+const ALL_VARIANCE: f64 = 0.99;
+const FEW_VALUES: usize = 8;
+
+/// Sums over vectors, value by value: of what is beyond the first vector, and of its squares.
+#[derive(Default)]
+struct Spread {
+    first: Vec<f32>,
+    sums: Vec<[f64; 2]>,
+    count: usize,
+}
+
+impl Spread {
+    fn add(&mut self, vector: &[f32]) {
+        if self.count == 0 {
+            (self.first, self.sums) = (vector.to_vec(), vec![[0.0; 2]; vector.len()]);
+        }
+        for ((sums, value), first) in self.sums.iter_mut().zip(vector).zip(&self.first) {
+            let beyond = f64::from(*value) - f64::from(*first);
+            *sums = [sums[0] + beyond, sums[1] + beyond * beyond];
+        }
+        self.count += 1;
+    }
+
+    /// The value of most variance, and its part of the variance of all; `None` where nothing varies.
+    fn largest(&self) -> Option<(usize, f64)> {
+        let count = self.count as f64;
+        let variance = |[sum, square]: &[f64; 2]| (square / count - (sum / count).powi(2)).max(0.0);
+        let variances: Vec<f64> = self.sums.iter().map(variance).collect();
+        let all: f64 = variances.iter().sum();
+        let (place, largest) = variances.into_iter().enumerate().max_by(|a, b| a.1.total_cmp(&b.1))?;
+        (all > 0.0).then(|| (place, largest / all))
+    }
+}
+
+/// What there is to say of vectors that are so much longer than others, or of a value that varies so much more than others, that squared
+/// errors are about them alone. The latter is of no matter where values are `scaled` each by itself.
 ///
 /// # Errors
 /// Signals that cannot be read.
-fn outliers(source: &dyn Source) -> Result<Option<String>> {
+fn outliers(source: &dyn Source, scaled: bool) -> Result<Option<String>> {
     if !source.shape().is_single_position() || source.is_empty() {
         return Ok(None);
     }
     let len = source.shape().len();
-    let mut energies = Vec::new();
+    let (mut energies, mut spread) = (Vec::new(), Spread::default());
     let most = MOST_VALUES.min(MOST_SIGNALS.saturating_mul(len));
-    sample(source, most, |values| energies.extend(values.chunks_exact(len).map(energy)))?;
+    sample(source, most, |values| {
+        energies.extend(values.chunks_exact(len).map(energy));
+        values.chunks_exact(len).for_each(|vector| spread.add(vector));
+    })?;
     let mut sorted = energies.clone();
     let median = *sorted.select_nth_unstable_by(energies.len() / 2, f64::total_cmp).1;
     let count = energies.iter().filter(|energy| **energy > OUTLIER * OUTLIER * median).count();
     if count == 0 || median == 0.0 {
-        return Ok(None);
+        let largest = spread.largest().filter(|(_, part)| *part > ALL_VARIANCE && len >= FEW_VALUES && !scaled);
+        return Ok(largest.map(|(place, part)| {
+            format!(
+                "value {place} (from 0) has {:.2}% of the variance of all {len} values of {}, so that squared errors are about little else: leave it out or scale it, as --normalization standardise does",
+                100.0 * part,
+                source.describe()
+            )
+        }));
     }
     let largest = energies.iter().copied().fold(0.0, f64::max);
     let times = output::number((largest / median).sqrt());
@@ -150,12 +197,13 @@ fn outliers(source: &dyn Source) -> Result<Option<String>> {
     )))
 }
 
-/// What there is to say of vectors that outweigh all others, which is said on stderr as well.
+/// What there is to say of vectors and values that outweigh all others, which is said on stderr as well; of values nothing where they are
+/// `scaled` each by itself.
 ///
 /// # Errors
 /// Signals that cannot be read.
-pub fn told_outliers(source: &dyn Source) -> Result<Option<String>> {
-    let found = outliers(source)?;
+pub fn told_outliers(source: &dyn Source, scaled: bool) -> Result<Option<String>> {
+    let found = outliers(source, scaled)?;
     if let Some(outliers) = &found {
         output::complain(&format!("warning: {outliers}"));
     }
@@ -203,7 +251,8 @@ impl ShardArgs {
             None => Ok(0..count),
             Some(shard) if shard.of() > count => {
                 let batches = output::counted(count, "batch");
-                let expected = format!("at most {count} parts: the signals are {batches}, see --batch-size");
+                let parts = output::counted(count, "part");
+                let expected = format!("at most {parts}: the signals are {batches}, see --batch-size");
                 Err(Error::parameter("--shard", shard, expected))
             }
             Some(shard) => Ok(shard.range(count)),

@@ -10,8 +10,9 @@ use crate::autoencoder::Autoencoder;
 use crate::data::Part;
 use crate::error::Result;
 use crate::export::CodesWriter;
-use crate::export::codes::{CodesFormat, PART};
+use crate::export::codes::{CodesFormat, FILTERS, PART, digest_of_filters};
 use crate::files;
+use crate::foreign::ForeignAutoencoder;
 use crate::geometry::SignalShape;
 use clap::Args;
 use serde_json::{Value, json};
@@ -62,6 +63,7 @@ impl EncodeArgs {
             None => self.input.load()?,
         };
         // Codes over atoms of unit norm, in the units of the auto-encoder that they belong to.
+        let synthesis = imported.as_ref().map(ForeignAutoencoder::as_synthesised).transpose()?;
         let norms = imported.map(|network| network.norms_of_codes());
         let groups = self.input.groups_for(&model)?;
         let settings = coding.settings(defaults, groups.iter().map(Signals::len).sum())?;
@@ -95,6 +97,9 @@ impl EncodeArgs {
         let pictures = pictures(groups);
         let mut settings = coders.first().describe(&source);
         settings["pictures"] = pictures.clone();
+        if let Some(synthesis) = &synthesis {
+            settings[FILTERS] = digest_of_filters(synthesis).into();
+        }
         if let Some(part) = &part {
             settings[PART] = json!(part);
         }
@@ -137,6 +142,7 @@ impl EncodeArgs {
         let append = |batch: EncodedBatch| writer.append(&[batch.coded.codes], &batch.reports, &batch.undo);
         let encoded = encoder.run_on(&signals, range, append)?;
         let mut settings = encoder.describe(&signals.source());
+        settings[FILTERS] = digest_of_filters(&encoder.network().as_synthesised()?).into();
         if let Some(part) = &part {
             settings[PART] = json!(part);
         }

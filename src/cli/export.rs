@@ -34,6 +34,9 @@ pub(super) struct ExportArgs {
     /// Length ≥ 0 of the residual at which it stops (residual_threshold). Default: 0
     #[arg(long, value_name = "E", allow_negative_numbers = true)]
     residual: Option<f32>,
+    /// Add every atom's negative, because SAELens's matching pursuit finds no negative codes
+    #[arg(long)]
+    both_signs: bool,
     /// Folder for the files
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -71,6 +74,10 @@ impl ExportArgs {
                 "none for an auto-encoder with an encoder of its own",
             ));
         }
+        if self.both_signs && !is_pursued {
+            let expected = "no such flag for an auto-encoder with an encoder of its own";
+            return Err(Error::parameter("--both-signs", "given", expected));
+        }
         let named = |error: Error| match error {
             Error::Parameter { parameter, value, expected } if parameter == "model" => {
                 Error::parameter("--model", format!("{} ({value})", self.model.display()), expected)
@@ -81,11 +88,18 @@ impl ExportArgs {
             }
             other => flags::named::<Self>(other),
         };
+        let mut warning = None;
         let network = match imported {
             Some(network) => network,
             None if is_dictionary => {
                 let (model, coding) = Mlcsc::load(&self.model, &device)?;
-                let settings = PursuitSettings { picks: self.picks, residual: self.residual.unwrap_or(0.0) };
+                if !coding.nonnegative && !self.both_signs {
+                    warning = Some(
+                        "the model's codes have both signs, SAELens's matching pursuit finds positive ones alone: --both-signs adds every atom's negative",
+                    );
+                }
+                let residual = self.residual.unwrap_or(0.0);
+                let settings = PursuitSettings { picks: self.picks, residual, both_signs: self.both_signs };
                 saelens::of_model(&model, &coding, &settings).map_err(named)?
             }
             None => {
@@ -99,7 +113,10 @@ impl ExportArgs {
             Activation::MatchingPursuit { max_iterations, .. } => Some(max_iterations),
             _ => None,
         };
-        self.report(&written, picks)
+        if let Some(warning) = warning {
+            output::complain(&format!("warning: {warning}"));
+        }
+        self.report(&written, picks, warning)
     }
 
     pub(super) fn run(&self) -> Result<()> {
@@ -114,18 +131,24 @@ impl ExportArgs {
         if let Some(residual) = self.residual {
             return Err(Error::parameter("--residual", residual, "--format saelens beside it"));
         }
+        if self.both_signs {
+            return Err(Error::parameter("--both-signs", "given", "--format saelens beside it"));
+        }
         let (model, _) = Mlcsc::load(&self.model, &self.device.open()?)?;
         Inputs::of_model(&self.model).refuse_in("--out", &self.out, files_of(model.depth()))?;
-        self.report(&export_model(&model, &self.out)?, None)
+        self.report(&export_model(&model, &self.out)?, None, None)
     }
 
     /// Says what was written, and how many atoms a matching pursuit is to pick.
-    fn report(&self, written: &[PathBuf], picks: Option<usize>) -> Result<()> {
+    fn report(&self, written: &[PathBuf], picks: Option<usize>, warning: Option<&str>) -> Result<()> {
         if self.json {
             let files: Vec<String> = written.iter().map(|path| path.display().to_string()).collect();
             let mut document = json!({ "out": self.out.display().to_string(), "files": files });
             if let Some(picks) = picks {
                 document["picks"] = json!(picks);
+            }
+            if warning.is_some() {
+                document["warning"] = json!(warning);
             }
             return output::print_json(&document);
         }

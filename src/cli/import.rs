@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::foreign::{self, InputScaling};
 use crate::geometry::{LayerShape, Pair, SignalShape};
+use crate::kernels::sparse::{energy, to_host};
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
@@ -51,7 +52,7 @@ pub(super) struct ImportArgs {
     /// Later coding keeps γ_L ≥ 0 unless told otherwise
     #[arg(long)]
     nonnegative: bool,
-    /// Model file
+    /// Model file, whose name ends in .safetensors
     #[arg(long, value_name = "M.safetensors")]
     out: PathBuf,
     /// Print one JSON document instead of text
@@ -81,7 +82,7 @@ impl ImportArgs {
         files::check_writable(&self.out)?;
         let inputs =
             self.filters.iter().fold(Inputs::default(), |inputs, path| inputs.and("--filters", path.as_path()));
-        inputs.refuse("--out", &self.out)?;
+        self.check_out(&inputs)?;
         let device = self.device.open()?;
         let (mut layers, mut filters, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         let mut channels = input_shape.channels;
@@ -150,17 +151,28 @@ impl ImportArgs {
 }
 
 impl ImportArgs {
+    /// Refuses an output that is read, and one whose name says that it is something else than a model.
+    fn check_out(&self, inputs: &Inputs) -> Result<()> {
+        inputs.refuse("--out", &self.out)?;
+        if self.out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("safetensors")) {
+            return Ok(());
+        }
+        Err(Error::parameter("--out", self.out.display(), "a file name that ends in .safetensors, for a model"))
+    }
+
     /// A sparse auto-encoder of others.
     fn import(&self, folder: &Path) -> Result<()> {
         files::check_writable(&self.out)?;
         let read = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let inputs = read.fold(Inputs::default(), |inputs, path| inputs.and("--sae", path.as_path()));
-        inputs.and("--sae", folder).refuse("--out", &self.out)?;
+        self.check_out(&inputs.and("--sae", folder))?;
         let found = foreign::read(folder, &self.device.open()?)?;
         found.save(&self.out)?;
         let config = found.config();
-        let norms = found.norms();
+        let decoder = to_host(found.decoder());
+        let norms: Vec<f32> = decoder.chunks_exact(config.inputs).map(|row| energy(row).sqrt() as f32).collect();
         let [least, most] = [f32::min, f32::max].map(|choose| norms.iter().copied().reduce(choose).unwrap_or(1.0));
+        let unused = norms.iter().filter(|norm| **norm == 0.0).count();
         if self.json {
             return output::print_json(&json!({
                 "out": self.out.display().to_string(),
@@ -168,6 +180,7 @@ impl ImportArgs {
                 "codes": [config.code().to_string()],
                 "autoencoder": config,
                 "decoder_norms": [least, most],
+                "zero_atoms": unused,
             }));
         }
         let mut summary = Summary::new(format!("imported a sparse auto-encoder of {}", config.format));
@@ -182,7 +195,8 @@ impl ImportArgs {
         if let Some(hook) = &config.hook {
             summary.row("place", hook);
         }
-        summary.row("norms of atoms", format!("{} to {}", number(least.into()), number(most.into())));
+        let zeros = if unused > 0 { format!("; {} without values", counted(unused, "atom")) } else { String::new() };
+        summary.row("norms of atoms", format!("{} to {}{zeros}", number(least.into()), number(most.into())));
         summary.row("written", self.out.display());
         output::print(&summary.text())
     }

@@ -1,31 +1,46 @@
-//! Ctrl-C (SIGTERM and SIGHUP too): the first one asks the command to stop cleanly, the second one ends the program at once.
+//! Ctrl-C (SIGTERM and SIGHUP too): the first one asks a command that takes long to stop cleanly, the second one ends the program at
+//! once. Other commands end at the first. No half-written file is left behind either way.
 //!
 //! A signal that was ignored when the program started stays ignored: `nohup` keeps a program from ending with its terminal, and a
 //! shell without job control keeps Ctrl-C from what it started in the background.
 
+use super::output;
 use crate::error::{Error, Result};
+use crate::files;
 use crate::pursuit::Observer;
+use std::io::IsTerminal;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+static WATCHED: AtomicBool = AtomicBool::new(false);
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 /// Exit code of a program that was interrupted.
 pub const EXIT_CODE: u8 = 130;
 
-/// From here on the first Ctrl-C is only noted, for [`interrupted`] to tell.
-pub fn watch() {
-    static WATCHING: Once = Once::new();
-    WATCHING.call_once(|| {
+/// From here on Ctrl-C takes files that are being written with it.
+pub fn handle() {
+    static HANDLED: Once = Once::new();
+    HANDLED.call_once(|| {
         let ignored = Ignored::now();
         // Without a handler Ctrl-C ends the program at once, which is no worse.
         let _ = ctrlc::set_handler(|| {
-            if INTERRUPTED.swap(true, Ordering::SeqCst) {
+            if !WATCHED.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+                files::abandon();
                 std::process::exit(EXIT_CODE.into());
+            }
+            if std::io::stderr().is_terminal() {
+                output::complain("stopping; a second Ctrl-C ends the program at once");
             }
         });
         ignored.restore();
     });
+}
+
+/// From here on the first Ctrl-C is only noted, for [`interrupted`] to tell.
+pub fn watch() {
+    handle();
+    WATCHED.store(true, Ordering::SeqCst);
 }
 
 /// The signals that are ignored, as whoever started the program wished. The handler of all is set for them too.

@@ -91,6 +91,7 @@ impl Command {
 /// The program: parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
     files::report_size_limits();
+    interrupt::handle();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),

@@ -8,6 +8,7 @@ use crate::files;
 use crate::learn::RunFolder;
 use clap::Args;
 use serde_json::{Value, json};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 /// Where results go besides stdout.
@@ -85,15 +86,28 @@ pub fn origin(settings: Vec<(&str, String)>, seeds: Vec<(&str, u64)>, device: &D
     }
 }
 
+/// The command that goes on with the run in a folder.
+pub fn resume(folder: &Path) -> String {
+    train(["--resume"], "--out", folder)
+}
+
+/// A command to train, the last flag being one that takes a path.
+fn train<const N: usize>(flags: [&str; N], flag: &str, path: &Path) -> String {
+    // A name that begins with a dash would be taken for a flag.
+    let dash = path.as_os_str().to_string_lossy().starts_with('-');
+    let mut words: Vec<OsString> = std::iter::once("train").chain(flags).map(Into::into).collect();
+    if dash {
+        words.push(format!("{flag}={}", path.display()).into());
+    } else {
+        words.extend([flag.into(), path.into()]);
+    }
+    command_line(words.into_iter())
+}
+
 /// How the page about the run in a folder came about.
 pub fn origin_of_run(folder: &Path, seed: u64, data_seed: u64, device: String) -> Origin {
-    let command = |words: &[&str], path: PathBuf| {
-        command_line(words.iter().map(Into::into).chain(std::iter::once(path.into_os_string())))
-    };
-    let commands = vec![
-        ("to go on", command(&["train", "--resume", "--out"], folder.into())),
-        ("the same again", command(&["train", "--config"], folder.join("config.json"))),
-    ];
+    let commands =
+        vec![("to go on", resume(folder)), ("from the beginning", train([], "--config", &folder.join("config.json")))];
     let seeds = named(vec![("of the run", seed), ("of the data", data_seed)]);
     Origin { commands: named(commands), settings: Vec::new(), seeds, device }
 }
@@ -103,7 +117,7 @@ fn named<T>(rows: Vec<(&str, T)>) -> Vec<(String, T)> {
 }
 
 /// The program's name and arguments as a shell takes them.
-fn command_line(arguments: impl Iterator<Item = std::ffi::OsString>) -> String {
+fn command_line(arguments: impl Iterator<Item = OsString>) -> String {
     let words = arguments.map(|argument| quoted(&argument.to_string_lossy()));
     std::iter::once("mlcsc".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
@@ -132,5 +146,6 @@ mod tests {
         let origin = origin_of_run(Path::new("runs/a b"), 1, 2, "flex".into());
         assert_eq!(origin.commands[0].1, "mlcsc train --resume --out 'runs/a b'");
         assert_eq!(origin.seeds[1], ("of the data".to_owned(), 2));
+        assert_eq!(resume(Path::new("-q")), "mlcsc train --resume --out=-q");
     }
 }

@@ -10,7 +10,7 @@ use super::{flags, interrupt, output};
 use crate::data::quality::Quality;
 use crate::data::{encode_recording, is_deep, sampling_rate};
 use crate::error::{Error, Result};
-use crate::export::codes::CodesFormat;
+use crate::export::codes::{self, CodesFormat, FILTERS, digest_of_filters};
 use crate::export::{CodesReader, arrays, mosaic};
 use crate::files;
 use crate::geometry::SignalShape;
@@ -118,7 +118,7 @@ impl ReconstructArgs {
         let device = self.input.device.name();
         if self.json {
             let mut document = encoder.json(&encoded, &signals, &device);
-            document["psnr"] = json!(psnr);
+            document["psnr"] = json!(psnr.filter(|_| !shape.is_single_position()));
             document["variance_unexplained"] = json!(unexplained);
             sink.describe(&mut document, left);
             return output::print_json(&document);
@@ -160,7 +160,7 @@ impl ReconstructArgs {
         };
         if self.json {
             let mut document = coders.json(&coded, &self.input.device.name());
-            document["psnr"] = json!(psnr);
+            document["psnr"] = json!(Some(psnr).filter(|_| !shapes[0].is_single_position()));
             document["variance_unexplained"] = json!(unexplained);
             sink.describe(&mut document, left);
             return output::print_json(&document);
@@ -194,6 +194,14 @@ impl ReconstructArgs {
             Ok(operator)
         };
         let operators = codes.iter().map(operator).collect::<Result<Vec<_>>>()?;
+        let filters = codes::settings(path).and_then(|settings| Some(settings.get(FILTERS)?.as_str()?.to_owned()));
+        if filters.is_some_and(|filters| filters != digest_of_filters(model)) {
+            let reason = format!(
+                "expected codes over the dictionaries of {}, found codes over others",
+                self.input.model.display()
+            );
+            return Err(Error::format(path, reason));
+        }
         let count: usize = codes.iter().map(CodesReader::len).sum();
         let originals: Vec<Option<&Path>> = match &codes[..] {
             [all] if all.picture().is_none() => vec![None; count],

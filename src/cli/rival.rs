@@ -51,7 +51,7 @@ pub struct RivalOutput<'a> {
 mod trained {
     use super::super::data::{open, open_configured, told_outliers};
     use super::super::output::{self, Summary, number, or_dash};
-    use super::super::page::origin_of_run;
+    use super::super::page::{self, origin_of_run};
     use super::super::progress::Progress;
     use super::super::train::TrainArgs;
     use super::super::{configuration, flags, interrupt};
@@ -172,7 +172,7 @@ mod trained {
         data: &Dataset,
         screen: &RivalOutput,
     ) -> Result<()> {
-        let outliers = told_outliers(&*data.train)?;
+        let outliers = told_outliers(&*data.train, false)?;
         let mut run = run.with_dashboard(dashboard);
         // Lines would tear a dashboard.
         let progress = (!dashboard).then(|| Progress::new("training", "steps", run.steps() as u64));
@@ -200,10 +200,10 @@ mod trained {
         drop(observer);
         if outcome == Outcome::Interrupted {
             return Err(Error::Interrupted(format!(
-                "{} of {} are kept; go on with: mlcsc train --resume --out {}",
+                "{} of {} are kept; go on with: {}",
                 output::grouped(run.steps_done() as u64),
                 output::counted(run.steps(), "step"),
-                folder.display()
+                page::resume(folder)
             )));
         }
         let picture = paint(run.rival(), folder)?;
@@ -279,7 +279,7 @@ mod trained {
         if let Some(units) = wishes.units.filter(|&units| units > most) {
             return Err(Error::parameter("--units", units, format!("at most {most}, the values of a signal")));
         }
-        let outliers = told_outliers(&*data.train)?;
+        let outliers = told_outliers(&*data.train, false)?;
         let found = config.fit(&*data.train, screen.device).map_err(flags::named::<TrainArgs>)?;
         let batch = wishes.batch_size.unwrap_or(256);
         let Some(test) = diagnose(&found, &*data.test, batch, screen.device, |_| true)? else { return Ok(()) };

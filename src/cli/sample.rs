@@ -220,6 +220,10 @@ impl SampleArgs {
             return Ok((0, 0));
         }
         for (index, image) in values.chunks_exact(signal.len()).enumerate() {
+            if interrupt::interrupted() {
+                let left = format!("all signals and {index} of {} were written", counted(self.count, "image"));
+                return Err(Error::Interrupted(left));
+            }
             let path = self.out.join(mosaic::numbered(index));
             clipped += mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image, false)?;
             pictures.push(path);
@@ -233,6 +237,7 @@ impl SampleArgs {
         json!({
             "format_version": 1,
             "model": model.config(),
+            codes::FILTERS: codes::digest_of_filters(model),
             "signals": "signals.npy",
             "sample": {
                 "nonzeros": self.nonzeros,

@@ -6,12 +6,12 @@ use super::flags::Given;
 use super::inputs::Inputs;
 use super::interrupt;
 use super::output::{self, Summary, number, or_dash};
-use super::page::origin_of_run;
+use super::page::{self, origin_of_run};
 use super::progress::Progress;
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, flags};
 use crate::baselines::{MAX_UNITS, RivalConfig, one_layer};
-use crate::data::{DataConfig, Dataset, Source, has_own_units, wanted_shape};
+use crate::data::{DataConfig, Dataset, Source, has_own_units, sample, wanted_shape};
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::export::report::{self, REPORT};
@@ -24,7 +24,7 @@ use crate::learn::run::{BatchMeasures, EpochMeasures, parse_config};
 use crate::learn::{HeldOut, Observer, Outcome, Ranks, Record, Run, RunFolder, TrainingState};
 use crate::model::normalization::Normalization;
 use crate::model::preset::Preset;
-use crate::model::{Mlcsc, ModelConfig};
+use crate::model::{CodingDefaults, Mlcsc, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
 use burn::tensor::Device;
 use clap::Args;
@@ -39,6 +39,9 @@ const RUNS: &str = "runs";
 
 /// What a run writes, besides pictures and what lies in a folder of checkpoints.
 const RUN_FILES: [&str; 5] = ["config.json", "metrics.jsonl", "checkpoint.safetensors", "model.safetensors", REPORT];
+
+/// Values that the size of signals is measured by, at most.
+const MEASURED: usize = 1 << 22;
 
 /// Signals of a step with --atoms on vectors, and non-zeros that λ is steered to, a quarter of the dimensions at most.
 const VECTORS_PER_STEP: usize = 1024;
@@ -79,7 +82,9 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Atoms of D_1,…,D_L, for a geometry that follows from the signals: 4096 or 1024,8192 for vectors, with --kernel for signals in time
-    /// and pictures. Unless told otherwise codes are non-negative, and of vectors the mean is subtracted and λ steered to some 32 non-zeros
+    /// and pictures. Unless told otherwise codes are non-negative, the mean of every channel is subtracted, but for pictures of 1 or 3
+    /// channels, and λ is the root mean square of the values; of vectors it is steered to a quarter as many non-zeros as there are atoms or
+    /// values, 32 at most
     #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with_all = ["preset", "config", "from", "model"])]
     atoms: Vec<usize>,
     /// Kernels of --atoms, one for each layer: 25 samples of a signal in time, 8 or 8x6 pixels. Default: 1 for vectors
@@ -120,11 +125,11 @@ pub struct TrainArgs {
     /// Learning rate of --method unrolled and of --model. Default: 0.02 (with --window 0.006) and 0.001
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
-    /// Go on from the dictionaries of a model file or of a run's folder, by whatever method they were learned; their geometry is taken
-    /// over
+    /// Go on from the dictionaries of a model file or of a run's folder, by whatever method they were learned; their geometry is taken over,
+    /// and, unless --preset or --config says otherwise, λ and sign
     #[arg(long, value_name = "FILE", value_parser = super::model_path())]
     from: Option<PathBuf>,
-    /// Train one of the model's rivals instead; or a floor: pca, or dictionary (one layer)
+    /// Train one of the model's rivals instead; or a floor: dictionary (one layer), or pca, which is measured and leaves a picture alone
     #[arg(long, value_name = "NAME", value_parser = rivals(),
         conflicts_with_all = ["preset", "config", "method", "gradient", "unrolled_iterations", "from"])]
     model: Option<String>,
@@ -138,13 +143,13 @@ pub struct TrainArgs {
     /// Folder of the run. Default: a new one below runs/
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Passes over the training signals
+    /// Passes over the training signals; with --resume the new end of the run
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
     /// Signals per step; where positions share no sample (1x1 kernels, patches side by side), positions per step
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// Weight λ of the ℓ1 norm
+    /// Weight λ of the ℓ1 norm. Default: the preset's, made for pixels in [0, 1]; with --atoms and --model dictionary as said of --atoms
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     lambda: Option<f32>,
     /// Steer λ, while training, to this mean number of non-zeros; the λ reached is stored in the model
@@ -253,13 +258,21 @@ impl TrainArgs {
         let path = self.config.as_deref();
         let mut config = self.configuration(file)?;
         if !self.atoms.is_empty() {
-            config.model = self.geometry(self.signals(&config, path)?.train.shape())?;
-            self.suit(&mut config);
+            let train = self.signals(&config, path)?.train;
+            config.model = self.geometry(train.shape())?;
+            self.suit(&mut config, Some(&*train))?;
         }
         if self.model.is_some() {
             // One layer of atoms as large as the signals, whatever those are.
-            let shape = self.signals(&config, path)?.train.shape();
-            config.model = one_layer(shape, self.units.unwrap_or(1000)).map_err(flags::named::<Self>)?;
+            let train = self.signals(&config, path)?.train;
+            config.model = one_layer(train.shape(), self.units.unwrap_or(1000)).map_err(flags::named::<Self>)?;
+            self.suit(&mut config, Some(&*train))?;
+        }
+        if let Some(from) =
+            self.from.as_ref().filter(|_| path.is_none() && self.preset.is_none() && self.noise.is_none())
+        {
+            let (_, coding) = Mlcsc::load(from, &device)?;
+            self.take_over(&mut config, &coding)?;
         }
         if self.print_config {
             self.check(&config, path)?;
@@ -279,7 +292,10 @@ impl TrainArgs {
         let per_layer = |flag: &str, given: &[Pair]| match given.len() {
             0 => Ok(None),
             found if found == depth => Ok(Some(given.to_vec())),
-            found => Err(Error::parameter(flag, found, format!("{depth}, one for each number of --atoms"))),
+            found => {
+                let expected = format!("{depth}, one for each number of --atoms");
+                Err(Error::parameter(flag, output::counted(found, "value"), expected))
+            }
         };
         let kernels = match per_layer("--kernel", &self.kernel)? {
             Some(kernels) => kernels.into_iter().map(|kernel| Pair(kernel.on_rows(signal.height))).collect(),
@@ -300,26 +316,68 @@ impl TrainArgs {
         });
         let normalization = match self.normalization {
             Some(normalization) => normalization,
-            None if is_vector => Normalization::Mean,
-            None => Normalization::None,
+            // Pixels have their black; of everything else zero may lie anywhere.
+            None if signal.height > 1 && matches!(signal.channels, 1 | 3) => Normalization::None,
+            None => Normalization::Mean,
         };
         Ok(ModelConfig { normalization, ..ModelConfig::new(signal, layers.collect()) })
     }
 
-    /// Settings that suit --atoms on vectors, as far as flags don't say otherwise.
-    fn suit(&self, config: &mut TrainConfig) {
+    /// Settings that suit signals of any kind and unit, as far as flags don't say otherwise.
+    ///
+    /// # Errors
+    /// No λ for vectors where training goes end to end; signals that cannot be read.
+    fn suit(&self, config: &mut TrainConfig, train: Option<&dyn Source>) -> Result<()> {
         let SignalShape { channels, height, width } = config.model.signal;
         if [height, width] != [1, 1] {
-            return;
+            let free = self.lambda.is_none() && self.target_nonzeros.is_none() && self.nonzeros.is_none();
+            if let Some(train) = train.filter(|_| free && self.noise.is_none())
+                && let Some(size) = size(config, train)?
+            {
+                config.learning.lambda = Schedule::constant(size);
+            }
+            return Ok(());
         }
         let learning = &mut config.learning;
         if self.batch_size.is_none() {
             learning.batch_size = VECTORS_PER_STEP;
         }
         if self.lambda.is_none() && self.target_nonzeros.is_none() && self.nonzeros.is_none() {
+            if learning.update == UpdateRule::Unrolled {
+                let expected = "the weight of the ℓ1 norm on these signals: training end to end steers it to no number of non-zeros";
+                return Err(Error::missing("--lambda", expected));
+            }
             let most = config.model.layers.last().map_or(1, |layer| layer.atoms).min(channels);
             learning.target_nonzeros = Some((most as f32 / 4.0).clamp(1.0, USUAL_NONZEROS));
         }
+        Ok(())
+    }
+
+    /// What a model says of how its codes are computed, as far as flags don't say otherwise.
+    ///
+    /// # Errors
+    /// As [`Self::suit`].
+    fn take_over(&self, config: &mut TrainConfig, coding: &CodingDefaults) -> Result<()> {
+        let learning = &mut config.learning;
+        learning.nonnegative = (coding.nonnegative || self.nonnegative) && !self.signed;
+        let greedy = self.pursuit.as_deref() == Some("omp");
+        match coding {
+            _ if self.lambda.is_some() || self.target_nonzeros.is_some() || greedy => {}
+            CodingDefaults { nonzeros: Some(nonzeros), .. }
+                if learning.update != UpdateRule::Unrolled && self.pursuit.is_none() =>
+            {
+                learning.code_nonzeros = Some(*nonzeros);
+            }
+            CodingDefaults { lambda: Some(lambda), .. } => learning.lambda = Schedule::constant(*lambda),
+            _ => {
+                let train = self.signals(config, None)?.train;
+                return self.suit(config, Some(&*train));
+            }
+        }
+        if config.model.signal.is_single_position() && self.batch_size.is_none() {
+            config.learning.batch_size = VECTORS_PER_STEP;
+        }
+        Ok(())
     }
 
     /// Trains by a configuration that is complete, and reports. `file` is where it comes from, flags aside.
@@ -338,9 +396,13 @@ impl TrainArgs {
         }
         let data = self.signals(config, file)?;
         if !self.resume {
-            check_shape(config, data.train.shape(), &data.train.describe())?;
+            self.check_shape(config, data.train.shape(), &data.train.describe())?;
         }
-        let outliers = if ranks.is_first() { told_outliers(&*data.train)? } else { None };
+        let scaled = config.model.normalization == Normalization::Standardise;
+        let (outliers, small) = match ranks.is_first() {
+            true => (told_outliers(&*data.train, scaled)?, told_small(config, &*data.train)?),
+            false => (None, None),
+        };
         interrupt::watch();
         let mut observer = Screen::new(config, data.train.describe());
         observer.report = (!self.no_report && ranks.is_first()).then(|| Page {
@@ -350,14 +412,28 @@ impl TrainArgs {
         });
         let claim = ranks.is_first().then(|| RunFolder::new(folder).claim()).transpose();
         let _claim = claim.map_err(|error| self.named(error, file))?;
-        let run = if self.resume && !RunFolder::new(folder).is_unstarted() {
+        let begun = self.resume && !RunFolder::new(folder).is_unstarted();
+        let planned = file.filter(|_| begun).map(|path| parse_config(path, &files::read_whole(path)?, None));
+        let planned = planned.transpose()?.map(|config| config.learning.epochs);
+        let run = if begun {
             Run::resume_on(folder, config, &data, device, ranks.clone())
         } else {
             let from = self.from.as_ref().map(|path| Mlcsc::load(path, device)).transpose()?;
             let from = from.as_ref().map(|(model, _)| model);
-            Run::create_on(folder, config, from, &data, device, &mut observer, ranks.clone())
+            let run = Run::create_on(folder, config, from, &data, device, &mut observer, ranks.clone());
+            interrupt::named(
+                run,
+                &format!("initialising was not finished; it begins anew with: {}", page::resume(folder)),
+            )
         };
         let run = run.map_err(|error| self.named(error, file))?;
+        let epochs = config.learning.epochs;
+        if let Some(planned) = planned.filter(|planned| *planned != epochs && ranks.is_first()) {
+            output::complain(&format!(
+                "note: what changes over a run is planned for {} from here on, before it was for {planned}: a run of {epochs} from the beginning may come to another model",
+                output::counted(epochs, "epoch"),
+            ));
+        }
         let dashboard = self.dashboard()?;
         let mut run = run.with_dashboard(dashboard);
         if dashboard {
@@ -367,7 +443,12 @@ impl TrainArgs {
             observer.training(&run);
         }
         let outcome = run.train(&data, &interrupt::interrupted, &mut observer);
-        let outcome = outcome.map_err(|error| self.named(error, file))?;
+        let outcome = outcome.map_err(|error| {
+            if matches!(error, Error::Io { .. }) {
+                output::complain(&format!("note: the last checkpoint is kept; go on with: {}", page::resume(folder)));
+            }
+            self.named(error, file)
+        })?;
         let exact = match outcome {
             Outcome::Finished => exact_codes(&run, &data, &mut observer)?,
             Outcome::Interrupted => None,
@@ -375,10 +456,10 @@ impl TrainArgs {
         observer.finish();
         if outcome == Outcome::Interrupted {
             let state = format!(
-                "{} of {} are done; go on with: mlcsc train --resume --out {}",
+                "{} of {} are done; go on with: {}",
                 output::grouped(run.state().steps_done() as u64),
                 output::counted(run.state().steps(), "step"),
-                folder.display()
+                page::resume(folder)
             );
             return Err(Error::Interrupted(state));
         }
@@ -391,7 +472,29 @@ impl TrainArgs {
         let page = observer.report.take().and_then(|page| page.write(run.state()));
         let seconds = started.elapsed().as_secs_f64();
         let written = Written { pictures, files, page, exchanged: ranks.exchanged() };
-        self.report(&run, exact.as_ref(), &written, [data.all.skipped(), outliers.as_deref()], seconds)
+        self.report(
+            &run,
+            exact.as_ref(),
+            &written,
+            [data.all.skipped(), outliers.as_deref(), small.as_deref()],
+            seconds,
+        )
+    }
+
+    /// [`check_shape`], or the flag that is missing where none says what is to be learned.
+    fn check_shape(&self, config: &TrainConfig, found: SignalShape, source: &str) -> Result<()> {
+        let nothing = self.preset.is_none() && self.config.is_none() && self.from.is_none() && self.atoms.is_empty();
+        let patches = config.data.patch.is_some() || (found.height > 1 && matches!(found.channels, 1 | 3));
+        match check_shape(config, found, source) {
+            Err(Error::Shape { .. }) if nothing && !patches => {
+                let expected = format!(
+                    "how many atoms are learned from the signals of {source}, {found} each; the default preset is for {}",
+                    config.model.signal
+                );
+                Err(Error::missing("--atoms", expected))
+            }
+            checked => checked,
+        }
     }
 
     /// Refuses a folder in which the run would write over what it reads, and one that is called like a file.
@@ -689,7 +792,7 @@ impl TrainArgs {
         run: &Run,
         exact: Option<&metrics::Summary>,
         written: &Written,
-        [skipped, outliers]: [Option<&str>; 2],
+        [skipped, outliers, small]: [Option<&str>; 3],
         seconds: f64,
     ) -> Result<()> {
         let Written { pictures, files, page, exchanged } = written;
@@ -739,6 +842,7 @@ impl TrainArgs {
                 "epochs": epoch,
                 "skipped": skipped,
                 "outliers": outliers,
+                "small_lambda": small,
                 "train": train,
                 "test": test,
                 "not_converged": {
@@ -850,6 +954,73 @@ fn exact_codes(run: &Run, data: &Dataset, observer: &mut Screen) -> Result<Optio
     })
 }
 
+/// Root mean square of the values of signals as they are coded, of two digits, as λ is for pixels; `None` where normalisation gives them a
+/// size, or they have none.
+///
+/// # Errors
+/// Signals that cannot be read.
+fn size(config: &TrainConfig, train: &dyn Source) -> Result<Option<f32>> {
+    let shape = train.shape();
+    let (channels, positions) = (shape.channels, shape.height * shape.width);
+    // Of every channel sum and squares, of the signals less their own means where these are taken off.
+    let own = matches!(config.model.normalization, Normalization::Center | Normalization::HighPass);
+    let of_all = config.model.normalization == Normalization::Mean;
+    if !own && !of_all && config.model.normalization != Normalization::None {
+        return Ok(None);
+    }
+    let mut sums = vec![[0.0f64; 2]; channels];
+    let mut count = 0usize;
+    sample(train, MEASURED, |values| {
+        for signal in values.chunks_exact(shape.len()) {
+            let mean = match own {
+                true => signal.iter().map(|&value| f64::from(value)).sum::<f64>() / signal.len() as f64,
+                false => 0.0,
+            };
+            for (sums, channel) in sums.iter_mut().zip(signal.chunks_exact(positions)) {
+                for value in channel.iter().map(|&value| f64::from(value) - mean) {
+                    *sums = [sums[0] + value, sums[1] + value * value];
+                }
+            }
+        }
+        count += values.len() / channels;
+    })?;
+    let of_channel = count.max(1) as f64;
+    let taken_off = |sum: f64| if of_all { sum * sum / of_channel } else { 0.0 };
+    let squares: f64 = sums.iter().map(|[sum, square]| square - taken_off(*sum)).sum();
+    let size = (squares / (of_channel * channels as f64)).sqrt();
+    if size.is_nan() || size <= 0.0 {
+        return Ok(None);
+    }
+    // More digits would say nothing.
+    let unit = 10f64.powf(size.log10().floor() - 1.0);
+    Ok(Some(((size / unit).round() * unit) as f32))
+}
+
+/// Part of the size of signals below which λ is remarked on; presets on pixels in [0, 1] have a tenth of it or more.
+const SMALL_LAMBDA: f32 = 0.005;
+
+/// What there is to say of a λ that leaves nearly every coefficient, which is said on stderr as well.
+///
+/// # Errors
+/// Signals that cannot be read.
+fn told_small(config: &TrainConfig, train: &dyn Source) -> Result<Option<String>> {
+    let learning = &config.learning;
+    let lambda = learning.lambda.at(1.0);
+    if learning.target_nonzeros.is_some() || learning.code_nonzeros.is_some() || lambda <= 0.0 {
+        return Ok(None);
+    }
+    let Some(size) = size(config, train)?.filter(|size| lambda < SMALL_LAMBDA * size) else { return Ok(None) };
+    let told = format!(
+        "λ = {} is next to nothing beside the values of {}, whose root mean square is {}, so that codes will be dense: bring them to [0, 1], or --lambda {}",
+        number(lambda.into()),
+        train.describe(),
+        number(size.into()),
+        number(size.into()),
+    );
+    output::complain(&format!("warning: {told}"));
+    Ok(Some(told))
+}
+
 /// Whether signals are those that the model is made for; if not, what would make them so.
 fn check_shape(config: &TrainConfig, found: SignalShape, source: &str) -> Result<()> {
     let expected = config.model.signal;
@@ -857,7 +1028,9 @@ fn check_shape(config: &TrainConfig, found: SignalShape, source: &str) -> Result
         return Ok(());
     }
     let mut hint = String::new();
-    if config.data.patch.is_none() && found.height >= expected.height && found.width >= expected.width {
+    let larger = found.height >= expected.height && found.width >= expected.width;
+    let same_colours = found.channels == expected.channels || [expected.channels, found.channels] == [1, 3];
+    if config.data.patch.is_none() && larger && same_colours {
         hint.push_str(&format!("; --patch {}x{} cuts patches of the model's size", expected.height, expected.width));
     }
     let wanted = wanted_shape(format!("{expected}, as the model's"), expected.channels, found);
@@ -1001,10 +1174,11 @@ impl Screen {
 }
 
 impl Observer<Record, TrainingState> for Screen {
-    fn initializing(&mut self, layer: usize, part: f32) {
+    fn initializing(&mut self, layer: usize, part: f32) -> Result<()> {
         let progress = self.progress.get_or_insert_with(|| Progress::new("initialising", "%", 100));
         let done = ((layer - 1) as f32 + part) / (self.layers.max(2) - 1) as f32;
         progress.set((100.0 * done) as u64);
+        interrupt::check("initialising was not finished")
     }
 
     fn coding(&mut self, part: f32) {

@@ -14,11 +14,12 @@
 //! | `nonzeros` | `[n]` | i32 | non-zeros of γ_L |
 //! | `stop_reason` | `[n]` | u8 | [`crate::pursuit::StopReason::number`]; 0: the gap was reached, 1: the iterations were used up, others as listed there |
 //!
-//! y, λ, objective and data term are those of the signals after the model's normalisation. Safetensors files also hold the
-//! model's configuration and the pursuit's settings, as JSON in the metadata under the key `mlcsc_codes`.
+//! y, λ, objective and data term are those of the signals after the model's normalisation. Files also hold the model's configuration,
+//! what tells its dictionaries from others ([`digest_of_filters`]), and the pursuit's settings, as JSON: safetensors in the metadata
+//! under the key `mlcsc_codes`, npz archives as the bytes `mlcsc_codes`.
 //!
 //! A part of a set of codes, as `mlcsc encode --shard` writes it, says in its settings, under the key `shard`, which part it is
-//! ([`crate::data::Part`]); an npz archive has them as the bytes `mlcsc_codes`. [`merge`] joins all parts.
+//! ([`crate::data::Part`]). [`merge`] joins all parts.
 //!
 //! Where signals are pictures of several sizes, every picture has these arrays for itself, `n` being 1, under names that begin with
 //! its file's: `boat.png/gamma_1`, `boat.png/mean` and so on.
@@ -54,10 +55,12 @@ mod merge;
 pub use merge::{Merged, merge};
 
 use super::arrays::{self, Content, Element, NamedArray, npz_entry};
+use crate::data::digest;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::geometry::{SignalShape, checked_len};
 use crate::kernels::sparse::to_host;
+use crate::model::Mlcsc;
 use crate::model::normalization::{ChannelStatistics, Normalization, Undo};
 use crate::pursuit::SignalReport;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -72,6 +75,9 @@ use zip::result::ZipError;
 
 /// Key of the safetensors metadata; not the one of model files, so that neither is taken for the other.
 const METADATA_KEY: &str = "mlcsc_codes";
+
+/// Key of the settings that tells the dictionaries that the codes are of from others, see [`digest_of_filters`].
+pub const FILTERS: &str = "filters";
 
 /// Key of the settings under which a part says which it is.
 pub const PART: &str = "shard";
@@ -344,19 +350,48 @@ impl CodesWriter {
             CodesFormat::Safetensors => {
                 arrays::write_safetensors(&self.path, Some((METADATA_KEY, settings.to_string())), all)
             }
-            CodesFormat::Npz => {
-                let told =
-                    settings.get(PART).map(|_| NamedArray::bytes(METADATA_KEY, settings.to_string().into_bytes()));
-                arrays::write_npz(&self.path, all.into_iter().chain(told).collect())
-            }
+            CodesFormat::Npz => arrays::write_npz(&self.path, all.into_iter().chain([told(settings)]).collect()),
         }
     }
 }
 
-/// The settings that a safetensors file of codes was written with, where it is one.
+/// Settings as an array of an npz archive.
+fn told(settings: &serde_json::Value) -> NamedArray {
+    NamedArray::bytes(METADATA_KEY, settings.to_string().into_bytes())
+}
+
+/// The settings that a file of codes was written with, where it is one and holds some.
 pub fn settings(path: &Path) -> Option<serde_json::Value> {
-    let file = SafetensorsFile::open(path).ok()?;
-    serde_json::from_str(file.header.metadata().as_ref()?.get(METADATA_KEY)?).ok()
+    let text = match CodesFormat::of(path, "codes").ok()? {
+        CodesFormat::Safetensors => SafetensorsFile::open(path).ok()?.settings(),
+        CodesFormat::Npz => NpzFile::open(path).ok()?.settings().ok()?,
+    };
+    serde_json::from_str(&text?).ok()
+}
+
+impl SafetensorsFile {
+    /// The text of the settings.
+    fn settings(&self) -> Option<String> {
+        self.header.metadata().as_ref()?.get(METADATA_KEY).cloned()
+    }
+}
+
+impl NpzFile {
+    /// The text of the settings.
+    ///
+    /// # Errors
+    /// A damaged file.
+    fn settings(&mut self) -> Result<Option<String>> {
+        let told = self.header(METADATA_KEY)?.filter(|array| array.element == Some(Stored::U8));
+        let bytes = told.map(|array| self.values(&array, array.shape.iter().product::<usize>() as u64)).transpose()?;
+        Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
+    }
+}
+
+/// What tells a model's dictionaries from others, as [`FILTERS`] holds it.
+pub fn digest_of_filters(model: &Mlcsc) -> String {
+    let values = model.filters().into_iter().flat_map(to_host);
+    digest(&values.flat_map(f32::to_le_bytes).collect::<Vec<_>>())
 }
 
 /// Where in a file the deepest codes are.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::sparse::to_host;
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor, TensorData};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -32,7 +32,75 @@ const LAST_SIDE: usize = 1 << 14;
 /// Colour of the lines and of empty places.
 const LINE: Rgb<u8> = Rgb([255; 3]);
 
-/// A mosaic of filters, each scaled by its own largest magnitude with mid-grey for 0.
+/// Values in one row from which on they are drawn as a curve.
+const LEAST_CURVE: usize = 8;
+
+/// Height of a curve's picture, and its least and its largest width.
+const CURVE_HEIGHT: usize = 48;
+const CURVE_WIDTH: [usize; 2] = [64, 256];
+
+/// Part of half a curve's height that it takes at most: curves one below the other stay apart.
+const CURVE_REACH: f32 = 0.9;
+
+/// How dark the line of zero is on a curve's picture, whose ground is 0 and whose curve is 1.
+const ZERO_LINE: f32 = -0.4;
+
+/// Channels of signals in time that are drawn one below the other, at most.
+const MOST_CURVES: usize = 8;
+
+/// Pixels of all curves that are drawn at once, at most.
+const CURVE_PIXELS: usize = 1 << 25;
+
+/// Whether images are better drawn as curves: vectors and signals in time of few channels, which as pictures would be lines of grey one
+/// pixel high.
+pub(super) fn are_curves([_, channels, height, width]: [usize; 4]) -> bool {
+    height == 1 && channels * width >= LEAST_CURVE && (width == 1 || channels <= MOST_CURVES)
+}
+
+/// Shape `[n, 1, h, w]` of the pictures of images as curves.
+pub(super) fn dims_of_curves([count, channels, _, width]: [usize; 4]) -> [usize; 4] {
+    let [rows, samples] = if width == 1 { [1, channels] } else { [channels, width] };
+    [count, 1, rows * CURVE_HEIGHT, samples.clamp(CURVE_WIDTH[0], CURVE_WIDTH[1])]
+}
+
+/// Pictures `[n, 1, h, w]` of images of one row as curves, one below the other where several channels have several samples each. Each is
+/// scaled by the largest magnitude of its own or, where there are some, of `scales`.
+pub(super) fn curves(images: Tensor<4>, scales: Option<&Tensor<4>>) -> Tensor<4> {
+    let (dims, device) = (dims_of_curves(images.dims()), images.device());
+    let [_, channels, _, width] = images.dims();
+    let samples = if width == 1 { channels } else { width };
+    let [_, _, tall, across] = dims;
+    let values = to_host(images);
+    let scales = scales.map(|scales| to_host(scales.clone()));
+    let len = channels * width;
+    let mut pictures = vec![0.0f32; dims.iter().product()];
+    let parts = pictures.chunks_exact_mut(tall * across).zip(values.chunks_exact(len)).enumerate();
+    for (index, (picture, image)) in parts {
+        let of = scales.as_ref().map_or(image, |scales| &scales[index * len..][..len]);
+        let largest = of.iter().fold(f32::MIN_POSITIVE, |largest, value| largest.max(value.abs()));
+        for (picture, row) in picture.chunks_exact_mut(CURVE_HEIGHT * across).zip(image.chunks_exact(samples)) {
+            let middle = (CURVE_HEIGHT - 1) as f32 / 2.0;
+            let reach = CURVE_REACH * middle;
+            let place = |value: f32| (middle - reach * (value / largest).clamp(-1.0, 1.0)).round() as usize;
+            picture[place(0.0) * across..][..across].fill(ZERO_LINE);
+            let mut before: Option<usize> = None;
+            for column in 0..across {
+                // All samples that fall into a column of pixels, and the line to the one before.
+                let first = column * samples / across;
+                let last = ((column + 1) * samples).div_ceil(across).clamp(first + 1, samples);
+                let known = row[first..last].iter().filter(|value| !value.is_nan());
+                let places = known.map(|&value| place(value));
+                let ends = places.chain(before).fold((usize::MAX, 0), |(top, end), at| (top.min(at), end.max(at)));
+                (ends.0..=ends.1).for_each(|at| picture[at * across + column] = 1.0);
+                before = Some(row[last - 1]).filter(|value| !value.is_nan()).map(place);
+            }
+        }
+    }
+    Tensor::from_data(TensorData::new(pictures, dims), &device)
+}
+
+/// A mosaic of filters, each scaled by its own largest magnitude with mid-grey for 0; those of one row are drawn as curves, as many as
+/// there is room for.
 ///
 /// Filters over three channels are shown in colour, those over any other number with their channels side by side. With
 /// `order` the filters of these indices are shown, in that order; unknown indices are passed over.
@@ -40,7 +108,18 @@ const LINE: Rgb<u8> = Rgb([255; 3]);
 /// # Shapes
 /// - filters: `[atoms, channels, height, width]`.
 pub fn filters(filters: Tensor<4>, order: Option<&[usize]>) -> RgbImage {
-    draw(filters, order, Scaling::Symmetric)
+    let dims = filters.dims();
+    if !are_curves(dims) {
+        return draw(filters, order, Scaling::Symmetric);
+    }
+    let [_, _, tall, across] = dims_of_curves(dims);
+    let most = (CURVE_PIXELS / (tall * across)).max(1);
+    let shown: Vec<i32> = match order {
+        Some(order) => order.iter().filter(|&&index| index < dims[0]).map(|&index| index as i32).take(most).collect(),
+        None => (0..dims[0].min(most) as i32).collect(),
+    };
+    let shown = Tensor::<1, Int>::from_data(shown.as_slice(), &filters.device());
+    draw(curves(filters.select(0, shown), None), None, Scaling::Symmetric)
 }
 
 /// A mosaic of images with values in [0, 1]; others are clipped.
@@ -300,6 +379,22 @@ mod tests {
         assert_eq!([pixel(0, 0), pixel(0, 1)], [[255; 3], [0; 3]]);
         assert_eq!([pixel(1, 0), pixel(1, 1)], [[128; 3], [255; 3]]);
         assert_eq!(image.get_pixel(0, 0), &LINE);
+    }
+
+    #[test]
+    fn one_row_is_a_curve() {
+        assert!(are_curves([1, 8, 1, 1]) && are_curves([1, 1, 1, 8]) && !are_curves([1, 1, 8, 8]));
+        let values: Vec<f32> = (0..64).map(|at| if at < 32 { 1.0 } else { -0.5 }).collect();
+        let drawn = curves(tensor(values.clone(), [1, 64, 1, 1]), None);
+        assert_eq!(drawn.dims(), [1, 1, CURVE_HEIGHT, 64]);
+        let drawn = to_host(drawn);
+        let row_of = |column: usize| (0..CURVE_HEIGHT).find(|row| drawn[row * 64 + column] == 1.0);
+        assert!(row_of(3).is_some_and(|row| row < 4), "{:?}", row_of(3));
+        assert!(row_of(40).is_some_and(|row| row > CURVE_HEIGHT / 2 && row < CURVE_HEIGHT - 1));
+        // By another signal's scale it is half as high.
+        let scales = tensor(values.iter().map(|value| 2.0 * value).collect(), [1, 64, 1, 1]);
+        let drawn = to_host(curves(tensor(values, [1, 64, 1, 1]), Some(&scales)));
+        assert!((0..CURVE_HEIGHT).find(|row| drawn[row * 64 + 3] == 1.0).is_some_and(|row| row > 8));
     }
 
     #[test]

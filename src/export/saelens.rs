@@ -12,7 +12,7 @@ use crate::kernels::sparse::to_host;
 use crate::model::normalization::Normalization;
 use crate::model::{CodingDefaults, Mlcsc};
 use burn::tensor::Tensor;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The version whose form is written.
@@ -32,10 +32,12 @@ pub struct PursuitSettings {
     pub picks: Option<usize>,
     /// Length ≥ 0 of the residual below which a signal is finished. Default 0: only the picks count.
     pub residual: f32,
+    /// Whether the negatives of all atoms follow them, twice as many units: codes of both signs are then what they were. Default no.
+    pub both_signs: bool,
 }
 
 /// A dictionary as an auto-encoder whose encoder is matching pursuit over its effective atoms, of unit norm: `matching_pursuit` there. An
-/// atom that is picked again does not end it.
+/// atom that is picked again does not end it. Codes are non-negative there: [`PursuitSettings::both_signs`] adds every atom's negative.
 ///
 /// # Errors
 /// Codes with more than one position; a normalisation that is more than a mean and one scale; settings out of range.
@@ -46,7 +48,7 @@ pub fn of_model(model: &Mlcsc, coding: &CodingDefaults, settings: &PursuitSettin
         let found = format!("codes of {} over signals of {}", config.geometry()?.code(), config.signal);
         return Err(Error::shape("model for SAELens", expected, found));
     };
-    let (inputs, units) = (config.signal.len(), config.geometry()?.code().channels);
+    let inputs = config.signal.len();
     let bias = match (config.normalization, &config.statistics) {
         (Normalization::None, _) => vec![0.0; inputs],
         // Whatever all is divided by, matching pursuit picks the same atoms.
@@ -72,7 +74,13 @@ pub fn of_model(model: &Mlcsc, coding: &CodingDefaults, settings: &PursuitSettin
         residual_threshold: settings.residual,
         stop_on_duplicate_support: false,
     };
-    let weights = Weights { decoder: to_host(dictionary.effective_filters(1)), bias, ..Weights::default() };
+    let mut decoder = to_host(dictionary.effective_filters(1));
+    if settings.both_signs {
+        let negatives: Vec<f32> = decoder.iter().map(|value| -value).collect();
+        decoder.extend(negatives);
+    }
+    let units = decoder.len() / inputs;
+    let weights = Weights { decoder, bias, ..Weights::default() };
     ForeignAutoencoder::new(ours([inputs, units], activation, true), weights, &model.device())
 }
 
@@ -126,6 +134,8 @@ fn ours([inputs, units]: [usize; 2], activation: Activation, centred: bool) -> F
         scaling: InputScaling::None,
         network: None,
         hook: None,
+        of_heads: false,
+        metadata: Default::default(),
     }
 }
 
@@ -188,7 +198,7 @@ fn settings(config: &ForeignConfig) -> Result<Value> {
         InputScaling::ConstantNorm => "constant_norm_rescale",
         InputScaling::LayerNorm => "layer_norm",
     };
-    let mut metadata = Map::new();
+    let mut metadata = config.metadata.clone();
     // By this it knows the form.
     metadata.insert("sae_lens_version".into(), VERSION.into());
     metadata.insert("made_by".into(), concat!("mlcsc ", env!("CARGO_PKG_VERSION")).into());
@@ -203,7 +213,7 @@ fn settings(config: &ForeignConfig) -> Result<Value> {
         "device": "cpu",
         "apply_b_dec_to_input": config.centred,
         "normalize_activations": normalization,
-        "reshape_activations": "none",
+        "reshape_activations": if config.of_heads { "hook_z" } else { "none" },
         "metadata": metadata,
     });
     if let (Some(all), Value::Object(own)) = (all.as_object_mut(), own) {

@@ -153,6 +153,12 @@ pub struct ForeignConfig {
     /// The place in it, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hook: Option<String>,
+    /// Whether a signal is the outputs of a network's heads side by side, which SAELens calls `hook_z`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_heads: bool,
+    /// What else is told of its origin, as it was found.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    pub metadata: serde_json::Map<String, serde_json::Value>,
 }
 
 impl ForeignConfig {

@@ -154,7 +154,7 @@ pub(super) fn read(folder: &Path) -> Result<(ForeignConfig, Weights)> {
 
     let centred = settings.flag("apply_b_dec_to_input")?.unwrap_or(true);
     let (scaling, factor) = normalization(&mut settings, folder)?;
-    reshaping(&mut settings)?;
+    let of_heads = reshaping(&mut settings)?;
     let by_norm = settings.flag("rescale_acts_by_decoder_norm")?.unwrap_or(false);
     let activation = match architecture {
         Architecture::Standard => Activation::Relu,
@@ -196,11 +196,8 @@ pub(super) fn read(folder: &Path) -> Result<(ForeignConfig, Weights)> {
     };
     let ranked = matches!(architecture, Architecture::TopK | Architecture::AbsTopK | Architecture::BatchTopK);
     if by_norm && !ranked {
-        return Err(settings.wrong(
-            "rescale_acts_by_decoder_norm",
-            true,
-            "false with an architecture that ranks no units",
-        ));
+        let expected = "false with an architecture that ranks no units (standard, where none is named)";
+        return Err(settings.wrong("rescale_acts_by_decoder_norm", true, expected));
     }
     // Without units to be ranked these say nothing.
     settings.take("activation_fn_kwargs");
@@ -219,6 +216,8 @@ pub(super) fn read(folder: &Path) -> Result<(ForeignConfig, Weights)> {
         scaling,
         network: origin(&mut settings, "model_name"),
         hook: origin(&mut settings, "hook_name"),
+        of_heads,
+        metadata: settings.object("metadata"),
     };
     config.check().map_err(|error| settings.named(error))?;
     settings.finish(&HARMLESS)?;
@@ -341,10 +340,11 @@ fn normalization(settings: &mut Settings, folder: &Path) -> Result<(InputScaling
     }
 }
 
-/// Heads side by side are vectors already.
-fn reshaping(settings: &mut Settings) -> Result<()> {
+/// Whether signals are heads side by side, which are vectors already.
+fn reshaping(settings: &mut Settings) -> Result<bool> {
     match settings.text("reshape_activations")?.as_deref() {
-        None | Some("none" | "hook_z") => Ok(()),
+        None | Some("none") => Ok(false),
+        Some("hook_z") => Ok(true),
         Some(other) => {
             Err(settings.wrong("reshape_activations", format_args!("{other:?}"), "none, or hook_z: heads side by side"))
         }

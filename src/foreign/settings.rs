@@ -51,6 +51,11 @@ impl Settings {
         self.fields.get("metadata")?.get(name).cloned()
     }
 
+    /// The fields of an object, which stays; none where it is something else.
+    pub fn object(&self, name: &str) -> Map<String, Value> {
+        self.fields.get(name).and_then(Value::as_object).cloned().unwrap_or_default()
+    }
+
     /// Takes a name.
     ///
     /// # Errors

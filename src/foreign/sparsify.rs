@@ -50,6 +50,8 @@ pub(super) fn read(folder: &Path) -> Result<(ForeignConfig, Weights)> {
         scaling: InputScaling::None,
         network: None,
         hook: None,
+        of_heads: false,
+        metadata: Default::default(),
     };
     config.check().map_err(|error| settings.named(error))?;
     settings.finish(&HARMLESS)?;

@@ -1,7 +1,7 @@
 //! Parts of a set of codes joined to what one process would have written, bit for bit.
 
 use super::{
-    Archive, ArrayHeader, CodesFormat, METADATA_KEY, NpzFile, PART, Place, SafetensorsFile, Stored, npz_values,
+    Archive, ArrayHeader, CodesFormat, METADATA_KEY, NpzFile, PART, Place, SafetensorsFile, Stored, npz_values, told,
 };
 use crate::data::{Part, Shard};
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ pub fn merge(parts: &[PathBuf], out: &Path) -> Result<Merged> {
     let arrays = joined.arrays;
     match format {
         CodesFormat::Safetensors => arrays::write_safetensors(out, Some((METADATA_KEY, settings.to_string())), arrays)?,
-        CodesFormat::Npz => arrays::write_npz(out, arrays)?,
+        CodesFormat::Npz => arrays::write_npz(out, arrays.into_iter().chain([told(&settings)]).collect())?,
     }
     Ok(merged)
 }
@@ -69,15 +69,11 @@ fn open(path: &Path, format: CodesFormat) -> Result<(Part, Arrays)> {
     let (settings, headers) = match format {
         CodesFormat::Safetensors => {
             let mut file = SafetensorsFile::open(path)?;
-            let settings = file.header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).cloned();
-            (settings, headers(&mut file)?)
+            (file.settings(), headers(&mut file)?)
         }
         CodesFormat::Npz => {
             let mut file = NpzFile::open(path)?;
-            let told = file.header(METADATA_KEY)?.filter(|array| array.element == Some(Stored::U8));
-            let bytes =
-                told.map(|array| file.values(&array, array.shape.iter().product::<usize>() as u64)).transpose()?;
-            (bytes.and_then(|bytes| String::from_utf8(bytes).ok()), headers(&mut file)?)
+            (file.settings()?, headers(&mut file)?)
         }
     };
     let no_part = |found: &str| {

@@ -1,7 +1,7 @@
 //! The page about what codes say about classes.
 
 use super::plot::{Line, Plot, Point, Scale, plain};
-use super::sheet::{Sheet, Sheets, are_bounded, are_pictures};
+use super::sheet::{Sheet, Sheets, are_bounded, can_be_drawn};
 use super::{Head, Origin, write_page};
 use crate::classify::{Confusion, Evaluation};
 use crate::error::Result;
@@ -51,7 +51,7 @@ impl Classification<'_> {
             context["labels"] = json!(evaluation.confusion.labels);
             context["confusion"] = confusion(&evaluation.confusion);
         }
-        if let Some(mistakes) = self.mistakes.as_ref().filter(|mistakes| are_pictures(mistakes.signals.dims())) {
+        if let Some(mistakes) = self.mistakes.as_ref().filter(|mistakes| can_be_drawn(mistakes.signals.dims())) {
             let mut sheets = Sheets::default();
             context["mistakes"] = mistakes.draw(&mut sheets)?;
             let [count, ..] = mistakes.signals.dims();

@@ -1,7 +1,7 @@
 //! The page about models diagnosed side by side.
 
 use super::plot::{Line, Plot, Scale, bars};
-use super::sheet::{Gallery, Quantity, SHOWN, Sheet, Sheets, are_bounded, are_pictures};
+use super::sheet::{Gallery, Quantity, SHOWN, Sheet, Sheets, are_bounded, can_be_drawn};
 use super::{Head, Origin, shown, write_page};
 use crate::autoencoder::diagnostics::DENSITY_BINS;
 use crate::autoencoder::{Diagnostics, Examination};
@@ -52,7 +52,7 @@ impl Diagnosis {
         let mut sheets = Sheets::default();
         let mut context = self.head.context("Models diagnosed", origin);
         context["several"] = json!(self.models.len() > 1);
-        let pictures = are_pictures(self.signals.dims());
+        let pictures = can_be_drawn(self.signals.dims());
         if pictures {
             context["examples"] = examples(&mut sheets, &self.signals, &self.signals, "signal")?;
         }
@@ -86,7 +86,7 @@ impl Diagnosed {
     fn context(&self, index: usize, sheets: &mut Sheets) -> Result<Value> {
         let counts: Vec<_> = BINS.iter().map(ToString::to_string).zip(self.diagnostics.density).collect();
         let mut context = json!({ "name": self.name, "density": bars(&counts) });
-        if are_pictures(self.atoms.dims()) {
+        if can_be_drawn(self.atoms.dims()) {
             let sheet = sheets.add(Gallery::sheet(&self.atoms)?);
             context["gallery"] = self.gallery(index).draw(sheets, sheet);
         } else {

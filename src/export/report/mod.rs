@@ -114,6 +114,7 @@ fn render(template: &str, context: &Value) -> Result<String> {
 fn shown(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
+        size if value.fract() == 0.0 && size < 1e6 => format!("{value}"),
         size if size >= 1000.0 => format!("{value:.0}"),
         size if size >= 100.0 => format!("{value:.1}"),
         size if size >= 1.0 => format!("{value:.3}"),
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([0.0, 12345.6, 0.25, -3.0, 1e-9].map(shown), ["0", "12346", "0.2500", "-3.000", "1.0e-9"]);
+        assert_eq!([0.0, 12345.6, 0.25, -3.0, 1e-9].map(shown), ["0", "12346", "0.2500", "-3", "1.0e-9"]);
     }
 
     #[test]

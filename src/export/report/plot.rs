@@ -113,9 +113,11 @@ pub(super) fn plain(value: f64) -> String {
 fn multiples(low: f64, high: f64) -> Vec<f64> {
     let rough = (high - low) / 4.0;
     let power = 10f64.powf(rough.log10().floor());
-    let step =
-        [1.0, 2.0, 5.0, 10.0].into_iter().map(|times| times * power).find(|step| *step >= rough).unwrap_or(rough);
-    let all = ((low / step).ceil() as i64..=(high / step).floor() as i64).map(|times| times as f64 * step);
+    let between = |step: f64| (low / step).ceil() as i64..=(high / step).floor() as i64;
+    // The largest of which there are three: fewer say nothing of the scale.
+    let steps = [10.0, 5.0, 2.0, 1.0, 0.5, 0.2].into_iter().map(|times| times * power);
+    let step = steps.clone().find(|step| between(*step).count() >= 3).unwrap_or(rough);
+    let all = between(step).map(|times| times as f64 * step);
     all.take(TICKS).collect()
 }
 

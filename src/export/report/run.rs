@@ -2,7 +2,7 @@
 
 use super::plot::{Line, Plot, Scale, bars};
 #[cfg(feature = "train")]
-use super::sheet::are_pictures;
+use super::sheet::can_be_drawn;
 use super::sheet::{Gallery, Quantity, SHOWN, Sheet, Sheets, Usage, shown_of};
 use super::{Head, Origin, pairs, shown, write_page};
 #[cfg(feature = "train")]
@@ -11,12 +11,12 @@ use crate::coder::{CoderConfig, Codes};
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::geometry::SignalShape;
 use crate::kernels::sparse::to_host;
 use crate::learn::RunFolder;
 use crate::learn::TrainConfig;
 use crate::model::Mlcsc;
 use crate::model::file::CodingDefaults;
-#[cfg(feature = "train")]
 use crate::text::counted;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde_json::{Value, json};
@@ -93,6 +93,12 @@ impl Found {
         self.series(pointer).last().map(|(_, value)| *value)
     }
 
+    /// Whether signals have one row and one column, and no range that a peak could be told by.
+    fn is_of_vectors(&self) -> bool {
+        let signal = self.config.pointer("/model/signal").cloned().unwrap_or_default();
+        serde_json::from_value(signal).is_ok_and(|signal: SignalShape| signal.is_single_position())
+    }
+
     /// What of the configuration is a word; empty where there is none.
     fn word(&self, pointer: &str) -> &str {
         self.config.pointer(pointer).and_then(Value::as_str).unwrap_or("")
@@ -118,12 +124,14 @@ impl Found {
             None => format!("Learned by the method {} from", self.word("/learning/update")),
         };
         let epochs = self.epochs().count();
-        let mut lead = vec![format!("{how} {}: {epochs} of {wanted} epochs are done.", self.word("/data/source"))];
+        let are = if wanted == 1 { "is" } else { "are" };
+        let done = format!("{epochs} of {} {are} done", counted(wanted as usize, "epoch"));
+        let mut lead = vec![format!("{how} {}: {done}.", self.word("/data/source"))];
         let last = |name: &str, pointer: &str| self.last(pointer).map(|value| format!("{name} {}", shown(value)));
         let values = [
             last("objective", "/test/objective"),
             last("loss", "/test_loss"),
-            last("PSNR in dB", "/test/psnr"),
+            last("PSNR in dB", "/test/psnr").filter(|_| !self.is_of_vectors()),
             last("fraction of variance unexplained", "/test/fvu"),
         ];
         let values: Vec<String> = values.into_iter().flatten().collect();
@@ -138,11 +146,12 @@ impl Found {
 
     /// What a reader must not overlook.
     fn warnings(&self) -> Vec<String> {
-        let dead = |what: &str, pointer: &str| {
-            let dead = self.last(pointer).filter(|dead| *dead > 0.0)?;
-            Some(format!("{dead} {what} used by no held-out signal."))
+        let dead = |what: (&str, &str), pointer: &str| {
+            let dead = self.last(pointer).filter(|dead| *dead > 0.0)? as usize;
+            let are = if dead == 1 { "is" } else { "are" };
+            Some(format!("{}{} {are} used by no held-out signal.", counted(dead, what.0), what.1))
         };
-        let all = [dead("atoms of the deepest layer are", "/test/dead_atoms"), dead("units are", "/test/dead_units")];
+        let all = [dead(("atom", " of the deepest layer"), "/test/dead_atoms"), dead(("unit", ""), "/test/dead_units")];
         all.into_iter().flatten().collect()
     }
 }
@@ -166,7 +175,10 @@ fn curves(runs: &[Found]) -> Vec<Value> {
             vec![one("held out", "/test/objective"), one("training", "/train/objective")],
         ),
         ("loss", vec![one("held out", "/test_loss"), one("training", "/train_loss")]),
-        ("PSNR in dB", vec![one("held out", "/test/psnr")]),
+        (
+            "PSNR in dB",
+            if runs.iter().any(Found::is_of_vectors) { Vec::new() } else { vec![one("held out", "/test/psnr")] },
+        ),
         ("fraction of variance unexplained", vec![one("held out", "/test/fvu")]),
         (
             "non-zeros",
@@ -334,8 +346,8 @@ impl<'a> Looked<'a> {
                 "signal": self.sheets.tile(shown_signals, index, "signal".into()),
                 "reconstruction": self.sheets.tile(shown_made, index, "reconstruction".into()),
                 "text": format!(
-                    "{} non-zeros, objective {}, at most {:.0e} of it above the minimum",
-                    report.nonzeros, shown(report.objective.into()), report.relative_gap
+                    "{}, objective {}, at most {:.0e} of it above the minimum",
+                    counted(report.nonzeros, "non-zero"), shown(report.objective.into()), report.relative_gap
                 ),
                 "parts": parts.collect::<Value>(),
             })
@@ -361,7 +373,9 @@ fn drawing(model: &Mlcsc) -> Result<Value> {
     let mut boxes = vec![json!({ "x": 0, "name": "signal", "shape": geometry.signal().to_string() })];
     for (index, layer) in geometry.layers().iter().enumerate() {
         let [height, width] = layer.kernel;
-        boxes[index]["arrow"] = json!(format!("D_{}, stride {}", index + 1, layer.stride[0]));
+        let [down, across] = layer.stride;
+        let stride = if down == across { down.to_string() } else { format!("{down}×{across}") };
+        boxes[index]["arrow"] = json!(format!("D_{}, stride {stride}", index + 1));
         boxes[index]["kernel"] = json!(format!("{height}×{width}"));
         boxes.push(
             json!({ "x": 240 * (index + 1), "name": format!("γ_{}", index + 1), "shape": layer.code.to_string() }),
@@ -455,13 +469,13 @@ pub fn write_rival(
         context["firing"] = firing(&usage);
         context["firing_title"] = json!(firing_title(signals.dims()[0]));
         quantities = usage.into();
-        if are_pictures(signals.dims()) {
+        if can_be_drawn(signals.dims()) {
             context["examples"] = rival_examples(&mut sheets, &signals, &coded)?;
             context["examples_text"] = json!("Signal and reconstruction.");
         }
     }
     let atoms = rival.atoms();
-    if are_pictures(atoms.dims()) {
+    if can_be_drawn(atoms.dims()) {
         let sheet = sheets.add(Gallery::sheet(&atoms)?);
         let gallery = Gallery { id: "atoms-1".into(), heading: "Atoms".into(), atoms: &atoms, quantities };
         context["layers"] = json!([gallery.draw(&sheets, sheet)]);
@@ -563,7 +577,7 @@ mod tests {
         write(&path, folder.path(), &model, &coding, Some(&*digits.test), &origin).unwrap();
         let page = fs::read_to_string(&path).unwrap();
         assert!(page.len() < 3_000_000, "{} bytes", page.len());
-        for part in ["atoms-1", "atoms-3", "data:image/png;base64,", "epoch 2: 4.000", "2 of 10 epochs", "2 atoms of"] {
+        for part in ["atoms-1", "atoms-3", "data:image/png;base64,", "epoch 2: 4", "2 of 10 epochs", "2 atoms of"] {
             assert!(page.contains(part), "no {part}");
         }
         assert_eq!(page.matches("data-coherence=").count(), 16 + 48 + 256);
@@ -595,7 +609,7 @@ mod tests {
         compare(&folders, &path).unwrap();
         let page = fs::read_to_string(&path).unwrap();
         assert!(page.contains("other &lt;run&gt;") && !page.contains("<run>"));
-        assert!(page.contains("one, held out, epoch 2: 9.000"));
+        assert!(page.contains("one, held out, epoch 2: 9"));
         assert!(compare(&[folder.path().join("none")], &path).is_err());
     }
 }

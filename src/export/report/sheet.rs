@@ -2,6 +2,7 @@
 
 use super::{REPORT, shown};
 use crate::error::{Error, Result};
+use crate::export::mosaic::{are_curves, curves, dims_of_curves};
 use crate::kernels::product::product;
 use crate::kernels::sparse::to_host;
 use base64::Engine;
@@ -35,11 +36,15 @@ pub(super) struct Sheet {
 }
 
 impl Sheet {
-    /// Every image scaled by its own largest magnitude with mid-grey for 0, or, where values are `bounded`, from [0, 1].
+    /// Every image scaled by its own largest magnitude with mid-grey for 0, or, where values are `bounded`, from [0, 1]; those of one row
+    /// as curves.
     ///
     /// # Shapes
     /// - images: `[n, channels, height, width]`.
     pub fn new(images: Tensor<4>, bounded: bool) -> Result<Self> {
+        if are_curves(images.dims()) {
+            return Self::new(curves(images, None), false);
+        }
         let [count, channels, height, width] = images.dims();
         let values = to_host(images);
         // Three channels are colours; any other number lie side by side.
@@ -87,11 +92,16 @@ impl Sheet {
         })
     }
 
-    /// Signals, and what was made of them: as they are where all values of the signals lie in [0, 1], else each scaled by itself.
+    /// Signals, and what was made of them: as they are where all values of the signals lie in [0, 1], else each scaled by itself; those of
+    /// one row as curves on the signal's scale.
     ///
     /// # Shapes
     /// - signals, made: `[n, channels, height, width]`.
     pub fn of_pair(signals: Tensor<4>, made: Tensor<4>) -> Result<[Self; 2]> {
+        if are_curves(signals.dims()) {
+            let made = curves(made, Some(&signals));
+            return Ok([Self::new(curves(signals, None), false)?, Self::new(made, false)?]);
+        }
         let bounded = are_bounded(&signals);
         Ok([Self::new(signals, bounded)?, Self::new(made, bounded)?])
     }
@@ -146,7 +156,8 @@ impl Usage {
 ///
 /// # Shapes
 /// - dims: `[atoms, channels, height, width]`.
-pub(super) fn shown_of([count, channels, height, width]: [usize; 4]) -> usize {
+pub(super) fn shown_of(dims: [usize; 4]) -> usize {
+    let [count, channels, height, width] = if are_curves(dims) { dims_of_curves(dims) } else { dims };
     count.min(ATOMS).min((SAMPLES / (channels * height * width).max(1)).max(1))
 }
 
@@ -155,9 +166,10 @@ pub(super) fn are_bounded(signals: &Tensor<4>) -> bool {
     to_host(signals.clone()).iter().all(|value| (0.0..=1.0).contains(value))
 }
 
-/// Whether atoms or signals are pictures, and not vectors.
-pub(super) fn are_pictures([_, _, height, width]: [usize; 4]) -> bool {
-    height.min(width) > 1
+/// Whether atoms or signals can be looked at: as pictures or as curves.
+pub(super) fn can_be_drawn(dims: [usize; 4]) -> bool {
+    let [_, _, height, width] = dims;
+    height.min(width) > 1 || are_curves(dims)
 }
 
 /// Something that is known of every atom: by what name atoms are sorted by it, and its values.
@@ -205,7 +217,10 @@ impl Gallery<'_> {
             "id": self.id,
             "heading": self.heading,
             "sheet": sheet,
-            "text": format!("{count} atoms of {channels}×{height}×{width}{more}, each scaled by itself, grey for 0."),
+            "text": format!(
+                "{count} atoms of {channels}×{height}×{width}{more}, counted from 1, each {}.",
+                if are_curves(self.atoms.dims()) { "a curve on its own scale" } else { "scaled by itself, grey for 0" },
+            ),
             "keys": std::iter::once("number").chain(quantities.iter().map(|quantity| quantity.name)).collect::<Vec<_>>(),
             "atoms": (0..shown_atoms).map(tile).collect::<Value>(),
         })

@@ -404,6 +404,52 @@ fn signals_and_codes_that_do_not_fit() {
     assert_eq!(bench.names("."), before);
 }
 
+/// Codes over other dictionaries of the same shape would make other signals; arrays of one's own are taken as they are.
+#[test]
+fn codes_belong_to_their_dictionaries() {
+    let bench = Bench::with_model();
+    bench.npy("w3.npy", &[8, 6, 5, 5], &noise(30, 1200));
+    bench.works("import --filters w1.npy w2.npy w3.npy --input-shape 1x12x12 --out like.safetensors");
+    for codes in ["codes.npz", "codes.safetensors"] {
+        bench.works(&format!("encode --model model.safetensors --data signals.npy --out {codes}"));
+        bench.works(&format!("reconstruct --model model.safetensors --codes {codes} --out signals-again.npy"));
+        let command = format!("reconstruct --model like.safetensors --codes {codes} --out none.npy");
+        bench.fails(&command, 1, &[codes, "over the dictionaries of like.safetensors"]);
+        assert!(!bench.path("none.npy").exists());
+    }
+}
+
+/// A model says how its codes are computed; flags say otherwise.
+#[test]
+fn a_model_that_is_trained_further_keeps_lambda_and_sign() {
+    let bench = Bench::with_model();
+    let import = "import --filters w1.npy w2.npy w3.npy --input-shape 1x12x12";
+    bench.works(&format!("{import} --lambda 0.07 --nonnegative --out positive.safetensors"));
+    bench.works(&format!("{import} --lambda 0.05 --out signed.safetensors"));
+    let lambda = |flags: &str| {
+        let printed = bench.works(&format!("train --print-config --data signals.npy {flags}"));
+        let config: Value = serde_json::from_str(&printed).unwrap();
+        (config["learning"]["lambda"].clone(), config["learning"]["nonnegative"].as_bool().unwrap_or(false))
+    };
+    let of = |value: f32, nonnegative: bool| (serde_json::json!(value), nonnegative);
+    for (flags, expected) in [
+        ("--from positive.safetensors", of(0.07, true)),
+        ("--from positive.safetensors --pursuit bp", of(0.07, true)),
+        ("--from positive.safetensors --signed", of(0.07, false)),
+        ("--from signed.safetensors", of(0.05, false)),
+        ("--from signed.safetensors --lambda 0.25 --nonnegative", of(0.25, true)),
+    ] {
+        let (found, nonnegative) = lambda(flags);
+        let close = (found.as_f64().unwrap() - expected.0.as_f64().unwrap()).abs() < 1e-6;
+        assert!(close && nonnegative == expected.1, "{flags}: {found}, {nonnegative}");
+    }
+    // Without λ it follows from the signals, whatever their unit.
+    let size = lambda("--from model.safetensors").0.as_f64().unwrap();
+    bench.npy("signals.npy", &[7, 12, 12], &noise(4, 7 * 144).iter().map(|value| 1000.0 * value).collect::<Vec<_>>());
+    let large = lambda("--from model.safetensors").0.as_f64().unwrap();
+    assert!(size > 0.0 && (large / size - 1000.0).abs() < 1.0, "{size}, {large}");
+}
+
 #[test]
 fn filters_that_are_no_dictionary() {
     let bench = Bench::with_model();

@@ -115,8 +115,12 @@ fn dictionaries_become_matching_pursuits() {
     write_npy(&program.path("w2.npy"), &[30, 20, 1, 1], &values(30 * 20)).unwrap();
     for (filters, atoms) in [("w1.npy", 20), ("w1.npy w2.npy", 30)] {
         program.works(&format!("import --filters {filters} --input-shape 16x1x1 --out m.safetensors"));
-        let found =
-            program.json("export --model m.safetensors --format saelens --out theirs --picks 5 --residual 0.25");
+        let export = "export --model m.safetensors --format saelens --out theirs --picks 5 --residual 0.25";
+        let told = program.run(&format!("{export} --json"));
+        // The dictionary's codes have both signs.
+        assert!(String::from_utf8(told.stderr).unwrap().contains("--both-signs"));
+        let found: Value = serde_json::from_slice(&told.stdout).unwrap();
+        assert!(found["warning"].is_string(), "{found}");
         assert_eq!(found["files"].as_array().unwrap().len(), 2, "{found}");
         let settings: Value = serde_json::from_slice(&fs::read(program.path("theirs/cfg.json")).unwrap()).unwrap();
         assert_eq!(settings["architecture"], "matching_pursuit");
@@ -128,6 +132,11 @@ fn dictionaries_become_matching_pursuits() {
         assert_eq!(shape, [atoms, 16]);
         let norm = |row: &[f32]| row.iter().map(|value| value * value).sum::<f32>().sqrt();
         assert!(rows.chunks_exact(16).all(|row| (norm(row) - 1.0).abs() < 1e-5));
+        program.works(&format!("{export} --both-signs"));
+        let (shape, both) = array(&program.path("theirs/sae_weights.safetensors"), "W_dec");
+        assert_eq!(shape, [2 * atoms, 16]);
+        assert!(both[..atoms * 16] == rows && both[atoms * 16..].iter().zip(&rows).all(|(a, b)| *a == -b));
+        program.run(export);
         program.works("import --sae theirs --out theirs.safetensors");
         program.works("encode --model theirs.safetensors --data x.npy --out codes.safetensors");
         let (_, codes) = array(&program.path("codes.safetensors"), "gamma_1");
