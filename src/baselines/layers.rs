@@ -422,6 +422,23 @@ mod tests {
     use super::*;
     use crate::device;
 
+    /// Units that compete are silent in the middle of signals; others get what makes them as active as their seed leaves over.
+    #[test]
+    fn units_that_compete_get_no_bias_for_their_seed() {
+        let device = device::named(None).unwrap();
+        let tensor = |values: &[f32]| Tensor::<1>::from_data(values, &device);
+        for (compete, expected) in [(true, -0.5), (false, 4.0)] {
+            let weights = Param::from_tensor(tensor(&[0.0, 0.0, 0.0, 0.0, 3.0, 4.0]).reshape([2, 3]));
+            let seeds = [Seed { signal: 0, direction: vec![1.0, 0.0, 0.0], error: 5.0 }];
+            let (inputs, middle) = (tensor(&[1.0, 2.0, 2.0]).reshape([1, 3]), tensor(&[0.5, 0.0, 0.0]));
+            let bias = Param::from_tensor(tensor(&[0.0, 0.25]));
+            let started = reseeded_encoder((weights, bias), false, (&[0], &seeds), 0.2, compete, (inputs, middle));
+            // A fifth of the other's length, which is 5.
+            assert_eq!(to_host(started.0.val()), [1.0, 0.0, 0.0, 0.0, 3.0, 4.0]);
+            assert_eq!(to_host(started.1.val()), [expected, 0.25]);
+        }
+    }
+
     /// Against sorting, along both dimensions, with equal values among them.
     #[test]
     fn the_largest_stay() {

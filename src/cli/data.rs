@@ -182,7 +182,7 @@ fn outliers(source: &dyn Source, scaled: bool) -> Result<Option<String>> {
         let largest = spread.largest().filter(|(_, part)| *part > ALL_VARIANCE && len >= FEW_VALUES && !scaled);
         return Ok(largest.map(|(place, part)| {
             format!(
-                "value {place} (from 0) has {:.2}% of the variance of all {len} values of {}, so that squared errors are about little else: leave it out or scale it, as --normalization standardise does",
+                "value {place} (from 0) has {:.2}% of the variance of all {len} values of {}, so that squared errors are about little else: leave it out, or divide every value by its standard deviation (dictionaries: --normalization standardise)",
                 100.0 * part,
                 source.describe()
             )

@@ -419,6 +419,28 @@ fn codes_belong_to_their_dictionaries() {
     }
 }
 
+/// One value of vectors that has all variance is told, in text and JSON; not where values are scaled one by one.
+#[test]
+fn a_value_that_outweighs_all_others_is_told() {
+    let bench = Bench::new();
+    let values: Vec<f32> = noise(5, 64 * 16)
+        .into_iter()
+        .enumerate()
+        .map(|(at, value)| if at % 16 == 3 { 1e4 * value } else { value })
+        .collect();
+    bench.npy("vectors.npy", &[64, 16], &values);
+    let told = |flags: &str| {
+        let output = bench.run(&format!("train --data vectors.npy --atoms 8 --epochs 1 --json {flags}"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap().contains("value 3 (from 0) has");
+        assert_eq!(said, found["outliers"].is_string(), "{found}");
+        said
+    };
+    assert!(told("--out plain"));
+    assert!(!told("--normalization standardise --out scaled"));
+}
+
 /// A model says how its codes are computed; flags say otherwise.
 #[test]
 fn a_model_that_is_trained_further_keeps_lambda_and_sign() {

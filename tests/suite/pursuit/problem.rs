@@ -632,6 +632,23 @@ fn tiny_signals_have_tiny_codes() {
                 for (found, expected) in codes.iter().zip(&scaled) {
                     assert!((found / factor - expected).abs() <= 1e-3 * largest, "{text}: {found} and {expected}");
                 }
+                // One among ordinary ones, and one of zeros.
+                let mixed = Tensor::cat(
+                    vec![
+                        signals.clone().narrow(0, 0, 1),
+                        signals.clone().narrow(0, 1, 1) * factor,
+                        signals.clone().narrow(0, 2, 1) * 0.0,
+                    ],
+                    0,
+                );
+                if let Lambda::Relative(_) = lambda {
+                    let rows = host(pursuit.pursue(&operator, mixed, &lambda).unwrap().codes);
+                    let len = rows.len() / 3;
+                    for (at, (found, expected)) in rows.iter().zip(&scaled).enumerate() {
+                        let back = [*found, found / factor, found + expected][at / len];
+                        assert!((back - expected).abs() <= 1e-3 * largest, "{text}: {found} and {expected}");
+                    }
+                }
                 for (found, expected) in found.reports.iter().zip(&expected.reports) {
                     assert_eq!(found.stop, expected.stop, "{text}");
                     assert!((found.lambda / factor - expected.lambda).abs() <= 1e-5 * expected.lambda, "{text}");
