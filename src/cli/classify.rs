@@ -26,8 +26,8 @@ use std::time::Instant;
 /// Judge codes by a linear classifier: features without labels, labels for the classifier alone
 ///
 /// Codes of the training signals are pooled and a linear classifier is fitted to them, its penalty chosen on a part of the training
-/// signals; the error is that on the test signals. --data has to come with labels: mnist, digits, IDX, CIFAR, a folder of
-/// folders, or arrays with labels.npy (or NAME_labels.npy) beside them.
+/// signals; the error is that on the test signals. --data has to come with labels: mnist, digits, IDX, CIFAR, or arrays with
+/// labels.npy (or NAME_labels.npy) beside them.
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
     /// Model file, of dictionaries or of an auto-encoder, or the folder of a run

@@ -332,7 +332,7 @@ impl TrainArgs {
         if [height, width] != [1, 1] {
             let free = self.lambda.is_none() && self.target_nonzeros.is_none() && self.nonzeros.is_none();
             if let Some(train) = train.filter(|_| free && self.noise.is_none())
-                && let Some(size) = size(config, train)?
+                && let Some(size) = root_mean_square(config, train)?
             {
                 config.learning.lambda = Schedule::constant(size);
             }
@@ -400,7 +400,7 @@ impl TrainArgs {
         }
         let scaled = config.model.normalization == Normalization::Standardise;
         let (outliers, small) = match ranks.is_first() {
-            true => (told_outliers(&*data.train, scaled)?, told_small(config, &*data.train)?),
+            true => (told_outliers(&*data.train, scaled)?, told_small_lambda(config, &*data.train)?),
             false => (None, None),
         };
         interrupt::watch();
@@ -959,7 +959,7 @@ fn exact_codes(run: &Run, data: &Dataset, observer: &mut Screen) -> Result<Optio
 ///
 /// # Errors
 /// Signals that cannot be read.
-fn size(config: &TrainConfig, train: &dyn Source) -> Result<Option<f32>> {
+fn root_mean_square(config: &TrainConfig, train: &dyn Source) -> Result<Option<f32>> {
     let shape = train.shape();
     let (channels, positions) = (shape.channels, shape.height * shape.width);
     // Of every channel sum and squares, of the signals less their own means where these are taken off.
@@ -1003,13 +1003,15 @@ const SMALL_LAMBDA: f32 = 0.005;
 ///
 /// # Errors
 /// Signals that cannot be read.
-fn told_small(config: &TrainConfig, train: &dyn Source) -> Result<Option<String>> {
+fn told_small_lambda(config: &TrainConfig, train: &dyn Source) -> Result<Option<String>> {
     let learning = &config.learning;
     let lambda = learning.lambda.at(1.0);
     if learning.target_nonzeros.is_some() || learning.code_nonzeros.is_some() || lambda <= 0.0 {
         return Ok(None);
     }
-    let Some(size) = size(config, train)?.filter(|size| lambda < SMALL_LAMBDA * size) else { return Ok(None) };
+    let Some(size) = root_mean_square(config, train)?.filter(|size| lambda < SMALL_LAMBDA * size) else {
+        return Ok(None);
+    };
     let told = format!(
         "λ = {} is next to nothing beside the values of {}, whose root mean square is {}, so that codes will be dense: bring them to [0, 1], or --lambda {}",
         number(lambda.into()),

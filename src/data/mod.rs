@@ -140,7 +140,8 @@ pub struct DataConfig {
     #[serde(default)]
     pub window: Option<Pair>,
     /// Whether colour images are turned grey, as Pillow's `convert("L")` does: (19595 R + 38470 G + 7471 B + 2¹⁵) / 2¹⁶ rounded
-    /// down, the luma of ITU-R BT.601; those of arrays by the same weights without rounding. Default: they stay as they are; grey ones among colour ones become colour. Transparency
+    /// down, the luma of ITU-R BT.601; those of arrays by the same weights without rounding. Default: they stay as they are; grey
+    /// ones among colour ones become colour. Transparency
     /// is dropped. Of formats that do not say whether a picture is grey (WebP, palettes) those are of which all pixels are.
     /// Refused for vectors and signals in time.
     #[serde(default)]
@@ -593,6 +594,24 @@ mod tests {
             let message = message(config);
             assert!(message.starts_with(field), "{message}");
         }
+    }
+
+    /// Colour pictures of an array; vectors have no colours.
+    #[test]
+    fn arrays_are_turned_grey() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |name: &str, dims: &[usize], values: &[f32]| {
+            let path = folder.path().join(name);
+            crate::export::arrays::write_npy(&path, dims, values).unwrap();
+            DataConfig { source: path.display().to_string(), grey: true, ..DataConfig::default() }
+        };
+        let colours: Vec<f32> = [1.0f32, 10.0, 100.0].into_iter().flat_map(|value| vec![value; 6]).collect();
+        let all = open(&of("colour.npy", &[1, 3, 2, 3], &colours)).unwrap().all;
+        assert_eq!(all.shape(), SignalShape::new(1, 2, 3));
+        let mut grey = [0.0; 6];
+        all.read(&[0], &mut grey).unwrap();
+        assert!(grey.iter().all(|value| (value - 17.569).abs() < 1e-4), "{grey:?}");
+        assert!(message(of("vectors.npy", &[2, 4], &[1.0; 8])).contains("grey = true"));
     }
 
     #[test]

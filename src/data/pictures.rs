@@ -96,9 +96,7 @@ impl Collection {
     /// [`Error::Parameter`]: another layout.
     pub fn laid_out(self, wanted: Option<Layout>, own: Layout) -> Result<Self> {
         match wanted {
-            Some(Layout::Vectors) if own != Layout::Vectors => {
-                Ok(Self { pictures: Arc::new(Flattened(self.pictures)), ..self })
-            }
+            Some(Layout::Vectors) if own != Layout::Vectors => Ok(self.changed(Change::Flattened)),
             Some(other) if other != own => {
                 let flat = if own == Layout::Vectors { "" } else { " or vectors" };
                 let expected = format!("{own}{flat}, for {}", self.pictures.describe());
@@ -106,6 +104,10 @@ impl Collection {
             }
             _ => Ok(self),
         }
+    }
+
+    fn changed(self, change: Change) -> Self {
+        Self { pictures: Arc::new(Changed { pictures: self.pictures, change }), ..self }
     }
 
     /// Colour pictures of an array turned grey.
@@ -119,7 +121,7 @@ impl Collection {
                 format!("pictures of 1 or 3 channels and several rows, for {} has {shape}", self.pictures.describe());
             return Err(Error::parameter("grey", true, expected));
         }
-        Ok(Self { pictures: Arc::new(Grey(self.pictures)), ..self })
+        Ok(self.changed(Change::Grey))
     }
 
     /// Which pictures are signals to learn from and which are held out.
@@ -365,115 +367,86 @@ impl Pictures for Joined {
     }
 }
 
-/// Pictures of one or three channels as grey ones.
-struct Grey(Arc<dyn Pictures>);
+/// Pictures of which something else is made, each by itself.
+struct Changed {
+    pictures: Arc<dyn Pictures>,
+    change: Change,
+}
+
+/// What is made of pictures.
+#[derive(Debug, Clone, Copy)]
+enum Change {
+    /// Vectors: the columns of a row, the rows of a channel, the channels one after the other.
+    Flattened,
+    /// Grey pictures, of those of three channels.
+    Grey,
+}
 
 /// Weights of red, green and blue in what is seen as brightness, of ITU-R BT.601.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
-impl Grey {
-    fn grey(shape: SignalShape) -> SignalShape {
-        SignalShape { channels: 1, ..shape }
+impl Change {
+    fn shape(self, shape: SignalShape) -> SignalShape {
+        match self {
+            Self::Flattened => SignalShape::new(shape.len(), 1, 1),
+            Self::Grey => SignalShape { channels: 1, ..shape },
+        }
     }
 }
 
-impl Pictures for Grey {
+impl Pictures for Changed {
     fn count(&self) -> usize {
-        self.0.count()
+        self.pictures.count()
     }
 
     fn shape(&self, index: usize) -> SignalShape {
-        Self::grey(self.0.shape(index))
+        self.change.shape(self.pictures.shape(index))
     }
 
     fn common_shape(&self) -> Option<SignalShape> {
-        self.0.common_shape().map(Self::grey)
+        self.pictures.common_shape().map(|shape| self.change.shape(shape))
     }
 
     fn name(&self, index: usize) -> String {
-        self.0.name(index)
+        self.pictures.name(index)
     }
 
     fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
-        if self.0.shape(index).channels == 1 {
-            return self.0.read(index, window, out);
+        let SignalShape { channels, height, width } = self.pictures.shape(index);
+        match self.change {
+            // Of one position there is one window.
+            Change::Flattened => self.pictures.read(index, Window { top: 0, left: 0, height, width }, out),
+            Change::Grey if channels == 1 => self.pictures.read(index, window, out),
+            Change::Grey => {
+                let mut colours = vec![0.0; LUMA.len() * out.len()];
+                self.pictures.read(index, window, &mut colours)?;
+                out.fill(0.0);
+                for (weight, colour) in LUMA.iter().zip(colours.chunks_exact(out.len())) {
+                    out.iter_mut().zip(colour).for_each(|(out, value)| *out += weight * value);
+                }
+                Ok(())
+            }
         }
-        let mut colours = vec![0.0; LUMA.len() * out.len()];
-        self.0.read(index, window, &mut colours)?;
-        out.fill(0.0);
-        for (weight, colour) in LUMA.iter().zip(colours.chunks_exact(out.len())) {
-            out.iter_mut().zip(colour).for_each(|(out, value)| *out += weight * value);
-        }
-        Ok(())
     }
 
     fn labels(&self) -> Option<&[u8]> {
-        self.0.labels()
+        self.pictures.labels()
     }
 
     fn file(&self, index: usize) -> Option<&Path> {
-        self.0.file(index)
+        self.pictures.file(index)
     }
 
     fn skipped(&self) -> Option<&str> {
-        self.0.skipped()
-    }
-
-    fn describe(&self) -> String {
-        self.0.describe()
-    }
-}
-
-/// Pictures whose values are flattened: the columns of a row, the rows of a channel, the channels one after the other.
-struct Flattened(Arc<dyn Pictures>);
-
-impl Flattened {
-    fn flat(shape: SignalShape) -> SignalShape {
-        SignalShape::new(shape.len(), 1, 1)
-    }
-}
-
-impl Pictures for Flattened {
-    fn count(&self) -> usize {
-        self.0.count()
-    }
-
-    fn shape(&self, index: usize) -> SignalShape {
-        Self::flat(self.0.shape(index))
-    }
-
-    fn common_shape(&self) -> Option<SignalShape> {
-        self.0.common_shape().map(Self::flat)
-    }
-
-    fn name(&self, index: usize) -> String {
-        self.0.name(index)
-    }
-
-    fn read(&self, index: usize, _window: Window, out: &mut [f32]) -> Result<()> {
-        // Of one position there is one window.
-        let SignalShape { height, width, .. } = self.0.shape(index);
-        self.0.read(index, Window { top: 0, left: 0, height, width }, out)
-    }
-
-    fn labels(&self) -> Option<&[u8]> {
-        self.0.labels()
-    }
-
-    fn file(&self, index: usize) -> Option<&Path> {
-        self.0.file(index)
-    }
-
-    fn skipped(&self) -> Option<&str> {
-        self.0.skipped()
+        self.pictures.skipped()
     }
 
     fn sampling_rate(&self) -> Option<u32> {
-        self.0.sampling_rate()
+        self.pictures.sampling_rate()
     }
 
     fn describe(&self) -> String {
-        self.0.describe()
+        self.pictures.describe()
     }
 }
 

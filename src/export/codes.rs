@@ -380,10 +380,14 @@ impl NpzFile {
     /// The text of the settings.
     ///
     /// # Errors
-    /// A damaged file.
+    /// A damaged file; more than a header may hold.
     fn settings(&mut self) -> Result<Option<String>> {
         let told = self.header(METADATA_KEY)?.filter(|array| array.element == Some(Stored::U8));
-        let bytes = told.map(|array| self.values(&array, array.shape.iter().product::<usize>() as u64)).transpose()?;
+        let read = |array: ArrayHeader| match checked_len(&array.shape).map(|len| len as u64) {
+            Some(len) if len <= MAX_HEADER => self.values(&array, len),
+            _ => Err(self.broken(format!("{METADATA_KEY} of shape {:?}", array.shape))),
+        };
+        let bytes = told.map(read).transpose()?;
         Ok(bytes.and_then(|bytes| String::from_utf8(bytes).ok()))
     }
 }

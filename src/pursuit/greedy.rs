@@ -26,8 +26,8 @@
 //! their non-zeros (on a GPU only the best atom of each signal comes to the host): nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
 //! triangular systems are solved on the host in `f64`. Inner products of single precision say too little of atoms that are nearly in
 //! the span of others: from the first of them on those of the support are computed in `f64`, and an atom stays only where the code as
-//! it is written, in `f32`, leaves less with it than without. On a GPU that can hold the inner products of all atoms, a kernel grows all supports by
-//! correlations (`on_gpu.rs`), one workgroup a signal, and the host takes those whose atoms are too nearly dependent for `f32`.
+//! it is written, in `f32`, leaves less with it than without. On a GPU that can hold the inner products of all atoms, a kernel grows all
+//! supports by correlations (`on_gpu.rs`), one workgroup a signal, and the host takes those whose atoms are too nearly dependent for `f32`.
 
 use super::by_windows::Parts;
 #[cfg(feature = "cube")]
@@ -801,15 +801,12 @@ impl Approximation {
         }
         self.look_closely(columns, signal, norms, directions);
         let mut found = self.pick(&mut directions.correlations, &directions.scales);
-        if found.is_none() && !self.is_close && !self.support.is_empty() {
-            let before = self.clone();
-            self.factorize_closely(columns, signal);
-            self.correlate(columns, correlations, signal, &mut directions.correlations);
-            self.look_closely(columns, signal, norms, directions);
-            found = self.pick(&mut directions.correlations, &directions.scales);
-            if found.is_none() {
-                *self = before;
-            }
+        if found.is_none() {
+            found = self.look_again(columns, signal, |state| {
+                columns.correlate_with(&state.residual_by(columns, signal), &mut directions.correlations);
+                state.look_closely(columns, signal, norms, directions);
+                state.pick(&mut directions.correlations, &directions.scales)
+            });
         }
         let Some((place, _)) = found else { return false };
         self.take(place, columns, correlations, signal);
@@ -875,21 +872,35 @@ impl Approximation {
         scratch.resize(correlations.len(), 0.0);
         self.correlate(columns, correlations, signal, scratch);
         let found = self.pick(scratch, inverse_norms);
-        if found.is_some() || self.support.is_empty() {
+        if found.is_some() {
             return found;
         }
-        // What looks like rounding may be an atom that is nearly in the span of the others.
+        self.look_again(columns, signal, |state| {
+            columns.correlate_with(&state.residual_by(columns, signal), scratch);
+            state.pick(scratch, inverse_norms)
+        })
+    }
+
+    /// The atom that `pick` finds once all is known in `f64`: what looks like rounding may be one that is nearly in the span of the others.
+    /// Where there is none all stays as it was.
+    fn look_again(
+        &mut self,
+        columns: &Columns,
+        signal: &[f32],
+        pick: impl FnOnce(&mut Self) -> Option<(usize, f32)>,
+    ) -> Option<(usize, f32)> {
+        if self.support.is_empty() {
+            return None;
+        }
         let before = (!self.is_close).then(|| self.clone());
         if before.is_some() {
             self.factorize_closely(columns, signal);
         }
-        columns.correlate_with(&self.residual_by(columns, signal), scratch);
-        let found = self.pick(scratch, inverse_norms);
-        match (found, before) {
-            (None, Some(before)) => *self = before,
-            (found, _) => return found,
+        let found = pick(self);
+        if let (None, Some(before)) = (found, before) {
+            *self = before;
         }
-        None
+        found
     }
 
     /// Correlations of all atoms with the residual.
@@ -962,7 +973,7 @@ impl Approximation {
         let admission = self.admit(place, atom.energy, atom.correlation, |index, _| atom.inner[index]);
         if matches!(admission, Admission::Admitted { .. }) {
             self.measure_closely(columns, signal);
-            if self.residual_energy < before.residual_energy {
+            if self.residual_energy < (1.0 - GAIN) * before.residual_energy {
                 // What gained nothing beside the others may do so now.
                 self.unavailable.clone_from(&self.support);
                 self.refusals = 0;
@@ -1062,7 +1073,7 @@ impl Approximation {
         }
         self.residual_energy = residual.iter().map(|sample| sample * sample).sum();
         if let Some(before) = before {
-            if self.residual_energy >= before.residual_energy {
+            if self.residual_energy >= (1.0 - GAIN) * before.residual_energy {
                 *self = before;
                 self.unavailable.push(place);
                 self.refusals += 1;
