@@ -49,6 +49,11 @@ impl SignalShape {
     pub const fn is_single_position(&self) -> bool {
         self.height == 1 && self.width == 1
     }
+
+    /// Whether the signal is one in time: one row of several samples a channel.
+    pub const fn is_in_time(&self) -> bool {
+        self.height == 1 && self.width > 1
+    }
 }
 
 impl fmt::Display for SignalShape {
@@ -83,7 +88,7 @@ impl std::str::FromStr for SignalShape {
 pub struct Pair(pub [usize; 2]);
 
 #[derive(Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a whole number or a pair of them: [vertical, horizontal]")]
 enum PairText {
     Both(usize),
     Each([usize; 2]),
@@ -161,7 +166,7 @@ impl LayerShape {
     }
 
     fn check(&self, layer: usize) -> Result<()> {
-        let field = |name: &str| format!("layers[{layer}].{name}");
+        let field = |name: &str| format!("{name} of layer {layer}");
         if self.atoms == 0 {
             return Err(Error::parameter(field("atoms"), self.atoms, "at least 1"));
         }
@@ -481,7 +486,7 @@ impl Geometry {
             for (product, stride) in effective_stride.iter_mut().zip(geometry.stride) {
                 *product = checked_len(&[*product, stride]).ok_or_else(|| {
                     Error::parameter(
-                        format!("layers[{}].stride", index + 1),
+                        format!("stride of layer {}", index + 1),
                         layer.stride,
                         format!("a product of the strides of all layers of at most {MAX_TENSOR_LEN}"),
                     )

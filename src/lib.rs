@@ -125,6 +125,7 @@ pub mod export;
 pub mod files;
 pub mod foreign;
 pub mod geometry;
+mod json;
 #[doc(hidden)]
 pub mod kernels;
 pub mod learn;

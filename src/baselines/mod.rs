@@ -38,6 +38,7 @@ use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::geometry::{LayerShape, MAX_TENSOR_LEN, Pair, SignalShape, checked_len};
+use crate::json;
 use crate::kernels::sparse::to_host;
 use crate::model::file::{fill_module, module_bytes};
 use crate::model::normalization::{ChannelStatistics, Normalization};
@@ -445,8 +446,8 @@ impl Rival {
             SafeTensors::read_metadata(&bytes).map_err(|error| broken(format!("a broken header: {error}")))?;
         let metadata = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY));
         let metadata = metadata.ok_or_else(|| broken("a safetensors file without a rival's metadata".into()))?;
-        let metadata: Metadata =
-            serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
+        let metadata: Metadata = json::parse(metadata.as_bytes())
+            .map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
         if metadata.format_version != FORMAT_VERSION {
             let version = metadata.format_version;
             return Err(broken(format!("format version {version}; this program reads {FORMAT_VERSION}")));

@@ -242,9 +242,10 @@ impl WindowConfig {
             let expected = format!("no more than the signal's {}x{}", signal.height, signal.width);
             return Err(Error::parameter("padding", self.padding, expected));
         }
-        let channels = model.config().signal.channels;
-        if signal.channels != channels {
-            let expected = wanted_shape(format!("{}, as the model's", counted(channels, "channel")), channels, signal);
+        let trained = model.config().signal;
+        if signal.channels != trained.channels {
+            let expected = format!("{}, as the model's", counted(trained.channels, "channel"));
+            let expected = wanted_shape(expected, trained, signal);
             return Err(Error::shape("signals", expected, signal));
         }
         let geometry = model.config().geometry()?;

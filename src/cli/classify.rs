@@ -158,7 +158,7 @@ impl ClassifyArgs {
             if network.signal() != data.train.shape() {
                 let what = format!("signals of {} for {}", data.train.describe(), self.model.display());
                 let (wanted, found) = (network.signal(), data.train.shape());
-                return Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found));
+                return Err(Error::shape(what, wanted_shape(wanted, wanted, found), found));
             }
             let encoder =
                 NetworkEncoder::new(network.as_ref(), self.layers.as_deref(), &device).map_err(flags::named::<Self>)?;

@@ -624,6 +624,11 @@ impl Coders {
         Ok(Part { lambda, ..part(shard, model, &self.groups, signals)? })
     }
 
+    /// The model that codes.
+    pub fn model(&self) -> &Mlcsc {
+        &self.model
+    }
+
     /// The signals, one group for each shape.
     pub fn groups(&self) -> &[Signals] {
         &self.groups
@@ -681,10 +686,15 @@ impl Coders {
 
     /// The same as text; [`Coder::not_converged`] belongs below it.
     pub fn summary(&self, coded: &Coded, device: &str) -> Summary {
-        let mut summary =
-            self.first.summary(coded, &Signals::describe_all(&self.groups), self.groups.len() == 1, device);
+        let mut summary = self.first.summary(
+            coded,
+            &Signals::describe_all(&self.groups, self.count()),
+            self.groups.len() == 1,
+            device,
+        );
         if self.groups.len() > 1 {
-            let sizes = self.groups.iter().map(|group| format!("{} ({})", group.shape(), group.len()));
+            let done = self.groups.iter().zip(&self.ranges).filter(|(_, range)| !range.is_empty());
+            let sizes = done.map(|(group, range)| format!("{} ({})", group.shape(), range.len()));
             summary.row("sizes", sizes.collect::<Vec<_>>().join(", "));
         }
         summary
@@ -989,10 +999,15 @@ impl Coder {
 /// # Errors
 /// Signals that the model cannot take, named by their source; an application that their shape does not admit.
 pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: OperatorForm) -> Result<Operator> {
-    let channels = model.config().signal.channels;
-    if signal.channels != channels {
-        let expected = wanted_shape(format!("{}, as the model's", counted(channels, "channel")), channels, signal);
-        return Err(Error::shape(format!("signals of {source}"), expected, format!("{signal}")));
+    let trained = model.config().signal;
+    if signal.channels != trained.channels {
+        let expected = format!("{}, as the model's", counted(trained.channels, "channel"));
+        return Err(Error::shape(format!("signals of {source}"), wanted_shape(expected, trained, signal), signal));
+    }
+    if trained.is_in_time() && signal.height > 1 {
+        // Rows of pictures would be coded as if each were a signal for itself.
+        let expected = wanted_shape("signals in time, as the model's, of one row", trained, signal);
+        return Err(Error::shape(format!("signals of {source}"), expected, signal));
     }
     model.operator(signal, application).map_err(|error| match error {
         Error::Shape { what, expected, found } => {

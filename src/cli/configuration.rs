@@ -2,6 +2,7 @@
 
 use super::output;
 use crate::error::{Error, Result};
+use crate::json::resolved;
 use crate::learn::config::TrainConfig;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -91,8 +92,13 @@ fn collect(root: &Value, node: &Value, prefix: &str, found: &mut Vec<Key>) {
     for (name, field) in properties(node).filter(|(_, field)| field["const"].is_null()) {
         let path = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
         let target = resolved(root, field);
+        if let Some(tag) = tag_of(target) {
+            let listed = choices(root, target).join(", ");
+            let meaning = format!("Which one; keys of each follow its name. One of {listed}. Needed, no default.");
+            found.push(Key { path: format!("{path}.{tag}"), meaning });
+        }
         let meaning = field["description"].as_str().or(target["description"].as_str()).unwrap_or_default();
-        let choices = choices(root, target);
+        let choices = if tag_of(target).is_some() { Vec::new() } else { choices(root, target) };
         let choices = if choices.is_empty() { String::new() } else { format!(" One of {}.", choices.join(", ")) };
         found.push(Key { path: path.clone(), meaning: format!("{}{choices}", meaning.replace('\n', " ")) });
         collect(root, target, &path, found);
@@ -102,20 +108,16 @@ fn collect(root: &Value, node: &Value, prefix: &str, found: &mut Vec<Key>) {
     }
 }
 
-fn properties(node: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    node["properties"].as_object().into_iter().flatten()
+/// The key that tells which of several objects one is, where a node is such a choice.
+fn tag_of(node: &Value) -> Option<&str> {
+    let variants = node["oneOf"].as_array()?;
+    let tag = |variant: &Value| properties(variant).find(|(_, field)| field["const"].is_string()).is_some();
+    let (name, _) = properties(variants.first()?).find(|(_, field)| field["const"].is_string())?;
+    variants.iter().all(tag).then_some(name)
 }
 
-/// What a node refers to, or is if it is not null.
-fn resolved<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
-    if let Some(path) = node["$ref"].as_str().and_then(|path| path.strip_prefix('#')) {
-        return root.pointer(path).unwrap_or(node);
-    }
-    let alternatives = node["anyOf"].as_array().map(Vec::as_slice).unwrap_or_default();
-    match alternatives {
-        [object, null] | [null, object] if null["type"] == "null" => resolved(root, object),
-        _ => node,
-    }
+fn properties(node: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    node["properties"].as_object().into_iter().flatten()
 }
 
 /// The texts that a value may be, if it is one of a few.
@@ -210,8 +212,11 @@ mod tests {
             let model = value["rival"]["model"].as_str().unwrap().to_owned();
             let mut printed = BTreeSet::new();
             paths(&value, "", &mut printed);
-            for path in printed.into_iter().filter(|path| path != "rival.model") {
-                let path = path.replace("rival.", &format!("rival({model})."));
+            for path in printed {
+                let path = match path.as_str() {
+                    "rival.model" => path,
+                    path => path.replace("rival.", &format!("rival({model}).")),
+                };
                 assert!(documented.contains(&path), "{path} in {documented:?}");
             }
         }

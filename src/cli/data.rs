@@ -36,8 +36,8 @@ pub struct DataArgs {
     pub grey: bool,
     /// What the axes of an array mean: vectors [n, d] or any row flattened, tokens
     /// […, d] (vectors along the last axis, as [batch, sequence, d]), time [n, t] or [n, c, t], images [n, h, w] or [n, c, h, w],
-    /// maps [c, h, w] or [n, c, h, w]; images can be flattened by vectors. Default: by the number of axes, [n, d] being vectors and
-    /// [n, h, w] images
+    /// maps [c, h, w] or [n, c, h, w], channels-last [h, w, c] or [n, h, w, c], time-channels-last [t, c] or [n, t, c]; images can be
+    /// flattened by vectors. Default: by the number of axes, [n, d] being vectors and [n, h, w] images
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Layout>())]
     pub layout: Option<Layout>,
     /// The tensor to read of a safetensors file that has several
@@ -441,12 +441,11 @@ impl Signals {
 
     /// For summaries: number, source and part.
     pub fn describe(&self) -> String {
-        Self::describe_all(std::slice::from_ref(self))
+        Self::describe_all(std::slice::from_ref(self), self.count)
     }
 
-    /// [`Self::describe`] for all groups of a source together.
-    pub fn describe_all(groups: &[Self]) -> String {
-        let count = groups.iter().map(Self::len).sum();
+    /// [`Self::describe`] for `count` signals of all groups of a source together.
+    pub fn describe_all(groups: &[Self], count: usize) -> String {
         let Some(first) = groups.first() else { return output::counted(0, "signal") };
         let part = if first.part == Split::All { String::new() } else { format!(", {}", first.part) };
         format!("{} ({}{part})", output::counted(count, "signal"), first.source.describe())

@@ -288,7 +288,7 @@ fn check_shape(network: &dyn Autoencoder, path: &Path, signals: &Signals) -> Res
         return Ok(());
     }
     let what = format!("signals of {} for {}", signals.source(), path.display());
-    Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found))
+    Err(Error::shape(what, wanted_shape(wanted, wanted, found), found))
 }
 
 /// `count` signals from `start` on.

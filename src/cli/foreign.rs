@@ -101,7 +101,7 @@ impl Encoder {
         let (wanted, found) = (self.network.signal(), signals.shape());
         if wanted != found {
             let what = format!("signals of {}", signals.source());
-            return Err(Error::shape(what, wanted_shape(wanted, wanted.channels, found), found));
+            return Err(Error::shape(what, wanted_shape(wanted, wanted, found), found));
         }
         let progress = Progress::new("coding", "signals", range.len() as u64);
         let device = self.network.encoder.centre.val().device();
@@ -159,7 +159,8 @@ impl Encoder {
     pub fn summary(&self, encoded: &Encoded, signals: &Signals, device: &str) -> Summary {
         let count = encoded.signals.max(1) as f64;
         let config = self.network.config();
-        let mut summary = Summary::new(format!("coded {}", signals.describe()));
+        let mut summary =
+            Summary::new(format!("coded {}", Signals::describe_all(std::slice::from_ref(signals), encoded.signals)));
         summary
             .row("encoder", format!("{} of {}, {device}", config.activation, config.format))
             .row("½‖y − x‖²", format!("mean {}", number(encoded.data_term / count)))

@@ -205,11 +205,10 @@ impl ImportArgs {
 /// Names a field of a layer as the flag that it came by.
 fn name_layer(error: Error) -> Error {
     let Error::Parameter { parameter, value, expected } = error else { return error };
-    let field = parameter.strip_prefix("layers[").and_then(|rest| rest.split_once("]."));
-    let parameter = match field {
-        Some((layer, "padding")) => format!("--paddings of layer {layer}"),
-        Some((layer, "stride")) => format!("--strides of layer {layer}"),
-        Some((layer, field)) => format!("{field} of layer {layer} (--filters)"),
+    let parameter = match parameter.split_once(" of layer ") {
+        Some(("padding", layer)) => format!("--paddings of layer {layer}"),
+        Some(("stride", layer)) => format!("--strides of layer {layer}"),
+        Some((field, layer)) => format!("{field} of layer {layer} (--filters)"),
         None => parameter,
     };
     Error::Parameter { parameter, value, expected }

@@ -4,7 +4,7 @@ use super::coding::{self, Coders, CodingArgs, PURSUIT_FLAGS};
 use super::data::{InputArgs, ShardArgs, Signals};
 use super::foreign::{self, Encoder};
 use super::inputs::Inputs;
-use super::output::{Summary, counted};
+use super::output::{Summary, counted, grouped};
 use super::progress::Progress;
 use super::{flags, interrupt, output};
 use crate::data::quality::Quality;
@@ -140,7 +140,13 @@ impl ReconstructArgs {
             group.places().iter().enumerate().for_each(|(index, place)| originals[place] = group.file(index));
         }
         let shapes: Vec<SignalShape> = groups.iter().map(Signals::shape).collect();
-        let sink = Sink::new(&self.out, kind, &shapes, &originals, rates_of(&originals), inputs)?;
+        let mut rates = rates_of(&originals);
+        for group in groups {
+            // Windows of recordings, and arrays, for a model that was trained on recordings.
+            let of_model = coders.model().config().sampling_rate.filter(|_| group.shape().is_in_time());
+            group.places().iter().for_each(|place| rates[place] = rates[place].or(of_model));
+        }
+        let sink = Sink::new(&self.out, kind, &shapes, &originals, rates, inputs)?;
         let mut qualities: Vec<Quality> = shapes.iter().map(|shape| Quality::new(shape.len())).collect();
         let (coded, left) = sink.write(|write| {
             coders.run(|group, coder, batch| {
@@ -194,8 +200,8 @@ impl ReconstructArgs {
             Ok(operator)
         };
         let operators = codes.iter().map(operator).collect::<Result<Vec<_>>>()?;
-        let filters = codes::settings(path).and_then(|settings| Some(settings.get(FILTERS)?.as_str()?.to_owned()));
-        if filters.is_some_and(|filters| filters != digest_of_filters(model)) {
+        let settings = codes::settings(path).unwrap_or_default();
+        if settings[FILTERS].as_str().is_some_and(|filters| filters != digest_of_filters(model)) {
             let reason = format!(
                 "expected codes over the dictionaries of {}, found codes over others",
                 self.input.model.display()
@@ -203,7 +209,11 @@ impl ReconstructArgs {
             return Err(Error::format(path, reason));
         }
         let count: usize = codes.iter().map(CodesReader::len).sum();
+        let names: Vec<&str> = settings["pictures"].as_array().into_iter().flatten().flat_map(Value::as_str).collect();
         let originals: Vec<Option<&Path>> = match &codes[..] {
+            [all] if all.picture().is_none() && names.len() == count => {
+                names.iter().map(|name| Some(Path::new(*name))).collect()
+            }
             [all] if all.picture().is_none() => vec![None; count],
             // One signal each.
             pictures => pictures.iter().map(|codes| codes.picture().map(Path::new)).collect(),
@@ -212,9 +222,7 @@ impl ReconstructArgs {
             return Err(Error::format(path, "expected one signal for each picture, found others"));
         }
         let shapes: Vec<SignalShape> = operators.iter().map(Operator::signal).collect();
-        // One row of several samples.
-        let in_time = shapes[0].height == 1 && !shapes[0].is_single_position();
-        let rates = vec![model.config().sampling_rate.filter(|_| in_time); count];
+        let rates = vec![model.config().sampling_rate.filter(|_| shapes[0].is_in_time()); count];
         let sink = Sink::new(&self.out, kind, &shapes, &originals, rates, inputs)?;
         let progress = Progress::new("reconstructing", "signals", count as u64);
         interrupt::watch();
@@ -391,7 +399,7 @@ impl<'a> Sink<'a> {
     ) -> Result<(T, Left)> {
         if self.kind == Kind::Array {
             let mut produced = None;
-            arrays::write_npy_with(self.out, &self.shape.batched(self.count), |append| {
+            arrays::write_npy_with(self.out, &arrays::signal_axes(self.shape, self.count), |append| {
                 produced = Some(produce(&mut |_, signals| append(&to_host(signals)))?);
                 Ok(())
             })?;
@@ -400,6 +408,7 @@ impl<'a> Sink<'a> {
         }
         // A folder is made with its first picture, so that none is there where nothing was coded.
         let mut left = Left::default();
+        let mut written = 0;
         let produced = produce(&mut |places, signals| {
             let [_, channels, height, width] = signals.dims();
             let values = to_host(signals);
@@ -408,17 +417,31 @@ impl<'a> Sink<'a> {
                 let path = &self.pictures[place];
                 if let Some(rate) = self.rates[place] {
                     let shape = SignalShape::new(channels, height, width);
-                    return files::write_bytes(path, &encode_recording(path, shape, image, rate)?);
+                    files::write_bytes(path, &encode_recording(path, shape, image, rate)?)?;
+                } else {
+                    left.values += image.len();
+                    left.clipped += mosaic::save_image(path, [channels, height, width], image, self.deep[place])?;
                 }
-                left.values += image.len();
-                left.clipped += mosaic::save_image(path, [channels, height, width], image, self.deep[place])?;
+                written += 1;
                 Ok(())
             })
+        });
+        let produced = produced.map_err(|error| match error {
+            Error::Interrupted(_) => {
+                let all = counted(self.count, self.noun());
+                Error::Interrupted(format!("{} of {all} were written", grouped(written)))
+            }
+            other => other,
         })?;
         if self.kind == Kind::Folder {
             left.earlier = mosaic::remove_earlier(self.out, &self.pictures, self.numbered)?;
         }
         Ok((produced, left))
+    }
+
+    /// What one file holds.
+    fn noun(&self) -> &'static str {
+        if self.rates.iter().any(Option::is_some) { "recording" } else { "image" }
     }
 
     /// Adds what was written to a document.
@@ -439,10 +462,7 @@ impl<'a> Sink<'a> {
         summary.row(
             "written",
             match self.kind {
-                Kind::Folder => {
-                    let noun = if self.rates.iter().any(Option::is_some) { "recording" } else { "image" };
-                    format!("{} in {}", counted(self.count, noun), self.out.display())
-                }
+                Kind::Folder => format!("{} in {}", counted(self.count, self.noun()), self.out.display()),
                 _ => self.out.display().to_string(),
             },
         );
@@ -474,7 +494,7 @@ fn result_names(originals: &[Option<&Path>], ending: &str) -> Vec<String> {
     }
     let mut taken = HashSet::new();
     let name = |(place, original): (usize, &Option<&Path>)| {
-        let Some(original) = original else { return mosaic::numbered(place) };
+        let Some(original) = original else { return mosaic::numbered(place, ending) };
         let stem = lossy(original.file_stem());
         let name = if stems[&stem.to_lowercase()] == 1 { stem } else { lossy(original.file_name()) };
         let mut all = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}-{number}")));

@@ -21,6 +21,7 @@ use crate::restore::{
 use clap::Args;
 use rayon::prelude::*;
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 /// values and 200 MB; otherwise memory is some 40 bytes a value, and of --method pursuit some 8 for each atom at each place.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
-    /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width] or [channels, height, width]), or a folder of those. Arrays are
+    /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width], [channels, height, width] or [height, width, channels]), or a folder of those. Arrays are
     /// computed and written in single precision, whatever type they come in
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
@@ -150,30 +151,35 @@ type Job = (PathBuf, PathBuf);
 /// A picture of a file, and what it takes to write it back.
 enum Input {
     Still(Still),
-    /// Extents as in the file.
-    Array(Vec<usize>),
+    /// Extents as in the file, and whether the last are channels.
+    Array {
+        extents: Vec<usize>,
+        channels_last: bool,
+    },
 }
 
 impl Input {
     fn open(path: &Path) -> Result<(Self, Picture)> {
         if is_array(path) {
             let array = npy::read_array(path)?;
-            let [channels, height, width] = match array.shape[..] {
-                [height, width] => [1, height, width],
+            let (channels_last, [channels, height, width]) = match array.shape[..] {
+                [height, width] => (false, [1, height, width]),
+                // A picture of hardly any rows has its channels first.
                 [height, width, channels @ (1 | 3 | 4)] if !(1..=4).contains(&height) => {
-                    let expected = "[channels, height, width]";
-                    let found = format!(
-                        "[{height}, {width}, {channels}], which looks like [height, width, channels]: np.moveaxis(a, -1, 0) turns it"
-                    );
-                    return Err(Error::shape(path.display().to_string(), expected, found));
+                    (true, [channels, height, width])
                 }
-                [channels, height, width] => [channels, height, width],
+                [channels, height, width] => (false, [channels, height, width]),
                 _ => {
-                    let expected = "[height, width] or [channels, height, width]";
+                    let expected = "[height, width], [channels, height, width] or [height, width, channels]";
                     return Err(Error::shape(format!("{}", path.display()), expected, format!("{:?}", array.shape)));
                 }
             };
-            return Ok((Self::Array(array.shape), Picture::new(channels, height, width, array.values)?));
+            let values = match channels_last {
+                true => transposed(&array.values, height * width, channels),
+                false => array.values,
+            };
+            let input = Self::Array { extents: array.shape, channels_last };
+            return Ok((input, Picture::new(channels, height, width, values)?));
         }
         let still = Still::open(path)?;
         let shape = still.shape();
@@ -185,7 +191,7 @@ impl Input {
     fn limits(&self, picture: &Picture, known: Option<&[bool]>) -> [f32; 2] {
         match self {
             Self::Still(still) => [0.0, still.white()],
-            Self::Array(_) => {
+            Self::Array { .. } => {
                 let pixels = picture.pixels();
                 let values = picture.values.iter().enumerate();
                 let values =
@@ -201,7 +207,7 @@ impl Input {
     fn seen(&self) -> Option<Vec<bool>> {
         match self {
             Self::Still(still) => still.seen(),
-            Self::Array(_) => None,
+            Self::Array { .. } => None,
         }
     }
 
@@ -209,7 +215,7 @@ impl Input {
     fn check_output(&self, out: &Path) -> Result<()> {
         match self {
             Self::Still(still) => still.check_output(out).map_err(flags::named::<RestoreArgs>),
-            Self::Array(_) => Ok(()),
+            Self::Array { .. } => Ok(()),
         }
     }
 
@@ -222,14 +228,23 @@ impl Input {
                 files::write_bytes(out, &bytes)?;
                 Ok(clipped)
             }
-            Self::Array(shape) => {
-                let mut shape = shape.clone();
-                let at = shape.len() - 2;
-                shape[at..].copy_from_slice(&[picture.height, picture.width]);
-                arrays::write_npy(out, &shape, &picture.values).map(|()| 0)
+            Self::Array { extents, channels_last } => {
+                let mut extents = extents.clone();
+                let at = if *channels_last { 0 } else { extents.len() - 2 };
+                extents[at..at + 2].copy_from_slice(&[picture.height, picture.width]);
+                let values = match channels_last {
+                    true => Cow::Owned(transposed(&picture.values, picture.channels, picture.pixels())),
+                    false => Cow::Borrowed(&picture.values),
+                };
+                arrays::write_npy(out, &extents, &values).map(|()| 0)
             }
         }
     }
+}
+
+/// The transpose of a matrix of so many rows and columns.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..values.len()).map(|at| values[at % rows * columns + at / rows]).collect()
 }
 
 /// A method with what it needs.
@@ -680,7 +695,7 @@ impl RestoreArgs {
         let ratio = if said > 0.0 { found / said } else { 1.0 };
         let white = match input {
             Input::Still(still) => format!(" (white is {})", still.white()),
-            Input::Array(_) => String::new(),
+            Input::Array { .. } => String::new(),
         };
         let [low, high] = input.limits(picture, known);
         // Of next to nothing there may be many times as much.
@@ -723,7 +738,7 @@ impl RestoreArgs {
         }
         let white = match &input {
             Input::Still(still) => still.white(),
-            Input::Array(_) => 1.0,
+            Input::Array { .. } => 1.0,
         };
         let denoised = match even {
             true => way.restore(&picture, &observation, &config, white, progress),
@@ -775,7 +790,7 @@ impl RestoreArgs {
             let shape = [restored.channels, restored.height, restored.width];
             let peak = match &input {
                 Input::Still(still) => still.white(),
-                Input::Array(_) => {
+                Input::Array { .. } => {
                     let [low, high] = input.limits(&reference, None);
                     high - low
                 }

@@ -108,7 +108,7 @@ impl SampleArgs {
         }
         let inputs = Inputs::of_model(&self.model);
         inputs.refuse_in("--out", &self.out, ["signals.npy", "clean.npy", "codes.safetensors"])?;
-        inputs.refuse_in("--out", &self.out, (0..self.count).map(mosaic::numbered))?;
+        inputs.refuse_in("--out", &self.out, (0..self.count).map(|place| mosaic::numbered(place, "png")))?;
         let limits = self.limits(&operator);
         let config =
             SampleConfig { nonzeros: self.nonzeros, limits: limits.clone(), nonnegative, ..SampleConfig::new(1) };
@@ -199,7 +199,7 @@ impl SampleArgs {
         if earlier && self.noise.is_none() {
             let _ = std::fs::remove_file(self.out.join("clean.npy"));
         }
-        let dims = signal.batched(self.count);
+        let dims = arrays::signal_axes(signal, self.count);
         let values = to_host(noisy.clone());
         arrays::write_npy(&self.out.join("signals.npy"), &dims, &values)?;
         if self.noise.is_some() {
@@ -215,7 +215,7 @@ impl SampleArgs {
         writer.append(&samples.representations, &reports, &Undo::nothing())?;
         writer.finish(&self.describe(model))?;
         let (mut pictures, mut clipped) = (Vec::new(), 0);
-        if !matches!(signal.channels, 1 | 3) {
+        if !matches!(signal.channels, 1 | 3) || signal.is_single_position() {
             mosaic::remove_earlier(&self.out, &pictures, true)?;
             return Ok((0, 0));
         }
@@ -224,7 +224,7 @@ impl SampleArgs {
                 let left = format!("all signals and {index} of {} were written", counted(self.count, "image"));
                 return Err(Error::Interrupted(left));
             }
-            let path = self.out.join(mosaic::numbered(index));
+            let path = self.out.join(mosaic::numbered(index, "png"));
             clipped += mosaic::save_image(&path, [signal.channels, signal.height, signal.width], image, false)?;
             pictures.push(path);
         }

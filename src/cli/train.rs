@@ -297,15 +297,18 @@ impl TrainArgs {
                 Err(Error::parameter(flag, output::counted(found, "value"), expected))
             }
         };
+        // Activations that were taken for pictures; what is in time was said to be so, or is a recording.
+        let of_vectors = match signal.height > 1 && self.data.layout.is_none() {
+            true => " (of arrays with vectors along the last axis: --layout tokens)",
+            false => "",
+        };
         let kernels = match per_layer("--kernel", &self.kernel)? {
             Some(kernels) => kernels.into_iter().map(|kernel| Pair(kernel.on_rows(signal.height))).collect(),
             None if is_vector => vec![Pair([1, 1]); depth],
             None => {
                 return Err(Error::missing(
                     "--kernel",
-                    format!(
-                        "the size of atoms on signals of {signal}, one for each layer (of arrays with vectors along the last axis: --layout tokens)"
-                    ),
+                    format!("the size of atoms on signals of {signal}, one for each layer{of_vectors}"),
                 ));
             }
         };
@@ -760,7 +763,10 @@ impl TrainArgs {
         config.data = self.data.complete(config.data)?;
         config.data.window = self.window.or(config.data.window);
         if let (Some(window), Some(patch), None) = (self.window, config.data.patch, file) {
-            let together = Overlapping::new(window.0, patch.0).map_err(flags::named::<Self>)?.count();
+            // One number is a length where signals have one row.
+            let rows = if window.0[0] == 1 || patch.0[0] == 1 { 1 } else { usize::MAX };
+            let together = Overlapping::new(window.on_rows(rows), patch.on_rows(rows));
+            let together = together.map_err(flags::named::<Self>)?.count();
             if self.batch_size.is_none() {
                 config.learning.batch_size = WINDOWS_PER_STEP * together;
             }
@@ -954,8 +960,7 @@ fn exact_codes(run: &Run, data: &Dataset, observer: &mut Screen) -> Result<Optio
     })
 }
 
-/// Root mean square of the values of signals as they are coded, of two digits, as λ is for pixels; `None` where normalisation gives them a
-/// size, or they have none.
+/// Root mean square of the values of signals as they are coded, of two digits, as λ is for pixels; `None` where they have no size.
 ///
 /// # Errors
 /// Signals that cannot be read.
@@ -966,7 +971,8 @@ fn root_mean_square(config: &TrainConfig, train: &dyn Source) -> Result<Option<f
     let own = matches!(config.model.normalization, Normalization::Center | Normalization::HighPass);
     let of_all = config.model.normalization == Normalization::Mean;
     if !own && !of_all && config.model.normalization != Normalization::None {
-        return Ok(None);
+        // The others divide by the deviation.
+        return Ok(Some(1.0));
     }
     let mut sums = vec![[0.0f64; 2]; channels];
     let mut count = 0usize;
@@ -1029,14 +1035,8 @@ fn check_shape(config: &TrainConfig, found: SignalShape, source: &str) -> Result
     if found == expected {
         return Ok(());
     }
-    let mut hint = String::new();
-    let larger = found.height >= expected.height && found.width >= expected.width;
-    let same_colours = found.channels == expected.channels || [expected.channels, found.channels] == [1, 3];
-    if config.data.patch.is_none() && larger && same_colours {
-        hint.push_str(&format!("; --patch {}x{} cuts patches of the model's size", expected.height, expected.width));
-    }
-    let wanted = wanted_shape(format!("{expected}, as the model's"), expected.channels, found);
-    Err(Error::shape(format!("signals of {source}"), wanted, format!("{found}{hint}")))
+    let wanted = wanted_shape(format!("{expected}, as the model's"), expected, found);
+    Err(Error::shape(format!("signals of {source}"), wanted, found))
 }
 
 /// A geometry in a few words.

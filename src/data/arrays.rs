@@ -253,6 +253,7 @@ impl Pictures for Arrays {
         let window = [window.top, window.left, window.height, window.width];
         let [start, block] = self.view.block(&array.extents, index, window);
         self.with_bytes(number, |bytes| array.read_block(bytes, &start[..rank], &block[..rank], out))?;
+        self.view.in_order(out);
         check_values(out, path, format_args!("signal {index}"))
     }
 
@@ -319,6 +320,37 @@ mod tests {
         }
         write_npy(&path("act_10.npy"), &[2, 6], &[0.0; 12]).unwrap();
         assert!(open_with(folder.path(), DataConfig::default()).is_err());
+    }
+
+    #[test]
+    fn channels_last_are_the_same_pictures_as_channels_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = numbers(0, 2 * 3 * 5 * 6);
+        let last: Vec<f32> = (0..first.len())
+            .map(|at| {
+                let (picture, pixel, channel) = (at / 90, at % 90 / 3, at % 3);
+                first[picture * 90 + channel * 30 + pixel]
+            })
+            .collect();
+        let (first_file, last_file) = (folder.path().join("first.npy"), folder.path().join("last.npy"));
+        write_npy(&first_file, &[2, 3, 5, 6], &first).unwrap();
+        write_npy(&last_file, &[2, 5, 6, 3], &last).unwrap();
+        let channels_last = DataConfig { layout: Some(Layout::ChannelsLast), ..DataConfig::default() };
+        let data = open_with(&last_file, channels_last.clone()).unwrap();
+        assert_eq!((data.all.len(), data.all.shape()), (2, SignalShape::new(3, 5, 6)));
+        assert_eq!(values(&data), first);
+        let patches = |config: DataConfig| DataConfig { patch: Some(Pair([2, 3])), patches: Some(20), ..config };
+        let [of_first, of_last] = [(&first_file, DataConfig::default()), (&last_file, channels_last)]
+            .map(|(file, config)| values(&open_with(file, patches(config)).unwrap()));
+        assert_eq!(of_first, of_last);
+        // Without a word they are refused.
+        let message = open_with(&last_file, DataConfig::default()).err().unwrap().to_string();
+        assert!(message.contains("channels-last") && message.contains("[2, 5, 6, 3]"), "{message}");
+        write_npy(&last_file, &[5, 3], &numbers(0, 15)).unwrap();
+        let in_time = DataConfig { layout: Some(Layout::TimeChannelsLast), ..DataConfig::default() };
+        let data = open_with(&last_file, in_time).unwrap();
+        assert_eq!((data.all.len(), data.all.shape()), (1, SignalShape::new(3, 1, 5)));
+        assert_eq!(values(&data), [0, 3, 6, 9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14].map(|value| value as f32));
     }
 
     #[test]

@@ -19,8 +19,13 @@ use serde::{Deserialize, Serialize};
 /// | | `[n, c, h, w]` | n images of c channels, c×h×w |
 /// | `maps` | `[c, h, w]` | one feature map of c channels, c×h×w |
 /// | | `[n, c, h, w]` | n of them |
+/// | `channels-last` | `[h, w, c]` | one image of c channels, c×h×w |
+/// | | `[n, h, w, c]` | n of them |
+/// | `time-channels-last` | `[t, c]` | one signal in time of c channels, c×1×t |
+/// | | `[n, t, c]` | n of them |
 ///
-/// Without a layout `[d]` and `[n, d]` are vectors, `[n, h, w]` and `[n, c, h, w]` images.
+/// Without a layout `[d]` and `[n, d]` are vectors, `[n, h, w]` and `[n, c, h, w]` images; arrays whose last axis looks like channels of
+/// colour are refused then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[derive(strum::Display, strum::EnumIter, strum::EnumString, strum::IntoStaticStr, strum::VariantNames)]
@@ -36,6 +41,10 @@ pub enum Layout {
     Images,
     /// Feature maps: channels of images.
     Maps,
+    /// Images whose channels are the last axis, as most image libraries of Python have them.
+    ChannelsLast,
+    /// Signals in time whose channels are the last axis, as tables of measurements are.
+    TimeChannelsLast,
 }
 
 /// Most axes of an array of signals.
@@ -64,7 +73,7 @@ pub(super) struct View {
 impl View {
     /// The view of an array of those extents, or what arrays were expected.
     pub fn of(extents: &[usize], layout: Option<Layout>) -> Result<Self, &'static str> {
-        use Layout::{Images, Maps, Time, Tokens, Vectors};
+        use Layout::{ChannelsLast, Images, Maps, Time, TimeChannelsLast, Tokens, Vectors};
         use Role::{Channels, Columns, Rows};
         let rank = extents.len();
         let (counted, roles) = match (layout, rank) {
@@ -77,9 +86,14 @@ impl View {
             (Some(Time), 3) => (1, vec![Channels, Columns]),
             (Some(Time), 4) if extents[2] == 1 => (1, vec![Channels, Rows, Columns]),
             (Some(Images), 2) => (0, vec![Rows, Columns]),
+            (None, 3 | 4) if looks_channels_last(extents) => return Err(CHANNELS_LAST),
             (None | Some(Images), 3) => (1, vec![Rows, Columns]),
             (Some(Maps), 3) => (0, vec![Channels, Rows, Columns]),
             (None | Some(Images | Maps), 4) => (1, vec![Channels, Rows, Columns]),
+            (Some(ChannelsLast), 3) => (0, vec![Rows, Columns, Channels]),
+            (Some(ChannelsLast), 4) => (1, vec![Rows, Columns, Channels]),
+            (Some(TimeChannelsLast), 2) => (0, vec![Columns, Channels]),
+            (Some(TimeChannelsLast), 3) => (1, vec![Columns, Channels]),
             _ => {
                 return Err(match layout {
                     None => {
@@ -96,6 +110,12 @@ impl View {
                     }
                     Some(Maps) => {
                         "an array [channels, height, width] or [count, channels, height, width] for `layout` maps"
+                    }
+                    Some(ChannelsLast) => {
+                        "an array [height, width, channels] or [count, height, width, channels] for `layout` channels-last"
+                    }
+                    Some(TimeChannelsLast) => {
+                        "an array [time, channels] or [count, time, channels] for `layout` time-channels-last"
                     }
                 });
             }
@@ -115,6 +135,19 @@ impl View {
         };
         let shape = SignalShape::new(along(Role::Channels), along(Role::Rows), along(Role::Columns));
         Self { counted, roles, shape }
+    }
+
+    /// Brings the values of a block, which lie as in the array, into the order of a signal: channel after channel.
+    pub fn in_order(&self, values: &mut [f32]) {
+        if self.roles.last() != Some(&Role::Channels) || self.shape.channels == 1 || self.shape.is_single_position() {
+            return;
+        }
+        let channels = self.shape.channels;
+        let pixels = values.len() / channels;
+        let as_they_lie = values.to_vec();
+        for (pixel, colour) in as_they_lie.chunks_exact(channels).enumerate() {
+            colour.iter().enumerate().for_each(|(channel, value)| values[channel * pixels + pixel] = *value);
+        }
     }
 
     /// Signals in an array of those extents.
@@ -147,6 +180,21 @@ impl View {
     }
 }
 
+/// What is expected of arrays that [`looks_channels_last`] is true of.
+const CHANNELS_LAST: &str = "a `layout`, since the last axis looks like channels: channels-last for images [.., height, width, channels], \
+     time-channels-last for signals [.., time, channels], else images, time or vectors";
+
+/// Whether the last axis of an array of images looks like channels of colour, a grey one among them: in front of it there would be images
+/// of hardly any columns.
+pub(crate) fn looks_channels_last(extents: &[usize]) -> bool {
+    match extents[extents.len().saturating_sub(3)..] {
+        [rows, columns, 3 | 4] => rows > 4 && columns > 4,
+        // One grey channel. A vector with two axes more is none.
+        [rows, columns, 1] => extents.len() == 4 && rows > 4 && columns > 4,
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -172,6 +220,28 @@ mod tests {
             assert_eq!(view(layout, &[]), None);
             assert_eq!(view(layout, &[1; 5]).is_some(), layout == Some(Vectors));
             assert_eq!(view(layout, &[1; 9]), None);
+        }
+    }
+
+    #[test]
+    fn channels_may_be_last() {
+        use Layout::{ChannelsLast, Images, TimeChannelsLast};
+        let view = View::of(&[5, 8, 9, 3], Some(ChannelsLast)).unwrap();
+        assert_eq!((view.count(&[5, 8, 9, 3]), view.shape), (5, SignalShape::new(3, 8, 9)));
+        let [start, block] = view.block(&[5, 8, 9, 3], 2, [1, 2, 2, 1]);
+        assert_eq!((&start[..4], &block[..4]), (&[2, 1, 2, 0][..], &[1, 2, 1, 3][..]));
+        let mut values = [0.0, 10.0, 20.0, 1.0, 11.0, 21.0];
+        view.in_order(&mut values);
+        assert_eq!(values, [0.0, 1.0, 10.0, 11.0, 20.0, 21.0]);
+        let view = View::of(&[50, 6], Some(TimeChannelsLast)).unwrap();
+        assert_eq!((view.count(&[50, 6]), view.shape), (1, SignalShape::new(6, 1, 50)));
+        // What looks so is not taken for something else without a word.
+        for extents in [&[5, 8, 9, 3][..], &[8, 9, 4], &[7, 28, 28, 1]] {
+            assert!(View::of(extents, None).is_err(), "{extents:?}");
+            assert!(View::of(extents, Some(Images)).is_ok());
+        }
+        for extents in [&[7, 3, 8, 9][..], &[2, 300, 1, 1], &[7, 28, 28], &[100, 2, 4], &[9, 1, 3, 3]] {
+            assert!(View::of(extents, None).is_ok(), "{extents:?}");
         }
     }
 

@@ -401,20 +401,42 @@ pub fn open_by_size(config: &DataConfig, split: Option<Split>, limit: usize) -> 
     collection(config)?.into_groups(config, split, limit)
 }
 
-/// What to say is expected of signals that have another shape than `wanted`, with the way out where there is one.
-pub(crate) fn wanted_shape(wanted: impl ToString, channels: usize, found: SignalShape) -> String {
-    let way = match (channels, found) {
-        (1, SignalShape { channels: 3, .. }) => " (`grey` turns colour pictures grey)",
+/// What to say is expected of signals that have another shape than `wanted`, words for what a model's signals of shape `model` are, with
+/// the way out where there is one.
+pub(crate) fn wanted_shape(wanted: impl ToString, model: SignalShape, found: SignalShape) -> String {
+    let way = match (model.channels, found) {
+        (channels, SignalShape { channels: 1, height, .. }) if model.is_in_time() && height == channels && height > 1 => {
+            " (with `layout` time an array [count, channels, time] holds signals in time)".to_owned()
+        }
+        (_, SignalShape { channels: 1, height: 2.., width }) if width == model.channels && width > 1 => {
+            match model.is_in_time() {
+                true => " (with `layout` time-channels-last the last axis of an array are the channels of signals in time)",
+                false => " (with `layout` tokens the last axis of an array holds the vectors)",
+            }
+            .to_owned()
+        }
+        (channels, SignalShape { channels: 1, height, .. }) if height == channels && height > 1 => {
+            " (with `layout` time an array [count, channels, time] holds signals in time)".to_owned()
+        }
+        (_, SignalShape { channels: 2.., height: 1, width: 1 }) if model.is_in_time() => {
+            " (with `layout` time an array [count, time] holds signals in time)".to_owned()
+        }
+        (_, SignalShape { height: 2.., .. }) if model.is_in_time() => {
+            " (with `layout` time an array [count, channels, time] holds signals in time, [count, time] those of one channel)"
+                .to_owned()
+        }
         (1 | 3, SignalShape { channels: 4.., height: 1, width: 1 }) => {
-            " (with `layout` images an array [height, width] is an image)"
+            " (with `layout` images an array [height, width] is an image)".to_owned()
         }
-        (2.., SignalShape { channels: 1, height, .. }) if height == channels => {
-            " (with `layout` time an array [count, channels, time] holds signals in time)"
+        (1, SignalShape { channels: 3, .. }) => " (`grey` turns colour pictures grey)".to_owned(),
+        (channels, _) if channels == found.channels && found.height >= model.height && found.width >= model.width => {
+            let size = match model.is_in_time() {
+                true => model.width.to_string(),
+                false => format!("{}x{}", model.height, model.width),
+            };
+            format!(" (`patch` {size} cuts pieces of the model's size)")
         }
-        (_, SignalShape { channels: 1, width, .. }) if width == channels => {
-            " (with `layout` tokens the last axis of an array holds the vectors)"
-        }
-        _ => "",
+        _ => String::new(),
     };
     format!("{}{way}", wanted.to_string())
 }

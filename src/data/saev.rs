@@ -10,6 +10,7 @@ use super::folder::{Listing, Skipped, name_of};
 use super::stored::{Element, Kind, Strided};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::path::{Path, PathBuf};
@@ -158,8 +159,7 @@ impl Listing {
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
-    serde_json::from_slice(&files::read_whole(path)?)
-        .map_err(|error| Error::format(path, format!("expected {what}: {error}")))
+    json::parse(&files::read_whole(path)?).map_err(|error| Error::format(path, format!("expected {what}: {error}")))
 }
 
 #[cfg(test)]

@@ -200,9 +200,9 @@ fn is_signed(path: &Path) -> bool {
     read.is_ok() && start.get(AFTER_HEADER..).is_some_and(|chunk| chunk == signature)
 }
 
-/// The name of the picture of signal number `place`, where it has no other.
-pub fn numbered(place: usize) -> String {
-    format!("{place:06}.png")
+/// The name of the file of signal number `place`, a picture's or a recording's by its ending, where it has no other.
+pub fn numbered(place: usize, ending: &str) -> String {
+    format!("{place:06}.{ending}")
 }
 
 /// Pictures of earlier runs in a folder.
@@ -223,7 +223,8 @@ pub struct Earlier {
 pub fn remove_earlier(folder: &Path, written: &[PathBuf], numbered_too: bool) -> Result<Earlier> {
     let is_numbered = |path: &Path| {
         let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-        stem.parse::<usize>().is_ok_and(|place| path.file_name().is_some_and(|name| name == numbered(place).as_str()))
+        stem.parse::<usize>()
+            .is_ok_and(|place| path.file_name().is_some_and(|name| name == numbered(place, "png").as_str()))
     };
     if !folder.exists() {
         return Ok(Earlier::default());

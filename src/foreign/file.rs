@@ -3,6 +3,7 @@
 use super::{Activation, ForeignAutoencoder, ForeignConfig, InputScaling, Weights};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json;
 use crate::model::file::{METADATA_KEY as MODEL_KEY, bytes_of, fill_module, module_bytes};
 use burn::tensor::Device;
 use safetensors::SafeTensors;
@@ -57,7 +58,7 @@ impl ForeignAutoencoder {
         };
         let tensors = SafeTensors::deserialize(&bytes).map_err(|error| broken(format!("broken content: {error}")))?;
         let metadata = match settings_of(path, &bytes)? {
-            Some(settings) => serde_json::from_value::<Metadata>(settings),
+            Some(settings) => json::parse_value::<Metadata>(settings),
             None => return Err(broken("a safetensors file without its metadata".into())),
         };
         let metadata = metadata.map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;

@@ -8,6 +8,7 @@ use super::run::Training;
 use crate::data::{Fingerprint, digest};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json;
 use crate::kernels::sparse::HostFilters;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -136,7 +137,7 @@ pub(super) fn load(path: &Path, training: &mut Training, data: &Fingerprint) -> 
         .and_then(|metadata| metadata.get(METADATA_KEY))
         .ok_or_else(|| broken("a safetensors file without a checkpoint's metadata".into()))?;
     let metadata: Metadata =
-        serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
+        json::parse(metadata.as_bytes()).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
     if metadata.format_version != FORMAT_VERSION {
         return Err(broken(format!("format version {}; this program reads {FORMAT_VERSION}", metadata.format_version)));
     }

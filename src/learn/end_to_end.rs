@@ -168,7 +168,7 @@ impl EndToEnd {
             check_together(&**source, self.batch_size)?;
             if source.shape() != network.signal() {
                 let what = format!("signals of {}", source.describe());
-                let expected = wanted_shape(network.signal(), network.signal().channels, source.shape());
+                let expected = wanted_shape(network.signal(), network.signal(), source.shape());
                 return Err(Error::shape(what, expected, source.shape()));
             }
             if let Some(classes) = network.needs_labels() {

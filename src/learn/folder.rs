@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::files;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use std::borrow::Cow;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -119,18 +118,6 @@ impl Drop for Claim {
         // What holds files stays, and what is around it.
         let _ = self.made.iter().try_for_each(fs::remove_dir);
     }
-}
-
-/// A text in UTF-8 and without the byte order mark that some editors put at its beginning. Where the mark is that of UTF-16, in which
-/// PowerShell writes what a program prints, the text is turned into UTF-8.
-pub(crate) fn without_mark(text: &[u8]) -> Cow<'_, [u8]> {
-    let units = |from: fn([u8; 2]) -> u16| text[2..].as_chunks().0.iter().map(move |unit| from(*unit)).collect();
-    let units: Vec<u16> = match text {
-        [0xff, 0xfe, ..] => units(u16::from_le_bytes),
-        [0xfe, 0xff, ..] => units(u16::from_be_bytes),
-        _ => return text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text).into(),
-    };
-    String::from_utf16_lossy(&units).into_bytes().into()
 }
 
 /// One line of `metrics.jsonl`: what was measured of a step's batch (`S`), of an epoch's steps (`T`) and of the held-out signals (`H`).

@@ -9,7 +9,7 @@
 
 use super::config::MAX_STEPS;
 use super::end_to_end::{self, EndToEnd, Ending, Reseeding, Watcher};
-use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder, without_mark};
+use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder};
 use super::metrics::Kept;
 use super::optimization::OptimizationConfig;
 use super::run::{Outcome, check_content};
@@ -18,10 +18,12 @@ use crate::baselines::{Rival, RivalConfig};
 use crate::data::{DataConfig, Dataset, Fingerprint};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json;
 use crate::model::normalization::Normalization;
 use burn::tensor::Device;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -162,7 +164,7 @@ pub fn is_rival_file(path: &Path) -> bool {
 
 /// Whether a configuration's text is a rival's.
 pub(crate) fn is_rival_config(text: &[u8]) -> bool {
-    serde_json::from_slice::<serde_json::Value>(&without_mark(text)).is_ok_and(|config| config.get("rival").is_some())
+    json::parse::<serde_json::Value>(text).is_ok_and(|config| config.get("rival").is_some())
 }
 
 /// A rival's configuration from a JSON file.
@@ -177,7 +179,7 @@ pub fn read_config_file(path: &Path) -> Result<RivalTrainConfig> {
 
 /// What a rival's configuration file holds, still to be completed: ranges are not checked.
 pub(crate) fn parse_config(path: &Path, text: &[u8]) -> Result<RivalTrainConfig> {
-    serde_json::from_slice(&without_mark(text))
+    json::parse_config(text)
         .map_err(|error| Error::format(path, format!("expected a rival's training configuration: {error}")))
 }
 
@@ -206,9 +208,58 @@ fn read_fingerprint(folder: &Path) -> Result<Option<Fingerprint>> {
     if !path.exists() {
         return Ok(None);
     }
-    let fingerprint = serde_json::from_slice(&files::read_whole(&path)?)
+    let fingerprint = json::parse(&files::read_whole(&path)?)
         .map_err(|error| Error::format(&path, format!("expected a fingerprint of signals: {error}")))?;
     Ok(Some(fingerprint))
+}
+
+/// The configuration that a run's checkpoints are of, beside them.
+fn begun_path(folder: &Path) -> PathBuf {
+    folder.join(end_to_end::CHECKPOINTS).join("config.json")
+}
+
+/// Writes down with which configuration a run begins.
+fn write_begun(folder: &Path, config: &RivalTrainConfig) -> Result<()> {
+    let path = begun_path(folder);
+    let text = serde_json::to_string(config).map_err(|error| Error::format(&path, error.to_string()))?;
+    files::write_bytes(&path, text.as_bytes())
+}
+
+/// Refuses another configuration than the run began with, its number of epochs and the place of its data aside.
+///
+/// # Errors
+/// A key that has another value, or what cannot be read. Older runs have nothing to compare with.
+fn check_begun(folder: &Path, config: &RivalTrainConfig) -> Result<()> {
+    let path = begun_path(folder);
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut begun = parse_config(&path, &files::read_whole(&path)?)?;
+    begun.epochs = config.epochs;
+    begun.data.source.clone_from(&config.data.source);
+    if begun == *config {
+        return Ok(());
+    }
+    let path = RunFolder::new(folder).config();
+    let [begun, now] = [&begun, config].map(|config| serde_json::to_value(config).unwrap_or_default());
+    let (key, expected, found) = difference(&begun, &now, "").unwrap_or_default();
+    Err(Error::format(&path, format!("{key}: expected {expected}, with which the run began, found {found}")))
+}
+
+/// The first key under which two documents differ, and what each has there.
+fn difference(a: &Value, b: &Value, key: &str) -> Option<(String, String, String)> {
+    match (a, b) {
+        _ if a == b => None,
+        (Value::Object(first), Value::Object(second)) => {
+            let mut keys: Vec<&String> = first.keys().chain(second.keys()).collect();
+            keys.sort();
+            keys.into_iter().find_map(|name| {
+                let inner = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                difference(&a[name.as_str()], &b[name.as_str()], &inner)
+            })
+        }
+        _ => Some((key.to_owned(), a.to_string(), b.to_string())),
+    }
 }
 
 /// A rival's run and its folder.
@@ -241,6 +292,7 @@ impl RivalRun {
         run.rival = run.rival.centred(&*data.train)?;
         run.folder.write_config(config)?;
         write_fingerprint(folder, &fingerprint)?;
+        write_begun(folder, config)?;
         run.journal.begin()?;
         Ok(run)
     }
@@ -249,9 +301,10 @@ impl RivalRun {
     /// of epochs may have been changed, and with it the learning rates to come; so may the source of its data, if these are the same.
     ///
     /// # Errors
-    /// Signals that do not fit, or others than the run began with; fewer epochs than are done; a run that has a model and no
-    /// checkpoint any more.
+    /// Signals that do not fit, or others than the run began with; other settings than it began with; fewer epochs than are done; a run
+    /// that has a model and no checkpoint any more.
     pub fn resume(folder: &Path, config: &RivalTrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
+        check_begun(folder, config)?;
         let mut run = Self::assemble(folder, config, data, device)?;
         run.done = end_to_end::last_checkpoint(folder);
         if run.done.is_none() && run.folder.model().exists() {

@@ -15,7 +15,7 @@ use super::collective::Ranks;
 use super::config::{LearningConfig, TrainConfig};
 #[cfg(feature = "train")]
 use super::end_to_end;
-use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder, without_mark};
+use super::folder::{self, HeldOutLoss, Journal, Observer, RunFolder};
 use super::learner::{DictionaryLearner, Memory};
 use super::metrics::{BatchSums, Dictionaries, Summary};
 use super::state::{self, TrainingState};
@@ -23,6 +23,7 @@ use crate::autoencoder::Diagnostics;
 use crate::data::{DataConfig, Dataset, Fingerprint, Source};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
 use burn::tensor::Device;
@@ -184,14 +185,13 @@ pub fn read_config_file(path: &Path) -> Result<TrainConfig> {
 /// What a configuration's file holds, still to be completed: ranges are not checked, and `model`, if there is one, takes the place of
 /// what the file says or does not say of it.
 pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>) -> Result<TrainConfig> {
-    let wrong = |error: serde_json::Error| Error::format(path, format!("expected a training configuration: {error}"));
-    let text = without_mark(text);
-    let Some(model) = model else { return serde_json::from_slice(&text).map_err(wrong) };
-    let mut config: serde_json::Value = serde_json::from_slice(&text).map_err(wrong)?;
+    let wrong = |reason: String| Error::format(path, format!("expected a training configuration: {reason}"));
+    let Some(model) = model else { return json::parse_config(text).map_err(wrong) };
+    let mut config: serde_json::Value = json::parse(text).map_err(wrong)?;
     if let Some(fields) = config.as_object_mut() {
-        fields.insert("model".into(), serde_json::to_value(model).map_err(wrong)?);
+        fields.insert("model".into(), serde_json::to_value(model).map_err(|error| wrong(error.to_string()))?);
     }
-    serde_json::from_value(config).map_err(wrong)
+    json::parse_value(config).map_err(wrong)
 }
 
 /// Whether configuration and signals fit, so that nothing is found out after an epoch's work.
@@ -433,11 +433,14 @@ impl Run {
         Self { journal: Journal::new(&folder), folder, training, data, epoch, dashboard: false }
     }
 
-    /// Gives the learner the dictionaries that are kept, where training end to end has ended.
+    /// Gives the learner of a run that has ended the dictionaries that are kept. Of a run online these are the last ones, and written
+    /// again if their file was lost.
     fn take_kept(&mut self) -> Result<()> {
-        if matches!(self.training, Training::EndToEnd(_)) && self.model_path().exists() {
+        if matches!(self.training, Training::EndToEnd(_)) {
             let (model, _) = Mlcsc::load(&self.model_path(), &self.state().device)?;
             self.training.state_mut().set_model(&model);
+        } else if !self.model_path().exists() && self.is_first() {
+            self.state().model()?.save(&self.model_path(), self.state().coding())?;
         }
         Ok(())
     }

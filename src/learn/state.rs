@@ -405,7 +405,7 @@ pub(super) fn check(config: &TrainConfig, source: &dyn Source) -> Result<Geometr
         return Err(Error::shape(format!("training signals ({})", source.describe()), "at least one", 0));
     }
     if source.shape() != geometry.signal() {
-        let expected = wanted_shape(geometry.signal(), geometry.signal().channels, source.shape());
+        let expected = wanted_shape(geometry.signal(), geometry.signal(), source.shape());
         return Err(Error::shape(format!("signals of {}", source.describe()), expected, source.shape()));
     }
     config.model.check_sampling_rate(source.sampling_rate())?;

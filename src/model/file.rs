@@ -4,6 +4,7 @@
 use super::{Mlcsc, ModelConfig};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::json;
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use burn_store::{ModuleSnapshot, SafetensorsStore};
@@ -178,7 +179,7 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(Metadata, ModelConfig)> {
         .and_then(|metadata| metadata.get(METADATA_KEY))
         .ok_or_else(|| broken(another(header.metadata().iter().flatten().map(|(key, _)| key.as_str()))))?;
     let metadata: Metadata =
-        serde_json::from_str(metadata).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
+        json::parse(metadata.as_bytes()).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
     if metadata.format_version != FORMAT_VERSION {
         return Err(broken(format!("format version {}; this program reads {FORMAT_VERSION}", metadata.format_version)));
     }

@@ -24,7 +24,8 @@ pub enum Normalization {
     None,
     /// The mean over all values of a signal is subtracted.
     Center,
-    /// The mean is subtracted and the rest divided by its standard deviation (at least 0.01).
+    /// The mean is subtracted and the rest divided by its standard deviation, which counts as at least 0.01 of the signal's largest magnitude:
+    /// what hardly varies stays flat, in whatever unit.
     Contrast,
     /// A smooth component is subtracted from every channel, which leaves edges and texture: (I + 5 GᵀG)⁻¹ along columns and along
     /// rows, G taking differences of neighbouring samples; borders are mirrored.
@@ -38,8 +39,11 @@ pub enum Normalization {
     Standardise,
 }
 
-/// Smallest standard deviation that [`Normalization::Contrast`] divides by: flat signals stay flat.
+/// Smallest standard deviation that [`Normalization::Contrast`] divides by, as a part of a signal's largest magnitude: flat signals stay flat.
 const MIN_DEVIATION: f32 = 1e-2;
+
+/// Magnitude below which a signal counts as zero there.
+const NOTHING: f32 = 1e-30;
 
 /// Weight of the differences in [`Normalization::HighPass`], as is usual for pictures in convolutional sparse coding (B. Wohlberg,
 /// "SPORCO: A Python package for standard and convolutional sparse representations", SciPy 2017). A sample's weight falls by a
@@ -197,8 +201,13 @@ impl Normalizer {
             Normalization::Center => (Some(mean_per_signal(signals.clone())), None),
             Normalization::Contrast => {
                 let mean = mean_per_signal(signals.clone());
-                let power = mean_per_signal((signals.clone() - mean.clone()).square());
-                (Some(mean), Some(power.sqrt().clamp_min(MIN_DEVIATION)))
+                let [count, channels, height, width] = signals.dims();
+                let largest = signals.clone().abs().reshape([count, channels * height * width]).max_dim(1);
+                let largest = largest.reshape([count, 1, 1, 1]);
+                let largest = largest.clamp_min(NOTHING);
+                // In parts of it, since squares of small values vanish.
+                let power = mean_per_signal(((signals.clone() - mean.clone()) / largest.clone()).square());
+                (Some(mean), Some(power.sqrt().clamp_min(MIN_DEVIATION) * largest))
             }
             Normalization::HighPass => (Some(smooth(signals.clone())), None),
             _ => (None, None),

@@ -14,6 +14,7 @@ use crate::kernels::sparse::to_host;
 use crate::kernels::spectrum;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
+use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 
 /// A way to apply D^(L).
@@ -118,6 +119,8 @@ pub struct Operator {
     matrix: OnceLock<DenseMatrix>,
     gram: OnceLock<Tensor<2>>,
     squared_norm: OnceLock<f64>,
+    /// What [`Self::check_size`] found: of which filters (0 for those of D^(L)), and their largest magnitude.
+    beyond: OnceLock<Option<(usize, f32)>>,
     layers: OnceLock<Vec<Operator>>,
     window: OnceLock<Option<Box<Operator>>>,
     /// The effective filters on the host.
@@ -183,6 +186,7 @@ impl Operator {
             matrix: OnceLock::new(),
             gram: OnceLock::new(),
             squared_norm: OnceLock::new(),
+            beyond: OnceLock::new(),
             layers: OnceLock::new(),
             window: OnceLock::new(),
             host_filters: OnceLock::new(),
@@ -285,6 +289,28 @@ impl Operator {
     /// An upper bound of ‖D^(L)‖², certified by powers of a Gram matrix or by Fourier, so that 1/bound is a safe step.
     pub fn squared_norm_bound(&self) -> f64 {
         *self.squared_norm.get_or_init(|| squared_norm_bound(self))
+    }
+
+    /// Refuses dictionaries, of a layer or effective, so small or so large that squares and products of what they synthesise leave single
+    /// precision: codes would be NaN or zero. A dictionary of zeros alone passes.
+    ///
+    /// # Errors
+    /// [`Error::Shape`]: the largest magnitude of filters is not from 1e-8 to 1e8.
+    pub fn check_size(&self) -> Result<()> {
+        let found = self.beyond.get_or_init(|| {
+            let largest = |filters: &Tensor<4>| to_host(filters.clone().detach().abs().max())[0];
+            let is_beyond = |largest: &f32| *largest != 0.0 && !SIZES.contains(largest);
+            let layers = self.filters.iter().map(largest).enumerate().map(|(index, largest)| (index + 1, largest));
+            let effective = std::iter::once_with(|| (0, largest(&self.effective_filters())));
+            layers.chain(effective).find(|(_, largest)| is_beyond(largest))
+        });
+        let Some((layer, largest)) = found else { return Ok(()) };
+        let of = match layer {
+            0 => format!("the effective dictionary of layer {}", self.filters.len()),
+            layer => format!("the dictionary of layer {layer}"),
+        };
+        let expected = format!("one from {:.0e} to {:.0e}; scale the atoms", SIZES.start(), SIZES.end());
+        Err(Error::shape(format!("largest magnitude in {of}"), expected, format!("{largest:.1e}")))
     }
 
     /// D_1 … D_L as operators of their own, D_i from γ_i to γ_{i−1}, each applied in the way that is cheapest for it.
@@ -576,6 +602,9 @@ fn contiguous_transpose(matrix: Tensor<2>) -> Tensor<2> {
     // Adding zero copies the transposed view into its own memory on every backend.
     matrix.transpose() + 0.0
 }
+
+/// Magnitudes of filters whose squares, and the inverses of these, stay far from the ends of single precision.
+const SIZES: RangeInclusive<f32> = 1e-8..=1e8;
 
 /// Dense matrices up to this size (2²⁰ values: 4 MiB) are built for the sake of their norm.
 const MAX_SMALL_MATRIX: usize = 1 << 20;

@@ -187,9 +187,10 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Refuses known samples that are not finite, and such that their squares are beyond single precision: an objective would be NaN or
+    /// Refuses dictionaries beyond single precision, known samples that are not finite, and such that their squares are beyond single precision: an objective would be NaN or
     /// infinite, and its gap would say nothing.
     pub(crate) fn check_values(&self) -> Result<()> {
+        self.operator.check_size()?;
         let signals = self.signals();
         let [count, len] = signals.dims();
         if count * len == 0 {

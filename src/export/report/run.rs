@@ -12,6 +12,7 @@ use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::geometry::SignalShape;
+use crate::json;
 use crate::kernels::sparse::to_host;
 use crate::learn::RunFolder;
 use crate::learn::TrainConfig;
@@ -62,7 +63,7 @@ impl Found {
         check(folder)?;
         let path = RunFolder::new(folder).config();
         let text = files::read_whole(&path)?;
-        let config = serde_json::from_slice(&text).map_err(|error| Error::format(&path, error.to_string()))?;
+        let config = json::parse(&text).map_err(|reason| Error::format(&path, reason))?;
         let path = RunFolder::new(folder).metrics();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,

@@ -524,7 +524,11 @@ fn mistakes_take_one_line() {
     image::RgbImage::new(4, 4).save(program.path("colour.png")).unwrap();
     ImageBuffer::<image::Luma<u16>, _>::new(4, 4).save(program.path("deep.png")).unwrap();
     fs::create_dir(program.path("empty")).unwrap();
-    write_npy(&program.path("hwc.npy"), &[9, 7, 3], &[1.0; 189]).unwrap();
+    // The same picture with its channels first and last.
+    let last = noise(7, 189);
+    let first: Vec<f32> = (0..189).map(|at| last[at % 63 * 3 + at / 63]).collect();
+    write_npy(&program.path("hwc.npy"), &[9, 7, 3], &last).unwrap();
+    write_npy(&program.path("chw.npy"), &[3, 9, 7], &first).unwrap();
     fs::write(program.path("some.npz"), b"PK\x03\x04").unwrap();
     let floats = ImageBuffer::<Rgb<f32>, _>::new(4, 4);
     DynamicImage::ImageRgb32F(floats).save(program.path("float.tiff")).unwrap();
@@ -573,7 +577,6 @@ fn mistakes_take_one_line() {
             ["--missing", "noise alone"],
         ),
         ("--data noisy.npy --method pursuit --model colour.safetensors --out o.npy", 1, ["channels", "3"]),
-        ("--data hwc.npy --out o.npy", 1, ["[channels, height, width]", "moveaxis"]),
         ("--data some.npz --out o.npy", 2, ["some.npz", "np.save"]),
         ("--data float.tiff --out o.png", 1, ["float.tiff", "bits"]),
         ("--data noisy.npy --noise 1,x --out o.npy", 2, ["--noise", "one for each channel"]),
@@ -587,6 +590,12 @@ fn mistakes_take_one_line() {
     program.works("restore --data five.npy --noise 1 --out of_five.npy");
     program.works("restore --data small.npy --noise 1 --out of_small.npy");
     assert_eq!(read_array(&program.path("of_small.npy")).unwrap().values.len(), 16);
+    for picture in ["hwc", "chw"] {
+        program.works(&format!("restore --data {picture}.npy --noise 1 --out of_{picture}.npy"));
+    }
+    let [last, first] = ["hwc", "chw"].map(|name| read_array(&program.path(&format!("of_{name}.npy"))).unwrap());
+    assert_eq!((&last.shape[..], &first.shape[..]), (&[9, 7, 3][..], &[3, 9, 7][..]));
+    assert!((0..189).all(|at| first.values[at] == last.values[at % 63 * 3 + at / 63]));
 }
 
 /// 8 bits beside 16 mean the same white; a strength in other units is remarked on; what cannot be measured is left out of a folder by name.
