@@ -63,7 +63,11 @@ impl Observer<Record, TrainingState> for Lines {
                 );
             }
             Record::Epoch { epoch, held_out: HeldOut { test, .. }, .. } => {
-                println!("epoch {epoch}: test objective {:.4}, {:.2} dB", test.objective, test.psnr);
+                println!(
+                    "epoch {epoch}: test objective {:.4}, {:.2} dB",
+                    test.objective,
+                    test.psnr.unwrap_or(f64::NAN)
+                );
             }
             Record::Step { .. } | Record::Start { .. } => {}
         }
@@ -171,7 +175,7 @@ fn main() -> Result<()> {
         if rule == UpdateRule::Gradient { " --update gradient" } else { "" },
         if rule == UpdateRule::Gradient { "gradient" } else { "pursuit" },
         test.objective,
-        test.psnr,
+        test.psnr.unwrap_or(f64::NAN),
         test.fvu.map_or("–".into(), |fvu| format!("{:.2}%", 100.0 * fvu)),
         test.nonzeros[0],
         test.nonzeros[1],
@@ -199,7 +203,7 @@ fn main() -> Result<()> {
              {reading:.1} |",
             index + 1,
             test.objective,
-            test.psnr,
+            test.psnr.unwrap_or(f64::NAN),
             test.nonzeros[2],
             train.signals_per_second
         );

@@ -41,6 +41,9 @@ pub struct DiagnosticsSums {
     #[serde(with = "crate::exact::number")]
     cosines: f64,
     directed: usize,
+    /// Whether signals are vectors.
+    #[serde(default)]
+    vectors: bool,
 }
 
 /// What was found on some signals.
@@ -50,8 +53,8 @@ pub struct Diagnostics {
     pub signals: usize,
     /// Fraction of variance unexplained: Σ‖y − x‖² / Σ‖y − ȳ‖²; `None` where signals don't vary, as a single one.
     pub fvu: Option<f64>,
-    /// Mean peak signal-to-noise ratio in dB, peak 1.
-    pub psnr: f64,
+    /// Mean peak signal-to-noise ratio in dB, peak 1; `None` of vectors, whose values have no peak.
+    pub psnr: Option<f64>,
     /// Mean ‖γ‖₀.
     pub nonzeros: f64,
     /// Mean Hoyer sparsity of the codes that are not zero: (√n − ‖γ‖₁/‖γ‖₂)/(√n − 1), 0 for a flat code and 1 for one non-zero;
@@ -65,7 +68,7 @@ pub struct Diagnostics {
     pub cosine: Option<f64>,
     /// Units that no signal used.
     pub dead_units: usize,
-    /// Units that are used at more than a tenth of all positions of all signals.
+    /// Units that are used at a tenth or more of all positions of all signals.
     pub dense_units: usize,
     /// Number of units by density, the part of all positions of all signals at which a unit is not zero: below 10⁻⁵ (dead ones
     /// included), then by powers of ten up to [0.1, 1].
@@ -87,6 +90,7 @@ impl DiagnosticsSums {
             energy: 0.0,
             cosines: 0.0,
             directed: 0,
+            vectors: autoencoder.signal().is_single_position(),
         }
     }
 
@@ -143,17 +147,16 @@ impl DiagnosticsSums {
     /// The results; means are zero where there were no signals.
     pub fn finish(&self) -> Diagnostics {
         let signals = self.quality.signals();
-        let places = (signals * self.positions).max(1) as f64;
         Diagnostics {
             signals,
             fvu: self.quality.variance_unexplained(),
-            psnr: self.quality.psnr().unwrap_or(0.0),
+            psnr: self.quality.psnr().filter(|_| !self.vectors),
             nonzeros: self.nonzeros / signals.max(1) as f64,
             hoyer: (self.coded > 0).then(|| self.hoyer / self.coded as f64),
             shrinkage: (self.energy > 0.0).then(|| self.inner / self.energy),
             cosine: (self.directed > 0).then(|| self.cosines / self.directed as f64),
             dead_units: self.usage.iter().filter(|count| **count == 0).count(),
-            dense_units: self.usage.iter().filter(|count| **count as f64 > DENSE * places).count(),
+            dense_units: self.densities().iter().filter(|density| **density >= DENSE).count(),
             density: density_histogram(self.densities()),
         }
     }
@@ -161,7 +164,8 @@ impl DiagnosticsSums {
 
 impl Sums for DiagnosticsSums {
     fn merge(&mut self, later: &Self) {
-        let Self { quality, nonzeros, hoyer, coded, usage, positions: _, inner, energy, cosines, directed } = later;
+        let Self { quality, nonzeros, hoyer, coded, usage, positions: _, inner, energy, cosines, directed, vectors: _ } =
+            later;
         self.quality.merge(quality);
         self.nonzeros += nonzeros;
         self.hoyer += hoyer;

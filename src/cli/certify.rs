@@ -41,16 +41,16 @@ pub(super) struct CertifyArgs {
     #[command(flatten)]
     input: InputArgs,
     /// Length E ≥ 0 of the noise; omp and projection stop at residuals of that length
-    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    #[arg(long, value_name = "E")]
     noise: Option<f32>,
     /// The pursuit, as of `mlcsc encode`
     #[arg(long, value_name = "NAME", default_value = "bp", value_parser = flags::names::<PursuitName>())]
     pursuit: PursuitName,
     /// Most non-zeros of γ_L for omp and projection
-    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    #[arg(long, value_name = "K")]
     nonzeros: Option<usize>,
     /// Most non-zeros in a stripe of γ_1,…,γ_L for projection
-    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',')]
     stripe_limits: Option<Vec<usize>>,
     /// Seed of the noise
     #[arg(long, value_name = "SEED", default_value_t = 0)]

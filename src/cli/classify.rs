@@ -69,7 +69,7 @@ pub(super) struct ClassifyArgs {
     #[arg(long, value_name = "NAME", default_value = "split", value_parser = flags::names::<Rectification>(), help_heading = "Features")]
     rectify: Rectification,
     /// Power that magnitudes are raised to after pooling; less than 1 brings large ones closer to small ones
-    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, help_heading = "Features")]
+    #[arg(long, value_name = "P", default_value_t = 1.0, help_heading = "Features")]
     power: f32,
     /// What features are divided by: their own deviations (each), or one number for all (common)
     #[arg(long, value_name = "NAME", default_value = "each", value_parser = flags::names::<Scaling>(), help_heading = "Features")]
@@ -78,7 +78,7 @@ pub(super) struct ClassifyArgs {
     #[arg(long, value_name = "NAME", default_value = "svm", value_parser = flags::names::<Loss>(), help_heading = "Classifier")]
     classifier: Loss,
     /// Penalties to choose from. Default: 1 to 1e-6 in half powers of ten
-    #[arg(long, value_name = "A,…", value_delimiter = ',', allow_negative_numbers = true, help_heading = "Classifier")]
+    #[arg(long, value_name = "A,…", value_delimiter = ',', help_heading = "Classifier")]
     penalties: Option<Vec<f64>>,
     /// Also with so many labels only
     #[arg(long, value_name = "N,…", value_delimiter = ',', help_heading = "Classifier")]
@@ -254,7 +254,7 @@ impl ClassifyArgs {
         let Some(labels) = source.labels() else {
             let given = self.data.source.as_deref().unwrap_or_default();
             let expected = format!(
-                "signals with labels (mnist, digits, or arrays with labels.npy beside them); there are none for {}",
+                "signals with labels (mnist, digits, IDX or CIFAR files, or arrays with labels.npy beside them); there are none for {}",
                 source.describe()
             );
             return Err(Error::parameter("--data", given, expected));

@@ -57,17 +57,17 @@ pub struct PursuitArgs {
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Algorithm>())]
     pub algorithm: Option<Algorithm>,
     /// Most non-zeros of γ_L for omp and projection; for holistic those of γ_1,…,γ_{L−1}
-    #[arg(long, value_name = "K", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "K", value_delimiter = ',')]
     pub nonzeros: Option<Vec<usize>>,
     /// Length ≥ 0 of the residual at which omp and projection stop
-    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    #[arg(long, value_name = "E")]
     pub noise: Option<f32>,
     /// Most non-zeros in a stripe of γ_1,…,γ_L for projection. Default: no limits
-    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',')]
     pub stripe_limits: Option<Vec<usize>>,
     /// w_1,…,w_L ≥ 0: the penalty of layer i is w_i·λ, for layered-*, ml-* and holistic. Default: 1,…,1 for layered-*, else
     /// 0,…,0,1
-    #[arg(long, value_name = "W1,…,WL", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "W1,…,WL", value_delimiter = ',')]
     pub layer_weights: Option<Vec<f32>>,
     /// Kind of layered-thresholding. Default: nonnegative where codes are kept so, else soft
     #[arg(
@@ -111,10 +111,10 @@ fn chosen() -> impl TypedValueParser<Value = Chosen> {
 #[command(next_help_heading = "Pursuit")]
 pub struct LambdaArgs {
     /// λ ≥ 0 of ½‖y − D^(L)γ‖² + λ‖γ‖₁. Default: the model's, else 0.1 of each signal's λ_max
-    #[arg(long, value_name = "X", allow_negative_numbers = true, conflicts_with_all = ["lambda_relative", "lambda_file"])]
+    #[arg(long, value_name = "X", conflicts_with_all = ["lambda_relative", "lambda_file"])]
     pub lambda: Option<f32>,
     /// λ as a fraction in [0, 1] of each signal's λ_max, from which on its code is zero (for layered-*: of every layer's)
-    #[arg(long, value_name = "X", allow_negative_numbers = true, conflicts_with = "lambda_file")]
+    #[arg(long, value_name = "X", conflicts_with = "lambda_file")]
     pub lambda_relative: Option<f32>,
     /// One λ for each signal, as a .npy file
     #[arg(long, value_name = "F.npy")]
@@ -135,7 +135,7 @@ pub struct SolverArgs {
     #[arg(long, value_name = "NAME", default_value = "auto", value_parser = flags::names::<OperatorForm>())]
     pub application: OperatorForm,
     /// Relative duality gap at which a signal is finished, in (0, 1). Default: 1e-4
-    #[arg(long, value_name = "G", allow_negative_numbers = true)]
+    #[arg(long, value_name = "G")]
     pub gap: Option<f32>,
     /// Iterations after which a signal is finished at the latest. Default: 10000
     #[arg(long, value_name = "N")]

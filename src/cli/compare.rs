@@ -42,17 +42,17 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_parser = flags::names::<PursuitName>())]
     pursuits: Option<Vec<PursuitName>>,
     /// Non-zeros of γ_L for omp and projection. Default: 10 in the table, 1 to 55 in the picture
-    #[arg(long, value_name = "K1,K2,…", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "K1,K2,…", value_delimiter = ',')]
     nonzeros: Option<Vec<usize>>,
     /// Most non-zeros of γ_1,…,γ_{L−1} for holistic
-    #[arg(long, value_name = "N1,…", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "N1,…", value_delimiter = ',')]
     shallower_nonzeros: Option<Vec<usize>>,
     /// Most non-zeros in a stripe of γ_1,…,γ_L for projection. Default: no limits
-    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "N1,…,NL", value_delimiter = ',')]
     stripe_limits: Option<Vec<usize>>,
     /// w_1,…,w_L ≥ 0: the penalty of layer i is w_i·λ, for layered-*, ml-* and holistic. Default: 1,…,1 for layered-*, else
     /// 0,…,0,1
-    #[arg(long, value_name = "W1,…,WL", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(long, value_name = "W1,…,WL", value_delimiter = ',')]
     layer_weights: Option<Vec<f32>>,
     /// File for the picture, or a folder for compare.svg and report.html, a page about the comparison
     #[arg(long, value_name = "PICTURE.svg|FOLDER")]

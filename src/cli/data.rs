@@ -44,7 +44,7 @@ pub struct DataArgs {
     #[arg(long, value_name = "NAME")]
     pub tensor: Option<String>,
     /// The layer to read of saev's activations that are of several
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N")]
     pub layer: Option<i64>,
     /// Seed of the generator, of the patches and of the split
     #[arg(long, value_name = "SEED")]

@@ -351,7 +351,7 @@ pub(super) fn table_of(found: impl Iterator<Item = (String, Diagnostics, Option<
             name,
             or_dash(found.fvu, |fvu| fixed(fvu, 4)),
             or_dash(found.cosine, |cosine| format!("{cosine:.4}")),
-            format!("{:.2}", found.psnr),
+            or_dash(found.psnr, |psnr| format!("{psnr:.2}")),
             number(found.nonzeros),
             or_dash(found.hoyer, |hoyer| format!("{hoyer:.3}")),
             or_dash(found.shrinkage, |shrinkage| fixed(shrinkage, 3)),

@@ -32,7 +32,7 @@ pub(super) struct ExportArgs {
     #[arg(long, value_name = "N")]
     picks: Option<usize>,
     /// Length ≥ 0 of the residual at which it stops (residual_threshold). Default: 0
-    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    #[arg(long, value_name = "E")]
     residual: Option<f32>,
     /// Add every atom's negative, because SAELens's matching pursuit finds no negative codes
     #[arg(long)]

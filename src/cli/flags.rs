@@ -18,13 +18,14 @@ where
 
 /// How the library begins to name what a flag of another name sets; of several flags the first that a command has is meant. All other
 /// flags are called as the library's fields are.
-const OTHER_NAMES: [(&str, &[&str]); 10] = [
+const OTHER_NAMES: [(&str, &[&str]); 11] = [
     ("code_nonzeros", &["nonzeros"]),
     ("grids", &["grid"]),
     ("iterations", &["unrolled_iterations"]),
     ("limit", &["stripe_limits", "stripe_limit"]),
     ("nonzeros of", &["shallower_nonzeros", "nonzeros"]),
     ("number of layers", &["pursuit", "pursuits"]),
+    ("pursuit.incoherence", &["incoherence"]),
     ("relative lambda", &["lambda_relative"]),
     ("seed", &["seed", "data_seed"]),
     ("strides", &["stride"]),

@@ -47,7 +47,7 @@ pub(super) struct ImportArgs {
     #[arg(long, value_name = "NAME", default_value = "none", value_parser = flags::names::<Normalization>())]
     normalization: Normalization,
     /// λ that later coding takes unless told otherwise. Default: 0.1 of each signal's λ_max
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     lambda: Option<f32>,
     /// Later coding keeps γ_L ≥ 0 unless told otherwise
     #[arg(long)]

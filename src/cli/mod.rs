@@ -36,7 +36,7 @@ use crate::files;
 use crate::learn::collective::launched;
 use burn::tensor::Device;
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::LazyLock;
@@ -92,7 +92,7 @@ impl Command {
 pub fn main() -> ExitCode {
     files::report_size_limits();
     interrupt::handle();
-    let cli = match Cli::try_parse() {
+    let cli = match parsed() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
@@ -115,6 +115,25 @@ pub fn main() -> ExitCode {
             }
         }
     }
+}
+
+/// The command line.
+///
+/// # Errors
+/// clap's, and requests for help.
+fn parsed() -> std::result::Result<Cli, clap::Error> {
+    let mut command = with_negative_numbers(Cli::command());
+    let matches = command.try_get_matches_from_mut(std::env::args_os())?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Lets every flag have a number below 0, so that the range is what is wrong with it, and not that there is no flag of that name.
+fn with_negative_numbers(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|arg| match arg.get_action().takes_values() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    });
+    command.mut_subcommands(with_negative_numbers)
 }
 
 /// Help and version as they are; clap's errors in two lines: what is wrong, and a hint.
@@ -186,14 +205,11 @@ pub(crate) fn model_path() -> impl TypedValueParser<Value = PathBuf> {
 
 /// Diagnostics of an auto-encoder as lines of a summary.
 #[cfg(feature = "train")]
-pub(crate) fn diagnostics_rows(
-    found: &crate::autoencoder::Diagnostics,
-    signal: crate::geometry::SignalShape,
-) -> [(&'static str, String); 8] {
+pub(crate) fn diagnostics_rows(found: &crate::autoencoder::Diagnostics) -> [(&'static str, String); 8] {
     let density = found.density.map(|count| count.to_string()).join("/");
     [
         ("variance unexplained", output::unexplained(found.fvu)),
-        ("PSNR", output::decibels(Some(found.psnr), signal)),
+        ("PSNR", output::decibels(found.psnr)),
         ("non-zeros", output::number(found.nonzeros)),
         ("Hoyer sparsity", output::or_dash(found.hoyer, |hoyer| format!("{hoyer:.3}"))),
         ("shrinkage", output::or_dash(found.shrinkage, |shrinkage| format!("{shrinkage:.3}"))),
@@ -206,10 +222,9 @@ pub(crate) fn diagnostics_rows(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().debug_assert();
+        with_negative_numbers(Cli::command()).debug_assert();
     }
 }

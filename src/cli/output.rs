@@ -1,7 +1,6 @@
 //! What goes to stdout and stderr.
 
 use crate::error::{Error, Result};
-use crate::geometry::SignalShape;
 use crate::learn::metrics::Kept;
 pub use crate::text::{counted, grouped};
 use std::fmt::Write as _;
@@ -119,13 +118,13 @@ pub fn or_dash(value: Option<f64>, format: impl Fn(f64) -> String) -> String {
 }
 
 /// Decibels below a peak of 1, which pictures and recordings have; values of vectors have no such peak.
-pub fn decibels(psnr: Option<f64>, signal: SignalShape) -> String {
-    or_dash(psnr.filter(|_| !signal.is_single_position()), |psnr| format!("{psnr:.2} dB"))
+pub fn decibels(psnr: Option<f64>) -> String {
+    or_dash(psnr, |psnr| format!("{psnr:.2} dB"))
 }
 
 /// [`decibels`] with the space that follows on a line; nothing of vectors.
-pub fn spaced_decibels(psnr: f64, signal: SignalShape) -> String {
-    if signal.is_single_position() { String::new() } else { format!("{}  ", decibels(Some(psnr), signal)) }
+pub fn spaced_decibels(psnr: Option<f64>) -> String {
+    psnr.map_or(String::new(), |psnr| format!("{}  ", decibels(Some(psnr))))
 }
 
 /// A fraction of variance unexplained in per cent.

@@ -106,8 +106,10 @@ fn train<const N: usize>(flags: [&str; N], flag: &str, path: &Path) -> String {
 
 /// How the page about the run in a folder came about.
 pub fn origin_of_run(folder: &Path, seed: u64, data_seed: u64, device: String) -> Origin {
-    let commands =
-        vec![("to go on", resume(folder)), ("from the beginning", train([], "--config", &folder.join("config.json")))];
+    let commands = vec![
+        ("to go on", resume(folder)),
+        ("from the beginning, with the epochs as they are now", train([], "--config", &folder.join("config.json"))),
+    ];
     let seeds = named(vec![("of the run", seed), ("of the data", data_seed)]);
     Origin { commands: named(commands), settings: Vec::new(), seeds, device }
 }

@@ -114,17 +114,18 @@ impl ReconstructArgs {
                 write(&places.collect::<Vec<_>>(), batch.coded.reconstruction)
             })
         })?;
-        let (psnr, unexplained) = (quality.psnr(), quality.variance_unexplained());
+        let psnr = quality.psnr().filter(|_| !shape.is_single_position());
+        let unexplained = quality.variance_unexplained();
         let device = self.input.device.name();
         if self.json {
             let mut document = encoder.json(&encoded, &signals, &device);
-            document["psnr"] = json!(psnr.filter(|_| !shape.is_single_position()));
+            document["psnr"] = json!(psnr);
             document["variance_unexplained"] = json!(unexplained);
             sink.describe(&mut document, left);
             return output::print_json(&document);
         }
         let mut summary = encoder.summary(&encoded, &signals, &device);
-        summary.row("PSNR", output::decibels(psnr, shape));
+        summary.row("PSNR", output::decibels(psnr));
         summary.row("variance unexplained", output::unexplained(unexplained));
         sink.rows(&mut summary, left);
         output::print(&summary.text())
@@ -158,7 +159,7 @@ impl ReconstructArgs {
             })
         })?;
         let decibels = qualities.iter().filter_map(|quality| Some(quality.psnr()? * quality.signals() as f64));
-        let psnr = decibels.sum::<f64>() / coders.count() as f64;
+        let psnr = Some(decibels.sum::<f64>() / coders.count() as f64).filter(|_| !shapes[0].is_single_position());
         let unexplained = match &qualities[..] {
             [all] => all.variance_unexplained(),
             // There is no mean signal of several sizes.
@@ -166,13 +167,13 @@ impl ReconstructArgs {
         };
         if self.json {
             let mut document = coders.json(&coded, &self.input.device.name());
-            document["psnr"] = json!(Some(psnr).filter(|_| !shapes[0].is_single_position()));
+            document["psnr"] = json!(psnr);
             document["variance_unexplained"] = json!(unexplained);
             sink.describe(&mut document, left);
             return output::print_json(&document);
         }
         let mut summary = coders.summary(&coded, &self.input.device.name());
-        summary.row("PSNR", output::decibels(Some(psnr), shapes[0]));
+        summary.row("PSNR", output::decibels(psnr));
         summary.row("variance unexplained", output::unexplained(unexplained));
         sink.rows(&mut summary, left);
         let end = coders.first().not_converged(&coded);

@@ -52,13 +52,13 @@ pub(super) struct RestoreArgs {
     /// Standard deviation of the noise, or one for each channel: of 0 to 255 for pictures of 8 bits, of 0 to 65535 for those of 16, in
     /// their own units for arrays; auto measures it, one for each channel where they differ by a fifth or more. Default: auto, or 0 with
     /// --mask, --missing, --salt-and-pepper or --upscale
-    #[arg(long, value_name = "SIGMA|R,G,B|auto", value_parser = noise_of, allow_negative_numbers = true)]
+    #[arg(long, value_name = "SIGMA|R,G,B|auto", value_parser = noise_of)]
     noise: Option<Noise>,
     /// Picture or array of the same size that is not zero where pixels are known
     #[arg(long, value_name = "PATH", conflicts_with = "missing")]
     mask: Option<PathBuf>,
     /// Value that missing pixels have in all channels: of pictures a whole number from 0 to white; nan in arrays, too
-    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    #[arg(long, value_name = "VALUE")]
     missing: Option<f32>,
     /// Pixels that are black or white, unlike those around them, are missing
     #[arg(long, conflicts_with_all = ["mask", "missing"])]

@@ -65,7 +65,6 @@ mod trained {
     use crate::export::mosaic;
     use crate::export::report::{self, REPORT};
     use crate::files;
-    use crate::geometry::SignalShape;
     use crate::learn::Outcome;
     use crate::learn::rivals::{self, RivalBatch, RivalEpoch, RivalHeldOut, RivalRecord, RivalRun, RivalTrainConfig};
     use crate::learn::run::check_content;
@@ -77,6 +76,9 @@ mod trained {
 
     /// Time between two lines about progress where there is no terminal.
     const LINE_EVERY: Duration = Duration::from_secs(15);
+
+    /// Signals that principal components code at a time.
+    const COMPONENTS_AT_ONCE: usize = 256;
 
     /// Whether a folder holds a rival's run.
     pub fn holds_rival(folder: &Path) -> bool {
@@ -113,6 +115,9 @@ mod trained {
         config.data.seed = wishes.seed.unwrap_or(config.data.seed);
         config.data = wishes.data.complete(config.data)?;
         if let Some(units) = wishes.units {
+            if units == 0 {
+                return Err(Error::parameter("--units", 0, "at least 1"));
+            }
             config.rival = config.rival.with_units(units);
         }
         if let Some(nonzeros) = wishes.nonzeros {
@@ -155,6 +160,7 @@ mod trained {
     ) -> Result<()> {
         let path = RunFolder::new(folder).existing_config()?;
         let mut config = rivals::parse_config(&path, &files::read_whole(&path)?)?;
+        let planned = config.epochs;
         config.epochs = epochs.unwrap_or(config.epochs);
         config.data.source = source.map_or(config.data.source, str::to_owned);
         config.check().map_err(&screen.named)?;
@@ -162,6 +168,9 @@ mod trained {
         interrupt::watch();
         let _claim = RunFolder::new(folder).claim().map_err(&screen.named)?;
         let run = RivalRun::resume(folder, &config, &data, screen.device).map_err(&screen.named)?;
+        if planned != config.epochs {
+            output::complain(&super::super::train::planned_anew(planned, config.epochs));
+        }
         follow(folder, &config, (run, dashboard), &data, screen)
     }
 
@@ -174,14 +183,18 @@ mod trained {
     ) -> Result<()> {
         let outliers = told_outliers(&*data.train, false)?;
         let mut run = run.with_dashboard(dashboard);
+        let since = if run.steps_done() > 0 { " since it was resumed" } else { "" };
         // Lines would tear a dashboard.
         let progress = (!dashboard).then(|| Progress::new("training", "steps", run.steps() as u64));
         if let Some(progress) = &progress {
             progress.start_at(run.steps_done() as u64);
+            let kept =
+                config.rival.kept().map_or(String::new(), |[units, kept]| format!(", {kept} of {units} units a code,"));
             progress.line(&format!(
-                "training {} on {} in {}: {} of {}",
+                "training {}{kept} on {} ({}) in {}: {} of {}",
                 config.rival.name(),
                 data.train.describe(),
+                data.train.shape(),
                 folder.display(),
                 output::counted(config.epochs, "epoch"),
                 output::counted(run.steps_per_epoch(), "step")
@@ -190,7 +203,6 @@ mod trained {
         let mut observer = Lines {
             progress,
             epochs: config.epochs,
-            signal: data.train.shape(),
             steps: run.steps(),
             first: run.steps_done(),
             started: Instant::now(),
@@ -236,7 +248,7 @@ mod trained {
         let start = run.start().filter(|start| start.kept().is_some_and(|kept| kept.admissible));
         let start = start.and_then(RivalRecord::held_out).map(|start| start.test_loss);
         let heading = format!(
-            "{}: {} in {seconds:.0} s; on {}:",
+            "{}: {} in {seconds:.0} s{since}; on {}:",
             config.rival.name(),
             output::counted(*epoch, "epoch"),
             output::counted(test.signals, "held-out signal")
@@ -248,7 +260,7 @@ mod trained {
             ("picture", picture.display().to_string()),
         ];
         rows.extend(page.map(|page| ("report", page.display().to_string())));
-        print(&heading, (test, data.train.shape()), &rows, &document, screen.json)
+        print(&heading, test, &rows, &document, screen.json)
     }
 
     /// Fits principal components, which takes no steps.
@@ -259,8 +271,8 @@ mod trained {
         if let Some(rate) = wishes.learning_rate {
             return Err(Error::parameter("--learning-rate", rate, "none with --model pca"));
         }
-        if wishes.batch_size == Some(0) {
-            return Err(Error::parameter("--batch-size", 0, "at least 1"));
+        if let Some(size) = wishes.batch_size {
+            return Err(Error::parameter("--batch-size", size, "none with --model pca"));
         }
         if let Some(nonzeros) = wishes.nonzeros {
             return Err(Error::parameter("--nonzeros", nonzeros, "none with --model pca"));
@@ -281,8 +293,9 @@ mod trained {
         }
         let outliers = told_outliers(&*data.train, false)?;
         let found = config.fit(&*data.train, screen.device).map_err(flags::named::<TrainArgs>)?;
-        let batch = wishes.batch_size.unwrap_or(256);
-        let Some(test) = diagnose(&found, &*data.test, batch, screen.device, |_| true)? else { return Ok(()) };
+        let Some(test) = diagnose(&found, &*data.test, COMPONENTS_AT_ONCE, screen.device, |_| true)? else {
+            return Ok(());
+        };
         let picture = paint(&found, folder)?;
         let seconds = screen.started.elapsed().as_secs_f64();
         let document = json!({
@@ -300,13 +313,7 @@ mod trained {
             output::counted(found.code().channels, "principal component"),
             output::counted(test.signals, "held-out signal")
         );
-        print(
-            &heading,
-            (&test, data.train.shape()),
-            &[("picture", picture.display().to_string())],
-            &document,
-            screen.json,
-        )
+        print(&heading, &test, &[("picture", picture.display().to_string())], &document, screen.json)
     }
 
     /// The page about a run, if it is wanted. One that cannot be written does not end a training: it is said.
@@ -334,18 +341,12 @@ mod trained {
         Ok(path)
     }
 
-    fn print(
-        heading: &str,
-        (test, signal): (&Diagnostics, SignalShape),
-        rows: &[(&str, String)],
-        document: &Value,
-        json: bool,
-    ) -> Result<()> {
+    fn print(heading: &str, test: &Diagnostics, rows: &[(&str, String)], document: &Value, json: bool) -> Result<()> {
         if json {
             return output::print_json(document);
         }
         let mut summary = Summary::new(heading);
-        for (name, value) in super::super::diagnostics_rows(test, signal) {
+        for (name, value) in super::super::diagnostics_rows(test) {
             summary.row(name, value);
         }
         for (name, value) in rows {
@@ -358,7 +359,6 @@ mod trained {
     struct Lines {
         progress: Option<Progress>,
         epochs: usize,
-        signal: SignalShape,
         steps: usize,
         first: usize,
         started: Instant,
@@ -372,7 +372,7 @@ mod trained {
                 RivalRecord::Start { held_out: RivalHeldOut { test_loss, test }, .. } => progress.line(&format!(
                     "start  loss {}  {}FVU {}  dead {}",
                     number(*test_loss),
-                    output::spaced_decibels(test.psnr, self.signal),
+                    output::spaced_decibels(test.psnr),
                     or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     test.dead_units,
                 )),
@@ -395,7 +395,7 @@ mod trained {
                         self.epochs,
                         number(held_out.test_loss),
                         number(*train_loss),
-                        output::spaced_decibels(held_out.test.psnr, self.signal),
+                        output::spaced_decibels(held_out.test.psnr),
                         or_dash(held_out.test.fvu, |fvu| format!("{fvu:.3}")),
                         number(held_out.test.nonzeros),
                         held_out.test.dead_units,

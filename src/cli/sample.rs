@@ -39,7 +39,7 @@ pub(super) struct SampleArgs {
     #[arg(long, value_name = "K|N1,…,NL", value_delimiter = ',')]
     stripe_limit: Option<Vec<usize>>,
     /// Length ‖v‖₂ ≥ 0 of Gaussian noise that is added. Default: none
-    #[arg(long, value_name = "E", allow_negative_numbers = true)]
+    #[arg(long, value_name = "E")]
     noise: Option<f32>,
     /// Draw positive non-zeros only. Default: as the model was trained
     #[arg(long, conflicts_with = "signed")]

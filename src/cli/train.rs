@@ -88,10 +88,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with_all = ["preset", "config", "from", "model"])]
     atoms: Vec<usize>,
     /// Kernels of --atoms, one for each layer: 25 samples of a signal in time, 8 or 8x6 pixels. Default: 1 for vectors
-    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = pair, requires = "atoms")]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = pair, requires = "atoms", conflicts_with_all = ["preset", "config", "from", "model", "resume"])]
     kernel: Vec<Pair>,
     /// Strides of --atoms, one for each layer. Default: 1
-    #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = pair, requires = "atoms")]
+    #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = pair, requires = "atoms", conflicts_with_all = ["preset", "config", "from", "model", "resume"])]
     stride: Vec<Pair>,
     /// What is done to signals before they are coded: center and contrast by the mean (and deviation) of each signal itself, high-pass by a
     /// smooth component; mean, mean-and-scale and standardise by the training signals' mean (and scale), which the model stores. Default:
@@ -123,7 +123,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "HxW|N", value_parser = pair, requires = "task")]
     window: Option<Pair>,
     /// Learning rate of --method unrolled and of --model. Default: 0.02 (with --window 0.006) and 0.001
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     learning_rate: Option<f64>,
     /// Go on from the dictionaries of a model file or of a run's folder, by whatever method they were learned; their geometry is taken over,
     /// and, unless --preset or --config says otherwise, λ and sign
@@ -150,16 +150,16 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
     /// Weight λ of the ℓ1 norm. Default: the preset's, made for pixels in [0, 1]; with --atoms and --model dictionary as said of --atoms
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     lambda: Option<f32>,
     /// Steer λ, while training, to this mean number of non-zeros; the λ reached is stored in the model
-    #[arg(long, value_name = "N", allow_negative_numbers = true, conflicts_with_all = ["lambda", "nonzeros"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["lambda", "nonzeros"])]
     target_nonzeros: Option<f32>,
     /// Codes while training: basis pursuit (bp), or orthogonal matching pursuit (omp) with exactly --nonzeros. Default: bp
     #[arg(long, value_name = "NAME", value_parser = ["bp", "omp"])]
     pursuit: Option<String>,
     /// Non-zeros of every code with --pursuit omp; values of a code that --model top-k and k-sparse keep
-    #[arg(long, value_name = "K", allow_negative_numbers = true, conflicts_with = "lambda")]
+    #[arg(long, value_name = "K", conflicts_with = "lambda")]
     nonzeros: Option<usize>,
     /// Keep γ_L ≥ 0. Default: what --preset or --config says, which mostly is so
     #[arg(long, conflicts_with = "signed")]
@@ -168,7 +168,7 @@ pub struct TrainArgs {
     #[arg(long)]
     signed: bool,
     /// Keep atoms from being alike, by this strength ≥ 0; features that fire together then get atoms of their own. Default: 0
-    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    #[arg(long, value_name = "X")]
     incoherence: Option<f32>,
     /// Seed of all randomness, of the data's too unless --data-seed is given
     #[arg(long, value_name = "SEED")]
@@ -198,6 +198,14 @@ pub struct TrainArgs {
 /// Parses the name of a rival or of a floor.
 fn rivals() -> PossibleValuesParser {
     PossibleValuesParser::new(RivalConfig::NAMES.into_iter().chain(["pca", "dictionary"]))
+}
+
+/// What there is to say of a run that was planned for other epochs when it began.
+pub(super) fn planned_anew(planned: usize, epochs: usize) -> String {
+    format!(
+        "note: what changes over a run is planned for {} from here on, before it was for {planned}: a run of {epochs} from the beginning may come to another model",
+        output::counted(epochs, "epoch"),
+    )
 }
 
 /// Smallest and largest standard deviation of noise.
@@ -432,10 +440,7 @@ impl TrainArgs {
         let run = run.map_err(|error| self.named(error, file))?;
         let epochs = config.learning.epochs;
         if let Some(planned) = planned.filter(|planned| *planned != epochs && ranks.is_first()) {
-            output::complain(&format!(
-                "note: what changes over a run is planned for {} from here on, before it was for {planned}: a run of {epochs} from the beginning may come to another model",
-                output::counted(epochs, "epoch"),
-            ));
+            output::complain(&planned_anew(planned, epochs));
         }
         let dashboard = self.dashboard()?;
         let mut run = run.with_dashboard(dashboard);
@@ -525,6 +530,11 @@ impl TrainArgs {
     /// The signals of a configuration.
     fn signals(&self, config: &TrainConfig, file: Option<&Path>) -> Result<Dataset> {
         if config.data.source.is_empty() {
+            let named = self.preset.is_none().then_some(file).flatten();
+            if named.is_some() || self.data.source.is_some() {
+                let expected = "`digits`, `mnist` or the path of a file or folder";
+                return Err(self.named(Error::parameter("source", "\"\"", expected), named));
+            }
             let of = self.preset.as_ref().map_or(String::new(), |preset| format!(" for the preset {preset}"));
             return Err(Error::missing("--data", format!("a folder of pictures or other signals{of}")));
         }
@@ -802,6 +812,9 @@ impl TrainArgs {
         seconds: f64,
     ) -> Result<()> {
         let Written { pictures, files, page, exchanged } = written;
+        let is_drawn = |file: &&PathBuf| file.extension().is_some_and(|end| end == "png");
+        let drawn: Vec<_> =
+            files.iter().filter(is_drawn).filter_map(|file| Some(file.file_name()?.to_string_lossy())).collect();
         let model = run.model_path();
         let found = (run.last_epoch(), run.kept().and_then(|record| Some((record.kept(), record.held_out()?))));
         let (Some(Record::Epoch { epoch, train: EpochMeasures { train }, .. }), Some((kept, held_out))) = found else {
@@ -833,14 +846,14 @@ impl TrainArgs {
             output::complain(&format!("warning: {warning}"));
         }
         let HeldOut { test, dictionaries, loss, diagnostics } = held_out;
-        let TrainConfig { model: model_config, learning, .. } = run.state().config();
+        let TrainConfig { learning, .. } = run.state().config();
         let LearningConfig { gap, max_iterations, .. } = *learning;
         let basis = BasisPursuitConfig { gap, max_iterations, ..BasisPursuitConfig::default() };
         if self.json {
             let mut document = json!({
                 "run": run.folder(),
                 "model": model,
-                "pictures": files.iter().filter(|file| file.extension().is_some_and(|end| end == "png")).collect::<Vec<_>>(),
+                "pictures": files.iter().filter(is_drawn).collect::<Vec<_>>(),
                 "report": page,
                 "device": self.device.name(),
                 "precision": crate::device::precision(),
@@ -880,11 +893,13 @@ impl TrainArgs {
         let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");
         let percent =
             |values: &[f64]| values.iter().map(|value| format!("{:.1}%", 100.0 * value)).collect::<Vec<_>>().join(", ");
+        let since = if self.resume { " since it was resumed" } else { "" };
         let mut summary = Summary::new(format!(
-            "{} in {seconds:.0} s; on {}:",
+            "{} in {seconds:.0} s{since}; on {}:",
             output::counted(*epoch, "epoch"),
             output::counted(test.signals, "held-out signal")
         ));
+        let cosine = test.cosine.or_else(|| diagnostics.as_ref().and_then(|diagnostics| diagnostics.cosine));
         let objective = exact.map_or_else(
             || number(test.objective),
             |exact| {
@@ -895,9 +910,9 @@ impl TrainArgs {
         );
         summary
             .row("objective", objective)
-            .row("PSNR", output::decibels(Some(test.psnr), model_config.signal))
+            .row("PSNR", output::decibels(test.psnr))
             .row("variance unexplained", output::unexplained(test.fvu))
-            .row("cosine", or_dash(test.cosine, |cosine| format!("{cosine:.4}")))
+            .row("cosine", or_dash(cosine, |cosine| format!("{cosine:.4}")))
             .row("λ", if run.state().coding().nonzeros.is_some() { "–".into() } else { number(test.lambda) })
             .row("non-zeros of γ_1 … γ_L", list(&test.nonzeros))
             .row("zeros in D_1 … D_L", percent(&dictionaries.zeros))
@@ -930,9 +945,7 @@ impl TrainArgs {
                 format!("{ranks}, which exchanged {} MB in {} s", number(*bytes as f64 * 1e-6), number(*seconds));
             summary.row("processes", text);
         }
-        summary
-            .row("model", model.display())
-            .row("pictures", format!("{} (filters_1.png, effective_*.png)", pictures.display()));
+        summary.row("model", model.display()).row("pictures", format!("{} ({})", pictures.display(), drawn.join(", ")));
         if let Some(page) = page {
             summary.row("report", page.display());
         }
@@ -1125,8 +1138,6 @@ impl Page {
 struct Screen {
     report: Option<Page>,
     epochs: usize,
-    /// Shape of the signals.
-    signal: SignalShape,
     source: String,
     progress: Option<Progress>,
     last_line: Instant,
@@ -1146,7 +1157,6 @@ impl Screen {
             started: Instant::now(),
             first_step: 0,
             layers: config.model.layers.len(),
-            signal: config.model.signal,
         }
     }
 
@@ -1173,6 +1183,13 @@ impl Screen {
     fn finish(&mut self) {
         self.progress = None;
     }
+}
+
+/// The loss that chooses the state to keep, where it is another number than the objective, as it is of a training to denoise.
+fn told_loss(held_out: &HeldOut) -> String {
+    let objective = held_out.test.objective;
+    let loss = held_out.loss.filter(|loss| (loss - objective).abs() > 1e-3 * objective.abs());
+    loss.map_or(String::new(), |loss| format!("loss {}  ", number(loss)))
 }
 
 impl Observer<Record, TrainingState> for Screen {
@@ -1202,19 +1219,23 @@ impl Observer<Record, TrainingState> for Screen {
         }
         let Some(progress) = &self.progress else { return Ok(()) };
         match record {
-            Record::Start { held_out: HeldOut { test, .. }, .. } => progress.line(&format!(
-                "start  objective {}  {}FVU {}  dead {}",
-                number(test.objective),
-                output::spaced_decibels(test.psnr, self.signal),
-                or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
-                test.dead_atoms,
-            )),
+            Record::Start { held_out, .. } => {
+                let test = &held_out.test;
+                progress.line(&format!(
+                    "start  {}objective {}  {}FVU {}  dead {}",
+                    told_loss(held_out),
+                    number(test.objective),
+                    output::spaced_decibels(test.psnr),
+                    or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
+                    test.dead_atoms,
+                ));
+            }
             Record::Step { epoch, step, batch: BatchMeasures { batch, .. } } => {
                 progress.advance(1);
                 let text = format!(
                     "objective {}  {}{} signals/s",
                     number(batch.objective),
-                    output::spaced_decibels(batch.psnr, self.signal),
+                    output::spaced_decibels(batch.psnr),
                     number(batch.signals_per_second)
                 );
                 if !progress.is_visible() && self.last_line.elapsed() > LINE_EVERY {
@@ -1231,6 +1252,7 @@ impl Observer<Record, TrainingState> for Screen {
             }
             Record::Epoch { epoch, train: EpochMeasures { train }, held_out, .. } => {
                 let HeldOut { test, dictionaries, .. } = held_out;
+                let loss = told_loss(held_out);
                 let zeros: Vec<String> =
                     dictionaries.zeros.iter().map(|part| format!("{:.1}%", 100.0 * part)).collect();
                 let nonzeros: Vec<String> = test.nonzeros.iter().map(|&count| number(count)).collect();
@@ -1241,12 +1263,12 @@ impl Observer<Record, TrainingState> for Screen {
                     .map(|&coherence| format!("{coherence:.2}"))
                     .collect();
                 progress.line(&format!(
-                    "epoch {epoch}/{}  objective {} (training {})  {}FVU {}  non-zeros {}  zeros {}  dead {}  \
+                    "epoch {epoch}/{}  {loss}objective {} (training {})  {}FVU {}  non-zeros {}  zeros {}  dead {}  \
                      coherence {}",
                     self.epochs,
                     number(test.objective),
                     number(train.objective),
-                    output::spaced_decibels(test.psnr, self.signal),
+                    output::spaced_decibels(test.psnr),
                     or_dash(test.fvu, |fvu| format!("{fvu:.3}")),
                     nonzeros.join("/"),
                     zeros.join("/"),

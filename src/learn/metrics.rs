@@ -104,6 +104,8 @@ pub struct BatchSums {
     usage: Vec<f64>,
     /// Positions of a code.
     positions: f64,
+    /// Whether signals are vectors.
+    vectors: bool,
     /// Hoyer's sparsity of the codes that are not zero, and how many these are.
     hoyer: [f64; 2],
     /// Cosines between signals and reconstructions, and of how many signals.
@@ -126,8 +128,9 @@ pub struct Summary {
     /// How many of them were coded to the gap asked for; where training is end to end none is asked for.
     #[serde(default)]
     pub convergence: Convergence,
-    /// Mean over signals of 10·log₁₀(1/mean squared error) in dB, in the signals' own scale with peak 1.
-    pub psnr: f64,
+    /// Mean over signals of 10·log₁₀(1/mean squared error) in dB, in the signals' own scale with peak 1; `None` of vectors, whose values
+    /// have no peak.
+    pub psnr: Option<f64>,
     /// Fraction of variance unexplained: Σ‖y − D^(L)γ‖² / Σ‖y − ȳ‖², ȳ the mean signal; `None` where signals don't vary, as a single
     /// one.
     pub fvu: Option<f64>,
@@ -142,7 +145,7 @@ pub struct Summary {
     pub hoyer: Option<f64>,
     /// Atoms of the deepest layer that no signal used.
     pub dead_atoms: usize,
-    /// Atoms of the deepest layer that are used at more than a tenth of all positions of all signals.
+    /// Atoms of the deepest layer that are used at a tenth or more of all positions of all signals.
     #[serde(default)]
     pub dense_atoms: usize,
     /// Number of atoms by how often they fire; see [`Diagnostics::density`](crate::autoencoder::Diagnostics::density).
@@ -199,6 +202,7 @@ impl BatchSums {
             nonzeros: nonzeros_of_layers(cascade, geometry, codes),
             usage,
             positions: positions as f64,
+            vectors: geometry.signal().is_single_position(),
             hoyer: sparsity,
             cosine: [0.0; 2],
         }
@@ -263,13 +267,13 @@ impl BatchSums {
             data_term: self.data_term / count,
             gap: self.gap / count,
             convergence: self.convergence,
-            psnr: self.quality.psnr().unwrap_or(0.0),
+            psnr: self.quality.psnr().filter(|_| !self.vectors),
             fvu: self.quality.variance_unexplained(),
             nonzeros: self.nonzeros.iter().map(|sum| sum / count).collect(),
             cosine: (self.cosine[1] > 0.0).then(|| self.cosine[0] / self.cosine[1]),
             hoyer: (self.hoyer[1] > 0.0).then(|| self.hoyer[0] / self.hoyer[1]),
             dead_atoms: self.usage.iter().filter(|count| **count == 0.0).count(),
-            dense_atoms: self.usage.iter().filter(|uses| **uses > DENSE * count * self.positions).count(),
+            dense_atoms: self.usage.iter().filter(|uses| **uses / (count * self.positions) >= DENSE).count(),
             density: density_histogram(self.usage.iter().map(|uses| uses / (count * self.positions))),
             signals_per_second: signals as f64 / self.seconds.total().max(f64::MIN_POSITIVE),
             seconds: self.seconds,
@@ -316,6 +320,7 @@ impl BatchSums {
             nonzeros: nonzeros.to_vec(),
             usage: usage.to_vec(),
             positions: (geometry.code().height * geometry.code().width) as f64,
+            vectors: geometry.signal().is_single_position(),
             hoyer: [hoyer, coded],
             cosine: [cosine, compared],
         })
@@ -408,6 +413,7 @@ mod tests {
             nonzeros: vec![3.0, 2.0],
             usage: vec![1.0, 0.0, 2.0, 5.0],
             positions: 2.0,
+            vectors: false,
             hoyer: [0.6, 2.0],
             cosine: [0.9, 1.0],
         };

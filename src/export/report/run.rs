@@ -11,7 +11,6 @@ use crate::coder::{CoderConfig, Codes};
 use crate::data::Source;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::geometry::SignalShape;
 use crate::json;
 use crate::kernels::sparse::to_host;
 use crate::learn::RunFolder;
@@ -94,10 +93,10 @@ impl Found {
         self.series(pointer).last().map(|(_, value)| *value)
     }
 
-    /// Whether signals have one row and one column, and no range that a peak could be told by.
-    fn is_of_vectors(&self) -> bool {
-        let signal = self.config.pointer("/model/signal").cloned().unwrap_or_default();
-        serde_json::from_value(signal).is_ok_and(|signal: SignalShape| signal.is_single_position())
+    /// Non-zeros of the deepest codes of held-out signals after the last epoch.
+    fn last_nonzeros(&self) -> Option<f64> {
+        let found = self.epochs().last()?.pointer(NONZEROS)?;
+        found.as_f64().or_else(|| found.as_array()?.last()?.as_f64())
     }
 
     /// What of the configuration is a word; empty where there is none.
@@ -132,7 +131,7 @@ impl Found {
         let values = [
             last("objective", "/test/objective"),
             last("loss", "/test_loss"),
-            last("PSNR in dB", "/test/psnr").filter(|_| !self.is_of_vectors()),
+            last("PSNR in dB", "/test/psnr"),
             last("fraction of variance unexplained", "/test/fvu"),
         ];
         let values: Vec<String> = values.into_iter().flatten().collect();
@@ -157,6 +156,12 @@ impl Found {
     }
 }
 
+/// Where records have the non-zeros of held-out signals: one number, or one for each layer.
+const NONZEROS: &str = "/test/nonzeros";
+
+/// What of records is the number of dead atoms, or of dead units.
+const DEAD: &str = "dead";
+
 /// The heading of settings.
 const DIFFERENT: &str = "Settings that differ from the defaults";
 
@@ -176,17 +181,12 @@ fn curves(runs: &[Found]) -> Vec<Value> {
             vec![one("held out", "/test/objective"), one("training", "/train/objective")],
         ),
         ("loss", vec![one("held out", "/test_loss"), one("training", "/train_loss")]),
-        (
-            "PSNR in dB",
-            if runs.iter().any(Found::is_of_vectors) { Vec::new() } else { vec![one("held out", "/test/psnr")] },
-        ),
+        ("PSNR in dB", vec![one("held out", "/test/psnr")]),
         ("fraction of variance unexplained", vec![one("held out", "/test/fvu")]),
         (
             "non-zeros",
-            match layers("/test/nonzeros") {
-                0 => vec![one("held out", "/test/nonzeros")],
-                _ => indexed("γ", "/test/nonzeros"),
-            },
+            // A number of what has one layer of codes, a list of what has several.
+            std::iter::once(one("held out", "/test/nonzeros")).chain(indexed("γ", "/test/nonzeros")).collect(),
         ),
         ("part of zeros in the filters", indexed("D", "/dictionaries/zeros")),
         ("mutual coherence of effective dictionaries", indexed("D", "/dictionaries/effective_coherence")),
@@ -205,10 +205,16 @@ fn curves(runs: &[Found]) -> Vec<Value> {
     plots.into_iter().filter_map(of).collect()
 }
 
-/// What was asked for where it is not the default.
+/// What was trained, and what was asked for where it is not the default.
 fn settings(config: &Value) -> Vec<Value> {
     let Some(default) = default_of(config) else { return Vec::new() };
     let mut rows = Vec::new();
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    // What has no default.
+    for name in ["rival.model", "model.signal", "model.layers"] {
+        let value = config.pointer(&format!("/{}", name.replace('.', "/")));
+        rows.extend(value.map(|value| json!({ "name": name, "value": text(value), "default": "–" })));
+    }
     differences("", config, &default, &mut rows);
     rows
 }
@@ -217,9 +223,10 @@ fn settings(config: &Value) -> Vec<Value> {
 fn default_of(config: &Value) -> Option<Value> {
     #[cfg(feature = "train")]
     if config.get("rival").is_some() {
+        use crate::baselines::RivalConfig;
         use crate::learn::rivals::RivalTrainConfig;
         let parsed = serde_json::from_value::<RivalTrainConfig>(config.clone()).ok()?;
-        return as_written(&RivalTrainConfig::new(parsed.rival));
+        return as_written(&RivalTrainConfig::new(RivalConfig::named(parsed.rival.name()).ok()?));
     }
     let parsed = serde_json::from_value::<TrainConfig>(config.clone()).ok()?;
     as_written(&TrainConfig::new(parsed.model))
@@ -516,12 +523,17 @@ pub fn compare(folders: &[PathBuf], path: &Path) -> Result<()> {
         ("objective", "/test/objective"),
         ("PSNR in dB", "/test/psnr"),
         ("variance unexplained", "/test/fvu"),
-        ("dead atoms", "/test/dead_atoms"),
-        ("dead units", "/test/dead_units"),
+        ("non-zeros of the deepest codes", NONZEROS),
+        ("dead atoms or units", DEAD),
         ("signals per second in training", "/train/signals_per_second"),
     ];
     let row = |(name, pointer): (&str, &str)| {
-        let values = runs.iter().map(|run| run.last(pointer).map_or("–".into(), shown));
+        let last = |run: &Found| match pointer {
+            NONZEROS => run.last_nonzeros(),
+            DEAD => run.last("/test/dead_atoms").or_else(|| run.last("/test/dead_units")),
+            pointer => run.last(pointer),
+        };
+        let values = runs.iter().map(|run| last(run).map_or("–".into(), shown));
         std::iter::once(name.to_owned()).chain(values).collect()
     };
     let heading = std::iter::once(String::new()).chain(runs.iter().map(|run| run.name.clone())).collect();
