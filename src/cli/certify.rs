@@ -1,8 +1,6 @@
 //! `mlcsc certify`: what is proven about codes.
 
-use super::coding::{
-    Batch, Chosen, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, all_zero, not_converged_json,
-};
+use super::coding::{Batch, Chosen, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
 use super::data::{InputArgs, Signals};
 use super::output::{counted, number, table};
 use super::{flags, interrupt, output};
@@ -184,11 +182,13 @@ impl CertifyArgs {
         let certified = certifier.certified;
         if self.json {
             let mut document = self.document(&profile, &signals, &certified);
+            document["codes"] = json!(coder.told_way(&coded.reports));
             document["not_converged"] = not_converged_json(&Convergence::of(&coded.reports), &coder.basis());
-            document["warning"] = json!(all_zero(&coded.reports));
+            document["warning"] = json!(coder.warning(&coded));
             return output::print_json(&document);
         }
-        let mut text = text(&profile, &signals, &certified, self.noise);
+        let way = coder.told_way(&coded.reports);
+        let mut text = text(&profile, &signals, &way, &certified, self.noise);
         if let Some(line) = coder.not_converged(&coded) {
             text.push_str(&format!("\n\n{line}"));
         }
@@ -280,11 +280,11 @@ fn zero_atoms(profile: &ModelProfile, dictionary: &DictionaryProfile, index: usi
 }
 
 /// The certificates of all signals as tables, the reasons where there is no bound, and what else has to be known.
-fn text(profile: &ModelProfile, signals: &Signals, certified: &[Certified], noise: Option<f32>) -> String {
+fn text(profile: &ModelProfile, signals: &Signals, way: &str, certified: &[Certified], noise: Option<f32>) -> String {
     let count = certified.len();
     let mut reasons = Vec::new();
     let mut text = format!(
-        "certified {}, E = {}\n{}\n  (limits are ½(1 + 1/μ))\n\n{}",
+        "certified {}, E = {}\n  of their codes by {way}\n{}\n  (limits are ½(1 + 1/μ))\n\n{}",
         signals.describe(),
         noise.map_or("0, no --noise being stated".into(), |noise| number(noise.into())),
         table(&layers(profile, certified, &mut reasons)),

@@ -3,7 +3,7 @@
 use super::data::{ShardArgs, Signals};
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
-use super::{flags, interrupt};
+use super::{flags, interrupt, output};
 pub use crate::coder::Batch;
 pub(super) use crate::coder::default_batch;
 use crate::coder::{CoderConfig, default_lambda};
@@ -14,6 +14,7 @@ use crate::export::arrays;
 use crate::export::codes::{FILTERS, digest_of_filters};
 use crate::files;
 use crate::geometry::SignalShape;
+use crate::kernels::sparse::{energy, to_host};
 use crate::model::file::CodingDefaults;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::names::{IntoEnumIterator, VariantNames};
@@ -66,7 +67,7 @@ pub struct PursuitArgs {
     #[arg(long, value_name = "N1,…,NL", value_delimiter = ',')]
     pub stripe_limits: Option<Vec<usize>>,
     /// w_1,…,w_L ≥ 0: the penalty of layer i is w_i·λ, for layered-*, ml-* and holistic. Default: 1,…,1 for layered-*, else
-    /// 0,…,0,1
+    /// 0,…,0,1. The λ of reports and of files is that of the deepest layer, w_L included
     #[arg(long, value_name = "W1,…,WL", value_delimiter = ',')]
     pub layer_weights: Option<Vec<f32>>,
     /// Kind of layered-thresholding. Default: nonnegative where codes are kept so, else soft
@@ -113,7 +114,8 @@ pub struct LambdaArgs {
     /// λ ≥ 0 of ½‖y − D^(L)γ‖² + λ‖γ‖₁. Default: the model's, else 0.1 of each signal's λ_max
     #[arg(long, value_name = "X", conflicts_with_all = ["lambda_relative", "lambda_file"])]
     pub lambda: Option<f32>,
-    /// λ as a fraction in [0, 1] of each signal's λ_max, from which on its code is zero (for layered-*: of every layer's)
+    /// λ as a fraction in [0, 1] of each signal's λ_max, from which on its code is zero (for layered-*: of every layer's); with
+    /// --layer-weights λ_max is that of a weight of 1 on the deepest layer alone
     #[arg(long, value_name = "X", conflicts_with = "lambda_file")]
     pub lambda_relative: Option<f32>,
     /// One λ for each signal, as a .npy file
@@ -285,14 +287,20 @@ impl PursuitArgs {
         }
     }
 
+    /// The pursuits that take a flag.
+    fn others_with(&self, flag: Flag) -> String {
+        let takes = |name: &PursuitName| Self { name: Some(Chosen::Pursuit(*name)), ..self.clone() }.takes(flag);
+        let names: Vec<String> = PursuitName::iter().filter(takes).map(|name| name.to_string()).collect();
+        names.join(", ")
+    }
+
     /// The pursuit as flags call it.
     fn called(&self) -> String {
         if self.is_encoder() {
             return format!("--pursuit {ENCODER}");
         }
         let convex = if self.convex && self.takes(Flag::Convex) { " --convex" } else { "" };
-        let default = if self.name.is_none() { ", the default" } else { "" };
-        format!("--pursuit {}{convex}{default}", self.name())
+        format!("--pursuit {}{convex}", self.name())
     }
 }
 
@@ -423,7 +431,11 @@ impl CodingArgs {
                 let taken = given.iter().filter(|(flag, _)| pursuit.takes(*flag)).map(|(flag, _)| flag.to_string());
                 let taken = taken.collect::<Vec<_>>().join(", ");
                 let taken = if pursuit.is_encoder() { "none: --pursuit names another way".into() } else { taken };
-                let expected = format!("no such flag with {}, which takes {taken}", pursuit.called());
+                let expected = match pursuit.name {
+                    // What the default is, the model says.
+                    None => format!("--pursuit beside it, one of {}", pursuit.others_with(*flag)),
+                    Some(_) => format!("no such flag with {}, which takes {taken}", pursuit.called()),
+                };
                 return Err(Error::parameter(flag.to_string(), value, expected));
             }
         }
@@ -775,6 +787,9 @@ pub fn not_converged_json(tally: &Convergence, basis: &BasisPursuitConfig) -> Va
     document
 }
 
+/// Part of the size of signals below which a model's λ was made for other units.
+const OTHER_UNITS: f64 = 1e-3;
+
 impl Coder {
     /// Prepares everything that does not depend on single signals; `source` is named where they don't fit the model.
     ///
@@ -825,8 +840,11 @@ impl Coder {
             interrupt::check(UNFINISHED)?;
             let size = batch_size.min(range.end - start);
             let values = signals.read(start, size)?;
-            let clock = Instant::now();
             let read = Tensor::from_data(TensorData::new(values, signals.shape().batched(size)), &device);
+            if coded.reports.is_empty() {
+                self.tell_units(&read);
+            }
+            let clock = Instant::now();
             let batch = interrupt::named(self.coder.encode_batch(read, start, Some(progress)), UNFINISHED)?;
             coded.seconds += clock.elapsed().as_secs_f64();
             coded.reports.extend_from_slice(&batch.pursued.reports);
@@ -837,6 +855,25 @@ impl Coder {
         Ok(())
     }
 
+    /// Says that signals have another unit than those that the model's λ was made for, if it is so.
+    fn tell_units(&self, signals: &Tensor<4>) {
+        let args = &self.settings.args.lambda;
+        let Some(&Lambda::Absolute(lambda)) = self.coder.recipe().lambda.as_ref() else { return };
+        if args.lambda.is_some() || lambda <= 0.0 {
+            return;
+        }
+        let (normalized, _) = self.coder.model().config().normalizer().apply(signals.clone());
+        let values = to_host(normalized);
+        let size = (energy(&values) / values.len().max(1) as f64).sqrt();
+        if f64::from(lambda) < OTHER_UNITS * size {
+            output::complain(&format!(
+                "warning: the model's λ = {} is next to nothing beside these signals, whose root mean square is {}: codes will be dense, and take long; --lambda-relative 0.1 suits every unit",
+                number(lambda.into()),
+                number(size)
+            ));
+        }
+    }
+
     /// Gap, iterations and sign.
     pub fn basis(&self) -> BasisPursuitConfig {
         self.settings.args.solver.basis(self.settings.nonnegative)
@@ -844,11 +881,42 @@ impl Coder {
 
     /// The line on signals that ended above the gap asked for, if there are any, and on codes that are all zero.
     pub fn not_converged(&self, coded: &Coded) -> Option<String> {
-        let lines = [
-            not_converged(&Convergence::of(&coded.reports), &self.basis(), "signal"),
-            all_zero(&coded.reports).map(|line| format!("warning: {line}")),
-        ];
+        let tally = Convergence::of(&coded.reports);
+        let above = match self.unbounded().filter(|_| tally.above > 0) {
+            Some(reason) => {
+                let (above, of) = (tally.above, counted(tally.of, "signal"));
+                Some(format!("not certified: {above} of {of}; {reason}, so that codes may be as good as there are"))
+            }
+            None => not_converged(&tally, &self.basis(), "signal"),
+        };
+        let lines = [above, self.warning(coded).map(|line| format!("warning: {line}"))];
         lines.into_iter().flatten().reduce(|lines, line| format!("{lines}\n{line}"))
+    }
+
+    /// Why no duality gap can become small, where that is so: it is measured at what the deepest layer's penalty allows.
+    fn unbounded(&self) -> Option<&'static str> {
+        let recipe = self.coder.recipe();
+        let is_deepest_free =
+            recipe.layer_weights.as_ref().and_then(|weights| weights.last()).is_some_and(|weight| *weight == 0.0);
+        match &recipe.lambda {
+            Some(Lambda::Absolute(0.0)) => Some("at λ = 0 a duality gap says nothing"),
+            _ if is_deepest_free => Some("without a penalty on the deepest layer a duality gap says nothing"),
+            _ => None,
+        }
+    }
+
+    /// What must not be overlooked: that codes are all zero, or have more non-zeros than they should.
+    pub fn warning(&self, coded: &Coded) -> Option<String> {
+        let is_over = |report: &&SignalReport| report.stop == StopReason::Exhausted;
+        let over = match self.settings.args.pursuit.name() {
+            PursuitName::Holistic => coded.reports.iter().filter(is_over).count(),
+            _ => 0,
+        };
+        let over = (over > 0).then(|| {
+            let of = counted(coded.reports.len(), "signal");
+            format!("{over} of {of} have more non-zeros in the shallower layers than --nonzeros: with fewer nothing but zero would be left")
+        });
+        all_zero(&coded.reports).or(over)
     }
 
     /// What the codes of a file were computed with.
@@ -911,8 +979,35 @@ impl Coder {
             "application": self.operator().application(),
             "device": device,
             "precision": crate::device::precision(),
-            "warning": all_zero(reports),
+            "warning": self.warning(coded),
         })
+    }
+
+    /// The weights λ of the codes, where there are any.
+    fn told_lambda(&self, reports: &[SignalReport]) -> Option<String> {
+        let lambda = self.coder.recipe().lambda.as_ref()?;
+        // Reports have that of the deepest layer, its weight included.
+        let mean = number(mean(reports, |report| report.lambda.into()));
+        let (told, mean) = match lambda {
+            Lambda::Absolute(value) => (number((*value).into()), None),
+            Lambda::Relative(fraction) => (format!("{} of λ_max", number((*fraction).into())), Some(mean)),
+            Lambda::PerSignal(_) => ("per signal".into(), Some(mean)),
+        };
+        Some(match (self.coder.recipe().layer_weights.as_deref(), mean) {
+            (Some(weights), mean) => {
+                let mean = mean.map_or(String::new(), |mean| format!(", there mean {mean}"));
+                format!("{told} times {} from the first layer to the deepest{mean}", list(weights))
+            }
+            (None, Some(mean)) => format!("{told}, mean {mean}"),
+            (None, None) => told,
+        })
+    }
+
+    /// How codes were found, in a few words.
+    pub fn told_way(&self, reports: &[SignalReport]) -> String {
+        let lambda = self.told_lambda(reports).map_or(String::new(), |lambda| format!(", λ {lambda}"));
+        let sign = if self.settings.keeps_nonnegative() { ", γ ≥ 0" } else { "" };
+        format!("{}{lambda}{sign}", self.settings.args.pursuit.name())
     }
 
     /// The same as text.
@@ -928,21 +1023,9 @@ impl Coder {
         for (to, count) in handed_over(reports) {
             summary.row("handed over", format!("{} that stalled, to {to}", counted(count, "signal")));
         }
-        if let Some(lambda) = &self.coder.recipe().lambda {
-            let mean_lambda = number(mean(reports, |report| report.lambda.into()));
-            let lambda = match lambda {
-                Lambda::Absolute(value) => number((*value).into()),
-                Lambda::Relative(fraction) => {
-                    format!("{} of λ_max, mean {mean_lambda}", number((*fraction).into()))
-                }
-                Lambda::PerSignal(_) => format!("per signal, mean {mean_lambda}"),
-            };
-            let weights = match self.coder.recipe().layer_weights.as_deref() {
-                Some(weights) => format!(" times {} from the first layer to the deepest", list(weights)),
-                None => String::new(),
-            };
+        if let Some(lambda) = self.told_lambda(reports) {
             let sign = if self.settings.keeps_nonnegative() { ", γ ≥ 0" } else { "" };
-            summary.row("λ", format!("{lambda}{weights}{sign}"));
+            summary.row("λ", format!("{lambda}{sign}"));
         } else if self.settings.keeps_nonnegative() {
             summary.row("sign", "γ ≥ 0");
         }
@@ -952,7 +1035,12 @@ impl Coder {
                 "mean {}{} ½‖y − Dγ‖² {}",
                 number(mean(reports, |report| report.objective.into())),
                 // Layer by layer other residuals are minimised than that of the signal.
-                if self.settings.args.pursuit.name() == PursuitName::LayeredBasisPursuit { ";" } else { ", of which" },
+                match self.settings.args.pursuit.name() {
+                    PursuitName::LayeredBasisPursuit => ";",
+                    PursuitName::LayeredThresholding | PursuitName::Holistic => " without the penalty,",
+                    PursuitName::Projection if self.settings.args.pursuit.debias => " without the penalty,",
+                    _ => ", of which",
+                },
                 number(mean(reports, |report| report.data_term.into()))
             ),
         );

@@ -295,7 +295,8 @@ fn is_picture(out: &Path) -> bool {
 /// What is said of a pursuit that leaves nothing of any signal.
 fn warning(row: &Row) -> Option<String> {
     let is_empty = matches!(row.setting, Setting::Lambda(_)) && row.measures.nonzeros.last() == Some(&0.0);
-    is_empty.then(|| format!("{}: every code is zero; lower its λ", name_of(row)))
+    let way = if row.measures.residual == 0.0 { ", as every signal is" } else { "; lower its λ" };
+    is_empty.then(|| format!("{}: every code is zero{way}", name_of(row)))
 }
 
 /// What ended above the gap asked for, in the table and in the picture.

@@ -67,7 +67,10 @@ impl MergeArgs {
         }
         match self.json {
             true => output::print_json(&joined.document),
-            false => output::print(&joined.text),
+            false => {
+                let written = self.out.as_ref().map_or(String::new(), |out| format!("\n  written  {}", out.display()));
+                output::print(&format!("{}{written}", joined.text))
+            }
         }
     }
 }

@@ -200,7 +200,17 @@ impl DeviceArgs {
 
 /// Parses the path of a model's file; the folder of a run stands for the model in it.
 pub(crate) fn model_path() -> impl TypedValueParser<Value = PathBuf> {
-    PathBufValueParser::new().map(|path| if path.is_dir() { crate::learn::RunFolder::new(path).model() } else { path })
+    PathBufValueParser::new().try_map(|path| {
+        if !path.is_dir() {
+            return Ok(path);
+        }
+        let model = crate::learn::RunFolder::new(&path).model();
+        let others = ["cfg.json", "params.npz"].iter().any(|name| path.join(name).exists());
+        match others && !model.exists() {
+            true => Err("an auto-encoder of others; `mlcsc import --sae` makes a model of it"),
+            false => Ok(model),
+        }
+    })
 }
 
 /// Diagnostics of an auto-encoder as lines of a summary.

@@ -154,7 +154,7 @@ pub fn kept(kept: &Kept, epochs: usize, start: Option<f64>) -> String {
 }
 
 /// Endings of files. No folder is to be called so.
-const FILES: [&str; 30] = [
+const FILES: [&str; 36] = [
     "png",
     "jpg",
     "jpeg",
@@ -171,6 +171,12 @@ const FILES: [&str; 30] = [
     "pbm",
     "pam",
     "svg",
+    "flac",
+    "mp3",
+    "ogg",
+    "m4a",
+    "aif",
+    "aiff",
     "jp2",
     "avif",
     "heic",

@@ -310,6 +310,12 @@ impl TrainArgs {
             true => " (of arrays with vectors along the last axis: --layout tokens)",
             false => "",
         };
+        if let Some(kernel) = self.kernel.first().filter(|kernel| is_vector && kernel.0 != [1, 1]) {
+            let expected = format!(
+                "1 for signals of {signal}; with --layout time an array [count, time] holds signals in time, with --layout images one [height, width] is an image"
+            );
+            return Err(Error::parameter("--kernel", kernel, expected));
+        }
         let kernels = match per_layer("--kernel", &self.kernel)? {
             Some(kernels) => kernels.into_iter().map(|kernel| Pair(kernel.on_rows(signal.height))).collect(),
             None if is_vector => vec![Pair([1, 1]); depth],

@@ -48,8 +48,9 @@ impl ForeignAutoencoder {
     pub fn dictionary(&self) -> Result<Mlcsc> {
         let scaling = self.config().scaling;
         if scaling != InputScaling::None {
-            let expected = "an encoder's own codes: its signals are scaled one by one, which pursuits don't do";
-            return Err(Error::parameter("pursuit", format!("on a dictionary with {scaling}"), expected));
+            let expected =
+                format!("the encoder's own codes: this one scales every signal ({scaling}), which pursuits don't do");
+            return Err(Error::parameter("pursuit", "given", expected));
         }
         Mlcsc::from_filters(self.model_config(), vec![self.unit_atoms()])
     }

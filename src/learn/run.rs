@@ -246,9 +246,10 @@ pub(crate) fn check_content(source: &dyn Source, normalization: Normalization) -
     }
     let [what, found] = match normalization {
         Normalization::None => ["values other than zero, of more than 1e-15 in magnitude", "zeros only"],
-        _ if normalization.is_fitted() && source.len() == 1 => {
-            ["several signals, whose mean is taken off", "one (others may be held out for validation)"]
-        }
+        _ if normalization.is_fitted() && source.len() == 1 => [
+            "several signals, whose mean is taken off",
+            "one (others may be held out); `patch` cuts pieces out of it, and normalization none leaves means as they are",
+        ],
         _ if normalization.is_fitted() => {
             ["signals that differ by more than 1e-15, whose mean is taken off", "one signal throughout, or nearly"]
         }

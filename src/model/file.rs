@@ -157,9 +157,9 @@ impl ModuleVisitor for Finite {
 /// What a safetensors file is, by the keys of its metadata, that is no model.
 fn another<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
     let found = keys.find_map(|key| match key {
-        "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose`, `mlcsc classify` and, of vectors, `mlcsc export --format saelens` take"),
+        "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify` take; top-k and sae on vectors become models that encode by `mlcsc export --format saelens` and then `mlcsc import --sae`"),
         "mlcsc-foreign" => Some(
-            "an imported auto-encoder that scales every signal, which `mlcsc encode`, `mlcsc reconstruct` and `mlcsc diagnose` take",
+            "an imported auto-encoder that scales every signal, which `mlcsc encode`, `reconstruct`, `diagnose`, `classify` and `export --format saelens` take",
         ),
         "mlcsc-checkpoint" => Some("a run's checkpoint; its model is model.safetensors beside it"),
         "mlcsc_codes" => Some("codes, which signals are reconstructed from"),
@@ -173,11 +173,15 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(Metadata, ModelConfig)> {
     let broken = |reason: String| Error::format(path, format!("expected an mlcsc model (safetensors), found {reason}"));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| broken(format!("a broken header: {error}")))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| broken(format!("broken content: {error}")))?;
-    let metadata = header
-        .metadata()
-        .as_ref()
-        .and_then(|metadata| metadata.get(METADATA_KEY))
-        .ok_or_else(|| broken(another(header.metadata().iter().flatten().map(|(key, _)| key.as_str()))))?;
+    let metadata =
+        header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
+            match ["W_dec", "encoder.weight"].iter().any(|name| tensors.tensor(name).is_ok()) {
+                true => {
+                    broken("weights of others; `mlcsc import --sae FOLDER` makes a model of an auto-encoder".into())
+                }
+                false => broken(another(header.metadata().iter().flatten().map(|(key, _)| key.as_str()))),
+            }
+        })?;
     let metadata: Metadata =
         json::parse(metadata.as_bytes()).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
     if metadata.format_version != FORMAT_VERSION {

@@ -116,7 +116,7 @@ pub(super) fn check_selection(operator: &Operator, selection: Selection) -> Resu
 }
 
 fn not_held() -> Error {
-    let expected = "omp: residuals are compared where the inner products of all atoms can be held, one by one";
+    let expected = "omp: residuals are compared where every value of a code has an atom of its own, as of vectors, and all inner products can be held";
     Error::parameter("pursuit", "ols", expected)
 }
 

@@ -197,7 +197,9 @@ impl Pursuit for LayeredBasisPursuit {
                 let of_row = || reports.iter().map(|layer| &layer[row]);
                 let objective: f32 = of_row().map(|report| report.objective).sum();
                 let gap: f32 = of_row().map(|report| report.relative_gap * report.objective).sum();
-                let converged = of_row().all(|report| report.stop == StopReason::DualityGap);
+                // What ended a layer above its gap; of several reasons that which more iterations would remove.
+                let stops = || of_row().map(|report| report.stop).filter(|stop| *stop != StopReason::DualityGap);
+                let stop = stops().find(|stop| *stop == StopReason::MaxIterations).or_else(|| stops().next());
                 SignalReport {
                     lambda: reports[reports.len() - 1][row].lambda,
                     iterations: of_row().map(|report| report.iterations).sum(),
@@ -205,7 +207,7 @@ impl Pursuit for LayeredBasisPursuit {
                     relative_gap: if gap == 0.0 { 0.0 } else { gap / objective },
                     data_term,
                     nonzeros,
-                    stop: if converged { StopReason::DualityGap } else { StopReason::MaxIterations },
+                    stop: stop.unwrap_or(StopReason::DualityGap),
                     finished_by: of_row().find_map(|report| report.finished_by),
                 }
             })

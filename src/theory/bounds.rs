@@ -82,7 +82,12 @@ pub struct Unmet {
 
 impl fmt::Display for Unmet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "layer {}: {} fails: {:.4} against {:.4}", self.layer, self.condition, self.found, self.limit)
+        // Of four digits behind the point nothing is left of what is small.
+        let shown = |value: f64| {
+            if value != 0.0 && value.abs() < 1e-3 { format!("{value:.2e}") } else { format!("{value:.4}") }
+        };
+        let [found, limit] = [self.found, self.limit].map(shown);
+        write!(f, "layer {}: {} fails: {found} against {limit}", self.layer, self.condition)
     }
 }
 
