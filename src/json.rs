@@ -171,14 +171,14 @@ mod tests {
         for (text, expected) in [
             (
                 r#"{"list": [{"count": 1}, {"count": 2.5}]}"#,
-                "list[1].count: expected a whole number from 0 on, found 2.5 (line 1, column 36)",
+                "list[1].count: expected a whole number from 0 on, found 2.5 (line 1, column 37)",
             ),
             (
                 r#"{"list": [{"count": 1, "share": "half"}]}"#,
                 "list[0].share: expected a number, found \"half\" (line 1, column 38)",
             ),
             (r#"{"list": [{"share": 1}]}"#, "list[0]: missing key count (line 1, column 22)"),
-            (r#"{"list": {"count": 1}}"#, "list: expected a list in brackets, found an object (line 1, column 8)"),
+            (r#"{"list": {"count": 1}}"#, "list: expected a list in brackets, found an object (line 1, column 9)"),
             (r#"{"list": [], "lost": 1}"#, "lost: unknown key lost, expected list (line 1, column 19)"),
             (r#"{"list": []} {}"#, "trailing characters (line 1, column 14)"),
             ("", "EOF while parsing a value (line 1, column 0)"),

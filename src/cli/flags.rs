@@ -33,9 +33,10 @@ const OTHER_NAMES: [(&str, &[&str]); 11] = [
 ];
 
 /// What the library advises to set, and the flag that does.
-const ADVICE: [(&str, &str); 6] = [
+const ADVICE: [(&str, &str); 7] = [
     ("`grey`", "--grey"),
     ("`layout`", "--layout"),
+    ("`missing`", "--missing"),
     ("`patch`", "--patch"),
     ("`resume`", "--resume"),
     ("`source`", "--data"),

@@ -12,7 +12,7 @@ use crate::geometry::{LayerShape, Pair, SignalShape};
 use crate::kernels::sparse::{energy, to_host};
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
-use crate::model::{Mlcsc, ModelConfig};
+use crate::model::{Mlcsc, ModelConfig, OperatorForm};
 use crate::pursuit::Lambda;
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
@@ -125,6 +125,11 @@ impl ImportArgs {
         }
         let config = ModelConfig { normalization: self.normalization, ..ModelConfig::new(input_shape, layers) };
         let model = Mlcsc::from_filters(config, filters).map_err(name_layer)?;
+        if let Err(error) = model.operator(input_shape, OperatorForm::Auto)?.check_size() {
+            let warning = format!("{error}; most pursuits refuse it");
+            output::complain(&format!("warning: {warning}"));
+            warnings.push(warning);
+        }
         model.save(&self.out, CodingDefaults { lambda: self.lambda, nonnegative: self.nonnegative, nonzeros: None })?;
 
         let geometry = model.config().geometry()?;

@@ -192,6 +192,17 @@ impl DeviceArgs {
         Ok(device)
     }
 
+    /// Tries out a device that was named, for work that is done by the host whatever it is.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn check(&self) -> Result<()> {
+        match self.name {
+            Some(_) => self.open().map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// The name of the device that [`Self::open`] opens.
     pub fn name(&self) -> String {
         device::chosen(self.name.as_deref()).unwrap_or_default()

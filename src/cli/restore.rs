@@ -432,6 +432,7 @@ impl RestoreArgs {
 
     /// The way that was asked for, with what it needs.
     fn way(&self) -> Result<Way> {
+        self.device.check()?;
         let others = [
             ("--mask", self.mask.is_some()),
             ("--missing", self.missing.is_some()),
@@ -601,8 +602,10 @@ impl RestoreArgs {
                 return Err(Error::format(path, format!("expected a mask of finite numbers, found {value}")));
             }
             if [mask.height, mask.width] != [picture.height, picture.width] {
-                let expected = format!("{}x{} pixels, as --data", picture.height, picture.width);
-                return Err(Error::parameter("--mask", format!("{}x{}", mask.height, mask.width), expected));
+                let [expected, found] = [picture, &mask].map(|of| format!("{}x{}", of.height, of.width));
+                let reason =
+                    format!("expected a --mask of {expected} pixels (height x width), as --data, found {found}");
+                return Err(Error::format(path, reason));
             }
             let planes = || mask.values.chunks_exact(pixels);
             return Ok(Some((0..pixels).map(|at| planes().any(|plane| plane[at] != 0.0)).collect()));
@@ -728,6 +731,9 @@ impl RestoreArgs {
         if let Some(warning) = &warning {
             output::complain(&format!("warning: {}: {warning}", source.display()));
         }
+        if self.joint_colours && picture.channels == 1 {
+            output::complain(&format!("note: --joint-colours does nothing to {}, which is grey", source.display()));
+        }
         let even = sigmas.iter().all(|sigma| *sigma == sigmas[0]);
         let together = self.method != Method::Patches;
         let joint_colours = self.joint_colours;
@@ -758,7 +764,9 @@ impl RestoreArgs {
             let inner = far(row, rows, picture.height) && far(column, columns, picture.width);
             inner && known.as_ref().is_none_or(|known| known[at % pixels])
         };
-        let count = (0..picture.values.len()).filter(|at| is_known(*at)).count() as f64;
+        // Channels without noise have nothing to be taken off.
+        let is_noisy = |at: usize| sigmas[at / pixels] > 0.0;
+        let count = (0..picture.values.len()).filter(|at| is_known(*at) && is_noisy(*at)).count() as f64;
         let seen = observation.seen(&restored)?;
         let pairs = picture.values.iter().zip(&seen.values).enumerate();
         let taken: Vec<f32> =
@@ -769,7 +777,9 @@ impl RestoreArgs {
             .enumerate()
             .map(|(at, value)| value / if sigmas[at / pixels] > 0.0 { sigmas[at / pixels] } else { 1.0 })
             .collect();
-        let length = (energy(&in_sigmas) / count).sqrt();
+        let noisy: Vec<f32> =
+            in_sigmas.iter().enumerate().filter(|(at, _)| is_noisy(*at)).map(|(_, value)| *value).collect();
+        let length = (energy(&noisy) / count).sqrt();
         if let Some(path) = &self.residual {
             arrays::write_npy(path, &[picture.channels, picture.height, picture.width], &in_sigmas)?;
         }
@@ -780,7 +790,7 @@ impl RestoreArgs {
             "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
             "objective": objective.map(|[reached, _]| reached), "objective_bound": objective.map(|[_, bound]| bound),
             "not_converged": (convergence.above > 0).then_some(convergence),
-            "taken_off_in_sigmas": (count > 0.0 && sigmas.iter().all(|sigma| *sigma > 0.0)).then_some(length),
+            "taken_off_in_sigmas": (count > 0.0).then_some(length),
             "clipped": clipped, "warning": warning,
             "seconds": clock.elapsed().as_secs_f64(),
         });
@@ -802,6 +812,8 @@ impl RestoreArgs {
                 let name = |what: &str| if name.is_empty() { what.to_owned() } else { format!("{what}_{name}") };
                 let found = psnr(&reference.values, &picture.values, peak)?;
                 row[name("psnr")] = json!(found.is_finite().then_some(found));
+                // JSON has no number for the decibels of equal pictures.
+                row[name("equal")] = json!(found == f64::INFINITY);
                 row[name("ssim")] = json!(ssim(&reference.values, &picture.values, shape, peak)?);
             }
         }
@@ -837,7 +849,14 @@ impl RestoreArgs {
             let mut strengths: Vec<String> =
                 strengths.map(|sigma| number(sigma.as_f64().unwrap_or_default())).collect();
             strengths.dedup();
-            let mut told = format!("σ {}{how}", strengths.join(", "));
+            // What is not seen as colours may have been meant as pictures.
+            let size = match [&row["channels"], &row["height"], &row["width"]].map(Value::as_u64) {
+                [Some(channels), Some(height), Some(width)] if !matches!(channels, 1 | 3) => {
+                    format!("one picture of {channels} channels of {height}x{width}; ")
+                }
+                _ => String::new(),
+            };
+            let mut told = format!("{size}σ {}{how}", strengths.join(", "));
             let asked = self.mask.is_some() || self.missing.is_some() || self.salt_and_pepper;
             if let Some(missing) = row["missing"].as_u64().filter(|_| asked) {
                 told.push_str(&format!("; {} missing", counted(missing as usize, "pixel")));
@@ -857,10 +876,9 @@ impl RestoreArgs {
             if let Some(above) = row["not_converged"]["above"].as_u64().filter(|above| *above > 0) {
                 told.push_str(&format!("; {} above the gap asked for", counted(above as usize, "pursuit")));
             }
-            // JSON has no number for equal pictures.
-            let decibels = |which: &str| match (value(&format!("psnr{which}")), value(&format!("ssim{which}"))) {
-                (Some(found), _) => Some(format!("{found:.2}")),
-                (None, found) => found.map(|_| "∞".to_owned()),
+            let decibels = |which: &str| match row[format!("equal{which}")] == true {
+                true => Some("∞".to_owned()),
+                false => value(&format!("psnr{which}")).map(|found| format!("{found:.2}")),
             };
             if let Some(after) = decibels("") {
                 let before = decibels("_before").map_or(String::new(), |before| format!("{before} → "));
@@ -869,6 +887,8 @@ impl RestoreArgs {
             if let Some(after) = value("ssim") {
                 let before = value("ssim_before").map_or(String::new(), |before| format!("{before:.4} → "));
                 told.push_str(&format!("; SSIM {before}{after:.4}"));
+            } else if decibels("").is_some() {
+                told.push_str("; SSIM –, of pictures of at least 7x7 pixels");
             }
             told.push_str(&format!("; {:.1} s", value("seconds").unwrap_or_default()));
             summary.row(row["out"].as_str().unwrap_or_default(), told);

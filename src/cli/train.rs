@@ -536,10 +536,12 @@ impl TrainArgs {
     /// The signals of a configuration.
     fn signals(&self, config: &TrainConfig, file: Option<&Path>) -> Result<Dataset> {
         if config.data.source.is_empty() {
-            let named = self.preset.is_none().then_some(file).flatten();
-            if named.is_some() || self.data.source.is_some() {
-                let expected = "`digits`, `mnist` or the path of a file or folder";
-                return Err(self.named(Error::parameter("source", "\"\"", expected), named));
+            let expected = "`digits`, `mnist` or the path of a file or folder";
+            if self.data.source.is_some() {
+                return Err(Error::parameter("--data", "\"\"", expected));
+            }
+            if let Some(path) = file {
+                return Err(Error::missing("--data", format!("{expected}, for {} names none", path.display())));
             }
             let of = self.preset.as_ref().map_or(String::new(), |preset| format!(" for the preset {preset}"));
             return Err(Error::missing("--data", format!("a folder of pictures or other signals{of}")));

@@ -7,6 +7,7 @@ use super::folder::{Skipped, name_of};
 use super::integrity;
 use super::jpeg;
 use super::pictures::{Pictures, Window};
+use super::resolution::Resolution;
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
 use crate::geometry::SignalShape;
@@ -171,6 +172,8 @@ pub struct Still {
     image: DynamicImage,
     /// What its colours mean (ICC), where the file says so.
     profile: Option<Vec<u8>>,
+    /// How large it is meant to be shown, likewise.
+    resolution: Option<Resolution>,
 }
 
 impl std::fmt::Debug for Still {
@@ -186,14 +189,14 @@ impl Still {
     /// # Errors
     /// A file that cannot be read, is damaged or is none of these; several pages or frames; inks, which could not be written back.
     pub fn open(path: &Path) -> Result<Self> {
-        let Decoded { image, rest, inks, profile, .. } = decode_whole(path)?;
+        let Decoded { image, rest, inks, profile, resolution, .. } = decode_whole(path)?;
         if inks {
             let expected = "expected a picture in grey or in red, green and blue, found one in inks (CMYK)";
             return Err(Error::format(path, expected));
         }
         match rest {
             Some(rest) => Err(Error::format(path, format!("expected a single picture, found {rest} beside it"))),
-            None => Ok(Self { path: path.into(), image, profile }),
+            None => Ok(Self { path: path.into(), image, profile, resolution }),
         }
     }
 
@@ -205,7 +208,8 @@ impl Still {
             1 => self.image.clone(),
             _ => self.image.resize_exact(width, height, image::imageops::FilterType::CatmullRom),
         };
-        Self { path: self.path.clone(), image, profile: self.profile.clone() }
+        let resolution = self.resolution.map(|resolution| resolution.times(factor));
+        Self { path: self.path.clone(), image, profile: self.profile.clone(), resolution }
     }
 
     /// Channels without alpha, rows and columns.
@@ -286,7 +290,7 @@ impl Still {
     }
 
     /// The bytes of a file with these values in place of its own, rounded; alpha stays, and what a PNG, JPEG or WebP file says
-    /// of its colours (ICC). The format is that of the file's name. Returns how many values were beyond black or white, too.
+    /// of its colours (ICC), and a PNG or JPEG file of its size on paper. The format is that of the file's name. Returns how many values were beyond black or white, too.
     ///
     /// # Errors
     /// A name that says no format, or a format without this type and depth.
@@ -311,7 +315,13 @@ impl Still {
         let mut file = Cursor::new(Vec::new());
         let written = match format {
             // The default loses more than the noise did.
-            ImageFormat::Jpeg => self.encode_by(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY), &bytes),
+            ImageFormat::Jpeg => {
+                let mut encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+                if let Some(resolution) = self.resolution {
+                    encoder.set_pixel_density(resolution.in_jpeg());
+                }
+                self.encode_by(encoder, &bytes)
+            }
             ImageFormat::Png => self.encode_by(PngEncoder::new(&mut file), &bytes),
             ImageFormat::Tiff => self.encode_by(TiffEncoder::new(&mut file), &bytes),
             ImageFormat::WebP => self.encode_by(WebPEncoder::new_lossless(&mut file), &bytes),
@@ -344,7 +354,12 @@ impl Still {
         };
         let reason = |error: image::ImageError| error.to_string().replace('\n', " ");
         written.map_err(|error| Error::format(out, format!("{} as it is: {}", self.path.display(), reason(error))))?;
-        Ok((file.into_inner(), clipped))
+        let file = file.into_inner();
+        let file = match (format, self.resolution) {
+            (ImageFormat::Png, Some(resolution)) => resolution.in_png(file),
+            _ => file,
+        };
+        Ok((file, clipped))
     }
 
     /// Encodes pixels as these are stored, with the colour profile.
@@ -395,6 +410,7 @@ struct Decoded {
     inks: bool,
     /// What its colours mean (ICC).
     profile: Option<Vec<u8>>,
+    resolution: Option<Resolution>,
 }
 
 /// Reads and checks a file.
@@ -452,7 +468,8 @@ fn decode_whole(path: &Path) -> Result<Decoded> {
     if !matches!(image.color().bytes_per_pixel() / image.color().channel_count(), 1 | 2) {
         return Err(Error::format(path, "expected pixels of 8 or 16 bits, found floating-point ones"));
     }
-    Ok(Decoded { image, rest, spread: integrity::spread_of_grey(format, &bytes), inks, profile })
+    let resolution = Resolution::of(format, &bytes);
+    Ok(Decoded { image, rest, spread: integrity::spread_of_grey(format, &bytes), inks, profile, resolution })
 }
 
 /// Grey values of colours, `[pixels, 3]`: 0.299 R + 0.587 G + 0.114 B in units of 2⁻¹⁶, rounded, as Pillow computes them.

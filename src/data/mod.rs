@@ -22,6 +22,7 @@ mod mnist;
 pub mod npy;
 mod pictures;
 pub mod quality;
+pub(crate) mod resolution;
 mod saev;
 mod shard;
 mod stored;
@@ -428,15 +429,22 @@ pub(crate) fn wanted_shape(wanted: impl ToString, model: SignalShape, found: Sig
         (1 | 3, SignalShape { channels: 4.., height: 1, width: 1 }) => {
             " (with `layout` images an array [height, width] is an image)".to_owned()
         }
-        (1, SignalShape { channels: 3, .. }) => " (`grey` turns colour pictures grey)".to_owned(),
-        (channels, _) if channels == found.channels && found.height >= model.height && found.width >= model.width => {
+        _ => {
             let size = match model.is_in_time() {
                 true => model.width.to_string(),
                 false => format!("{}x{}", model.height, model.width),
             };
-            format!(" (`patch` {size} cuts pieces of the model's size)")
+            let is_larger = found.height >= model.height && found.width >= model.width;
+            let differs = [found.height, found.width] != [model.height, model.width];
+            let grey = [model.channels, found.channels] == [1, 3];
+            let cut = is_larger && differs && (grey || model.channels == found.channels);
+            let ways = [
+                grey.then(|| "`grey` turns colour pictures grey".to_owned()),
+                cut.then(|| format!("`patch` {size} cuts pieces of the model's size")),
+            ];
+            let ways: Vec<String> = ways.into_iter().flatten().collect();
+            if ways.is_empty() { String::new() } else { format!(" ({})", ways.join(", ")) }
         }
-        _ => String::new(),
     };
     format!("{}{way}", wanted.to_string())
 }

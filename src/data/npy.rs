@@ -288,9 +288,9 @@ mod tests {
             let (n, c, h, w) = ([3, 1][at / 24], at / 12 % 2, at / 4 % 3, at % 4);
             assert_eq!(value, (n + 5 * (c + 2 * (h + 3 * w))) as f32);
         }
-        write(&path, &[5, 6, 4], npyz::Order::C, &values);
+        write(&path, &[5, 4, 6], npyz::Order::C, &values);
         let data = open_path(&path).unwrap();
-        assert_eq!(data.all.shape(), SignalShape::new(1, 6, 4));
+        assert_eq!(data.all.shape(), SignalShape::new(1, 4, 6));
         let mut out = [0.0; 24];
         data.all.read(&[2], &mut out).unwrap();
         assert_eq!(out[..3], [48.0, 49.0, 50.0]);

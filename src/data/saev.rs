@@ -235,7 +235,7 @@ mod tests {
                 "bytes for 2 examples",
             ),
             (NEW.replace("[3, -1]", "[]"), SHARDS.into(), "`layers` of at least 1"),
-            (NEW.replace("\"cls_token\": true,", ""), SHARDS.into(), "missing field `cls_token`"),
+            (NEW.replace("\"cls_token\": true,", ""), SHARDS.into(), "missing key cls_token"),
             ("[".repeat(10_000), SHARDS.into(), "metadata.json: expected saev's metadata"),
             (NEW.into(), SHARDS.replace("acts000002", "../acts000002"), "found \"../acts000002.bin\""),
             (NEW.into(), SHARDS.replace("acts000002", "acts000003"), "acts000003.bin"),

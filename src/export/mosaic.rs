@@ -1,5 +1,6 @@
 //! Pictures of filters and of batches of images: a near-square grid of tiles with thin lines between them.
 
+use crate::data::resolution::{AFTER_HEADER, png_chunk};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::sparse::to_host;
@@ -174,15 +175,9 @@ pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[
     Ok(values.iter().filter(|value| !(0.0..=white).contains(&(*value * white).round())).count())
 }
 
-/// Where the first chunk after the header of a PNG file begins.
-const AFTER_HEADER: usize = 33;
-
-/// A chunk of text that says which program made a picture, as the PNG specification has it: length, type, keyword, text, checksum.
+/// A chunk of text that says which program made a picture, as the PNG specification has it: keyword, text.
 fn signature() -> Vec<u8> {
-    let content = b"tEXtSoftware\0mlcsc";
-    let mut checksum = flate2::Crc::new();
-    checksum.update(content);
-    [&(content.len() as u32 - 4).to_be_bytes()[..], content, &checksum.sum().to_be_bytes()].concat()
+    png_chunk(b"tEXt", b"Software\0mlcsc")
 }
 
 /// A PNG file with the [`signature`] in it.

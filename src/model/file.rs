@@ -154,8 +154,8 @@ impl ModuleVisitor for Finite {
     }
 }
 
-/// What a safetensors file is, by the keys of its metadata, that is no model.
-fn another<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
+/// What a safetensors file is, by the keys of its metadata, that is no model; without such keys it may be weights of `others`.
+fn another<'a>(mut keys: impl Iterator<Item = &'a str>, others: bool) -> String {
     let found = keys.find_map(|key| match key {
         "mlcsc-rival" => Some("one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify` take; top-k and sae on vectors become models that encode by `mlcsc export --format saelens` and then `mlcsc import --sae`"),
         "mlcsc-foreign" => Some(
@@ -165,7 +165,11 @@ fn another<'a>(mut keys: impl Iterator<Item = &'a str>) -> String {
         "mlcsc_codes" => Some("codes, which signals are reconstructed from"),
         _ => None,
     });
-    found.unwrap_or("a safetensors file without mlcsc's metadata").into()
+    let unknown = match others {
+        true => "weights of others; `mlcsc import --sae FOLDER` makes a model of an auto-encoder",
+        false => "a safetensors file without mlcsc's metadata",
+    };
+    found.unwrap_or(unknown).into()
 }
 
 /// Checks header, metadata and the shape of every tensor against each other and against the file's length.
@@ -173,15 +177,10 @@ fn check(path: &Path, bytes: &[u8]) -> Result<(Metadata, ModelConfig)> {
     let broken = |reason: String| Error::format(path, format!("expected an mlcsc model (safetensors), found {reason}"));
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| broken(format!("a broken header: {error}")))?;
     let tensors = SafeTensors::deserialize(bytes).map_err(|error| broken(format!("broken content: {error}")))?;
-    let metadata =
-        header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
-            match ["W_dec", "encoder.weight"].iter().any(|name| tensors.tensor(name).is_ok()) {
-                true => {
-                    broken("weights of others; `mlcsc import --sae FOLDER` makes a model of an auto-encoder".into())
-                }
-                false => broken(another(header.metadata().iter().flatten().map(|(key, _)| key.as_str()))),
-            }
-        })?;
+    let metadata = header.metadata().as_ref().and_then(|metadata| metadata.get(METADATA_KEY)).ok_or_else(|| {
+        let others = ["W_dec", "encoder.weight"].iter().any(|name| tensors.tensor(name).is_ok());
+        broken(another(header.metadata().iter().flatten().map(|(key, _)| key.as_str()), others))
+    })?;
     let metadata: Metadata =
         json::parse(metadata.as_bytes()).map_err(|error| broken(format!("metadata that cannot be read: {error}")))?;
     if metadata.format_version != FORMAT_VERSION {

@@ -15,7 +15,8 @@
 //! rounds that take noise off (`inverse`); see [`Observation`].
 //!
 //! Colours are rotated into a grey and two colour axes. A dictionary with one channel codes these one by one, with groups that are found
-//! on the grey; a dictionary with three channels codes colours as they are.
+//! on the grey; noise that red, green and blue share lies on the grey alone then, where it is measured. A dictionary with three channels
+//! codes colours as they are.
 
 mod alike;
 mod conjugate;
@@ -78,7 +79,25 @@ impl Picture {
         let wrong = |at: &usize| readable(*at) && !self.values[*at].is_finite();
         let Some(at) = (0..self.values.len()).find(wrong) else { return Ok(()) };
         let (row, column) = (at % self.pixels() / self.width, at % self.width);
-        Err(Error::parameter("picture", self.values[at], format!("a finite value in row {row}, column {column}")))
+        Err(Error::parameter(
+            "picture",
+            self.values[at],
+            format!("a finite value in row {row}, column {column}, unless `missing` nan leaves such out"),
+        ))
+    }
+
+    /// One channel alone.
+    fn plane(&self, channel: usize) -> Self {
+        let values = self.values[channel * self.pixels()..][..self.pixels()].to_vec();
+        Self { channels: 1, values, ..*self }
+    }
+
+    /// Multiplies the first three channels by a factor each.
+    fn scale_channels(&mut self, factors: [f32; 3]) {
+        let pixels = self.pixels();
+        for (plane, factor) in self.values.chunks_exact_mut(pixels).zip(factors).filter(|(_, factor)| *factor != 1.0) {
+            plane.iter_mut().for_each(|value| *value *= factor);
+        }
     }
 
     /// Some of the rows.
@@ -212,6 +231,8 @@ pub fn restore(
     };
     let rotates = dictionary.channels() == 1;
     let mut start = if rotates { colours::rotated(&start) } else { start };
+    let scales = if rotates { colours::even_noise(&start, config.sigma, known) } else { [1.0; 3] };
+    start.scale_channels(scales);
     // In units in which squares are neither too large nor too small for f32.
     let scale = UNIT / config.range;
     start.values.iter_mut().for_each(|value| *value *= scale);
@@ -234,7 +255,8 @@ pub fn restore(
         };
         restored.map(|restored| patches::cropped(&restored, &start))
     };
-    let Some(restored) = restored else { return Ok(None) };
+    let Some(mut restored) = restored else { return Ok(None) };
+    restored.scale_channels(scales.map(f32::recip));
     let mut restored = if rotates { colours::rotated_back(&restored) } else { restored };
     restored.values.iter_mut().for_each(|value| *value /= scale);
     if config.sigma == 0.0 && !observation.mixes() {
@@ -307,7 +329,7 @@ fn denoise(patches: &Patches, picture: &Picture, sigma: f32, progress: &mut dyn 
 
 /// An orthonormal rotation of red, green and blue: noise stays as strong and white.
 mod colours {
-    use super::Picture;
+    use super::{Picture, noise};
 
     /// Grey, red against blue, green against both, of unit length.
     const AXES: [[f64; 3]; 3] = [
@@ -335,6 +357,35 @@ mod colours {
         by(picture, |to, from| AXES[to][from])
     }
 
+    /// Part of the noise of red, green and blue below which that of both colour axes is too weak to be independent in the three.
+    const SHARED: f32 = 0.5;
+
+    /// Least noise that a colour axis is taken to have, as a part of that of red, green and blue.
+    const LEAST: f32 = 0.05;
+
+    /// Factors by which noise of standard deviation `sigma` in red, green and blue has that strength on every axis of a rotated picture.
+    ///
+    /// They are 1 for independent noise. Noise that the three share, as in a grey picture stored in colours or a photograph whose colours were
+    /// reduced, is weak on both colour axes, where hardly anything else is rough; the grey has what is left of the sum of the variances.
+    pub(super) fn even_noise(rotated: &Picture, sigma: f32, known: Option<&[bool]>) -> [f32; 3] {
+        if rotated.channels != 3 || sigma == 0.0 {
+            return [1.0; 3];
+        }
+        let on_axis = |axis: usize| noise::at_any_size(&rotated.plane(axis), known);
+        let (Some([grey, _]), Some([first, most_first]), Some([second, most_second])) =
+            (on_axis(0), on_axis(1), on_axis(2))
+        else {
+            return [1.0; 3];
+        };
+        if most_first.max(most_second) >= SHARED * sigma {
+            return [1.0; 3];
+        }
+        let [first, second] = [first, second].map(|found| found.max(LEAST * sigma));
+        // Texture is measured, too: it is no more than what is left, and no more than what was measured.
+        let left = (3.0 * sigma * sigma - first * first - second * second).sqrt();
+        [left.min(grey.max(sigma)), first, second].map(|found| sigma / found)
+    }
+
     pub(super) fn rotated_back(picture: &Picture) -> Picture {
         by(picture, |to, from| AXES[from][to])
     }
@@ -343,6 +394,39 @@ mod colours {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A grey picture stored in three channels comes out as the grey one does; independent noise is what it is taken for.
+    #[test]
+    fn noise_that_channels_share_is_taken_off() {
+        use rand_distr::{Distribution, StandardNormal};
+        let (height, width) = (48, 56);
+        let mut random = crate::model::sample::generator(3);
+        let clean: Vec<f32> = (0..height * width)
+            .map(|at| 60.0 + (at / width) as f32 + if (at % width + at / width) % 30 < 15 { 70.0 } else { 0.0 })
+            .collect();
+        let mut drawn = || -> Vec<f32> {
+            let mut noise = || -> f32 { StandardNormal.sample(&mut random) };
+            clean.iter().map(|value| value + 20.0 * noise()).collect()
+        };
+        let dictionary = PatchDictionary::photographs();
+        let config = RestoreConfig { sigma: 20.0, ..RestoreConfig::default() };
+        let restored = |channels: usize, values: Vec<f32>| {
+            let picture = Picture::new(channels, height, width, values).unwrap();
+            restore(&picture, &Observation::default(), &dictionary, &config, |_| true).unwrap().unwrap().values
+        };
+        let grey = drawn();
+        let alone = restored(1, grey.clone());
+        let in_colours = restored(3, [&grey[..]; 3].concat());
+        let apart =
+            |a: &[f32], b: &[f32]| (a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>() / a.len() as f32).sqrt();
+        for plane in in_colours.chunks_exact(height * width) {
+            assert!(apart(plane, &alone) < 1.0, "{}", apart(plane, &alone));
+        }
+        assert!(apart(&alone, &clean) < 8.0, "{}", apart(&alone, &clean));
+        let independent = [drawn(), drawn(), drawn()].concat();
+        let rotated = colours::rotated(&Picture::new(3, height, width, independent).unwrap());
+        assert_eq!(colours::even_noise(&rotated, 20.0, None), [1.0; 3]);
+    }
 
     /// A strip with the rows around it is as good as the whole picture.
     #[test]

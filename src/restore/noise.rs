@@ -1,6 +1,6 @@
 //! How strong the noise in a picture is.
 
-use super::Picture;
+use super::{Picture, colours};
 
 /// Median of the magnitude of a normal variable of variance 1.
 const MEDIAN: f64 = 0.674_489_750_196_081_7;
@@ -22,12 +22,66 @@ const EVEN: f32 = 1.2;
 
 /// The same for every channel: one strength for all where they differ by less than a fifth, else that of each. `None` where one of them cannot
 /// be measured.
+///
+/// Photographs whose colours were stored at half their size, as JPEG does it, have no noise of single pixels in these; what there is shows at
+/// that size.
 pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f32>> {
     let mut found = deviations(picture, known);
     let all = strength(&mut found.concat())?;
     let each = found.iter_mut().map(|of_channel| strength(of_channel)).collect::<Option<Vec<f32>>>()?;
     let [least, most] = extremes(&each);
-    Some(if most <= EVEN * least { vec![all; each.len()] } else { each })
+    if most > EVEN * least {
+        return Some(each);
+    }
+    let all = reduced_colours(picture, known).map_or(all, |found| found.max(all));
+    Some(vec![all; each.len()])
+}
+
+/// Strength of the noise in red, green and blue where that of colours shows at half their size alone.
+fn reduced_colours(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
+    if picture.channels != 3 {
+        return None;
+    }
+    let rotated = colours::rotated(picture);
+    let axis = |axis: usize| rotated.plane(axis);
+    let grey = estimate(&axis(0), known)?;
+    let [fine, coarse] = [1, 2].map(|of| axis(of)).map(|plane| [estimate(&plane, known), at_half_size(&plane, known)]);
+    let ([Some(a), Some(half_a)], [Some(b), Some(half_b)]) = (fine, coarse) else { return None };
+    let is_reduced = half_a > REDUCED * a && half_b > REDUCED * b;
+    is_reduced.then(|| ((grey * grey + half_a * half_a + half_b * half_b) / 3.0).sqrt())
+}
+
+/// How many times as strong noise has to be at half the size for what is there at the full one to say little.
+const REDUCED: f32 = 1.5;
+
+/// Strength of the noise of a plane: as [`estimate`] finds it, or as it shows at half the size if that is more; and, where it hardly shows at
+/// the full size, the most that it may have, at a quarter of it, where texture counts as well.
+pub(super) fn at_any_size(plane: &Picture, known: Option<&[bool]>) -> Option<[f32; 2]> {
+    let found = estimate(plane, known)?;
+    let Some(half) = at_half_size(plane, known) else { return Some([found; 2]) };
+    let (halved, known) = halved(plane, known);
+    let quarter = at_half_size(&halved, known.as_deref()).map_or(half, |quarter| 2.0 * quarter);
+    let shown = half.max(found);
+    Some([shown, if half > REDUCED * found { shown.max(quarter) } else { shown }])
+}
+
+/// Strength of white noise of which the means of two by two pixels have as much as those of a plane.
+fn at_half_size(plane: &Picture, known: Option<&[bool]>) -> Option<f32> {
+    let (half, known) = halved(plane, known);
+    estimate(&half, known.as_deref()).map(|found| 2.0 * found)
+}
+
+/// The means of two by two pixels, and which of them are known.
+fn halved(plane: &Picture, known: Option<&[bool]>) -> (Picture, Option<Vec<bool>>) {
+    let [height, width] = [plane.height / 2, plane.width / 2];
+    let places = |at: usize| {
+        let first = at / width * 2 * plane.width + at % width * 2;
+        [first, first + 1, first + plane.width, first + plane.width + 1]
+    };
+    let values = (0..height * width).map(|at| places(at).iter().map(|&place| plane.values[place]).sum::<f32>() / 4.0);
+    let half = Picture { channels: 1, height, width, values: values.collect() };
+    let known = known.map(|known| (0..height * width).map(|at| places(at).iter().all(|&place| known[place])).collect());
+    (half, known)
 }
 
 /// The least and the largest of strengths of noise; [∞, 0] of none.
@@ -100,6 +154,31 @@ mod tests {
         assert!((each[0] / 3.0 - 1.0).abs() < 0.05 && (each[1] / 12.0 - 1.0).abs() < 0.05, "{each:?}");
         // The ramp alone: rounding.
         assert!(estimate(&noisy(0.0), None).unwrap() < 1e-3);
+    }
+
+    /// Colours whose noise is the same in two by two pixels, as after JPEG's reduction.
+    #[test]
+    fn noise_of_reduced_colours_is_found() {
+        let grains = [1, 2, 3].map(|seed| {
+            let mut random = sample::generator(seed);
+            (0..200 * 150).map(|_| -> f32 { StandardNormal.sample(&mut random) }).collect::<Vec<f32>>()
+        });
+        let of_axis = |axis: usize, at: usize| {
+            let (row, column) = (at / 150, at % 150);
+            match axis {
+                0 => 20.0 * grains[0][at],
+                _ => 10.0 * grains[axis][row / 2 * 150 + column / 2],
+            }
+        };
+        let values =
+            (0..3).flat_map(|axis| (0..200 * 150).map(move |at| (axis, at))).map(|(axis, at)| of_axis(axis, at));
+        let rotated = Picture::new(3, 200, 150, values.collect()).unwrap();
+        let found = estimate_each(&colours::rotated_back(&rotated), None).unwrap();
+        assert!(found.iter().all(|sigma| (sigma / 20.0 - 1.0).abs() < 0.1), "{found:?}");
+        // Independent noise is what it was.
+        let white = Picture::new(3, 200, 150, grains.concat()).unwrap();
+        let found = estimate_each(&white, None).unwrap();
+        assert!(found.iter().all(|sigma| (sigma - 1.0).abs() < 0.03), "{found:?}");
     }
 
     #[test]

@@ -254,8 +254,11 @@ impl<'a> Patches<'a> {
         before.clone_from(group);
         let (atoms, enough) = self.dictionary.atoms.approximate(group, level, most.max(1), coding);
         if !enough {
-            // What takes so many atoms is as good as it is.
-            group.clone_from(before);
+            // What the atoms leave out is signal, too: more of it than there is noise, and the patches are better as they are.
+            let left: f64 = before.iter().zip(&*group).map(|(own, made)| f64::from(own - made).powi(2)).sum();
+            if left > 2.0 * level {
+                group.clone_from(before);
+            }
         }
         for (plane, mean) in group.chunks_exact_mut(pixels).zip(means.iter()) {
             plane.iter_mut().for_each(|value| *value += mean);

@@ -256,11 +256,11 @@ fn wrong_flags_of_pursuits() {
         ("--pursuit holistic --nonzeros 100000", &["--nonzeros, nonzeros of layer 1 = 100000", "1 to "]),
         ("--pursuit ista --algorithm fista", &["--algorithm = fista", "ista"]),
         ("--pursuit coordinate-descent --application cascade", &["--application", "gram"]),
-        ("--nonzeros 3", &["--nonzeros = 3", "--pursuit bp", "--lambda"]),
-        ("--layer-weights 0,1", &["--layer-weights = 0,1", "--pursuit bp"]),
-        ("--noise 0.1", &["--noise = 0.1", "--pursuit bp"]),
-        ("--stripe-limits 3,3", &["--stripe-limits = 3,3", "--pursuit bp"]),
-        ("--convex", &["--convex", "--pursuit bp"]),
+        ("--nonzeros 3", &["--nonzeros = 3", "--pursuit beside it, one of omp, ols"]),
+        ("--layer-weights 0,1", &["--layer-weights = 0,1", "--pursuit beside it", "ml-bp"]),
+        ("--noise 0.1", &["--noise = 0.1", "one of omp, ols, projection"]),
+        ("--stripe-limits 3,3", &["--stripe-limits = 3,3", "one of projection"]),
+        ("--convex", &["--convex", "--pursuit beside it, one of projection"]),
     ] {
         bench.refuses(&format!("{encode} {flags}"), words);
     }

@@ -307,7 +307,7 @@ fn other_files_of_the_program_are_no_models() {
     for (file, found) in [
         ("codes.safetensors", "found codes, which"),
         ("run/checkpoint.safetensors", "found a run's checkpoint; its model is model.safetensors beside it"),
-        ("rival", "found one of the model's rivals, which `mlcsc diagnose`, `mlcsc classify`"),
+        ("rival", "found one of the model's rivals, which `mlcsc diagnose` and `mlcsc classify`"),
     ] {
         for command in ["inspect", "encode --data signals.npy --out out.npz", "export --out out"] {
             let message = program.fails(&format!("{command} --model {file}"), 1);
@@ -456,6 +456,42 @@ fn recordings_of_another_rate_are_refused() {
     program.works("reconstruct --model run --codes codes.npz --out back.wav");
     let reader = hound::WavReader::open(program.path("back.wav")).unwrap();
     assert_eq!((reader.spec().sample_rate, reader.duration()), (8_000, 400));
+    // Codes know the names of their recordings; arrays and windows get the model's rate.
+    program.works("reconstruct --model run --codes codes.npz --out named");
+    assert_eq!(program.names("named"), ["8000.wav"]);
+    write_npy(&program.path("x.npy"), &[2, 50], &noise(100)).unwrap();
+    program.works("reconstruct --model run --data x.npy --layout time --out arrays");
+    program.works("reconstruct --model run --data 8000.wav --patch 20 --patches 3 --out windows");
+    assert_eq!(program.names("arrays"), ["000000.wav", "000001.wav"]);
+    let reader = hound::WavReader::open(program.path("windows/000002.wav")).unwrap();
+    assert_eq!((reader.spec().sample_rate, reader.duration()), (8_000, 20));
+    // What has rows is no signal in time, and vectors are none without a word.
+    write_npy(&program.path("rows.npy"), &[2, 3, 50], &noise(300)).unwrap();
+    for data in ["x.npy", "rows.npy"] {
+        let message = program.fails(&format!("encode --model run --data {data} --out c.npz"), 1);
+        assert!(message.contains("--layout time"), "{message}");
+    }
+    let message = program.fails("diagnose --model run --data 8000.wav", 1);
+    assert!(message.contains("--patch 16"), "{message}");
+}
+
+/// Dictionaries beyond single precision are refused before NaN is called a code.
+#[test]
+fn dictionaries_of_absurd_sizes_are_refused() {
+    let program = Program::new();
+    let atoms: Vec<f32> = noise(24).iter().map(|value| value - 0.5).collect();
+    write_npy(&program.path("x.npy"), &[3, 4], &noise(12)).unwrap();
+    for (name, scale) in [("small", 1e-12), ("large", 1e10)] {
+        let scaled: Vec<f32> = atoms.iter().map(|value| value * scale).collect();
+        write_npy(&program.path("f.npy"), &[6, 4], &scaled).unwrap();
+        let output = program.run(&format!("import --filters f.npy --input-shape 4x1x1 --out {name}.safetensors"));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("scale the atoms"));
+        for pursuit in ["fista", "ista", "ml-fista", "ml-bp", "omp --nonzeros 2"] {
+            let encode = format!("encode --out c.npz --pursuit {pursuit}");
+            let message = program.fails(&format!("{encode} --model {name}.safetensors --data x.npy"), 1);
+            assert!(message.contains("dictionary of layer 1") && message.contains("from 1e-8 to 1e8"), "{message}");
+        }
+    }
 }
 
 /// Vectors along the last axis, whatever the others; one that outweighs all others is remarked on.

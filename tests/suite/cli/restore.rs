@@ -533,7 +533,7 @@ fn mistakes_take_one_line() {
     let floats = ImageBuffer::<Rgb<f32>, _>::new(4, 4);
     DynamicImage::ImageRgb32F(floats).save(program.path("float.tiff")).unwrap();
     for (arguments, code, parts) in [
-        ("--data noisy.npy --mask small.npy --out o.npy", 2, ["--mask", "40x48"]),
+        ("--data noisy.npy --mask small.npy --out o.npy", 1, ["--mask", "40x48"]),
         ("--data noisy.npy --mask none.npy --out o.npy", 1, ["--mask", "at least one known pixel"]),
         ("--data noisy.npy --noise -1 --out o.npy", 2, ["--noise", "≥ 0"]),
         ("--data noisy.npy --model colour.safetensors --out o.npy", 1, ["channels", "3"]),

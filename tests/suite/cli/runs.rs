@@ -375,6 +375,34 @@ fn mistakes_name_what_mends_them() {
     refuses(&bench, &format!("{import} --strides 4294967296"), 2, &["--strides of layer 1"]);
 }
 
+/// A number below 0 is out of the flag's range, and not a flag of that name; keys are named with their place.
+#[test]
+fn numbers_and_keys_are_named() {
+    let bench = bench();
+    for flag in ["--epochs", "--seed", "--batch-size", "--units"] {
+        refuses(&bench, &format!("train --data x.npy {flag} -1 --out run"), 2, &[&format!("'{flag} <"), "'-1'"]);
+    }
+    refuses(&bench, "train --data x.npy --incoherence -1 --out run", 2, &["--incoherence = -1"]);
+    let mut document = configuration();
+    document["model"]["layers"][1]["kernel"] = json!("wide");
+    write(&bench, "wide.json", &document);
+    let words = ["wide.json", "model.layers[1].kernel: expected a whole number or a pair"];
+    refuses(&bench, "train --config wide.json --out run", 1, &words);
+    document["model"] = json!([{"channels": 1}]);
+    write(&bench, "list.json", &document);
+    refuses(&bench, "train --config list.json --out run", 1, &["model: expected an object in braces, found a list"]);
+    let mut document = configuration();
+    document["data"]["limit"] = json!(3);
+    write(&bench, "limit.json", &document);
+    let message = refuses(
+        &bench,
+        "train --config limit.json --out run",
+        1,
+        &["data.limit: unknown key limit, expected one of source, count"],
+    );
+    assert!(!message.contains("--data"), "{message}");
+}
+
 /// The folder of a run stands for its model, in every command.
 #[test]
 fn a_run_stands_for_its_model() {
@@ -398,6 +426,50 @@ fn a_run_stands_for_its_model() {
     trains(&bench, "--config small.json --from whole --out further");
     fs::create_dir(bench.path("empty")).unwrap();
     refuses(&bench, "inspect --model empty", 1, &["cannot read empty/model.safetensors"]);
+}
+
+/// A finished run whose model was lost writes it again; what a kill left in folders within is removed.
+#[test]
+fn what_was_lost_is_written_again() {
+    let bench = bench();
+    trains(&bench, "--config small.json --out run");
+    let model = read(&bench, "run/model.safetensors");
+    fs::remove_file(bench.path("run/model.safetensors")).unwrap();
+    fs::write(bench.path("run/pictures/.mlcsc-x.part"), b"half").unwrap();
+    let text = trains(&bench, "--resume --out run");
+    assert!(text.contains("since it was resumed"), "{text}");
+    assert_eq!(read(&bench, "run/model.safetensors"), model);
+    assert!(!bench.path("run/pictures/.mlcsc-x.part").exists());
+}
+
+/// A rival's run goes on with the settings that it began with.
+#[cfg(feature = "train")]
+#[test]
+fn a_rivals_changed_settings_are_refused() {
+    let bench = bench();
+    let output = bench.run("train --data x.npy --model top-k --units 20 --nonzeros 5 --epochs 1 --out run");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("5 of 20 units a code"));
+    let config = fs::read_to_string(bench.path("run/config.json")).unwrap();
+    for (from, to, key) in
+        [("\"k\": 5", "\"k\": 3", "rival.k: expected 5"), ("\"seed\": 0", "\"seed\": 1", "seed: expected 0")]
+    {
+        fs::write(bench.path("run/config.json"), config.replace(from, to)).unwrap();
+        refuses(
+            &bench,
+            "train --resume --out run --epochs 2",
+            1,
+            &["run/config.json", key, "with which the run began"],
+        );
+    }
+    fs::write(bench.path("run/config.json"), config).unwrap();
+    let output = bench.run("train --resume --out run --epochs 2");
+    let lines = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && lines.contains("before it was for 1"), "{lines}");
+    for flags in ["--kernel 3", "--stride 2"] {
+        refuses(&bench, &format!("train --data x.npy --model top-k {flags} --out other"), 2, &["cannot be used with"]);
+    }
+    let page = fs::read_to_string(bench.path("run/report.html")).unwrap();
+    assert!(page.contains("rival.units") && page.contains("rival.model"));
 }
 
 #[test]

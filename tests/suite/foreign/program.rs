@@ -53,7 +53,7 @@ fn codes_are_in_their_units_whoever_finds_them() {
         let omp = "--data x.npy --pursuit omp --nonzeros 4";
         if name == "topk_constant_norm" {
             let errors = program.fails(&format!("encode --model m.safetensors {omp} --out omp.safetensors"), 2);
-            assert!(errors.contains("constant-norm") && errors.contains("scaled one by one"), "{errors}");
+            assert!(errors.contains("constant-norm") && errors.contains("scales every signal"), "{errors}");
             let errors = program.fails("inspect --model m.safetensors", 1);
             assert!(errors.contains("an imported auto-encoder that scales every signal"), "{errors}");
             continue;

@@ -693,7 +693,7 @@ fn configurations_that_are_none() {
         ("/model/signal/height", json!(4), "kernel of layer 1"),
         ("/model/layers", json!([]), "layer"),
         ("/learning/epochs", json!(0), "epochs"),
-        ("/learning/epochs", json!(-1), "invalid value"),
+        ("/learning/epochs", json!(-1), "learning.epochs: expected a whole number from 0 on, found -1"),
         ("/learning/epochs", json!(u64::MAX), "epochs"),
         ("/learning/batch_size", json!(0), "batch"),
         ("/learning/lambda", json!(-0.5), "lambda"),
