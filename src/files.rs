@@ -20,14 +20,11 @@ pub fn report_size_limits() {
 const PREFIX: &str = ".mlcsc-";
 const SUFFIX: &str = ".part";
 
-/// Removes the temporary files that a program left in a folder and in those within when it was killed. No other program may be writing
-/// there.
+/// Removes the temporary files that a program left in a folder when it was killed. No other program may be writing there.
 pub fn remove_leftovers(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_leftovers(&entry.path());
-        } else if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+        if name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
             // One that cannot be removed does no harm.
             let _ = fs::remove_file(entry.path());
         }

@@ -1,4 +1,4 @@
-//! JSON that people write, read so that a mistake is told with the key that it is at.
+//! JSON that is read so that a mistake is told with the key that it is at: configurations, which people write, and what files say of themselves.
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -6,12 +6,13 @@ use serde_json::{Deserializer, Value};
 use std::borrow::Cow;
 
 /// What serde calls a value of a type, and what people do.
-const NAMES: [(&str, &str); 14] = [
+const NAMES: [(&str, &str); 15] = [
     ("usize", "a whole number from 0 on"),
     ("u64", "a whole number from 0 on"),
     ("u32", "a whole number from 0 on"),
     ("a nonzero usize", "a whole number from 1 on"),
     ("a nonzero u64", "a whole number from 1 on"),
+    ("i64", "a whole number"),
     ("f32", "a number"),
     ("f64", "a number"),
     ("a boolean", "true or false"),
@@ -53,6 +54,14 @@ pub fn parse_value<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_path_to_error::deserialize(value).map_err(told)
 }
 
+/// A mistake without its place, which is that of another text than the file's.
+pub fn without_place(mistake: &str) -> String {
+    mistake.rsplit_once(PLACE).map_or(mistake, |(mistake, _)| mistake).to_owned()
+}
+
+/// How the place of a mistake begins.
+const PLACE: &str = " (line ";
+
 /// A text in UTF-8 and without the byte order mark that some editors put at its beginning. Where the mark is that of UTF-16, in which
 /// PowerShell writes what a program prints, the text is turned into UTF-8.
 fn without_mark(text: &[u8]) -> Cow<'_, [u8]> {
@@ -79,11 +88,20 @@ pub(crate) fn resolved<'a>(root: &'a Value, node: &'a Value) -> &'a Value {
 
 /// Refuses lists where a schema has objects: their values would be taken for those of the keys, one after the other.
 fn refuse_lists(root: &Value, node: &Value, value: &Value, path: &str) -> Result<(), String> {
-    let node = resolved(root, node);
+    let mut node = resolved(root, node);
     let is_object = |node: &Value| node["properties"].is_object();
     let variants = node["oneOf"].as_array();
+    let is_choice = variants.is_some_and(|variants| variants.iter().all(is_object));
+    // Of a choice among objects the one that the value's own keys name.
+    let is_named = |variant: &&Value| {
+        let fields = variant["properties"].as_object().into_iter().flatten();
+        fields.clone().any(|(name, field)| field["const"].is_string() && field["const"] == value[name.as_str()])
+    };
+    if let Some(variant) = variants.and_then(|variants| variants.iter().find(is_named)) {
+        node = variant;
+    }
     match value {
-        Value::Array(_) if is_object(node) || variants.is_some_and(|variants| variants.iter().all(is_object)) => {
+        Value::Array(_) if is_object(node) || is_choice => {
             let place = if path.is_empty() { String::new() } else { format!("{path}: ") };
             Err(format!("{place}expected an object in braces, found a list"))
         }
@@ -112,7 +130,7 @@ fn told(error: serde_path_to_error::Error<serde_json::Error>) -> String {
 /// A message of serde's in this program's words.
 fn reworded(message: &str) -> String {
     let (message, place) = match message.rsplit_once(" at line ") {
-        Some((message, place)) => (message, format!(" (line {})", place.replace(" column", ", column"))),
+        Some((message, place)) => (message, format!("{PLACE}{})", place.replace(" column", ", column"))),
         None => (message, String::new()),
     };
     let wrong = ["invalid type: ", "invalid value: ", "invalid length "];
@@ -120,29 +138,34 @@ fn reworded(message: &str) -> String {
     let text = match found {
         Some((found, expected)) => {
             let expected = match NAMES.iter().find(|(name, _)| *name == expected) {
-                Some((_, name)) => name,
+                Some((_, name)) => (*name).to_owned(),
                 None if expected.starts_with("struct ") || expected.starts_with("internally tagged enum") => {
-                    "an object in braces"
+                    "an object in braces".to_owned()
                 }
-                None => expected,
+                None => expected.replace('`', ""),
             };
             let found = match found {
-                "map" => "an object",
-                "sequence" => "a list",
-                other => ["integer ", "floating point ", "string ", "boolean "]
-                    .iter()
-                    .find_map(|kind| other.strip_prefix(kind))
-                    .unwrap_or(other),
+                "map" => "an object".to_owned(),
+                "sequence" => "a list".to_owned(),
+                // The user's own text stays as it is.
+                text if text.starts_with("string ") => text["string ".len()..].to_owned(),
+                other => {
+                    let kinds = ["integer ", "floating point ", "boolean "];
+                    kinds.iter().find_map(|kind| other.strip_prefix(kind)).unwrap_or(other).replace('`', "")
+                }
             };
             format!("expected {expected}, found {found}")
         }
+        None if message.starts_with("EOF") => "it ends too early".to_owned(),
+        None if message == "trailing characters" => "there is more after its end".to_owned(),
+        // What stands in backquotes elsewhere is a setting of the library that a flag may have another name for.
         None => match message.strip_prefix("unknown variant ") {
             Some(rest) => format!("unknown choice {rest}"),
             None => message.replace("unknown field", "unknown key").replace("missing field", "missing key"),
-        },
+        }
+        .replace('`', ""),
     };
-    // What stands in backquotes elsewhere is a setting of the library that a flag may have another name for.
-    format!("{}{place}", text.replace('`', ""))
+    format!("{text}{place}")
 }
 
 #[cfg(test)]
@@ -180,8 +203,12 @@ mod tests {
             (r#"{"list": [{"share": 1}]}"#, "list[0]: missing key count (line 1, column 22)"),
             (r#"{"list": {"count": 1}}"#, "list: expected a list in brackets, found an object (line 1, column 9)"),
             (r#"{"list": [], "lost": 1}"#, "lost: unknown key lost, expected list (line 1, column 19)"),
-            (r#"{"list": []} {}"#, "trailing characters (line 1, column 14)"),
-            ("", "EOF while parsing a value (line 1, column 0)"),
+            (r#"{"list": []} {}"#, "there is more after its end (line 1, column 14)"),
+            ("", "it ends too early (line 1, column 0)"),
+            (
+                r#"{"list": [{"count": "`x`"}]}"#,
+                "list[0].count: expected a whole number from 0 on, found \"`x`\" (line 1, column 25)",
+            ),
         ] {
             assert_eq!(parse::<Outer>(text.as_bytes()).unwrap_err(), expected, "{text}");
         }

@@ -11,7 +11,7 @@
 use super::features::{Features, PoolingConfig};
 use crate::autoencoder::Autoencoder;
 use crate::data::deskew::deskew;
-use crate::data::{Source, wanted_shape};
+use crate::data::{Source, check_channels};
 use crate::error::{Error, Result};
 use crate::geometry::SignalShape;
 use crate::kernels::sparse::to_host;
@@ -19,7 +19,6 @@ use crate::model::normalization::Normalizer;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
 use crate::pursuit::{BasisPursuitConfig, Lambda, Observer, Problem, Pursuit, Recipe};
-use crate::text::counted;
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -242,12 +241,7 @@ impl WindowConfig {
             let expected = format!("no more than the signal's {}x{}", signal.height, signal.width);
             return Err(Error::parameter("padding", self.padding, expected));
         }
-        let trained = model.config().signal;
-        if signal.channels != trained.channels {
-            let expected = format!("{}, as the model's", counted(trained.channels, "channel"));
-            let expected = wanted_shape(expected, trained, signal);
-            return Err(Error::shape("signals", expected, signal));
-        }
+        check_channels(model.config().signal, signal, "signals")?;
         let geometry = model.config().geometry()?;
         let pixels = |layer: usize| geometry.effective(layer).kernel.iter().product::<usize>() as f32;
         let stages = self.layers.iter().zip(&self.strides).map(|(&layer, &stride)| {

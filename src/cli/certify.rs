@@ -1,6 +1,6 @@
 //! `mlcsc certify`: what is proven about codes.
 
-use super::coding::{Batch, Chosen, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs, not_converged_json};
+use super::coding::{Batch, Chosen, Coder, CodingArgs, LambdaArgs, PursuitArgs, SolverArgs};
 use super::data::{InputArgs, Signals};
 use super::output::{counted, number, table};
 use super::{flags, interrupt, output};
@@ -10,7 +10,7 @@ use crate::kernels::sparse::to_host;
 use crate::model::Operator;
 use crate::model::normalization::Normalizer;
 use crate::model::sample::{add_noise, generator};
-use crate::pursuit::{Convergence, PursuitName};
+use crate::pursuit::PursuitName;
 use crate::theory::certificate::{Certificate, Uniqueness, median};
 use crate::theory::{
     Bound, ColumnPair, DictionaryProfile, LayerLevels, Levels, ModelProfile, Noise, Promise, Theorem, Unmet,
@@ -183,7 +183,7 @@ impl CertifyArgs {
         if self.json {
             let mut document = self.document(&profile, &signals, &certified);
             document["codes"] = json!(coder.told_way(&coded.reports));
-            document["not_converged"] = not_converged_json(&Convergence::of(&coded.reports), &coder.basis());
+            document["not_converged"] = coder.not_converged_json(&coded.reports);
             document["warning"] = json!(coder.warning(&coded));
             return output::print_json(&document);
         }

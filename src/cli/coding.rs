@@ -7,7 +7,7 @@ use super::{flags, interrupt, output};
 pub use crate::coder::Batch;
 pub(super) use crate::coder::default_batch;
 use crate::coder::{CoderConfig, default_lambda};
-use crate::data::{Part, Places, Shard, digest, npy, wanted_shape};
+use crate::data::{Part, Places, Shard, check_channels, digest, npy};
 use crate::error::{Error, Result};
 use crate::evaluate::comparison::Parameters;
 use crate::export::arrays;
@@ -288,7 +288,7 @@ impl PursuitArgs {
     }
 
     /// The pursuits that take a flag.
-    fn others_with(&self, flag: Flag) -> String {
+    fn pursuits_with(&self, flag: Flag) -> String {
         let takes = |name: &PursuitName| Self { name: Some(Chosen::Pursuit(*name)), ..self.clone() }.takes(flag);
         let names: Vec<String> = PursuitName::iter().filter(takes).map(|name| name.to_string()).collect();
         names.join(", ")
@@ -432,8 +432,8 @@ impl CodingArgs {
                 let taken = taken.collect::<Vec<_>>().join(", ");
                 let taken = if pursuit.is_encoder() { "none: --pursuit names another way".into() } else { taken };
                 let expected = match pursuit.name {
-                    // What the default is, the model says.
-                    None => format!("--pursuit beside it, one of {}", pursuit.others_with(*flag)),
+                    // The default may be the model's own, which is not known yet.
+                    None => format!("--pursuit beside it, one of {}", pursuit.pursuits_with(*flag)),
                     Some(_) => format!("no such flag with {}, which takes {taken}", pursuit.called()),
                 };
                 return Err(Error::parameter(flag.to_string(), value, expected));
@@ -557,6 +557,8 @@ pub struct Coded {
     pub seconds: f64,
     /// Seconds for what does not depend on single signals.
     pub setup_seconds: f64,
+    /// What there is to say of the signals' unit.
+    units: Option<String>,
     /// Algorithm and application for each shape of signals.
     ways: Vec<(&'static str, OperatorForm)>,
 }
@@ -842,7 +844,8 @@ impl Coder {
             let values = signals.read(start, size)?;
             let read = Tensor::from_data(TensorData::new(values, signals.shape().batched(size)), &device);
             if coded.reports.is_empty() {
-                self.tell_units(&read);
+                coded.units = self.other_units(&read);
+                coded.units.iter().for_each(|told| output::complain(&format!("warning: {told}")));
             }
             let clock = Instant::now();
             let batch = interrupt::named(self.coder.encode_batch(read, start, Some(progress)), UNFINISHED)?;
@@ -855,23 +858,24 @@ impl Coder {
         Ok(())
     }
 
-    /// Says that signals have another unit than those that the model's λ was made for, if it is so.
-    fn tell_units(&self, signals: &Tensor<4>) {
-        let args = &self.settings.args.lambda;
-        let Some(&Lambda::Absolute(lambda)) = self.coder.recipe().lambda.as_ref() else { return };
-        if args.lambda.is_some() || lambda <= 0.0 {
-            return;
+    /// What there is to say where signals have another unit than those that the model's λ was made for. It takes less than what training
+    /// remarks on: a λ that was steered to many non-zeros is meant.
+    fn other_units(&self, signals: &Tensor<4>) -> Option<String> {
+        let given = self.settings.args.lambda.lambda;
+        let &Lambda::Absolute(lambda) = self.coder.recipe().lambda.as_ref()? else { return None };
+        if given.is_some() || lambda <= 0.0 {
+            return None;
         }
         let (normalized, _) = self.coder.model().config().normalizer().apply(signals.clone());
         let values = to_host(normalized);
         let size = (energy(&values) / values.len().max(1) as f64).sqrt();
-        if f64::from(lambda) < OTHER_UNITS * size {
-            output::complain(&format!(
-                "warning: the model's λ = {} is next to nothing beside these signals, whose root mean square is {}: codes will be dense, and take long; --lambda-relative 0.1 suits every unit",
-                number(lambda.into()),
-                number(size)
-            ));
-        }
+        (f64::from(lambda) < OTHER_UNITS * size).then(|| {
+            let [lambda, size] = [lambda.into(), size].map(number);
+            format!(
+                "the model's λ = {lambda} is next to nothing beside these signals, whose root mean square is {size}: codes will be dense, \
+                 and take long; --lambda-relative 0.1 suits every unit"
+            )
+        })
     }
 
     /// Gap, iterations and sign.
@@ -889,8 +893,19 @@ impl Coder {
             }
             None => not_converged(&tally, &self.basis(), "signal"),
         };
-        let lines = [above, self.warning(coded).map(|line| format!("warning: {line}"))];
+        // That of units was said before work began.
+        let warning = self.warning(coded).filter(|warning| coded.units.as_ref() != Some(warning));
+        let lines = [above, warning.map(|line| format!("warning: {line}"))];
         lines.into_iter().flatten().reduce(|lines, line| format!("{lines}\n{line}"))
+    }
+
+    /// [`Self::not_converged`] for JSON: `null` where all have their gap.
+    pub fn not_converged_json(&self, reports: &[SignalReport]) -> Value {
+        let mut document = not_converged_json(&Convergence::of(reports), &self.basis());
+        if let Some(reason) = self.unbounded().filter(|_| !document.is_null()) {
+            document["reason"] = json!(reason);
+        }
+        document
     }
 
     /// Why no duality gap can become small, where that is so: it is measured at what the deepest layer's penalty allows.
@@ -898,8 +913,13 @@ impl Coder {
         let recipe = self.coder.recipe();
         let is_deepest_free =
             recipe.layer_weights.as_ref().and_then(|weights| weights.last()).is_some_and(|weight| *weight == 0.0);
-        match &recipe.lambda {
-            Some(Lambda::Absolute(0.0)) => Some("at λ = 0 a duality gap says nothing"),
+        let is_free = match &recipe.lambda {
+            Some(Lambda::Absolute(lambda) | Lambda::Relative(lambda)) => *lambda == 0.0,
+            Some(Lambda::PerSignal(all)) => all.iter().all(|lambda| *lambda == 0.0),
+            None => false,
+        };
+        match is_free {
+            true => Some("at λ = 0 a duality gap says nothing"),
             _ if is_deepest_free => Some("without a penalty on the deepest layer a duality gap says nothing"),
             _ => None,
         }
@@ -916,7 +936,7 @@ impl Coder {
             let of = counted(coded.reports.len(), "signal");
             format!("{over} of {of} have more non-zeros in the shallower layers than --nonzeros: with fewer nothing but zero would be left")
         });
-        all_zero(&coded.reports).or(over)
+        all_zero(&coded.reports).or(over).or_else(|| coded.units.clone())
     }
 
     /// What the codes of a file were computed with.
@@ -969,7 +989,7 @@ impl Coder {
             "mean_gap": has_gap.then(|| mean(reports, |report| report.relative_gap.into())),
             "max_gap": has_gap.then_some(largest_gap),
             "converged": has_gap.then(|| converged(reports)),
-            "not_converged": not_converged_json(&Convergence::of(reports), &self.basis()),
+            "not_converged": self.not_converged_json(reports),
             "handed_over": handed_over(reports).into_iter().map(|(to, count)| (to, json!(count))).collect::<Value>(),
             "stops": stops(reports).into_iter().map(|(stop, count)| (stop, json!(count))).collect::<Value>(),
             "nonnegative": self.settings.keeps_nonnegative(),
@@ -1087,16 +1107,7 @@ impl Coder {
 /// # Errors
 /// Signals that the model cannot take, named by their source; an application that their shape does not admit.
 pub fn operator(model: &Mlcsc, signal: SignalShape, source: &str, application: OperatorForm) -> Result<Operator> {
-    let trained = model.config().signal;
-    if signal.channels != trained.channels {
-        let expected = format!("{}, as the model's", counted(trained.channels, "channel"));
-        return Err(Error::shape(format!("signals of {source}"), wanted_shape(expected, trained, signal), signal));
-    }
-    if trained.is_in_time() && signal.height > 1 {
-        // Rows of pictures would be coded as if each were a signal for itself.
-        let expected = wanted_shape("signals in time, as the model's, of one row", trained, signal);
-        return Err(Error::shape(format!("signals of {source}"), expected, signal));
-    }
+    check_channels(model.config().signal, signal, &format!("signals of {source}"))?;
     model.operator(signal, application).map_err(|error| match error {
         Error::Shape { what, expected, found } => {
             Error::Shape { what: format!("{what} on signals of {source} ({signal})"), expected, found }

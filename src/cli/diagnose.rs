@@ -479,7 +479,8 @@ fn worst_line(name: &str, found: &Examination) -> Option<String> {
     let one =
         |worst: &WorstSignal| format!("{} ({:.3} for {:.3})", worst.signal, worst.encoder, worst.omp.min(worst.l1));
     let all: Vec<String> = worst.iter().map(one).collect();
-    let said = "most is lost on signals, ‖y − x‖²/‖y‖² of the encoder for the better pursuit's";
+    let said =
+        "most is lost on signals, ‖y − x‖²/‖y − b‖² (b the decoder's bias) of the encoder for the better pursuit's";
     (!all.is_empty()).then(|| format!("{name}: {said}: {}", all.join(", ")))
 }
 

@@ -3,6 +3,7 @@
 use super::inputs::Inputs;
 use super::output::Summary;
 use super::{DeviceArgs, flags, foreign, output};
+use crate::autoencoder::Autoencoder;
 use crate::baselines::{Rival, is_rival};
 use crate::error::{Error, Result};
 use crate::export::export_model;
@@ -88,14 +89,16 @@ impl ExportArgs {
             }
             other => flags::named::<Self>(other),
         };
-        let mut warning = None;
+        let mut warning: Option<String> = None;
         let network = match imported {
             Some(network) => network,
             None if is_dictionary => {
                 let (model, coding) = Mlcsc::load(&self.model, &device)?;
                 if !coding.nonnegative && !self.both_signs {
                     warning = Some(
-                        "the model's codes have both signs, SAELens's matching pursuit finds positive ones alone: --both-signs adds every atom's negative",
+                        "the model's codes have both signs, SAELens's matching pursuit finds positive ones alone: --both-signs adds every \
+                         atom's negative"
+                            .into(),
                     );
                 }
                 let residual = self.residual.unwrap_or(0.0);
@@ -104,6 +107,13 @@ impl ExportArgs {
             }
             None => {
                 let (rival, config) = Rival::load(&self.model, &device)?;
+                let signal = rival.signal();
+                if signal.channels > 1 && !signal.is_single_position() {
+                    let len = signal.len();
+                    warning = Some(format!(
+                        "SAELens knows vectors alone: those of {signal} signals are {len} values, channel after channel, each row by row"
+                    ));
+                }
                 saelens::of_rival(&rival, &config).map_err(named)?
             }
         };
@@ -113,10 +123,10 @@ impl ExportArgs {
             Activation::MatchingPursuit { max_iterations, .. } => Some(max_iterations),
             _ => None,
         };
-        if let Some(warning) = warning {
+        if let Some(warning) = &warning {
             output::complain(&format!("warning: {warning}"));
         }
-        self.report(&written, picks, warning)
+        self.report(&written, picks, warning.as_deref())
     }
 
     pub(super) fn run(&self) -> Result<()> {

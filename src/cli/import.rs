@@ -125,7 +125,8 @@ impl ImportArgs {
         }
         let config = ModelConfig { normalization: self.normalization, ..ModelConfig::new(input_shape, layers) };
         let model = Mlcsc::from_filters(config, filters).map_err(name_layer)?;
-        if let Err(error) = model.operator(input_shape, OperatorForm::Auto)?.check_size() {
+        let operator = model.operator(input_shape, OperatorForm::Auto).map_err(name_layer)?;
+        if let Err(error) = operator.check_size() {
             let warning = format!("{error}; most pursuits refuse it");
             output::complain(&format!("warning: {warning}"));
             warnings.push(warning);

@@ -7,6 +7,7 @@ use super::inputs::Inputs;
 use super::output::{Summary, counted, grouped};
 use super::progress::Progress;
 use super::{flags, interrupt, output};
+use crate::data::layout::{self, Layout};
 use crate::data::quality::Quality;
 use crate::data::{encode_recording, is_deep, sampling_rate};
 use crate::error::{Error, Result};
@@ -47,7 +48,7 @@ pub(super) struct ReconstructArgs {
     #[arg(long, value_name = "CxHxW", conflicts_with = "source")]
     input_shape: Option<SignalShape>,
     /// Folder for PNG images, of 16 bits where the picture has them, each named after the picture that it is of, or numbered where signals are no pictures (numbered ones
-    /// that an earlier run left there are removed), and for recordings .wav; F.png or F.wav for a single one; F.npy for all in one array
+    /// that an earlier run left there are removed), and for recordings .wav; F.png or F.wav for a single one; F.npy for all in one array, whose axes --layout says as those of --data
     #[arg(long, value_name = "DIR|F.png|F.wav|F.npy")]
     out: PathBuf,
     /// Print one JSON document instead of text
@@ -100,12 +101,25 @@ impl ReconstructArgs {
         }
     }
 
+    /// Where reconstructions go, arrays with the axes that those of --data have.
+    fn sink<'a>(
+        &'a self,
+        kind: Kind,
+        shapes: &[SignalShape],
+        originals: &[Option<&Path>],
+        rates: Vec<Option<u32>>,
+        inputs: &Inputs,
+    ) -> Result<Sink<'a>> {
+        let layout = self.input.data.layout;
+        Ok(Sink { layout, ..Sink::new(&self.out, kind, shapes, originals, rates, inputs)? })
+    }
+
     /// By an imported auto-encoder's own encoder.
     fn reconstruct_by_encoder(&self, encoder: &Encoder, kind: Kind, inputs: &Inputs) -> Result<()> {
         let signals = self.input.signals()?;
         let shape = signals.shape();
         let originals: Vec<Option<&Path>> = (0..signals.len()).map(|index| signals.file(index)).collect();
-        let sink = Sink::new(&self.out, kind, &[shape], &originals, rates_of(&originals), inputs)?;
+        let sink = self.sink(kind, &[shape], &originals, rates_of(&originals), inputs)?;
         let mut quality = Quality::new(shape.len());
         let (encoded, left) = sink.write(|write| {
             encoder.run(&signals, |batch| {
@@ -147,7 +161,7 @@ impl ReconstructArgs {
             let of_model = coders.model().config().sampling_rate.filter(|_| group.shape().is_in_time());
             group.places().iter().for_each(|place| rates[place] = rates[place].or(of_model));
         }
-        let sink = Sink::new(&self.out, kind, &shapes, &originals, rates, inputs)?;
+        let sink = self.sink(kind, &shapes, &originals, rates, inputs)?;
         let mut qualities: Vec<Quality> = shapes.iter().map(|shape| Quality::new(shape.len())).collect();
         let (coded, left) = sink.write(|write| {
             coders.run(|group, coder, batch| {
@@ -224,7 +238,7 @@ impl ReconstructArgs {
         }
         let shapes: Vec<SignalShape> = operators.iter().map(Operator::signal).collect();
         let rates = vec![model.config().sampling_rate.filter(|_| shapes[0].is_in_time()); count];
-        let sink = Sink::new(&self.out, kind, &shapes, &originals, rates, inputs)?;
+        let sink = self.sink(kind, &shapes, &originals, rates, inputs)?;
         let progress = Progress::new("reconstructing", "signals", count as u64);
         interrupt::watch();
         let mut place = 0;
@@ -315,8 +329,9 @@ struct Left {
 struct Sink<'a> {
     out: &'a Path,
     kind: Kind,
-    /// Shape of an array.
+    /// Shape of the signals of an array, and what its axes are.
     shape: SignalShape,
+    layout: Option<Layout>,
     /// The file of each signal; for an array empty.
     pictures: Vec<PathBuf>,
     /// Samples a second of each, of those that are recordings.
@@ -390,7 +405,7 @@ impl<'a> Sink<'a> {
             true => vec![false; count],
             false => originals.par_iter().map(is_deep).collect(),
         };
-        Ok(Self { out, kind, shape, pictures, rates, deep, numbered, count })
+        Ok(Self { out, kind, shape, layout: None, pictures, rates, deep, numbered, count })
     }
 
     /// Writes what `produce` hands over: places of signals among all, and the signals. Those of an array come in order.
@@ -400,8 +415,19 @@ impl<'a> Sink<'a> {
     ) -> Result<(T, Left)> {
         if self.kind == Kind::Array {
             let mut produced = None;
-            arrays::write_npy_with(self.out, &arrays::signal_axes(self.shape, self.count), |append| {
-                produced = Some(produce(&mut |_, signals| append(&to_host(signals)))?);
+            let (axes, channels_last) = layout::axes(self.layout, self.shape, self.count);
+            let (channels, len) = (self.shape.channels, self.shape.len());
+            arrays::write_npy_with(self.out, &axes, |append| {
+                let mut write = |_: &[usize], signals: Tensor<4>| {
+                    let values = to_host(signals);
+                    match channels_last {
+                        true => values
+                            .chunks_exact(len)
+                            .try_for_each(|signal| append(&layout::transposed(signal, channels, len / channels))),
+                        false => append(&values),
+                    }
+                };
+                produced = Some(produce(&mut write)?);
                 Ok(())
             })?;
             let produced = produced.ok_or_else(|| Error::format(self.out, "nothing was written"))?;
@@ -430,7 +456,7 @@ impl<'a> Sink<'a> {
         let produced = produced.map_err(|error| match error {
             Error::Interrupted(_) => {
                 let all = counted(self.count, self.noun());
-                Error::Interrupted(format!("{} of {all} were written", grouped(written)))
+                Error::Interrupted(format!("of {all} {} came into {}", grouped(written), self.out.display()))
             }
             other => other,
         })?;
@@ -448,6 +474,9 @@ impl<'a> Sink<'a> {
     /// Adds what was written to a document.
     fn describe(&self, document: &mut Value, left: Left) {
         document["out"] = self.out.display().to_string().into();
+        if self.kind == Kind::Array {
+            document["axes"] = json!(layout::axes(self.layout, self.shape, self.count).0);
+        }
         if self.rates.iter().all(Option::is_none) && self.kind != Kind::Array {
             document["clipped"] = json!(left.clipped);
         }
@@ -464,7 +493,11 @@ impl<'a> Sink<'a> {
             "written",
             match self.kind {
                 Kind::Folder => format!("{} in {}", counted(self.count, self.noun()), self.out.display()),
-                _ => self.out.display().to_string(),
+                Kind::Array => {
+                    let (axes, _) = layout::axes(self.layout, self.shape, self.count);
+                    format!("{} {axes:?}", self.out.display())
+                }
+                Kind::Picture | Kind::Recording => self.out.display().to_string(),
             },
         );
         if let Some(told) = output::clipped(left.clipped, left.values) {

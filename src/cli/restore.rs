@@ -5,6 +5,7 @@ use super::output::{self, Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, flags, interrupt, model_path};
 use crate::autoencoder::{Autoencoder, SparseAutoencoder, has_encoder};
+use crate::data::layout::{Layout, looks_channels_last, transposed};
 use crate::data::{Still, npy, pictures_and_arrays};
 use crate::error::{Error, Result};
 use crate::evaluate::pictures::{psnr, ssim};
@@ -19,6 +20,7 @@ use crate::restore::{
     restore, salt_and_pepper,
 };
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::borrow::Cow;
@@ -37,6 +39,10 @@ pub(super) struct RestoreArgs {
     /// computed and written in single precision, whatever type they come in
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
+    /// Which axis of arrays are the channels: the first (maps) or the last (channels-last). Default: the last where it is 1, 3 or 4 and the
+    /// others are more than 4, else the first
+    #[arg(long, value_name = "NAME", value_parser = layouts())]
+    layout: Option<Layout>,
     /// File to write, of a type by its name; a folder where --data is one, for files of the same names (.pgm for .pbm)
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
@@ -158,14 +164,22 @@ enum Input {
     },
 }
 
+/// Parses the name of a layout that a picture can have.
+fn layouts() -> impl TypedValueParser<Value = Layout> {
+    PossibleValuesParser::new(["maps", "channels-last"]).try_map(|name| name.parse::<Layout>())
+}
+
 impl Input {
-    fn open(path: &Path) -> Result<(Self, Picture)> {
+    /// An array whose first or last axis are channels as `layout` says; without it by what they look like.
+    fn open(path: &Path, layout: Option<Layout>) -> Result<(Self, Picture)> {
         if is_array(path) {
             let array = npy::read_array(path)?;
             let (channels_last, [channels, height, width]) = match array.shape[..] {
                 [height, width] => (false, [1, height, width]),
-                // A picture of hardly any rows has its channels first.
-                [height, width, channels @ (1 | 3 | 4)] if !(1..=4).contains(&height) => {
+                [height, width, channels]
+                    if layout == Some(Layout::ChannelsLast)
+                        || (layout.is_none() && looks_channels_last(&array.shape)) =>
+                {
                     (true, [channels, height, width])
                 }
                 [channels, height, width] => (false, [channels, height, width]),
@@ -203,6 +217,14 @@ impl Input {
         }
     }
 
+    /// Values of so many channels in the order of the file's axes.
+    fn laid_out<'a>(&self, values: &'a [f32], channels: usize) -> Cow<'a, [f32]> {
+        match self {
+            Self::Array { channels_last: true, .. } => transposed(values, channels, values.len() / channels).into(),
+            _ => values.into(),
+        }
+    }
+
     /// Which pixels can be seen, where some are wholly transparent.
     fn seen(&self) -> Option<Vec<bool>> {
         match self {
@@ -232,19 +254,10 @@ impl Input {
                 let mut extents = extents.clone();
                 let at = if *channels_last { 0 } else { extents.len() - 2 };
                 extents[at..at + 2].copy_from_slice(&[picture.height, picture.width]);
-                let values = match channels_last {
-                    true => Cow::Owned(transposed(&picture.values, picture.channels, picture.pixels())),
-                    false => Cow::Borrowed(&picture.values),
-                };
-                arrays::write_npy(out, &extents, &values).map(|()| 0)
+                arrays::write_npy(out, &extents, &self.laid_out(&picture.values, picture.channels)).map(|()| 0)
             }
         }
     }
-}
-
-/// The transpose of a matrix of so many rows and columns.
-fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    (0..values.len()).map(|at| values[at % rows * columns + at / rows]).collect()
 }
 
 /// A method with what it needs.
@@ -393,7 +406,7 @@ impl RestoreArgs {
             files::check_writable_folder(&self.out)?;
             // A file that cannot be read or written is reported before the first is restored.
             let check = |(source, out): &Job| {
-                let (input, picture) = Input::open(source)?;
+                let (input, picture) = Input::open(source, self.layout)?;
                 input.check_output(out)?;
                 let known = self.known(&input, &picture)?;
                 self.reference(source, &input, &picture)?;
@@ -590,7 +603,7 @@ impl RestoreArgs {
     fn known(&self, input: &Input, picture: &Picture) -> Result<Option<Vec<bool>>> {
         let pixels = picture.pixels();
         if let Some(path) = &self.mask {
-            let (kind, mask) = Input::open(path)?;
+            let (kind, mask) = Input::open(path, self.layout)?;
             if let Input::Still(still) = &kind
                 && still.has_alpha()
             {
@@ -608,7 +621,15 @@ impl RestoreArgs {
                 return Err(Error::format(path, reason));
             }
             let planes = || mask.values.chunks_exact(pixels);
-            return Ok(Some((0..pixels).map(|at| planes().any(|plane| plane[at] != 0.0)).collect()));
+            let known = |at: usize| planes().map(move |plane| plane[at] != 0.0);
+            if let Some(at) = (0..pixels).find(|&at| known(at).any(|value| value) && known(at).any(|value| !value)) {
+                let (row, column) = (at / mask.width, at % mask.width);
+                let reason = format!(
+                    "expected a --mask whose channels agree, found one in which some of row {row}, column {column} are zero"
+                );
+                return Err(Error::format(path, reason));
+            }
+            return Ok(Some((0..pixels).map(|at| known(at).any(|value| value)).collect()));
         }
         if let Some(missing) = self.missing {
             if let Input::Still(still) = input
@@ -669,7 +690,7 @@ impl RestoreArgs {
     /// What a picture is to be compared with.
     fn reference(&self, source: &Path, input: &Input, picture: &Picture) -> Result<Option<(Input, Picture)>> {
         let Some(path) = self.reference_of(source) else { return Ok(None) };
-        let (kind, mut reference) = Input::open(&path)?;
+        let (kind, mut reference) = Input::open(&path, self.layout)?;
         if let (Input::Still(own), Input::Still(other)) = (input, &kind) {
             let scale = own.white() / other.white();
             reference.values.iter_mut().for_each(|value| *value *= scale);
@@ -718,7 +739,7 @@ impl RestoreArgs {
         progress: impl Fn(f32) -> bool + Sync,
     ) -> Result<Value> {
         let clock = Instant::now();
-        let (input, picture) = Input::open(source)?;
+        let (input, picture) = Input::open(source, self.layout)?;
         input.check_output(out)?;
         let known = self.known(&input, &picture)?;
         let reference = self.reference(source, &input, &picture)?;
@@ -781,7 +802,11 @@ impl RestoreArgs {
             in_sigmas.iter().enumerate().filter(|(at, _)| is_noisy(*at)).map(|(_, value)| *value).collect();
         let length = (energy(&noisy) / count).sqrt();
         if let Some(path) = &self.residual {
-            arrays::write_npy(path, &[picture.channels, picture.height, picture.width], &in_sigmas)?;
+            let extents = match input {
+                Input::Array { channels_last: true, .. } => [picture.height, picture.width, picture.channels],
+                _ => [picture.channels, picture.height, picture.width],
+            };
+            arrays::write_npy(path, &extents, &input.laid_out(&in_sigmas, picture.channels))?;
         }
         let mut row = json!({
             "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
@@ -796,7 +821,7 @@ impl RestoreArgs {
         });
         if let Some((_, reference)) = reference {
             // What was written, rounding included.
-            let (_, written) = Input::open(out)?;
+            let (_, written) = Input::open(out, self.layout)?;
             let shape = [restored.channels, restored.height, restored.width];
             let peak = match &input {
                 Input::Still(still) => still.white(),
@@ -813,7 +838,7 @@ impl RestoreArgs {
                 let found = psnr(&reference.values, &picture.values, peak)?;
                 row[name("psnr")] = json!(found.is_finite().then_some(found));
                 // JSON has no number for the decibels of equal pictures.
-                row[name("equal")] = json!(found == f64::INFINITY);
+                row[name("equal")] = json!(reference.values == picture.values);
                 row[name("ssim")] = json!(ssim(&reference.values, &picture.values, shape, peak)?);
             }
         }
@@ -888,7 +913,7 @@ impl RestoreArgs {
                 let before = value("ssim_before").map_or(String::new(), |before| format!("{before:.4} → "));
                 told.push_str(&format!("; SSIM {before}{after:.4}"));
             } else if decibels("").is_some() {
-                told.push_str("; SSIM –, of pictures of at least 7x7 pixels");
+                told.push_str("; SSIM –: needs at least 7x7 pixels");
             }
             told.push_str(&format!("; {:.1} s", value("seconds").unwrap_or_default()));
             summary.row(row["out"].as_str().unwrap_or_default(), told);

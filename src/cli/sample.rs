@@ -5,6 +5,7 @@ use super::inputs::Inputs;
 use super::output::{Summary, counted, number};
 use super::progress::Progress;
 use super::{DeviceArgs, flags, interrupt, output};
+use crate::data::layout;
 use crate::error::{Error, Result};
 use crate::export::{CodesWriter, arrays, codes, mosaic};
 use crate::files;
@@ -199,7 +200,7 @@ impl SampleArgs {
         if earlier && self.noise.is_none() {
             let _ = std::fs::remove_file(self.out.join("clean.npy"));
         }
-        let dims = arrays::signal_axes(signal, self.count);
+        let (dims, _) = layout::axes(None, signal, self.count);
         let values = to_host(noisy.clone());
         arrays::write_npy(&self.out.join("signals.npy"), &dims, &values)?;
         if self.noise.is_some() {

@@ -110,7 +110,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "T")]
     unrolled_iterations: Option<usize>,
     /// What --method unrolled is for: to reconstruct signals, or to denoise them, by the codes of what has --noise; `mlcsc restore --method
-    /// network` runs the model. Gradients then go through all iterations, and λ begins at the noise. Default: reconstruct
+    /// network` runs the model, on sound as an array [channels, 1, samples]. Gradients then go through all iterations, and λ begins at the noise. Default: reconstruct
     #[arg(long, value_name = "NAME", value_parser = ["reconstruct", "denoise"])]
     task: Option<String>,
     /// Standard deviation of the noise for --task denoise, or the range that it is drawn from: of 0 to 255 in pictures, in the own units
@@ -310,7 +310,7 @@ impl TrainArgs {
             true => " (of arrays with vectors along the last axis: --layout tokens)",
             false => "",
         };
-        if let Some(kernel) = self.kernel.first().filter(|kernel| is_vector && kernel.0 != [1, 1]) {
+        if let Some(kernel) = self.kernel.iter().find(|kernel| is_vector && kernel.0 != [1, 1]) {
             let expected = format!(
                 "1 for signals of {signal}; with --layout time an array [count, time] holds signals in time, with --layout images one [height, width] is an image"
             );
@@ -670,6 +670,15 @@ impl TrainArgs {
                 let mut config = TrainConfig::preset(preset);
                 if let Some(Pair([height, width])) = self.data.patch.filter(|_| preset.is_local()) {
                     config.model.signal = SignalShape { height, width, ..config.model.signal };
+                    let fits = |size: usize| {
+                        let signal = SignalShape { height: size, width: size, ..config.model.signal };
+                        ModelConfig { signal, ..config.model.clone() }.geometry().is_ok()
+                    };
+                    if config.model.geometry().is_err() {
+                        let least = (1..=64).find(|&size| fits(size)).unwrap_or(64);
+                        let expected = format!("patches of at least {least}x{least} for the preset {preset}");
+                        return Err(Error::parameter("--patch", Pair([height, width]), expected));
+                    }
                 }
                 if config.data.patch.is_some() && self.data.source.is_none() {
                     // Patches are cut from pictures: from which, only the user knows.
@@ -781,8 +790,8 @@ impl TrainArgs {
         config.data = self.data.complete(config.data)?;
         config.data.window = self.window.or(config.data.window);
         if let (Some(window), Some(patch), None) = (self.window, config.data.patch, file) {
-            // One number is a length where signals have one row.
-            let rows = if window.0[0] == 1 || patch.0[0] == 1 { 1 } else { usize::MAX };
+            // One number is a length where signals have one row; otherwise it does not matter how many there are.
+            let rows = if window.0[0] == 1 || patch.0[0] == 1 { 1 } else { 2 };
             let together = Overlapping::new(window.on_rows(rows), patch.on_rows(rows));
             let together = together.map_err(flags::named::<Self>)?.count();
             if self.batch_size.is_none() {

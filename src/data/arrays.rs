@@ -144,13 +144,21 @@ impl Arrays {
         Self { labels: Some(labels), ..self }
     }
 
-    /// With the class labels of a file, one for every signal, where there is one.
+    /// With the class labels of a file, one for every signal, where there is one; or of a file for every part.
     ///
     /// # Errors
     /// As [`labels::read`].
-    pub fn with_labels(self, file: Option<&Path>) -> Result<Self> {
-        let Some(file) = file else { return Ok(self) };
-        let labels = labels::read(file, self.count, &self.path)?;
+    pub fn with_labels(self, files: &[PathBuf]) -> Result<Self> {
+        let labels = match files {
+            [] => return Ok(self),
+            [file] => labels::read(file, self.count, &self.path)?,
+            files => {
+                let ends = self.parts[1..].iter().map(|part| part.first).chain([self.count]);
+                let of_part =
+                    |((file, part), end): ((&PathBuf, &Part), usize)| labels::read(file, end - part.first, &part.path);
+                files.iter().zip(&self.parts).zip(ends).map(of_part).collect::<Result<Vec<_>>>()?.concat()
+            }
+        };
         Ok(self.labelled(labels))
     }
 

@@ -46,8 +46,8 @@ pub(super) struct Listing {
     pub kind: Option<Kind>,
     /// They, images in the order of their names, others in natural order: `act_2` before `act_10`.
     pub paths: Vec<PathBuf>,
-    /// `labels.npy`, where there are other arrays.
-    pub labels: Option<PathBuf>,
+    /// `labels.npy`, where there are other arrays; else the `X_labels.npy` of every `X.npy`, in their order.
+    pub labels: Vec<PathBuf>,
     pub skipped: Skipped,
 }
 
@@ -57,7 +57,7 @@ impl Listing {
     /// # Errors
     /// [`Error::Io`].
     pub fn of(folder: &Path) -> Result<Self> {
-        let Files { mut found, mut labels, mut skipped } = Files::of(folder)?;
+        let Files { mut found, mut labels, own_labels, mut skipped } = Files::of(folder)?;
         let [_, (_, arrays), (_, tensors), _] = &mut found;
         if arrays.is_empty() && tensors.is_empty() {
             arrays.extend(labels.take());
@@ -81,6 +81,14 @@ impl Listing {
                 skipped.fewer.extend(labels.take().map(|path| name_of(&path)));
             }
         }
+        let own: Vec<PathBuf> = chosen_paths.iter().filter_map(|path| own_label_of(path, &own_labels)).collect();
+        let labels: Vec<PathBuf> = match labels {
+            Some(labels) => vec![labels],
+            None if own.len() == chosen_paths.len() => own,
+            None => Vec::new(),
+        };
+        let is_unused = |path: &&PathBuf| !labels.contains(path);
+        skipped.others.extend(own_labels.iter().filter(is_unused).map(|path| name_of(path)));
         Ok(Self { kind, paths: chosen_paths, labels, skipped })
     }
 }
@@ -91,12 +99,12 @@ impl Listing {
 /// # Errors
 /// A folder that cannot be read.
 pub fn pictures_and_arrays(folder: &Path) -> Result<(Vec<PathBuf>, Option<String>)> {
-    let Files { found: [(_, images), (_, mut arrays), (_, tensors), (_, recordings)], labels, mut skipped } =
-        Files::of(folder)?;
+    let Files { found, labels, own_labels, mut skipped } = Files::of(folder)?;
+    let [(_, images), (_, mut arrays), (_, tensors), (_, recordings)] = found;
     if arrays.is_empty() {
         arrays.extend(labels);
     }
-    skipped.others.extend(tensors.iter().chain(&recordings).map(|path| name_of(path)));
+    skipped.others.extend(tensors.iter().chain(&recordings).chain(&own_labels).map(|path| name_of(path)));
     let mut paths = [images, arrays].concat();
     paths.sort();
     Ok((paths, skipped.describe(folder)))
@@ -107,7 +115,15 @@ struct Files {
     found: [(Kind, Vec<PathBuf>); 4],
     /// `labels.npy`.
     labels: Option<PathBuf>,
+    /// Each `X_labels.npy` beside an `X.npy` or `X.safetensors`.
+    own_labels: Vec<PathBuf>,
     skipped: Skipped,
+}
+
+/// The file of labels of a file of arrays, if it is among some.
+fn own_label_of(path: &Path, own_labels: &[PathBuf]) -> Option<PathBuf> {
+    let wanted = path.with_file_name(format!("{}_{LABELS}", path.file_stem()?.to_str()?));
+    own_labels.contains(&wanted).then_some(wanted)
 }
 
 impl Files {
@@ -133,7 +149,16 @@ impl Files {
                 skipped.others.push(name);
             }
         }
-        Ok(Self { found, labels, skipped })
+        let [_, (_, arrays), ..] = &mut found;
+        let owner = |path: &Path| {
+            let stem = name_of(path).strip_suffix(LABELS)?.strip_suffix('_')?.to_owned();
+            ["npy", "safetensors"]
+                .map(|ending| path.with_file_name(format!("{stem}.{ending}")))
+                .into_iter()
+                .find(|path| path.is_file())
+        };
+        let own_labels: Vec<PathBuf> = arrays.extract_if(.., |path| owner(path).is_some()).collect();
+        Ok(Self { found, labels, own_labels, skipped })
     }
 }
 
@@ -251,7 +276,7 @@ mod tests {
         ["a10.npy", "a9.npy", "plot.png", "notes.txt"].into_iter().for_each(put);
         let listing = Listing::of(folder.path()).unwrap();
         assert_eq!((listing.kind, names(&listing)), (Some(Kind::Arrays), vec!["a9.npy".into(), "a10.npy".into()]));
-        assert_eq!(name_of(&listing.labels.unwrap()), "labels.npy");
+        assert_eq!(name_of(&listing.labels[0]), "labels.npy");
         let skipped = listing.skipped.describe(folder.path()).unwrap();
         assert!(
             skipped.ends_with(
@@ -260,7 +285,7 @@ mod tests {
         );
         ["b10.PNG", "b9.jpg"].into_iter().for_each(put);
         let listing = Listing::of(folder.path()).unwrap();
-        assert_eq!((listing.kind, listing.paths.len(), listing.labels), (Some(Kind::Images), 3, None));
+        assert_eq!((listing.kind, listing.paths.len(), listing.labels), (Some(Kind::Images), 3, vec![]));
         let skipped = listing.skipped.describe(folder.path()).unwrap();
         assert!(skipped.contains("3 files of another kind than most (a10.npy, a9.npy, labels.npy)"), "{skipped}");
     }

@@ -143,11 +143,8 @@ impl View {
             return;
         }
         let channels = self.shape.channels;
-        let pixels = values.len() / channels;
-        let as_they_lie = values.to_vec();
-        for (pixel, colour) in as_they_lie.chunks_exact(channels).enumerate() {
-            colour.iter().enumerate().for_each(|(channel, value)| values[channel * pixels + pixel] = *value);
-        }
+        let in_order = transposed(values, values.len() / channels, channels);
+        values.copy_from_slice(&in_order);
     }
 
     /// Signals in an array of those extents.
@@ -180,6 +177,24 @@ impl View {
     }
 }
 
+/// The transpose of a matrix of so many rows and columns.
+pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    (0..values.len()).map(|at| values[at % rows * columns + at / rows]).collect()
+}
+
+/// The axes of so many signals as an array that reads back as them by the same layout, and whether their channels are the last: `[n, d]` of
+/// vectors, `[n, channels, height, width]` of others where no layout says otherwise.
+pub(crate) fn axes(layout: Option<Layout>, signal: SignalShape, count: usize) -> (Vec<usize>, bool) {
+    let SignalShape { channels, height, width } = signal;
+    match layout {
+        Some(Layout::ChannelsLast) => (vec![count, height, width, channels], true),
+        Some(Layout::TimeChannelsLast) if height == 1 => (vec![count, width, channels], true),
+        Some(Layout::Time) if height == 1 => (vec![count, channels, width], false),
+        _ if signal.is_single_position() => (vec![count, channels], false),
+        _ => (signal.batched(count).to_vec(), false),
+    }
+}
+
 /// What is expected of arrays that [`looks_channels_last`] is true of.
 const CHANNELS_LAST: &str = "a `layout`, since the last axis looks like channels: channels-last for images [.., height, width, channels], \
      time-channels-last for signals [.., time, channels], else images, time or vectors";
@@ -188,9 +203,7 @@ const CHANNELS_LAST: &str = "a `layout`, since the last axis looks like channels
 /// of hardly any columns.
 pub(crate) fn looks_channels_last(extents: &[usize]) -> bool {
     match extents[extents.len().saturating_sub(3)..] {
-        [rows, columns, 3 | 4] => rows > 4 && columns > 4,
-        // One grey channel. A vector with two axes more is none.
-        [rows, columns, 1] => extents.len() == 4 && rows > 4 && columns > 4,
+        [rows, columns, channels] => rows > 4 && columns > 4 && matches!(channels, 1 | 3 | 4),
         _ => false,
     }
 }
@@ -235,6 +248,27 @@ mod tests {
         assert_eq!(values, [0.0, 1.0, 10.0, 11.0, 20.0, 21.0]);
         let view = View::of(&[50, 6], Some(TimeChannelsLast)).unwrap();
         assert_eq!((view.count(&[50, 6]), view.shape), (1, SignalShape::new(6, 1, 50)));
+        // What is written is read as the same signals.
+        for (layout, signal) in [
+            (Some(ChannelsLast), SignalShape::new(3, 8, 9)),
+            (Some(TimeChannelsLast), SignalShape::new(3, 1, 9)),
+            (Some(Layout::Time), SignalShape::new(3, 1, 9)),
+            (None, SignalShape::new(7, 1, 1)),
+            (Some(Layout::Tokens), SignalShape::new(7, 1, 1)),
+            (None, SignalShape::new(1, 8, 9)),
+        ] {
+            let (extents, last) = axes(layout, signal, 4);
+            let view = View::of(&extents, layout).unwrap();
+            assert_eq!((view.count(&extents), view.shape), (4, signal), "{layout:?}");
+            let values: Vec<f32> = (0..signal.len()).map(|value| value as f32).collect();
+            let mut written = if last {
+                transposed(&values, signal.channels, signal.len() / signal.channels)
+            } else {
+                values.clone()
+            };
+            view.in_order(&mut written);
+            assert_eq!(written, values, "{layout:?}");
+        }
         // What looks so is not taken for something else without a word.
         for extents in [&[5, 8, 9, 3][..], &[8, 9, 4], &[7, 28, 28, 1]] {
             assert!(View::of(extents, None).is_err(), "{extents:?}");

@@ -16,13 +16,14 @@ mod indices;
 mod integrity;
 mod jpeg;
 mod labels;
-mod layout;
+pub(crate) mod layout;
 mod memory;
 mod mnist;
 pub mod npy;
 mod pictures;
+pub(crate) mod png;
 pub mod quality;
-pub(crate) mod resolution;
+mod resolution;
 mod saev;
 mod shard;
 mod stored;
@@ -43,7 +44,7 @@ pub use wav::{encode_recording, sampling_rate};
 use crate::error::{Error, Result};
 use crate::files::{is_pipe, open_with_length};
 use crate::geometry::{MAX_TENSOR_LEN, Overlapping, Pair, SignalShape, checked_len};
-use crate::text::beginning;
+use crate::text::{beginning, counted};
 use arrays::Arrays;
 use cifar::Cifar;
 use folder::{Listing, Skipped};
@@ -402,51 +403,66 @@ pub fn open_by_size(config: &DataConfig, split: Option<Split>, limit: usize) -> 
     collection(config)?.into_groups(config, split, limit)
 }
 
-/// What to say is expected of signals that have another shape than `wanted`, words for what a model's signals of shape `model` are, with
-/// the way out where there is one.
+/// Checks that a model for signals of shape `model` can be applied to signals of another size: what is called `what` has its channels, and one
+/// row where the model's have one.
+///
+/// # Errors
+/// [`Error::Shape`], with the way out where there is one.
+pub(crate) fn check_channels(model: SignalShape, found: SignalShape, what: &str) -> Result<()> {
+    let wanted = match found.channels == model.channels {
+        true if !model.is_in_time() || found.height == 1 => return Ok(()),
+        // Rows of pictures would be coded as if each were a signal for itself.
+        true => "signals in time, as the model's, of one row".to_owned(),
+        false => format!("{}, as the model's", counted(model.channels, "channel")),
+    };
+    let ways: Vec<String> = way_of_axes(model, found).into_iter().collect();
+    Err(Error::shape(what, with_ways(wanted, &ways), found))
+}
+
+/// What to say is expected of signals that have another shape than a model's, `model`, with the way out where there is one.
 pub(crate) fn wanted_shape(wanted: impl ToString, model: SignalShape, found: SignalShape) -> String {
+    if let Some(way) = way_of_axes(model, found).filter(|_| [model.channels, found.channels] != [1, 3]) {
+        return with_ways(wanted.to_string(), &[way]);
+    }
+    let size = match model.is_in_time() {
+        true => model.width.to_string(),
+        false => format!("{}x{}", model.height, model.width),
+    };
+    let is_larger = found.height >= model.height && found.width >= model.width;
+    let differs = [found.height, found.width] != [model.height, model.width];
+    let grey = way_of_axes(model, found);
+    let cut = is_larger && differs && (grey.is_some() || model.channels == found.channels);
+    let cut = cut.then(|| format!("`patch` {size} cuts pieces of the model's size"));
+    with_ways(wanted.to_string(), &grey.into_iter().chain(cut).collect::<Vec<_>>())
+}
+
+fn with_ways(wanted: String, ways: &[String]) -> String {
+    if ways.is_empty() { wanted } else { format!("{wanted} ({})", ways.join(", ")) }
+}
+
+/// How an array of signals, or pictures in colours, could be read so that it fits a model.
+fn way_of_axes(model: SignalShape, found: SignalShape) -> Option<String> {
     let way = match (model.channels, found) {
-        (channels, SignalShape { channels: 1, height, .. }) if model.is_in_time() && height == channels && height > 1 => {
-            " (with `layout` time an array [count, channels, time] holds signals in time)".to_owned()
+        (_, SignalShape { channels: 1, height: 2.., width })
+            if width == model.channels && model.is_single_position() =>
+        {
+            "with `layout` tokens the last axis of an array holds the vectors"
         }
-        (_, SignalShape { channels: 1, height: 2.., width }) if width == model.channels && width > 1 => {
-            match model.is_in_time() {
-                true => " (with `layout` time-channels-last the last axis of an array are the channels of signals in time)",
-                false => " (with `layout` tokens the last axis of an array holds the vectors)",
-            }
-            .to_owned()
+        (2.., SignalShape { channels: 1, height: 2.., width }) if width == model.channels && model.is_in_time() => {
+            "with `layout` time-channels-last the last axis of an array holds the channels of signals in time"
         }
-        (channels, SignalShape { channels: 1, height, .. }) if height == channels && height > 1 => {
-            " (with `layout` time an array [count, channels, time] holds signals in time)".to_owned()
-        }
-        (_, SignalShape { channels: 2.., height: 1, width: 1 }) if model.is_in_time() => {
-            " (with `layout` time an array [count, time] holds signals in time)".to_owned()
-        }
-        (_, SignalShape { height: 2.., .. }) if model.is_in_time() => {
-            " (with `layout` time an array [count, channels, time] holds signals in time, [count, time] those of one channel)"
-                .to_owned()
+        (_, SignalShape { channels: 2.., height: 1, width: 1 } | SignalShape { height: 2.., .. })
+            if model.is_in_time() =>
+        {
+            "with `layout` time an array [count, time] or [count, channels, time] holds signals in time"
         }
         (1 | 3, SignalShape { channels: 4.., height: 1, width: 1 }) => {
-            " (with `layout` images an array [height, width] is an image)".to_owned()
+            "with `layout` images an array [height, width] is an image"
         }
-        _ => {
-            let size = match model.is_in_time() {
-                true => model.width.to_string(),
-                false => format!("{}x{}", model.height, model.width),
-            };
-            let is_larger = found.height >= model.height && found.width >= model.width;
-            let differs = [found.height, found.width] != [model.height, model.width];
-            let grey = [model.channels, found.channels] == [1, 3];
-            let cut = is_larger && differs && (grey || model.channels == found.channels);
-            let ways = [
-                grey.then(|| "`grey` turns colour pictures grey".to_owned()),
-                cut.then(|| format!("`patch` {size} cuts pieces of the model's size")),
-            ];
-            let ways: Vec<String> = ways.into_iter().flatten().collect();
-            if ways.is_empty() { String::new() } else { format!(" ({})", ways.join(", ")) }
-        }
+        (1, SignalShape { channels: 3, .. }) => "`grey` turns colour pictures grey",
+        _ => return None,
     };
-    format!("{}{way}", wanted.to_string())
+    Some(way.to_owned())
 }
 
 fn collection(config: &DataConfig) -> Result<Collection> {
@@ -510,11 +526,11 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
     }
     if start.starts_with(&npy::NPY_MAGIC) {
         let arrays = Arrays::one(npy::find(path)?, config.layout)?;
-        other(Collection::of(arrays.with_labels(labels::beside(path).as_deref())?))
+        other(Collection::of(arrays.with_labels(labels::beside(path).as_slice())?))
     } else if tensors::is_beginning(&start) {
         let (found, _) = tensors::find(path, config.tensor.as_deref())?;
         let arrays = Arrays::one(found, config.layout)?;
-        Ok((Collection::of(arrays.with_labels(labels::beside(path).as_deref())?), Kind::Tensors))
+        Ok((Collection::of(arrays.with_labels(labels::beside(path).as_slice())?), Kind::Tensors))
     } else if start.starts_with(&idx::GZIP_MAGIC) || start.starts_with(&idx::IDX_MAGIC[..2]) {
         other(Collection::of(idx::open(path, config.layout)?))
     } else if wav::is_beginning(&start) {
@@ -561,7 +577,7 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
         Some(folder::Kind::Arrays) => {
             let shards = paths.iter().map(|path| Ok(npy::find(path)?.into_shard()));
             let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
-            Ok((Collection::of(arrays.with_labels(labels.as_deref())?), Kind::Other))
+            Ok((Collection::of(arrays.with_labels(&labels)?), Kind::Other))
         }
         Some(folder::Kind::Tensors) => {
             let mut of_first: Option<(String, &Path)> = None;
@@ -582,7 +598,7 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
                 Ok(found.into_shard())
             });
             let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
-            Ok((Collection::of(arrays.with_labels(labels.as_deref())?), Kind::Tensors))
+            Ok((Collection::of(arrays.with_labels(&labels)?), Kind::Tensors))
         }
         None => {
             let expected = format!(

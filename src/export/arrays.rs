@@ -5,7 +5,6 @@
 
 use crate::error::{Error, Result};
 use crate::files;
-use crate::geometry::SignalShape;
 use npyz::WriterBuilder;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::collections::HashMap;
@@ -235,14 +234,6 @@ pub fn write_npz(path: &Path, mut arrays: Vec<NamedArray>) -> Result<()> {
 /// The name of an array's file in an `.npz` archive.
 pub(crate) fn npz_entry(name: &str) -> String {
     format!("{name}.npy")
-}
-
-/// The axes of so many signals as an array that reads back as them: `[n, d]` of vectors, `[n, channels, height, width]` of others.
-pub fn signal_axes(signal: SignalShape, count: usize) -> Vec<usize> {
-    match signal.is_single_position() {
-        true => vec![count, signal.channels],
-        false => signal.batched(count).to_vec(),
-    }
 }
 
 /// Writes one array as `.npy` (`<f4`, C order).

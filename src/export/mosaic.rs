@@ -1,6 +1,6 @@
 //! Pictures of filters and of batches of images: a near-square grid of tiles with thin lines between them.
 
-use crate::data::resolution::{AFTER_HEADER, png_chunk};
+use crate::data::png::{self, AFTER_HEADER};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::kernels::sparse::to_host;
@@ -177,7 +177,7 @@ pub fn save_image(path: &Path, [channels, height, width]: [usize; 3], values: &[
 
 /// A chunk of text that says which program made a picture, as the PNG specification has it: keyword, text.
 fn signature() -> Vec<u8> {
-    png_chunk(b"tEXt", b"Software\0mlcsc")
+    png::chunk(b"tEXt", b"Software\0mlcsc")
 }
 
 /// A PNG file with the [`signature`] in it.

@@ -92,6 +92,13 @@ impl RunFolder {
         Ok(Claim { folder, made })
     }
 
+    /// Removes what a kill left half-written in the folder, and in those that a run makes within.
+    pub(super) fn remove_leftovers(&self) {
+        for within in ["", "pictures", "checkpoint"] {
+            files::remove_leftovers(&self.path().join(within));
+        }
+    }
+
     /// Writes the configuration, whole or not at all.
     ///
     /// # Errors

@@ -323,7 +323,10 @@ impl RivalRun {
             Some(expected) => expected.check(&fingerprint, &config.data.source, &fingerprint_path(folder))?,
             None => write_fingerprint(folder, &fingerprint)?,
         }
-        files::remove_leftovers(folder);
+        if !begun_path(folder).exists() {
+            write_begun(folder, config)?;
+        }
+        run.folder.remove_leftovers();
         run.folder.write_config(config)?;
         let steps = run.steps_done();
         run.journal.cut(|record| record.step() <= steps)?;

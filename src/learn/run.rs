@@ -191,7 +191,8 @@ pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>
     if let Some(fields) = config.as_object_mut() {
         fields.insert("model".into(), serde_json::to_value(model).map_err(|error| wrong(error.to_string()))?);
     }
-    json::parse_value(config).map_err(wrong)
+    // With the model in place what is missing or wrong is in the file itself.
+    json::parse_config(config.to_string().as_bytes()).map_err(|reason| wrong(json::without_place(&reason)))
 }
 
 /// Whether configuration and signals fit, so that nothing is found out after an epoch's work.
@@ -337,7 +338,7 @@ impl Run {
         ranks.meet(0)?;
         if ranks.is_first() {
             if again {
-                files::remove_leftovers(folder);
+                files_of.remove_leftovers();
             }
             // First of all, so that a folder that cannot be written is found out before any work.
             files_of.write_config(config)?;
@@ -361,7 +362,7 @@ impl Run {
     ///
     /// # Errors
     /// A folder without a checkpoint; a checkpoint that is damaged or of another configuration; signals that do not fit, or others
-    /// than the run began with.
+    /// than the run began with; a run end to end that is done and whose model is gone.
     pub fn resume(folder: &Path, config: &TrainConfig, data: &Dataset, device: &Device) -> Result<Self> {
         Self::resume_on(folder, config, data, device, Ranks::default())
     }
@@ -407,7 +408,7 @@ impl Run {
         if !first {
             return Ok(run);
         }
-        files::remove_leftovers(folder);
+        run.folder.remove_leftovers();
         // A new end and a new place of the data are remembered, for the next time that the run is resumed.
         if !read_config(folder).is_ok_and(|known| known == *config) {
             run.folder.write_config(config)?;
@@ -438,6 +439,10 @@ impl Run {
     /// again if their file was lost.
     fn take_kept(&mut self) -> Result<()> {
         if matches!(self.training, Training::EndToEnd(_)) {
+            if !self.model_path().exists() {
+                let reason = "expected the model of the epoch that is kept, found no such file; the last checkpoint goes on with more `epochs`";
+                return Err(Error::format(&self.model_path(), reason));
+            }
             let (model, _) = Mlcsc::load(&self.model_path(), &self.state().device)?;
             self.training.state_mut().set_model(&model);
         } else if !self.model_path().exists() && self.is_first() {

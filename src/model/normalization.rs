@@ -24,8 +24,8 @@ pub enum Normalization {
     None,
     /// The mean over all values of a signal is subtracted.
     Center,
-    /// The mean is subtracted and the rest divided by its standard deviation, which counts as at least 0.01 of the signal's largest magnitude:
-    /// what hardly varies stays flat, in whatever unit.
+    /// The mean is subtracted and the rest divided by its standard deviation, which counts as at least 0.01, or as 0.01 of the signal's largest
+    /// magnitude where that is less: what hardly varies stays flat.
     Contrast,
     /// A smooth component is subtracted from every channel, which leaves edges and texture: (I + 5 GᵀG)⁻¹ along columns and along
     /// rows, G taking differences of neighbouring samples; borders are mirrored.
@@ -39,7 +39,7 @@ pub enum Normalization {
     Standardise,
 }
 
-/// Smallest standard deviation that [`Normalization::Contrast`] divides by, as a part of a signal's largest magnitude: flat signals stay flat.
+/// Smallest standard deviation that [`Normalization::Contrast`] divides by, of signals of magnitudes below 1 as a part of the largest.
 const MIN_DEVIATION: f32 = 1e-2;
 
 /// Magnitude below which a signal counts as zero there.
@@ -207,7 +207,7 @@ impl Normalizer {
                 let largest = largest.clamp_min(NOTHING);
                 // In parts of it, since squares of small values vanish.
                 let power = mean_per_signal(((signals.clone() - mean.clone()) / largest.clone()).square());
-                (Some(mean), Some(power.sqrt().clamp_min(MIN_DEVIATION) * largest))
+                (Some(mean), Some((power.sqrt() * largest.clone()).max_pair(largest.clamp_max(1.0) * MIN_DEVIATION)))
             }
             Normalization::HighPass => (Some(smooth(signals.clone())), None),
             _ => (None, None),

@@ -145,7 +145,8 @@ pub enum Method {
 /// How pictures are restored.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RestoreConfig {
-    /// Standard deviation of the noise in the picture's units, at least 0. Default 0: nothing but missing pixels is restored.
+    /// Standard deviation of the noise in the picture's units, at least 0, in every channel. Default 0: nothing but missing pixels is restored.
+    /// That red, green and blue share their noise is found out from the picture.
     pub sigma: f32,
     /// Difference of the darkest and the brightest value that a picture may have, above 0. Default 255. What is rough in the first rounds
     /// is told in parts of it.
@@ -360,13 +361,17 @@ mod colours {
     /// Part of the noise of red, green and blue below which that of both colour axes is too weak to be independent in the three.
     const SHARED: f32 = 0.5;
 
+    /// How many times as strong as `sigma` the noise on the grey is at least then.
+    const ON_GREY: f32 = 1.5;
+
     /// Least noise that a colour axis is taken to have, as a part of that of red, green and blue.
     const LEAST: f32 = 0.05;
 
     /// Factors by which noise of standard deviation `sigma` in red, green and blue has that strength on every axis of a rotated picture.
     ///
     /// They are 1 for independent noise. Noise that the three share, as in a grey picture stored in colours or a photograph whose colours were
-    /// reduced, is weak on both colour axes, where hardly anything else is rough; the grey has what is left of the sum of the variances.
+    /// reduced, is weak on both colour axes, where hardly anything else is rough, and up to √3 times as strong on the grey, which has what is left
+    /// of the sum of the variances. Where the grey shows no such strength, nothing is known: pixels may have been cut off at black or white.
     pub(super) fn even_noise(rotated: &Picture, sigma: f32, known: Option<&[bool]>) -> [f32; 3] {
         if rotated.channels != 3 || sigma == 0.0 {
             return [1.0; 3];
@@ -377,7 +382,7 @@ mod colours {
         else {
             return [1.0; 3];
         };
-        if most_first.max(most_second) >= SHARED * sigma {
+        if most_first.max(most_second) >= SHARED * sigma || grey < ON_GREY * sigma {
             return [1.0; 3];
         }
         let [first, second] = [first, second].map(|found| found.max(LEAST * sigma));
@@ -426,6 +431,11 @@ mod tests {
         let independent = [drawn(), drawn(), drawn()].concat();
         let rotated = colours::rotated(&Picture::new(3, height, width, independent).unwrap());
         assert_eq!(colours::even_noise(&rotated, 20.0, None), [1.0; 3]);
+        // Nor is that which is said to be stronger than it is, or that of a picture most of which was cut off at black.
+        assert_eq!(colours::even_noise(&rotated, 60.0, None), [1.0; 3]);
+        let mut dark = rotated.clone();
+        dark.values.iter_mut().enumerate().filter(|(at, _)| at % width < 40).for_each(|(_, value)| *value = 0.0);
+        assert_eq!(colours::even_noise(&dark, 20.0, None), [1.0; 3]);
     }
 
     /// A strip with the rows around it is as good as the whole picture.

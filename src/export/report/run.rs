@@ -138,6 +138,13 @@ impl Found {
         if !values.is_empty() {
             lead.push(format!("Held-out signals after the last epoch: {}.", values.join(", ")));
         }
+        if self.word("/learning/update") == "unrolled" {
+            lead.push(
+                "These figures and the curves are of the encoder's own codes; the use of atoms and the held-out signals further down are of \
+                 codes by the pursuit that it unrolls, run to its end."
+                    .into(),
+            );
+        }
         if let Some(kept) = self.last("/kept/epoch") {
             lead.push(format!("The state that is kept, and shown once the run is done, is that after epoch {kept}."));
         }
@@ -159,11 +166,8 @@ impl Found {
 /// Where records have the non-zeros of held-out signals: one number, or one for each layer.
 const NONZEROS: &str = "/test/nonzeros";
 
-/// What of records is the number of dead atoms, or of dead units.
-const DEAD: &str = "dead";
-
 /// The heading of settings.
-const DIFFERENT: &str = "Settings that differ from the defaults";
+const DIFFERENT: &str = "What was trained, and settings that differ from the defaults";
 
 /// The curves of runs, each run's name before the line's where there are several.
 fn curves(runs: &[Found]) -> Vec<Value> {
@@ -209,11 +213,21 @@ fn curves(runs: &[Found]) -> Vec<Value> {
 fn settings(config: &Value) -> Vec<Value> {
     let Some(default) = default_of(config) else { return Vec::new() };
     let mut rows = Vec::new();
-    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     // What has no default.
-    for name in ["rival.model", "model.signal", "model.layers"] {
-        let value = config.pointer(&format!("/{}", name.replace('.', "/")));
-        rows.extend(value.map(|value| json!({ "name": name, "value": text(value), "default": "–" })));
+    let number = |value: &Value| value.to_string().replace(',', "x").replace(['[', ']'], "");
+    let signal = |signal: &Value| ["channels", "height", "width"].map(|key| number(&signal[key])).join("x");
+    let layer = |layer: &Value| {
+        let [atoms, kernel, stride] = ["atoms", "kernel", "stride"].map(|key| number(&layer[key]));
+        format!("{atoms} of {kernel}, stride {stride}")
+    };
+    let layers = |layers: &Value| layers.as_array().into_iter().flatten().map(layer).collect::<Vec<_>>().join("; ");
+    let trained = [
+        ("rival.model", config.pointer("/rival/model").and_then(Value::as_str).map(str::to_owned)),
+        ("model.signal", config.pointer("/model/signal").map(signal)),
+        ("model.layers", config.pointer("/model/layers").map(layers)),
+    ];
+    for (name, value) in trained {
+        rows.extend(value.map(|value| json!({ "name": name, "value": value, "default": "–" })));
     }
     differences("", config, &default, &mut rows);
     rows
@@ -518,21 +532,17 @@ fn rival_examples(sheets: &mut Sheets, signals: &Tensor<4>, coded: &Coded) -> Re
 /// A folder that holds no run; a page that cannot be written.
 pub fn compare(folders: &[PathBuf], path: &Path) -> Result<()> {
     let runs = folders.iter().map(|folder| Found::read(folder)).collect::<Result<Vec<_>>>()?;
-    let rows = [
-        ("epochs", "/epoch"),
-        ("objective", "/test/objective"),
-        ("PSNR in dB", "/test/psnr"),
-        ("variance unexplained", "/test/fvu"),
-        ("non-zeros of the deepest codes", NONZEROS),
-        ("dead atoms or units", DEAD),
-        ("signals per second in training", "/train/signals_per_second"),
+    type Row = (&'static str, fn(&Found) -> Option<f64>);
+    let rows: [Row; 7] = [
+        ("epochs", |run| run.last("/epoch")),
+        ("objective", |run| run.last("/test/objective")),
+        ("PSNR in dB", |run| run.last("/test/psnr")),
+        ("variance unexplained", |run| run.last("/test/fvu")),
+        ("non-zeros of the deepest codes", Found::last_nonzeros),
+        ("dead atoms or units", |run| run.last("/test/dead_atoms").or_else(|| run.last("/test/dead_units"))),
+        ("signals per second in training", |run| run.last("/train/signals_per_second")),
     ];
-    let row = |(name, pointer): (&str, &str)| {
-        let last = |run: &Found| match pointer {
-            NONZEROS => run.last_nonzeros(),
-            DEAD => run.last("/test/dead_atoms").or_else(|| run.last("/test/dead_units")),
-            pointer => run.last(pointer),
-        };
+    let row = |(name, last): Row| {
         let values = runs.iter().map(|run| last(run).map_or("–".into(), shown));
         std::iter::once(name.to_owned()).chain(values).collect()
     };
