@@ -46,7 +46,8 @@
 //! - [`evaluate`]: pursuits side by side, and beside what the theorems promise.
 //! - [`export`]: what leaves the program: pictures of filters, codes and arrays that other programs read, pages about runs and results.
 //!
-//! [`device`] chooses where it is computed, `cli`, behind the feature of that name, is the command-line program on top, and every mistake that comes from
+//! [`device`] chooses where it is computed, `cli`, behind the feature of that name, is the command-line program on top, and every mistake
+//! that comes from
 //! outside is an [`Error`] that says what was expected and what came.
 //!
 //! # Example
@@ -91,7 +92,8 @@
 //! # Features
 //!
 //! `train` (default) adds training by gradients, with burn's optimizers and its learner, and turns `autodiff` on, which lets
-//! gradients through pursuits and auto-encoders; `tui` adds burn's dashboard. Every other feature adds a backend; the program chooses among those compiled in with `--device` or the variable `BURN_DEVICE`,
+//! gradients through pursuits and auto-encoders; `tui` adds burn's dashboard. Every other feature adds a backend; the program chooses
+//! among those compiled in with `--device` or the variable `BURN_DEVICE`,
 //! a library user with [`device::named`]. Each forwards to burn's feature of the same name.
 //!
 //! | feature | computes on | needs |

@@ -89,10 +89,23 @@ pub struct SparseAutoencoderConfig {
     /// Whether the momentum of every iteration is learned, for ISTA and FISTA; it starts as FISTA's (of ISTA: none).
     #[config(default = false)]
     pub learned_momentum: bool,
-    /// Smallest and largest standard deviation of the noise that it was trained to take off, in the units of its signals; none where it was trained
+    /// Smallest and largest standard deviation of the noise that it was trained to take off, in the units of its signals; none where it
+    /// was trained
     /// to reconstruct.
     #[config(default = "None")]
     pub denoises: Option<[f32; 2]>,
+}
+
+/// Checks the smallest and largest standard deviation of noise that an encoder is for.
+///
+/// # Errors
+/// A pair that is none.
+pub(crate) fn check_denoised([least, most]: [f32; 2]) -> Result<()> {
+    if least >= 0.0 && least <= most && most > 0.0 && most.is_finite() {
+        return Ok(());
+    }
+    let expected = "two finite standard deviations ≥ 0, the smaller one first, not both 0";
+    Err(Error::parameter("denoises", format!("[{least}, {most}]"), expected))
 }
 
 impl SparseAutoencoderConfig {
@@ -105,12 +118,7 @@ impl SparseAutoencoderConfig {
         if !(1..=MAX_UNROLLED).contains(&self.iterations) {
             return Err(Error::parameter("iterations", self.iterations, format!("a number from 1 to {MAX_UNROLLED}")));
         }
-        if let Some([least, most]) = self.denoises
-            && !(least >= 0.0 && least <= most && most > 0.0 && most.is_finite())
-        {
-            let expected = "two finite standard deviations ≥ 0, the smaller one first, not both 0";
-            return Err(Error::parameter("denoises", format!("[{least}, {most}]"), expected));
-        }
+        self.denoises.map_or(Ok(()), check_denoised)?;
         for &lambda in [&self.lambda].into_iter().chain(&self.shallower_lambda) {
             if !(lambda.is_finite() && lambda >= 0.0) {
                 return Err(Error::parameter("lambda", lambda, "a finite number ≥ 0"));

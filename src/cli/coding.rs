@@ -57,10 +57,10 @@ pub struct PursuitArgs {
     /// Algorithm for bp, layered-bp and projection --convex. Default: auto
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Algorithm>())]
     pub algorithm: Option<Algorithm>,
-    /// Most non-zeros of γ_L for omp and projection; for holistic those of γ_1,…,γ_{L−1}
+    /// Most non-zeros of γ_L for omp, ols and projection; for holistic those of γ_1,…,γ_{L−1}, as far as more than zero is left
     #[arg(long, value_name = "K", value_delimiter = ',')]
     pub nonzeros: Option<Vec<usize>>,
-    /// Length ≥ 0 of the residual at which omp and projection stop
+    /// Length ≥ 0 of the residual at which omp, ols and projection stop
     #[arg(long, value_name = "E")]
     pub noise: Option<f32>,
     /// Most non-zeros in a stripe of γ_1,…,γ_L for projection. Default: no limits
@@ -289,9 +289,12 @@ impl PursuitArgs {
 
     /// The pursuits that take a flag.
     fn pursuits_with(&self, flag: Flag) -> String {
-        let takes = |name: &PursuitName| Self { name: Some(Chosen::Pursuit(*name)), ..self.clone() }.takes(flag);
-        let names: Vec<String> = PursuitName::iter().filter(takes).map(|name| name.to_string()).collect();
-        names.join(", ")
+        let takes = |name, convex| Self { name: Some(Chosen::Pursuit(name)), convex, ..self.clone() }.takes(flag);
+        let called = |name: PursuitName| match takes(name, self.convex) {
+            true => Some(name.to_string()),
+            false => takes(name, true).then(|| format!("{name} --convex")),
+        };
+        PursuitName::iter().filter_map(called).collect::<Vec<_>>().join(", ")
     }
 
     /// The pursuit as flags call it.
@@ -694,6 +697,8 @@ impl Coders {
             })
         });
         document["shapes"] = shapes.collect();
+        document["source"] = json!(self.groups[0].source());
+        document["code_values"] = json!((self.groups.len() == 1).then(|| self.first.operator().code().len()));
         document["skipped"] = json!(self.groups[0].skipped());
         document
     }

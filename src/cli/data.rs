@@ -263,7 +263,7 @@ impl ShardArgs {
 /// A model, and the signals that it is to work on.
 #[derive(Debug, Clone, Args)]
 pub struct InputArgs {
-    /// Model file, or the folder of a run
+    /// Model file, or the folder of a run; models of rivals are for diagnose, classify and export --format saelens
     #[arg(long, value_name = "M.safetensors", value_parser = super::model_path())]
     pub model: PathBuf,
     #[command(flatten)]

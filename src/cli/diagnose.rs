@@ -519,7 +519,7 @@ fn open(path: &Path, device: &Device) -> Result<Opened> {
     let (model, coding) = Mlcsc::load(path, device)?;
     if has_encoder(path)? {
         let found = dictionary_of(&model)?.map(|dictionary| (dictionary, coding.nonnegative));
-        let dictionary = found.ok_or("its codes have more than one position".to_owned());
+        let dictionary = found.ok_or("its signals are no vectors, or its codes have more than one position".to_owned());
         return Ok(Opened { network: Box::new(SparseAutoencoder::load(path, device)?), dictionary });
     }
     let network = Box::new(PursuitAutoencoder::as_learned(&model, &coding)?);

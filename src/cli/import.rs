@@ -13,9 +13,11 @@ use crate::kernels::sparse::{energy, to_host};
 use crate::model::file::CodingDefaults;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig, OperatorForm};
+use crate::names::IntoEnumIterator;
 use crate::pursuit::Lambda;
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -44,7 +46,7 @@ pub(super) struct ImportArgs {
     input_shape: Option<SignalShape>,
     /// What is done to signals before they are coded: center takes their mean off, contrast divides by the standard deviation too,
     /// high-pass takes a smooth component off every channel
-    #[arg(long, value_name = "NAME", default_value = "none", value_parser = flags::names::<Normalization>())]
+    #[arg(long, value_name = "NAME", default_value = "none", value_parser = normalizations())]
     normalization: Normalization,
     /// λ that later coding takes unless told otherwise. Default: 0.1 of each signal's λ_max
     #[arg(long, value_name = "X")]
@@ -62,6 +64,12 @@ pub(super) struct ImportArgs {
     device: DeviceArgs,
 }
 
+/// Parses the name of a normalisation that is not fitted to training signals, of which there are none here.
+fn normalizations() -> impl TypedValueParser<Value = Normalization> {
+    let names = Normalization::iter().filter(|kind| !kind.is_fitted()).map(<&'static str>::from);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Normalization>())
+}
+
 impl ImportArgs {
     pub(super) fn run(&self) -> Result<()> {
         if let Some(folder) = &self.sae {
@@ -70,10 +78,6 @@ impl ImportArgs {
         let Some(input_shape) = self.input_shape else {
             return Err(Error::missing("--input-shape", "the shape of the signals"));
         };
-        if self.normalization.is_fitted() {
-            let expected = "none, center, contrast or high-pass; the others are fitted to training signals";
-            return Err(Error::parameter("--normalization", self.normalization, expected));
-        }
         if let Some(lambda) = self.lambda {
             Lambda::Absolute(lambda).check().map_err(flags::named::<Self>)?;
         }

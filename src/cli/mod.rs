@@ -171,11 +171,13 @@ fn version() -> &'static str {
 /// The flag that chooses the device.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {
-    /// Device to compute on, one of those that `mlcsc --version` lists; one of several discrete GPUs by its number, as in cuda:1. Default: BURN_DEVICE,
+    /// Device to compute on, one of those that `mlcsc --version` lists; one of several discrete GPUs by its number, as in cuda:1.
+    /// Default: BURN_DEVICE,
     /// else the first of them
     #[arg(long = "device", value_name = "NAME")]
     name: Option<String>,
-    /// How GPUs with tensor cores round the factors of matrix products: exact, not at all; fast, to ten bits, and duality gaps are then only as accurate. Hosts are always exact
+    /// How GPUs with tensor cores round the factors of matrix products: exact, not at all; fast, to ten bits, and duality gaps are then
+    /// only as accurate. Hosts are always exact
     #[arg(long, value_name = "PRECISION", default_value = "exact", value_parser = flags::names::<device::Precision>())]
     precision: device::Precision,
 }

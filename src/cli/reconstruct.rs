@@ -47,8 +47,10 @@ pub(super) struct ReconstructArgs {
     /// Shape of the signals that --codes belong to. Default: what the codes say, else the model's
     #[arg(long, value_name = "CxHxW", conflicts_with = "source")]
     input_shape: Option<SignalShape>,
-    /// Folder for PNG images, of 16 bits where the picture has them, each named after the picture that it is of, or numbered where signals are no pictures (numbered ones
-    /// that an earlier run left there are removed), and for recordings .wav; F.png or F.wav for a single one; F.npy for all in one array, whose axes --layout says as those of --data
+    /// Folder for PNG images, of 16 bits where the picture has them, each named after the picture that it is of, or numbered where
+    /// signals are no pictures (numbered ones
+    /// that an earlier run left there are removed), and for recordings .wav; F.png or F.wav for a single one; F.npy for all in one array,
+    /// whose axes --layout says as those of --data
     #[arg(long, value_name = "DIR|F.png|F.wav|F.npy")]
     out: PathBuf,
     /// Print one JSON document instead of text
@@ -479,6 +481,7 @@ impl<'a> Sink<'a> {
         }
         if self.rates.iter().all(Option::is_none) && self.kind != Kind::Array {
             document["clipped"] = json!(left.clipped);
+            document["values"] = json!(left.values);
         }
         if self.kind == Kind::Folder {
             document["files"] = self.pictures.iter().map(|path| path.display().to_string()).collect();

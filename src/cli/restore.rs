@@ -31,11 +31,13 @@ use std::time::{Duration, Instant};
 ///
 /// Overlapping patches are coded by the atoms of a dictionary until what is left is as large as the noise, first alone and then together
 /// with patches that look alike; groups of those then say what is likely of each of them. Missing pixels are never read. Pictures are
-/// written in the type and depth that they came in, transparency kept. Noise is taken off strip by strip, in some 20 bytes for each of a picture's
+/// written in the type and depth that they came in, transparency kept. Noise is taken off strip by strip, in some 20 bytes for each of a
+/// picture's
 /// values and 200 MB; otherwise memory is some 40 bytes a value, and of --method pursuit some 8 for each atom at each place.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
-    /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width], [channels, height, width] or [height, width, channels]), or a folder of those. Arrays are
+    /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width], [channels, height, width] or [height, width,
+    /// channels]), or a folder of those. Arrays are
     /// computed and written in single precision, whatever type they come in
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
@@ -74,7 +76,7 @@ pub(super) struct RestoreArgs {
     /// --upscale. What lay beyond the borders is unknown
     #[arg(long, value_name = "KERNEL.npy|gaussian:S")]
     blur: Option<String>,
-    /// The picture was reduced by this factor ("bicubic" with antialiasing): the one to write is so much larger
+    /// The picture was reduced by this factor, 2, 3 or 4 ("bicubic" with antialiasing): the one to write is so much larger
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=4))]
     upscale: Option<u32>,
     /// The colours of patches that are alike share their atoms, too
@@ -84,7 +86,9 @@ pub(super) struct RestoreArgs {
     /// with pictures of the same names where --data is one
     #[arg(long, value_name = "CLEAN")]
     reference: Option<PathBuf>,
-    /// Array .npy for what was seen without what the result would look like, in units of σ (where that is 0 in the picture's own):
+    /// Array .npy, of pictures [channels, height, width], for what was seen without what the result would look like, in units of σ (where
+    /// that is
+    /// 0 in the picture's own):
     /// structure in it is what the picture lost. 0 where it says nothing: in missing pixels, and as near to the borders as a blur reaches
     #[arg(long, value_name = "F.npy")]
     residual: Option<PathBuf>,
@@ -217,6 +221,17 @@ impl Input {
         }
     }
 
+    /// The extents of a picture of another size, perhaps, as an array like the file's.
+    fn extents(&self, picture: &Picture) -> Vec<usize> {
+        let Self::Array { extents, channels_last } = self else {
+            return vec![picture.channels, picture.height, picture.width];
+        };
+        let mut extents = extents.clone();
+        let at = if *channels_last { 0 } else { extents.len() - 2 };
+        extents[at..at + 2].copy_from_slice(&[picture.height, picture.width]);
+        extents
+    }
+
     /// Values of so many channels in the order of the file's axes.
     fn laid_out<'a>(&self, values: &'a [f32], channels: usize) -> Cow<'a, [f32]> {
         match self {
@@ -250,11 +265,9 @@ impl Input {
                 files::write_bytes(out, &bytes)?;
                 Ok(clipped)
             }
-            Self::Array { extents, channels_last } => {
-                let mut extents = extents.clone();
-                let at = if *channels_last { 0 } else { extents.len() - 2 };
-                extents[at..at + 2].copy_from_slice(&[picture.height, picture.width]);
-                arrays::write_npy(out, &extents, &self.laid_out(&picture.values, picture.channels)).map(|()| 0)
+            Self::Array { .. } => {
+                arrays::write_npy(out, &self.extents(picture), &self.laid_out(&picture.values, picture.channels))
+                    .map(|()| 0)
             }
         }
     }
@@ -802,10 +815,7 @@ impl RestoreArgs {
             in_sigmas.iter().enumerate().filter(|(at, _)| is_noisy(*at)).map(|(_, value)| *value).collect();
         let length = (energy(&noisy) / count).sqrt();
         if let Some(path) = &self.residual {
-            let extents = match input {
-                Input::Array { channels_last: true, .. } => [picture.height, picture.width, picture.channels],
-                _ => [picture.channels, picture.height, picture.width],
-            };
+            let extents = input.extents(&picture);
             arrays::write_npy(path, &extents, &input.laid_out(&in_sigmas, picture.channels))?;
         }
         let mut row = json!({

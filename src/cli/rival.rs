@@ -243,6 +243,7 @@ mod trained {
             "test": test,
             "kept": kept,
             "start": run.start().and_then(RivalRecord::held_out).map(|start| &start.test),
+            "start_loss": run.start().and_then(RivalRecord::held_out).map(|start| start.test_loss),
         });
         // Of layers that take turns the start's loss is another one.
         let start = run.start().filter(|start| start.kept().is_some_and(|kept| kept.admissible));

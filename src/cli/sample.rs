@@ -22,7 +22,8 @@ use std::path::PathBuf;
 
 /// Draw signals from a model, with all their representations
 ///
-/// γ_L gets random places, magnitudes from 1 to 2 and the signs that the model has, random ones where it has both; γ_{i−1} = D_i γ_i and x = D_1 γ_1 follow, and what comes out
+/// γ_L gets random places, magnitudes from 1 to 2 and the signs that the model has, random ones where it has both; γ_{i−1} = D_i γ_i and
+/// x = D_1 γ_1 follow, and what comes out
 /// keeps every limit given. Where no such signal is found, what was tried is said (single atoms, or random supports, as if no entries
 /// ever cancelled) and nothing is written. Everything is in units of the signals after the model's normalisation.
 #[derive(Debug, Args)]
@@ -149,6 +150,7 @@ impl SampleArgs {
                 "out": self.out.display().to_string(),
                 "images": images,
                 "clipped": clipped,
+                "values": self.count * operator.signal().len(),
             }));
         }
         let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");

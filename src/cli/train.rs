@@ -74,7 +74,8 @@ pub struct TrainArgs {
     given: Given,
     #[command(flatten)]
     data: DataArgs,
-    /// Geometry and settings; natural and natural-colour are for photographs, and --patch may make their patches larger or smaller.
+    /// Geometry and settings; natural and natural-colour are for photographs, and --patch may make their patches larger, or smaller down
+    /// to what their kernels need.
     /// Default: small
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Preset>(), conflicts_with = "config")]
     preset: Option<Preset>,
@@ -84,14 +85,16 @@ pub struct TrainArgs {
     /// Atoms of D_1,…,D_L, for a geometry that follows from the signals: 4096 or 1024,8192 for vectors, with --kernel for signals in time
     /// and pictures. Unless told otherwise codes are non-negative, the mean of every channel is subtracted, but for pictures of 1 or 3
     /// channels, and λ is the root mean square of the values; of vectors it is steered to a quarter as many non-zeros as there are atoms or
-    /// values, 32 at most
+    /// values, 32 at most (--method unrolled steers nothing, and needs --lambda there)
     #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with_all = ["preset", "config", "from", "model"])]
     atoms: Vec<usize>,
     /// Kernels of --atoms, one for each layer: 25 samples of a signal in time, 8 or 8x6 pixels. Default: 1 for vectors
-    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = pair, requires = "atoms", conflicts_with_all = ["preset", "config", "from", "model", "resume"])]
+    #[arg(long, value_name = "K,…", value_delimiter = ',', value_parser = pair, requires = "atoms",
+        conflicts_with_all = ["preset", "config", "from", "model", "resume"])]
     kernel: Vec<Pair>,
     /// Strides of --atoms, one for each layer. Default: 1
-    #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = pair, requires = "atoms", conflicts_with_all = ["preset", "config", "from", "model", "resume"])]
+    #[arg(long, value_name = "S,…", value_delimiter = ',', value_parser = pair, requires = "atoms",
+        conflicts_with_all = ["preset", "config", "from", "model", "resume"])]
     stride: Vec<Pair>,
     /// What is done to signals before they are coded: center and contrast by the mean (and deviation) of each signal itself, high-pass by a
     /// smooth component; mean, mean-and-scale and standardise by the training signals' mean (and scale), which the model stores. Default:
@@ -110,7 +113,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "T")]
     unrolled_iterations: Option<usize>,
     /// What --method unrolled is for: to reconstruct signals, or to denoise them, by the codes of what has --noise; `mlcsc restore --method
-    /// network` runs the model, on sound as an array [channels, 1, samples]. Gradients then go through all iterations, and λ begins at the noise. Default: reconstruct
+    /// network` runs the model, on sound as an array [channels, 1, samples]. Gradients then go through all iterations, and λ begins at
+    /// the noise. Default: reconstruct
     #[arg(long, value_name = "NAME", value_parser = ["reconstruct", "denoise"])]
     task: Option<String>,
     /// Standard deviation of the noise for --task denoise, or the range that it is drawn from: of 0 to 255 in pictures, in the own units
@@ -203,7 +207,8 @@ fn rivals() -> PossibleValuesParser {
 /// What there is to say of a run that was planned for other epochs when it began.
 pub(super) fn planned_anew(planned: usize, epochs: usize) -> String {
     format!(
-        "note: what changes over a run is planned for {} from here on, before it was for {planned}: a run of {epochs} from the beginning may come to another model",
+        "note: what changes over a run is planned for {} from here on, before it was for {planned}: a run of {epochs} from the \
+         beginning may come to another model",
         output::counted(epochs, "epoch"),
     )
 }

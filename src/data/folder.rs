@@ -162,7 +162,8 @@ impl Files {
     }
 }
 
-/// Whether the signals of a file or of most files of a folder have units of their own, as arrays and recordings do; values of pictures become 0 to
+/// Whether the signals of a file or of most files of a folder have units of their own, as arrays and recordings do; values of pictures
+/// become 0 to
 /// 1.
 pub fn has_own_units(path: &Path) -> bool {
     let kind = match path.is_dir() {

@@ -290,7 +290,8 @@ impl Still {
     }
 
     /// The bytes of a file with these values in place of its own, rounded; alpha stays, and what a PNG, JPEG or WebP file says
-    /// of its colours (ICC), and a PNG or JPEG file of its size on paper. The format is that of the file's name. Returns how many values were beyond black or white, too.
+    /// of its colours (ICC), and a PNG or JPEG file of its size on paper. The format is that of the file's name. Returns how many values
+    /// were beyond black or white, too.
     ///
     /// # Errors
     /// A name that says no format, or a format without this type and depth.

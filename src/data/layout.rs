@@ -184,6 +184,7 @@ pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32
 
 /// The axes of so many signals as an array that reads back as them by the same layout, and whether their channels are the last: `[n, d]` of
 /// vectors, `[n, channels, height, width]` of others where no layout says otherwise.
+#[cfg_attr(not(feature = "cli"), allow(dead_code))]
 pub(crate) fn axes(layout: Option<Layout>, signal: SignalShape, count: usize) -> (Vec<usize>, bool) {
     let SignalShape { channels, height, width } = signal;
     match layout {

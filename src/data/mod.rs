@@ -148,8 +148,9 @@ pub struct DataConfig {
     /// Refused for vectors and signals in time.
     #[serde(default)]
     pub grey: bool,
-    /// What the axes of an array mean: `vectors` (d×1×1; whatever a row holds is flattened), `time` (c×1×t), `images` (c×h×w) or `maps`
-    /// (c×h×w). Default: by the rank, `[d]` and `[n, d]` being vectors, `[n, h, w]` and `[n, c, h, w]` images. Images of other sources
+    /// What the axes of an array mean: `vectors` (d×1×1; whatever a row holds is flattened), `tokens` (d×1×1, along the last axis), `time`
+    /// (c×1×t), `images` (c×h×w), `maps` (c×h×w), or with the channels as the last axis `channels-last` (c×h×w) and `time-channels-last`
+    /// (c×1×t). Default: by the rank, `[d]` and `[n, d]` being vectors, `[n, h, w]` and `[n, c, h, w]` images. Images of other sources
     /// can be flattened by `vectors`; other layouts than their own are refused.
     #[serde(default)]
     pub layout: Option<Layout>,
@@ -359,14 +360,17 @@ impl DataConfig {
 /// | `mnist` | 60,000 and 10,000 of 1x28x28, downloaded once to the user's cache folder | MNIST's own |
 /// | folder with `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (or `.idx3`, `.gz`) | their images | the second |
 /// | IDX file of unsigned bytes of rank 2 to 4, gzipped or not | as those of a `.npy` array, in [0, 1] | a random part |
-/// | folder with CIFAR-10's `data_batch_1.bin` …, `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin` (fine labels) | 3x32x32 | CIFAR's own |
+/// | folder with CIFAR-10's `data_batch_1.bin` …, `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin` (fine labels) | 3x32x32 |
+/// CIFAR's own |
 /// | one of these files | its images | a random part |
 /// | folder of PNG, JPEG, PNM, TIFF, BMP or WebP files | images in the order of names | a random part |
 /// | file of one of these formats | one image | the same |
 /// | `.npy` array of rank 1 to 4 | its values as they are, see [`Layout`] | a random part |
 /// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
-/// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples, integers in [-1, 1) | a random part |
-/// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
+/// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples,
+/// integers in [-1, 1) | a random part |
+/// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a
+/// random part |
 /// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without \[CLS\], d×1×1 | a random part |
 ///
 /// Files are recognised by their content, CIFAR's by their names, those in a folder by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,

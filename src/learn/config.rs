@@ -2,10 +2,12 @@
 
 use super::optimization::OptimizationConfig;
 use super::statistics::Statistics;
+use crate::autoencoder::config::check_denoised;
 use crate::autoencoder::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, MAX_TENSOR_LEN, Overlapping, SignalShape};
+use crate::json;
 use crate::model::preset::Preset;
 use crate::model::{CodingDefaults, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -19,7 +21,7 @@ pub const MAX_STEPS: usize = 1 << 24;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainConfig {
-    /// Geometry and normalisation.
+    /// Geometry and normalisation. Needed, no default.
     pub model: ModelConfig,
     /// Where the signals come from. Default: 12,000 drawn digits.
     #[serde(default)]
@@ -74,9 +76,9 @@ impl TrainConfig {
         let geometry = self.model.geometry()?;
         let learning = &self.learning;
         learning.check(&geometry)?;
+        learning.unrolled.check_ranges()?;
         if learning.update == UpdateRule::Unrolled {
             learning.unrolled.check()?;
-            learning.unrolled.optimization.check()?;
             learning.unrolled.autoencoder(&self.model, learning.lambda, learning.nonnegative)?;
         }
         self.data.check()?;
@@ -120,8 +122,11 @@ pub struct Schedule {
 enum ScheduleText {
     Constant(f32),
     Ramp {
+        /// Value at the beginning. Needed, no default.
         start: f32,
+        /// Value at the end. Needed, no default.
         end: f32,
+        /// Part of the run, in (0, 1], after which the end is reached. Default 1.
         #[serde(default = "whole")]
         over: f32,
     },
@@ -407,14 +412,28 @@ pub struct UnrolledUpdateConfig {
     /// white; the loss is then ½‖x − D^(L)γ‖² with the clean signal x and the codes γ of the noisy one, through whose iterations gradients go
     /// (`unrolled` or `truncated`). Default: none, for the objective of the signals themselves.
     pub denoises: Option<[f32; 2]>,
-    /// How the parameters follow their gradients. Default: those of the optimizer with a learning rate of 0.02, which has to be named
-    /// where other settings of the optimizer are.
+    /// How the parameters follow their gradients. Default: as for rivals, but with a learning rate of 0.02 and an `epsilon` of 1e-5, also where
+    /// other settings are named.
+    #[serde(deserialize_with = "over_unrolled")]
     pub optimization: OptimizationConfig,
 }
 
 /// The optimizer's defaults but for the learning rate: what is moved are atoms of unit norm, whose samples are tenths or hundredths.
 fn unrolled_optimization() -> OptimizationConfig {
     OptimizationConfig { learning_rate: 2e-2, epsilon: 1e-5, ..OptimizationConfig::default() }
+}
+
+/// Settings of an optimizer over those of [`unrolled_optimization`].
+fn over_unrolled<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> std::result::Result<OptimizationConfig, D::Error> {
+    use serde::de::Error as _;
+    let given = serde_json::Map::deserialize(deserializer)?;
+    let mut settings = serde_json::to_value(unrolled_optimization()).map_err(D::Error::custom)?;
+    if let Some(settings) = settings.as_object_mut() {
+        settings.extend(given);
+    }
+    json::parse_value(settings).map_err(D::Error::custom)
 }
 
 impl Default for UnrolledUpdateConfig {
@@ -439,9 +458,11 @@ impl Default for UnrolledUpdateConfig {
 }
 
 impl UnrolledUpdateConfig {
-    /// Checks the ranges that do not depend on the model.
-    fn check(&self) -> Result<()> {
-        for (name, value) in [("truncated_to", self.truncated_to), ("refit_every", self.refit_every)] {
+    /// Checks the ranges that do not depend on the model, whether this rule is the run's or not.
+    fn check_ranges(&self) -> Result<()> {
+        let counts =
+            [("truncated_to", self.truncated_to), ("refit_every", self.refit_every), ("iterations", self.iterations)];
+        for (name, value) in counts {
             if value == 0 {
                 return Err(Error::parameter(name, 0, "at least 1"));
             }
@@ -449,6 +470,15 @@ impl UnrolledUpdateConfig {
         if let Some(rate) = self.encoder_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
             return Err(Error::parameter("encoder_rate", rate, "a number in (0, 1]"));
         }
+        if let Some(lambda) = self.shallower_lambda.iter().find(|lambda| !(lambda.is_finite() && **lambda >= 0.0)) {
+            return Err(Error::parameter("shallower_lambda", lambda, "finite numbers ≥ 0"));
+        }
+        self.denoises.map_or(Ok(()), check_denoised)?;
+        self.optimization.check()
+    }
+
+    /// Checks what fits together.
+    fn check(&self) -> Result<()> {
         if self.denoises.is_some() && self.gradient.is_exact() {
             let expected = "unrolled or truncated beside `denoises`: the loss is that of the encoder's own codes";
             return Err(Error::parameter("gradient", self.gradient, expected));
@@ -686,6 +716,21 @@ mod tests {
     fn requested_zeros_of_the_papers_geometry() {
         let config = TrainConfig::preset(Preset::Mnist);
         assert_eq!(config.learning.nonzeros(&config.check().unwrap()), [49, 40, 62]);
+    }
+
+    /// An optimizer of which some settings are named keeps the others of this rule.
+    #[test]
+    fn optimizers_are_completed() {
+        let text = r#"{"optimization": {"clip_norm": 1.5}}"#;
+        let found: UnrolledUpdateConfig = serde_json::from_str(text).unwrap();
+        let expected = OptimizationConfig { clip_norm: Some(1.5), ..unrolled_optimization() };
+        assert_eq!((found.optimization.learning_rate, &found.optimization), (0.02, &expected));
+        let message = serde_json::from_str::<UnrolledUpdateConfig>(r#"{"optimization": {"rate": 1}}"#).unwrap_err();
+        assert!(message.to_string().contains("rate"), "{message}");
+        // Ranges hold whether the rule is the run's or not.
+        let mut config = TrainConfig::preset(Preset::Small);
+        config.learning.unrolled.denoises = Some([0.2, 0.1]);
+        assert!(config.check().unwrap_err().to_string().contains("denoises"));
     }
 
     #[test]

@@ -613,7 +613,8 @@ const MAX_SMALL_MATRIX: usize = 1 << 20;
 /// for small dictionaries and for matrices.
 ///
 /// The bound by Fourier is that of a dictionary with atoms at every shift. Where few shifts exist it is far from the norm (by
-/// a factor of 28 for 24 atoms as large as the signal), so that there the matrix is used whatever the way of application. With padding inside the cascade the product of the layers' bounds is used, which may be looser.
+/// a factor of 28 for 24 atoms as large as the signal), so that there the matrix is used whatever the way of application. With padding
+/// inside the cascade the product of the layers' bounds is used, which may be looser.
 fn squared_norm_bound(operator: &Operator) -> f64 {
     let (code, signal) = (operator.code(), operator.signal());
     if matches!(operator.application(), OperatorForm::Matrix | OperatorForm::Gram)

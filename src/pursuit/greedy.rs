@@ -23,7 +23,8 @@
 //!
 //! Where the atoms' inner products are few enough to be held, correlations with the residual follow from them, signal by signal.
 //! Else they are one analysis of all residuals on the device, and columns of D^(L) are made when an atom is picked and kept by
-//! their non-zeros (on a GPU only the best atom of each signal comes to the host): nothing grows with the square of the code; masks, paddings and strides need no case of their own. The
+//! their non-zeros (on a GPU only the best atom of each signal comes to the host): nothing grows with the square of the code; masks,
+//! paddings and strides need no case of their own. The
 //! triangular systems are solved on the host in `f64`. Inner products of single precision say too little of atoms that are nearly in
 //! the span of others: from the first of them on those of the support are computed in `f64`, and an atom stays only where the code as
 //! it is written, in `f32`, leaves less with it than without. On a GPU that can hold the inner products of all atoms, a kernel grows all

@@ -187,7 +187,8 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// Refuses dictionaries beyond single precision, known samples that are not finite, and such that their squares are beyond single precision: an objective would be NaN or
+    /// Refuses dictionaries beyond single precision, known samples that are not finite, and such that their squares are beyond single
+    /// precision: an objective would be NaN or
     /// infinite, and its gap would say nothing.
     pub(crate) fn check_values(&self) -> Result<()> {
         self.operator.check_size()?;

@@ -208,7 +208,8 @@ impl RestoreConfig {
 /// Known pixels of a picture that nothing was done to but that others were lost, and that has no noise, come out as they are.
 ///
 /// # Errors
-/// Parameters out of range; a picture with another number of values than its shape says; a dictionary for another number of channels; values that are known and not finite; a mask of another size,
+/// Parameters out of range; a picture with another number of values than its shape says; a dictionary for another number of channels;
+/// values that are known and not finite; a mask of another size,
 /// or one that hides everything; a blur larger than the picture.
 pub fn restore(
     picture: &Picture,
@@ -370,7 +371,8 @@ mod colours {
     /// Factors by which noise of standard deviation `sigma` in red, green and blue has that strength on every axis of a rotated picture.
     ///
     /// They are 1 for independent noise. Noise that the three share, as in a grey picture stored in colours or a photograph whose colours were
-    /// reduced, is weak on both colour axes, where hardly anything else is rough, and up to √3 times as strong on the grey, which has what is left
+    /// reduced, is weak on both colour axes, where hardly anything else is rough, and up to √3 times as strong on the grey, which has
+    /// what is left
     /// of the sum of the variances. Where the grey shows no such strength, nothing is known: pixels may have been cut off at black or white.
     pub(super) fn even_noise(rotated: &Picture, sigma: f32, known: Option<&[bool]>) -> [f32; 3] {
         if rotated.channels != 3 || sigma == 0.0 {

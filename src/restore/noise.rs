@@ -11,7 +11,8 @@ const LENGTH: f64 = 6.0;
 /// Standard deviation of white noise, in the picture's own units: the median absolute deviation of second differences in both directions
 /// at once, where smooth surfaces and straight edges vanish, of all channels together (J. Immerkær, "Fast noise variance estimation",
 /// Computer Vision and Image Understanding 64(2), 1996; the median as in D. Donoho, I. Johnstone, "Ideal spatial adaptation by wavelet
-/// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Values that are not finite are passed over. `known`, one value a pixel, says which pixels may be read; `None`
+/// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Values that are not finite are passed over. `known`, one value a
+/// pixel, says which pixels may be read; `None`
 /// where there are no nine known ones together, or the picture or `known` has another number of values than its shape says.
 pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
     strength(&mut deviations(picture, known).concat())
@@ -45,8 +46,8 @@ fn reduced_colours(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
     let rotated = colours::rotated(picture);
     let axis = |axis: usize| rotated.plane(axis);
     let grey = estimate(&axis(0), known)?;
-    let [fine, coarse] = [1, 2].map(|of| axis(of)).map(|plane| [estimate(&plane, known), at_half_size(&plane, known)]);
-    let ([Some(a), Some(half_a)], [Some(b), Some(half_b)]) = (fine, coarse) else { return None };
+    let [first, second] = [1, 2].map(axis).map(|plane| [estimate(&plane, known), at_half_size(&plane, known)]);
+    let ([Some(a), Some(half_a)], [Some(b), Some(half_b)]) = (first, second) else { return None };
     let is_reduced = half_a > REDUCED * a && half_b > REDUCED * b;
     is_reduced.then(|| ((grey * grey + half_a * half_a + half_b * half_b) / 3.0).sqrt())
 }

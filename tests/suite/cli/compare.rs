@@ -261,6 +261,7 @@ fn wrong_flags_of_pursuits() {
         ("--noise 0.1", &["--noise = 0.1", "one of omp, ols, projection"]),
         ("--stripe-limits 3,3", &["--stripe-limits = 3,3", "one of projection"]),
         ("--convex", &["--convex", "--pursuit beside it, one of projection"]),
+        ("--debias", &["--debias", "one of projection --convex"]),
     ] {
         bench.refuses(&format!("{encode} {flags}"), words);
     }

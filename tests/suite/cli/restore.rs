@@ -127,7 +127,7 @@ fn blur_and_loss_of_size_are_undone() {
     // What is left is what was seen without what the result would look like.
     let again = observation.seen(&Picture::new(1, 40, 48, found.values).unwrap()).unwrap().values;
     let left = read_array(&program.path("left.npy")).unwrap();
-    assert_eq!(left.shape, [1, 20, 24]);
+    assert_eq!(left.shape, [20, 24]);
     let pairs = seen.values.iter().zip(&again).zip(&left.values);
     assert!(pairs.into_iter().all(|((seen, again), left)| (seen - again - left).abs() < 1e-3));
 }
@@ -529,11 +529,14 @@ fn mistakes_take_one_line() {
     let first: Vec<f32> = (0..189).map(|at| last[at % 63 * 3 + at / 63]).collect();
     write_npy(&program.path("hwc.npy"), &[9, 7, 3], &last).unwrap();
     write_npy(&program.path("chw.npy"), &[3, 9, 7], &first).unwrap();
+    let mask: Vec<f32> = (0..189).map(|at| f32::from(u8::from(at % 3 > 0))).collect();
+    write_npy(&program.path("hwc_mask.npy"), &[9, 7, 3], &mask).unwrap();
     fs::write(program.path("some.npz"), b"PK\x03\x04").unwrap();
     let floats = ImageBuffer::<Rgb<f32>, _>::new(4, 4);
     DynamicImage::ImageRgb32F(floats).save(program.path("float.tiff")).unwrap();
     for (arguments, code, parts) in [
         ("--data noisy.npy --mask small.npy --out o.npy", 1, ["--mask", "40x48"]),
+        ("--data chw.npy --mask hwc_mask.npy --out o.npy", 1, ["--mask", "channels agree"]),
         ("--data noisy.npy --mask none.npy --out o.npy", 1, ["--mask", "at least one known pixel"]),
         ("--data noisy.npy --noise -1 --out o.npy", 2, ["--noise", "≥ 0"]),
         ("--data noisy.npy --model colour.safetensors --out o.npy", 1, ["channels", "3"]),

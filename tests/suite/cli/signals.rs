@@ -73,6 +73,44 @@ fn vectors_come_back_from_every_kind_of_file() {
     check("tensors --tensor acts", &values);
 }
 
+/// Arrays come back with the axes that they came with; labels may lie beside every shard.
+#[test]
+fn axes_and_labels_of_arrays() {
+    let bench = Program::new();
+    write_npy(&bench.path("w.npy"), &[3, 3, 1, 1], &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]).unwrap();
+    fs::create_dir(bench.path("shards")).unwrap();
+    for (name, shape, layout, axes) in [
+        ("pictures", &[2, 6, 7, 3][..], "channels-last", &[2, 6, 7, 3][..]),
+        ("time", &[2, 3, 9], "time", &[2, 3, 9]),
+        ("table", &[2, 9, 3], "time-channels-last", &[2, 9, 3]),
+        ("one", &[6, 7, 3], "channels-last", &[1, 6, 7, 3]),
+    ] {
+        let input = if layout == "channels-last" { "3x6x7" } else { "3x1x9" };
+        bench.works(&format!("import --filters w.npy --input-shape {input} --lambda 0 --out id.safetensors"));
+        let values = numbers(shape.iter().product());
+        write_npy(&bench.path("x.npy"), shape, &values).unwrap();
+        let reconstruct = "reconstruct --model id.safetensors --data x.npy --out r.npy --signed --gap 1e-6";
+        let told = bench.json(&format!("{reconstruct} --layout {layout}"));
+        assert_eq!(told["axes"], serde_json::json!(axes), "{name}");
+        let found = mlcsc::data::npy::read_array(&bench.path("r.npy")).unwrap();
+        assert_eq!(found.shape, axes, "{name}");
+        assert!(found.values.iter().zip(&values).all(|(a, b)| (a - b).abs() < 1e-3 * b), "{name}");
+    }
+    for (shard, first) in ["a", "b"].iter().zip([0.0, 1.0]) {
+        write_npy(&bench.path(&format!("shards/{shard}.npy")), &[6, 3], &numbers(18)).unwrap();
+        let labels: Vec<f32> = (0..6).map(|at| if at % 2 == 0 { first } else { 1.0 - first }).collect();
+        write_npy(&bench.path(&format!("shards/{shard}_labels.npy")), &[6], &labels).unwrap();
+    }
+    let source = bench.path("shards").display().to_string();
+    let data = mlcsc::data::open(&mlcsc::data::DataConfig { source, ..Default::default() }).unwrap();
+    assert_eq!(data.all.labels().unwrap(), [0, 1, 0, 1, 0, 1, 1, 0, 1, 0, 1, 0]);
+    // One that is missing leaves none.
+    fs::remove_file(bench.path("shards/b_labels.npy")).unwrap();
+    let source = bench.path("shards").display().to_string();
+    let data = mlcsc::data::open(&mlcsc::data::DataConfig { source, ..Default::default() }).unwrap();
+    assert!(data.all.labels().is_none() && data.all.skipped().unwrap().contains("a_labels.npy"));
+}
+
 #[test]
 fn mistakes_are_one_line_with_file_and_flag() {
     let bench = bench();
