@@ -66,7 +66,8 @@ cmp of2/model.safetensors again/model.safetensors || fail 'two runs of 2 process
 echo '2 processes twice: the same model to the last bit'
 
 # As by Ctrl-C: the launcher sends SIGTERM to every process.
-configured 2000 6 long.json
+# Long enough for the seconds that it waits, on fast machines too.
+configured 2000 20 long.json
 long=(train --config long.json --no-report)
 on 2 "$mlcsc" "${long[@]}" --out whole > /dev/null 2> whole.txt
 status=0

@@ -77,7 +77,7 @@ pub(super) struct ClassifyArgs {
     /// The classifier's loss: squared hinge, one class against all others (svm), or multinomial (logistic)
     #[arg(long, value_name = "NAME", default_value = "svm", value_parser = flags::names::<Loss>(), help_heading = "Classifier")]
     classifier: Loss,
-    /// Penalties to choose from, tried from the largest on until the error grows. Default: 1 to 1e-6 in half powers of ten
+    /// Penalties to choose from, tried from the largest on until two in a row are no better. Default: 1 to 1e-6 in half powers of ten
     #[arg(long, value_name = "A,…", value_delimiter = ',', help_heading = "Classifier")]
     penalties: Option<Vec<f64>>,
     /// Also with so many labels only

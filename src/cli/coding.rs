@@ -898,9 +898,7 @@ impl Coder {
             }
             None => not_converged(&tally, &self.basis(), "signal"),
         };
-        // That of units was said before work began.
-        let warning = self.warning(coded).filter(|warning| coded.units.as_ref() != Some(warning));
-        let lines = [above, warning.map(|line| format!("warning: {line}"))];
+        let lines = [above, self.warning(coded).map(|line| format!("warning: {line}"))];
         lines.into_iter().flatten().reduce(|lines, line| format!("{lines}\n{line}"))
     }
 
@@ -941,7 +939,7 @@ impl Coder {
             let of = counted(coded.reports.len(), "signal");
             format!("{over} of {of} have more non-zeros in the shallower layers than --nonzeros: with fewer nothing but zero would be left")
         });
-        all_zero(&coded.reports).or(over).or_else(|| coded.units.clone())
+        all_zero(&coded.reports).or(over)
     }
 
     /// What the codes of a file were computed with.
@@ -1005,6 +1003,7 @@ impl Coder {
             "device": device,
             "precision": crate::device::precision(),
             "warning": self.warning(coded),
+            "other_units": coded.units,
         })
     }
 

@@ -41,7 +41,7 @@ pub(super) struct RestoreArgs {
     /// computed and written in single precision, whatever type they come in
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
-    /// Which axis of arrays are the channels: the first (maps) or the last (channels-last). Default: the last where it is 1, 3 or 4 and the
+    /// Which axis of the arrays --data, --mask and --reference are the channels: the first (maps) or the last (channels-last). Default: the last where it is 1, 3 or 4 and the
     /// others are more than 4, else the first
     #[arg(long, value_name = "NAME", value_parser = layouts())]
     layout: Option<Layout>,
@@ -459,6 +459,13 @@ impl RestoreArgs {
     /// The way that was asked for, with what it needs.
     fn way(&self) -> Result<Way> {
         self.device.check()?;
+        if let Some(layout) = self.layout.filter(|_| self.data.is_file() && !is_array(&self.data)) {
+            return Err(Error::parameter(
+                "--layout",
+                layout,
+                "none for a picture, whose file says where its channels are",
+            ));
+        }
         let others = [
             ("--mask", self.mask.is_some()),
             ("--missing", self.missing.is_some()),
@@ -918,6 +925,8 @@ impl RestoreArgs {
             if let Some(after) = decibels("") {
                 let before = decibels("_before").map_or(String::new(), |before| format!("{before} → "));
                 told.push_str(&format!("; PSNR {before}{after} dB"));
+            } else if row.get("psnr").is_some() {
+                told.push_str("; PSNR –");
             }
             if let Some(after) = value("ssim") {
                 let before = value("ssim_before").map_or(String::new(), |before| format!("{before:.4} → "));

@@ -150,7 +150,7 @@ impl SampleArgs {
                 "out": self.out.display().to_string(),
                 "images": images,
                 "clipped": clipped,
-                "values": self.count * operator.signal().len(),
+                "values": images * operator.signal().len(),
             }));
         }
         let list = |values: &[f64]| values.iter().map(|&value| number(value)).collect::<Vec<_>>().join(", ");

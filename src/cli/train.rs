@@ -679,8 +679,11 @@ impl TrainArgs {
                         let signal = SignalShape { height: size, width: size, ..config.model.signal };
                         ModelConfig { signal, ..config.model.clone() }.geometry().is_ok()
                     };
-                    if config.model.geometry().is_err() {
+                    if let Err(error) = config.model.geometry() {
                         let least = (1..=64).find(|&size| fits(size)).unwrap_or(64);
+                        if height.min(width) >= least {
+                            return Err(error);
+                        }
                         let expected = format!("patches of at least {least}x{least} for the preset {preset}");
                         return Err(Error::parameter("--patch", Pair([height, width]), expected));
                     }

@@ -81,14 +81,16 @@ impl Listing {
                 skipped.fewer.extend(labels.take().map(|path| name_of(&path)));
             }
         }
-        let own: Vec<PathBuf> = chosen_paths.iter().filter_map(|path| own_label_of(path, &own_labels)).collect();
+        let has_labels = matches!(kind, Some(Kind::Arrays | Kind::Tensors));
+        let own = chosen_paths.iter().filter(|_| has_labels).filter_map(|path| own_label_of(path, &own_labels));
+        let own: Vec<PathBuf> = own.collect();
         let labels: Vec<PathBuf> = match labels {
             Some(labels) => vec![labels],
-            None if own.len() == chosen_paths.len() => own,
+            None if has_labels && own.len() == chosen_paths.len() => own,
             None => Vec::new(),
         };
         let is_unused = |path: &&PathBuf| !labels.contains(path);
-        skipped.others.extend(own_labels.iter().filter(is_unused).map(|path| name_of(path)));
+        skipped.labels.extend(own_labels.iter().filter(is_unused).map(|path| name_of(path)));
         Ok(Self { kind, paths: chosen_paths, labels, skipped })
     }
 }
@@ -104,7 +106,8 @@ pub fn pictures_and_arrays(folder: &Path) -> Result<(Vec<PathBuf>, Option<String
     if arrays.is_empty() {
         arrays.extend(labels);
     }
-    skipped.others.extend(tensors.iter().chain(&recordings).chain(&own_labels).map(|path| name_of(path)));
+    skipped.others.extend(tensors.iter().chain(&recordings).map(|path| name_of(path)));
+    skipped.labels.extend(own_labels.iter().map(|path| name_of(path)));
     let mut paths = [images, arrays].concat();
     paths.sort();
     Ok((paths, skipped.describe(folder)))
@@ -163,8 +166,7 @@ impl Files {
 }
 
 /// Whether the signals of a file or of most files of a folder have units of their own, as arrays and recordings do; values of pictures
-/// become 0 to
-/// 1.
+/// become 0 to 1.
 pub fn has_own_units(path: &Path) -> bool {
     let kind = match path.is_dir() {
         true => Listing::of(path).ok().and_then(|listing| listing.kind),
@@ -217,6 +219,8 @@ pub(super) struct Skipped {
     others: Vec<String>,
     /// Files of kinds of which there are fewer.
     fewer: Vec<String>,
+    /// Labels of single files of arrays.
+    labels: Vec<String>,
     /// Parts of files: pages, frames and pictures behind the first one, tokens.
     pub rests: Vec<String>,
 }
@@ -224,13 +228,14 @@ pub(super) struct Skipped {
 impl Skipped {
     /// One line, if there is anything to say.
     pub fn describe(self, path: &Path) -> Option<String> {
-        let Self { hidden, folders, no_files, others, fewer, rests } = self;
+        let Self { hidden, folders, no_files, others, fewer, labels, rests } = self;
         let kinds = [
             (hidden, ["hidden file", "hidden files"], ""),
             (folders, ["folder", "folders"], ""),
             (no_files, ["link or pipe", "links or pipes"], " without a file behind"),
             (others, ["file", "files"], " of a kind that is not read"),
             (fewer, ["file", "files"], " of another kind than most"),
+            (labels, ["file", "files"], " of labels, which not every array has or labels.npy stands for"),
         ];
         let list = |mut names: Vec<String>| {
             names.sort();

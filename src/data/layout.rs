@@ -183,7 +183,8 @@ pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32
 }
 
 /// The axes of so many signals as an array that reads back as them by the same layout, and whether their channels are the last: `[n, d]` of
-/// vectors, `[n, channels, height, width]` of others where no layout says otherwise.
+/// vectors, `[n, channels, height, width]` of others where no layout says otherwise. Of the latter those whose last axis looks like channels
+/// read back by the layout `maps`.
 #[cfg_attr(not(feature = "cli"), allow(dead_code))]
 pub(crate) fn axes(layout: Option<Layout>, signal: SignalShape, count: usize) -> (Vec<usize>, bool) {
     let SignalShape { channels, height, width } = signal;
@@ -191,7 +192,9 @@ pub(crate) fn axes(layout: Option<Layout>, signal: SignalShape, count: usize) ->
         Some(Layout::ChannelsLast) => (vec![count, height, width, channels], true),
         Some(Layout::TimeChannelsLast) if height == 1 => (vec![count, width, channels], true),
         Some(Layout::Time) if height == 1 => (vec![count, channels, width], false),
-        _ if signal.is_single_position() => (vec![count, channels], false),
+        _ if signal.is_single_position() && !matches!(layout, Some(Layout::Images | Layout::Maps)) => {
+            (vec![count, channels], false)
+        }
         _ => (signal.batched(count).to_vec(), false),
     }
 }
@@ -257,6 +260,8 @@ mod tests {
             (None, SignalShape::new(7, 1, 1)),
             (Some(Layout::Tokens), SignalShape::new(7, 1, 1)),
             (None, SignalShape::new(1, 8, 9)),
+            (Some(Layout::Maps), SignalShape::new(3, 1, 1)),
+            (Some(Images), SignalShape::new(3, 1, 1)),
         ] {
             let (extents, last) = axes(layout, signal, 4);
             let view = View::of(&extents, layout).unwrap();

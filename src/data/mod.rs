@@ -360,17 +360,14 @@ impl DataConfig {
 /// | `mnist` | 60,000 and 10,000 of 1x28x28, downloaded once to the user's cache folder | MNIST's own |
 /// | folder with `train-images-idx3-ubyte`, `t10k-images-idx3-ubyte` (or `.idx3`, `.gz`) | their images | the second |
 /// | IDX file of unsigned bytes of rank 2 to 4, gzipped or not | as those of a `.npy` array, in [0, 1] | a random part |
-/// | folder with CIFAR-10's `data_batch_1.bin` …, `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin` (fine labels) | 3x32x32 |
-/// CIFAR's own |
+/// | folder with CIFAR-10's `data_batch_1.bin` …, `test_batch.bin`, or CIFAR-100's `train.bin`, `test.bin` (fine labels) | 3x32x32 | CIFAR's own |
 /// | one of these files | its images | a random part |
 /// | folder of PNG, JPEG, PNM, TIFF, BMP or WebP files | images in the order of names | a random part |
 /// | file of one of these formats | one image | the same |
 /// | `.npy` array of rank 1 to 4 | its values as they are, see [`Layout`] | a random part |
 /// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
-/// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples,
-/// integers in [-1, 1) | a random part |
-/// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a
-/// random part |
+/// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples, integers in [-1, 1) | a random part |
+/// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
 /// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without \[CLS\], d×1×1 | a random part |
 ///
 /// Files are recognised by their content, CIFAR's by their names, those in a folder by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
@@ -379,7 +376,7 @@ impl DataConfig {
 /// skipped, as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
 /// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
 /// is reached as `./digits`. Arrays and safetensors have class labels where `labels.npy` lies beside them, or `X_labels.npy` beside
-/// `X.npy`: whole numbers from 0 to 255, one for every signal. With [`DataConfig::patch`] the signals are patches of all that: held-out
+/// `X.npy` (in a folder beside each of its arrays): whole numbers from 0 to 255, one for every signal. With [`DataConfig::patch`] the signals are patches of all that: held-out
 /// ones are cut from held-out signals, unless there is only one.
 ///
 /// Arrays, safetensors and activations are mapped, of shards no more than 256 at a time, and no file stays open. Beside the signals that
@@ -425,8 +422,10 @@ pub(crate) fn check_channels(model: SignalShape, found: SignalShape, what: &str)
 
 /// What to say is expected of signals that have another shape than a model's, `model`, with the way out where there is one.
 pub(crate) fn wanted_shape(wanted: impl ToString, model: SignalShape, found: SignalShape) -> String {
-    if let Some(way) = way_of_axes(model, found).filter(|_| [model.channels, found.channels] != [1, 3]) {
-        return with_ways(wanted.to_string(), &[way]);
+    let grey = turns_grey(model, found);
+    let axes = way_of_axes(model, found);
+    if let Some(way) = axes.as_ref().filter(|_| !grey) {
+        return with_ways(wanted.to_string(), std::slice::from_ref(way));
     }
     let size = match model.is_in_time() {
         true => model.width.to_string(),
@@ -434,14 +433,18 @@ pub(crate) fn wanted_shape(wanted: impl ToString, model: SignalShape, found: Sig
     };
     let is_larger = found.height >= model.height && found.width >= model.width;
     let differs = [found.height, found.width] != [model.height, model.width];
-    let grey = way_of_axes(model, found);
-    let cut = is_larger && differs && (grey.is_some() || model.channels == found.channels);
+    let cut = is_larger && differs && (grey || model.channels == found.channels);
     let cut = cut.then(|| format!("`patch` {size} cuts pieces of the model's size"));
-    with_ways(wanted.to_string(), &grey.into_iter().chain(cut).collect::<Vec<_>>())
+    with_ways(wanted.to_string(), &axes.into_iter().chain(cut).collect::<Vec<_>>())
 }
 
 fn with_ways(wanted: String, ways: &[String]) -> String {
     if ways.is_empty() { wanted } else { format!("{wanted} ({})", ways.join(", ")) }
+}
+
+/// Whether signals are pictures in colours and the model's in grey.
+fn turns_grey(model: SignalShape, found: SignalShape) -> bool {
+    [model.channels, found.channels] == [1, 3] && found.height > 1 && !model.is_in_time()
 }
 
 /// How an array of signals, or pictures in colours, could be read so that it fits a model.
@@ -460,10 +463,10 @@ fn way_of_axes(model: SignalShape, found: SignalShape) -> Option<String> {
         {
             "with `layout` time an array [count, time] or [count, channels, time] holds signals in time"
         }
-        (1 | 3, SignalShape { channels: 4.., height: 1, width: 1 }) => {
+        (1, SignalShape { channels: 4.., height: 1, width: 1 }) => {
             "with `layout` images an array [height, width] is an image"
         }
-        (1, SignalShape { channels: 3, .. }) => "`grey` turns colour pictures grey",
+        _ if turns_grey(model, found) => "`grey` turns colour pictures grey",
         _ => return None,
     };
     Some(way.to_owned())

@@ -1,13 +1,12 @@
 //! Everything that decides what a training run computes.
 
-use super::optimization::OptimizationConfig;
+use super::optimization::{LearningRateSchedule, OptimizationConfig, Optimizer};
 use super::statistics::Statistics;
 use crate::autoencoder::config::check_denoised;
 use crate::autoencoder::{EncoderWeights, SparseAutoencoderConfig, UnrolledPursuit};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, MAX_TENSOR_LEN, Overlapping, SignalShape};
-use crate::json;
 use crate::model::preset::Preset;
 use crate::model::{CodingDefaults, ModelConfig};
 use crate::pursuit::BasisPursuitConfig;
@@ -427,13 +426,33 @@ fn unrolled_optimization() -> OptimizationConfig {
 fn over_unrolled<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<OptimizationConfig, D::Error> {
-    use serde::de::Error as _;
-    let given = serde_json::Map::deserialize(deserializer)?;
-    let mut settings = serde_json::to_value(unrolled_optimization()).map_err(D::Error::custom)?;
-    if let Some(settings) = settings.as_object_mut() {
-        settings.extend(given);
+    /// The same keys, each of which may be left out.
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Given {
+        optimizer: Option<Optimizer>,
+        learning_rate: Option<f64>,
+        schedule: Option<LearningRateSchedule>,
+        final_rate: Option<f64>,
+        momentum: Option<f64>,
+        epsilon: Option<f32>,
+        weight_decay: Option<f32>,
+        clip_norm: Option<f32>,
+        patience: Option<usize>,
     }
-    json::parse_value(settings).map_err(D::Error::custom)
+    let given = Given::deserialize(deserializer)?;
+    let own = unrolled_optimization();
+    Ok(OptimizationConfig {
+        optimizer: given.optimizer.unwrap_or(own.optimizer),
+        learning_rate: given.learning_rate.unwrap_or(own.learning_rate),
+        schedule: given.schedule.unwrap_or(own.schedule),
+        final_rate: given.final_rate.unwrap_or(own.final_rate),
+        momentum: given.momentum.unwrap_or(own.momentum),
+        epsilon: given.epsilon.unwrap_or(own.epsilon),
+        weight_decay: given.weight_decay.unwrap_or(own.weight_decay),
+        clip_norm: given.clip_norm.or(own.clip_norm),
+        patience: given.patience.or(own.patience),
+    })
 }
 
 impl Default for UnrolledUpdateConfig {

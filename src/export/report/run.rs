@@ -217,8 +217,10 @@ fn settings(config: &Value) -> Vec<Value> {
     let number = |value: &Value| value.to_string().replace(',', "x").replace(['[', ']'], "");
     let signal = |signal: &Value| ["channels", "height", "width"].map(|key| number(&signal[key])).join("x");
     let layer = |layer: &Value| {
-        let [atoms, kernel, stride] = ["atoms", "kernel", "stride"].map(|key| number(&layer[key]));
-        format!("{atoms} of {kernel}, stride {stride}")
+        let [atoms, kernel, stride, padding] = ["atoms", "kernel", "stride", "padding"].map(|key| number(&layer[key]));
+        let padding =
+            if matches!(padding.as_str(), "0" | "null") { String::new() } else { format!(", padding {padding}") };
+        format!("{atoms} of {kernel}, stride {stride}{padding}")
     };
     let layers = |layers: &Value| layers.as_array().into_iter().flatten().map(layer).collect::<Vec<_>>().join("; ");
     let trained = [
