@@ -891,13 +891,15 @@ impl Coder {
     /// The line on signals that ended above the gap asked for, if there are any, and on codes that are all zero.
     pub fn not_converged(&self, coded: &Coded) -> Option<String> {
         let tally = Convergence::of(&coded.reports);
-        let above = match self.unbounded().filter(|_| tally.above > 0) {
-            Some(reason) => {
+        let above = not_converged(&tally, &self.basis(), "signal").map(|told| match self.unbounded() {
+            // They had stopped moving.
+            Some(reason) if tally.used_up == 0 => {
                 let (above, of) = (tally.above, counted(tally.of, "signal"));
-                Some(format!("not certified: {above} of {of}; {reason}, so that codes may be as good as there are"))
+                format!("not certified: {above} of {of}; {reason}, so that codes may be as good as there are")
             }
-            None => not_converged(&tally, &self.basis(), "signal"),
-        };
+            Some(reason) => format!("{told}; {reason}"),
+            None => told,
+        });
         let lines = [above, self.warning(coded).map(|line| format!("warning: {line}"))];
         lines.into_iter().flatten().reduce(|lines, line| format!("{lines}\n{line}"))
     }

@@ -40,7 +40,7 @@ pub(super) struct ReconstructArgs {
     #[arg(
         long,
         value_name = "F.safetensors|F.npz",
-        conflicts_with_all = ["source", "count", "patch", "patches", "grey", "layout", "tensor", "layer", "data_seed", "split", "limit"],
+        conflicts_with_all = ["source", "count", "patch", "patches", "grey", "tensor", "layer", "data_seed", "split", "limit"],
         conflicts_with_all = PURSUIT_FLAGS,
     )]
     codes: Option<PathBuf>,
@@ -50,7 +50,7 @@ pub(super) struct ReconstructArgs {
     /// Folder for PNG images, of 16 bits where the picture has them, each named after the picture that it is of, or numbered where
     /// signals are no pictures (numbered ones
     /// that an earlier run left there are removed), and for recordings .wav; F.png or F.wav for a single one; F.npy for all in one array,
-    /// whose axes --layout says as those of --data
+    /// whose axes --layout says, as those of --data
     #[arg(long, value_name = "DIR|F.png|F.wav|F.npy")]
     out: PathBuf,
     /// Print one JSON document instead of text

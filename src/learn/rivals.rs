@@ -331,7 +331,15 @@ impl RivalRun {
         let steps = run.steps_done();
         run.journal.cut(|record| record.step() <= steps)?;
         if run.journal.best.is_some() || done > 0 {
-            (run.rival, _) = Rival::load(&run.model_path(), device)?;
+            if run.model_path().exists() {
+                (run.rival, _) = Rival::load(&run.model_path(), device)?;
+            } else if done >= config.epochs {
+                let reason = "expected the model of the epoch that is kept, found no such file; the last checkpoint goes on with more `epochs`";
+                return Err(Error::format(&run.model_path(), reason));
+            } else {
+                // What was kept is lost: of what comes the best is kept.
+                run.journal.best = None;
+            }
         }
         Ok(run)
     }

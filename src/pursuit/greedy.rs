@@ -1378,7 +1378,7 @@ pub(super) fn support_columns(
     Ok(columns)
 }
 
-/// Least squares coefficients of a signal on columns as long as itself.
+/// Least squares coefficients of a signal on columns as long as itself; never such that, written as `f32`, they leave more than zeros do.
 ///
 /// # Errors
 /// [`Error::Interrupted`].
@@ -1396,7 +1396,7 @@ pub(super) fn least_squares(columns: &[f64], signal: &[f32], work: &Work) -> Res
         }
     }
     let mut values = vec![0.0; size];
-    let mut before = f64::INFINITY;
+    let mut before = dot(&left, &left);
     // The ridge that keeps dependent columns finite holds back what nearly dependent ones explain: what is left is solved for again.
     for round in 0..CORRECTIONS {
         let mut change: Vec<f64> = columns.iter().map(|column| dot(column, &left)).collect();
@@ -1405,21 +1405,30 @@ pub(super) fn least_squares(columns: &[f64], signal: &[f32], work: &Work) -> Res
             _ => solve_factorized(&gram, &mut change, 1),
         }
         work.check()?;
-        let mut rest = left.clone();
-        for (column, value) in columns.iter().zip(&change) {
-            rest.iter_mut().zip(*column).for_each(|(sample, entry)| *sample -= value * entry);
-        }
+        let changed: Vec<f64> = values.iter().zip(&change).map(|(value, change)| value + change).collect();
+        let rest = left_by(&columns, &changed, signal);
         let energy = dot(&rest, &rest);
-        if energy >= before {
+        // NaN is no less, either.
+        if energy.partial_cmp(&before) != Some(std::cmp::Ordering::Less) {
             break;
         }
-        values.iter_mut().zip(&change).for_each(|(value, change)| *value += change);
+        values = changed;
         if energy >= (1.0 - GAIN) * before {
             break;
         }
         (left, before) = (rest, energy);
     }
     Ok(values)
+}
+
+/// What coefficients leave of a signal once they are written as `f32`.
+pub(super) fn left_by(columns: &[&[f64]], values: &[f64], signal: &[f32]) -> Vec<f64> {
+    let mut left: Vec<f64> = signal.iter().map(|&sample| f64::from(sample)).collect();
+    for (column, value) in columns.iter().zip(values) {
+        let value = f64::from(*value as f32);
+        left.iter_mut().zip(*column).for_each(|(sample, entry)| *sample -= value * entry);
+    }
+    left
 }
 
 #[cfg(test)]
@@ -1450,6 +1459,20 @@ mod tests {
                 let pursuit = OrthogonalMatchingPursuitConfig::new(nonzeros).init().unwrap();
                 let found = pursuit.pursue(&operator, signals, &Lambda::Absolute(0.0)).unwrap();
                 assert_eq!(to_host(found.codes), expected, "{way}: {nonzeros} non-zeros of {signal:?}");
+            }
+        }
+    }
+
+    /// Coefficients that cancel beyond the digits of `f32` are not taken.
+    #[test]
+    fn least_squares_on_copies_leave_no_more_than_zeros() {
+        for apart in [0.0, 1e-17, 1e-12, 1e-9, 1e-7, 1e-4] {
+            let columns = [1.0, 0.0, 0.0, 1.0, apart, 0.0];
+            for signal in [[0.0f32, 1.0, 0.0], [1.0, 1.0, 0.5], [3.0, 0.0, 0.0]] {
+                let found = least_squares(&columns, &signal, &Work::new(None, 1)).unwrap();
+                let left = left_by(&[&columns[..3], &columns[3..]], &found, &signal);
+                let energy: f64 = signal.iter().map(|&sample| f64::from(sample).powi(2)).sum();
+                assert!(dot(&left, &left) <= energy, "{apart:e}: {found:?}");
             }
         }
     }

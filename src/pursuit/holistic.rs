@@ -6,7 +6,7 @@
 //! among the codes with A_i\[Λ_i\] γ_L = 0: its support by basis pursuit under these equations (the splitting of
 //! [`super::multi_layer`]), its values by least squares on that support within the null space of the equations.
 
-use super::greedy::{codes_of, least_squares, support_columns};
+use super::greedy::{codes_of, least_squares, left_by, support_columns};
 use super::layered::data_terms;
 use super::magnitude::at_fair_size;
 use super::observer::Work;
@@ -248,23 +248,35 @@ fn restricted(
                 true => null_space(&equations(operator, &support, row, zeros), size, work)?,
                 false => identity(size),
             };
-            let combined: Vec<f64> = basis
-                .chunks_exact(size)
-                .flat_map(|direction| {
-                    let mut sum = vec![0.0; signal_len];
-                    for (column, &part) in columns.chunks_exact(signal_len).zip(direction) {
-                        sum.iter_mut().zip(column).for_each(|(sum, entry)| *sum += part * entry);
-                    }
-                    sum
-                })
-                .collect();
+            let columns: Vec<&[f64]> = columns.chunks_exact(signal_len).collect();
+            let (mut combined, mut directions) = (Vec::new(), Vec::new());
+            for direction in basis.chunks_exact(size) {
+                let mut sum = vec![0.0; signal_len];
+                let mut parts = 0.0;
+                for (column, &part) in columns.iter().zip(direction) {
+                    sum.iter_mut().zip(*column).for_each(|(sum, entry)| *sum += part * entry);
+                    parts += part * part * dot(column, column);
+                }
+                // What atoms that are copies of each other leave is rounding.
+                if dot(&sum, &sum) > CANCELLED * parts {
+                    combined.extend(sum);
+                    directions.push(direction);
+                }
+            }
             if combined.is_empty() {
                 return Ok(None);
             }
-            let parts = least_squares(&combined, &signals[row * signal_len..][..signal_len], work)?;
+            let signal = &signals[row * signal_len..][..signal_len];
+            let parts = least_squares(&combined, signal, work)?;
             let mut coefficients = vec![0.0; size];
-            for (direction, part) in basis.chunks_exact(size).zip(parts) {
+            for (direction, part) in directions.into_iter().zip(parts) {
                 coefficients.iter_mut().zip(direction).for_each(|(value, entry)| *value += part * entry);
+            }
+            let left = left_by(&columns, &coefficients, signal);
+            let energy = signal.iter().map(|&sample| f64::from(sample).powi(2)).sum::<f64>();
+            let left = dot(&left, &left);
+            if left.is_nan() || left > energy {
+                return Ok(None);
             }
             // What the equations rule out is zero, not rounding.
             let floor = 1e-6 * coefficients.iter().fold(0.0f64, |largest, value| largest.max(value.abs()));
@@ -274,6 +286,9 @@ fn restricted(
         })
         .collect()
 }
+
+/// Part of the energy of all its parts below which a combination of atoms is what their rounding leaves.
+const CANCELLED: f64 = 1e-10;
 
 /// CᵀC for the rows C of A_1 … A_{L−1}, restricted to the support, that `zeros` marks for signal `row`; and the largest energy of a
 /// column of any whole A_i, which says what is small.

@@ -233,7 +233,7 @@ pub fn restore(
     };
     let rotates = dictionary.channels() == 1;
     let mut start = if rotates { colours::rotated(&start) } else { start };
-    let scales = if rotates { colours::even_noise(&start, config.sigma, known) } else { [1.0; 3] };
+    let scales = if rotates { colours::even_noise(&start, config.sigma, config.range, known) } else { [1.0; 3] };
     start.scale_channels(scales);
     // In units in which squares are neither too large nor too small for f32.
     let scale = UNIT / config.range;
@@ -359,23 +359,26 @@ mod colours {
         by(picture, |to, from| AXES[to][from])
     }
 
-    /// Part of the noise of red, green and blue below which that of both colour axes is too weak to be independent in the three.
-    const SHARED: f32 = 0.5;
+    /// How many times as strong as in red, green and blue the noise on the grey is at least where they share it.
+    const ON_GREY: f32 = 1.15;
 
-    /// How many times as strong as `sigma` the noise on the grey is at least then.
-    const ON_GREY: f32 = 1.5;
+    /// Part of the noise on the grey that there is at most on the colour axes then.
+    const ON_COLOURS: f32 = 0.85;
 
     /// Least noise that a colour axis is taken to have, as a part of that of red, green and blue.
     const LEAST: f32 = 0.05;
 
-    /// Factors by which noise of standard deviation `sigma` in red, green and blue has that strength on every axis of a rotated picture.
+    /// Part of the range below which noise is left as it is said to be: what is measured may be texture as well.
+    const WEAK: f32 = 0.01;
+
+    /// Factors by which noise of standard deviation `sigma` in red, green and blue, of pictures of that range, has that strength on every axis
+    /// of a rotated picture.
     ///
     /// They are 1 for independent noise. Noise that the three share, as in a grey picture stored in colours or a photograph whose colours were
-    /// reduced, is weak on both colour axes, where hardly anything else is rough, and up to √3 times as strong on the grey, which has
-    /// what is left
-    /// of the sum of the variances. Where the grey shows no such strength, nothing is known: pixels may have been cut off at black or white.
-    pub(super) fn even_noise(rotated: &Picture, sigma: f32, known: Option<&[bool]>) -> [f32; 3] {
-        if rotated.channels != 3 || sigma == 0.0 {
+    /// reduced, is weaker on both colour axes, where hardly anything else is rough; the grey has what is left of the sum of the variances, but
+    /// no more than is measured there. Where that is not clearly more, nothing is known: pixels may have been cut off at black or white.
+    pub(super) fn even_noise(rotated: &Picture, sigma: f32, range: f32, known: Option<&[bool]>) -> [f32; 3] {
+        if rotated.channels != 3 || sigma <= WEAK * range {
             return [1.0; 3];
         }
         let on_axis = |axis: usize| noise::at_any_size(&rotated.plane(axis), known);
@@ -384,13 +387,13 @@ mod colours {
         else {
             return [1.0; 3];
         };
-        if most_first.max(most_second) >= SHARED * sigma || grey < ON_GREY * sigma {
+        let left = (3.0 * sigma * sigma - first * first - second * second).max(0.0).sqrt();
+        let grey = left.min(grey.max(sigma));
+        if grey < ON_GREY * sigma || most_first.max(most_second) > ON_COLOURS * grey {
             return [1.0; 3];
         }
-        let [first, second] = [first, second].map(|found| found.max(LEAST * sigma));
-        // Texture is measured, too: it is no more than what is left, and no more than what was measured.
-        let left = (3.0 * sigma * sigma - first * first - second * second).sqrt();
-        [left.min(grey.max(sigma)), first, second].map(|found| sigma / found)
+        let [first, second] = [most_first, most_second].map(|found| found.max(LEAST * sigma));
+        [grey, first, second].map(|found| sigma / found)
     }
 
     pub(super) fn rotated_back(picture: &Picture) -> Picture {
@@ -432,12 +435,12 @@ mod tests {
         assert!(apart(&alone, &clean) < 8.0, "{}", apart(&alone, &clean));
         let independent = [drawn(), drawn(), drawn()].concat();
         let rotated = colours::rotated(&Picture::new(3, height, width, independent).unwrap());
-        assert_eq!(colours::even_noise(&rotated, 20.0, None), [1.0; 3]);
+        assert_eq!(colours::even_noise(&rotated, 20.0, 255.0, None), [1.0; 3]);
         // Nor is that which is said to be stronger than it is, or that of a picture most of which was cut off at black.
-        assert_eq!(colours::even_noise(&rotated, 60.0, None), [1.0; 3]);
+        assert_eq!(colours::even_noise(&rotated, 60.0, 255.0, None), [1.0; 3]);
         let mut dark = rotated.clone();
         dark.values.iter_mut().enumerate().filter(|(at, _)| at % width < 40).for_each(|(_, value)| *value = 0.0);
-        assert_eq!(colours::even_noise(&dark, 20.0, None), [1.0; 3]);
+        assert_eq!(colours::even_noise(&dark, 20.0, 255.0, None), [1.0; 3]);
     }
 
     /// A strip with the rows around it is as good as the whole picture.

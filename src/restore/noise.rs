@@ -1,6 +1,6 @@
 //! How strong the noise in a picture is.
 
-use super::{Picture, colours};
+use super::Picture;
 
 /// Median of the magnitude of a normal variable of variance 1.
 const MEDIAN: f64 = 0.674_489_750_196_081_7;
@@ -23,9 +23,6 @@ const EVEN: f32 = 1.2;
 
 /// The same for every channel: one strength for all where they differ by less than a fifth, else that of each. `None` where one of them cannot
 /// be measured.
-///
-/// Photographs whose colours were stored at half their size, as JPEG does it, have no noise of single pixels in these; what there is shows at
-/// that size.
 pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f32>> {
     let mut found = deviations(picture, known);
     let all = strength(&mut found.concat())?;
@@ -34,36 +31,21 @@ pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f3
     if most > EVEN * least {
         return Some(each);
     }
-    let all = reduced_colours(picture, known).map_or(all, |found| found.max(all));
     Some(vec![all; each.len()])
-}
-
-/// Strength of the noise in red, green and blue where that of colours shows at half their size alone.
-fn reduced_colours(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
-    if picture.channels != 3 {
-        return None;
-    }
-    let rotated = colours::rotated(picture);
-    let axis = |axis: usize| rotated.plane(axis);
-    let grey = estimate(&axis(0), known)?;
-    let [first, second] = [1, 2].map(axis).map(|plane| [estimate(&plane, known), at_half_size(&plane, known)]);
-    let ([Some(a), Some(half_a)], [Some(b), Some(half_b)]) = (first, second) else { return None };
-    let is_reduced = half_a > REDUCED * a && half_b > REDUCED * b;
-    is_reduced.then(|| ((grey * grey + half_a * half_a + half_b * half_b) / 3.0).sqrt())
 }
 
 /// How many times as strong noise has to be at half the size for what is there at the full one to say little.
 const REDUCED: f32 = 1.5;
 
-/// Strength of the noise of a plane: as [`estimate`] finds it, or as it shows at half the size if that is more; and, where it hardly shows at
-/// the full size, the most that it may have, at a quarter of it, where texture counts as well.
+/// Strength of the noise of a plane, as [`estimate`] finds it, and the most that it has where that is smooth: at half the size, and, where it
+/// hardly shows at the full one, at a quarter, as in colours that were stored so, where texture counts as well.
 pub(super) fn at_any_size(plane: &Picture, known: Option<&[bool]>) -> Option<[f32; 2]> {
     let found = estimate(plane, known)?;
     let Some(half) = at_half_size(plane, known) else { return Some([found; 2]) };
     let (halved, known) = halved(plane, known);
     let quarter = at_half_size(&halved, known.as_deref()).map_or(half, |quarter| 2.0 * quarter);
-    let shown = half.max(found);
-    Some([shown, if half > REDUCED * found { shown.max(quarter) } else { shown }])
+    let most = half.max(found);
+    Some([found, if half > REDUCED * found { most.max(quarter) } else { most }])
 }
 
 /// Strength of white noise of which the means of two by two pixels have as much as those of a plane.
@@ -157,29 +139,18 @@ mod tests {
         assert!(estimate(&noisy(0.0), None).unwrap() < 1e-3);
     }
 
-    /// Colours whose noise is the same in two by two pixels, as after JPEG's reduction.
+    /// Noise that is the same in two by two pixels, as in colours that were reduced, shows at their size.
     #[test]
-    fn noise_of_reduced_colours_is_found() {
-        let grains = [1, 2, 3].map(|seed| {
-            let mut random = sample::generator(seed);
-            (0..200 * 150).map(|_| -> f32 { StandardNormal.sample(&mut random) }).collect::<Vec<f32>>()
-        });
-        let of_axis = |axis: usize, at: usize| {
-            let (row, column) = (at / 150, at % 150);
-            match axis {
-                0 => 20.0 * grains[0][at],
-                _ => 10.0 * grains[axis][row / 2 * 150 + column / 2],
-            }
-        };
-        let values =
-            (0..3).flat_map(|axis| (0..200 * 150).map(move |at| (axis, at))).map(|(axis, at)| of_axis(axis, at));
-        let rotated = Picture::new(3, 200, 150, values.collect()).unwrap();
-        let found = estimate_each(&colours::rotated_back(&rotated), None).unwrap();
-        assert!(found.iter().all(|sigma| (sigma / 20.0 - 1.0).abs() < 0.1), "{found:?}");
-        // Independent noise is what it was.
-        let white = Picture::new(3, 200, 150, grains.concat()).unwrap();
-        let found = estimate_each(&white, None).unwrap();
-        assert!(found.iter().all(|sigma| (sigma - 1.0).abs() < 0.03), "{found:?}");
+    fn smooth_noise_is_found() {
+        let mut random = sample::generator(1);
+        let grains: Vec<f32> = (0..100 * 75).map(|_| StandardNormal.sample(&mut random)).collect();
+        let values = (0..200 * 150).map(|at| 10.0 * grains[at / 150 / 2 * 75 + at % 150 / 2]);
+        let plane = Picture::new(1, 200, 150, values.collect()).unwrap();
+        let [fine, most] = at_any_size(&plane, None).unwrap();
+        assert!(fine < 12.0 && (most / 20.0 - 1.0).abs() < 0.1, "{fine} {most}");
+        // Of white noise there is as much at every size.
+        let [fine, most] = at_any_size(&noisy(10.0), None).unwrap();
+        assert!(most < 1.1 * fine, "{fine} {most}");
     }
 
     #[test]

@@ -254,9 +254,10 @@ impl<'a> Patches<'a> {
         before.clone_from(group);
         let (atoms, enough) = self.dictionary.atoms.approximate(group, level, most.max(1), coding);
         if !enough {
-            // What the atoms leave out is signal, too: more of it than there is noise, and the patches are better as they are.
+            // What takes so many atoms is as good as it is. What too few atoms leave out is signal, too: more of it than there is noise, and
+            // the patches are better as they are.
             let left: f64 = before.iter().zip(&*group).map(|(own, made)| f64::from(own - made).powi(2)).sum();
-            if left > 2.0 * level {
+            if self.dictionary.count() >= self.dictionary.atoms.atom_len() || left > 2.0 * level {
                 group.clone_from(before);
             }
         }
