@@ -41,9 +41,23 @@ pub fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, String> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_config<T: DeserializeOwned + JsonSchema>(text: &[u8]) -> Result<T, String> {
-    let schema = schemars::schema_for!(T).to_value();
-    refuse_lists(&schema, &schema, &parse(text)?, "")?;
+    check_objects::<T>(&parse(text)?)?;
+    // Once more from the text, which knows the place of a mistake.
     parse(text)
+}
+
+/// [`parse_config`] of what is a document already.
+///
+/// # Errors
+/// As [`parse_value`].
+pub fn parse_config_value<T: DeserializeOwned + JsonSchema>(config: Value) -> Result<T, String> {
+    check_objects::<T>(&config)?;
+    parse_value(config)
+}
+
+fn check_objects<T: JsonSchema>(config: &Value) -> Result<(), String> {
+    let schema = schemars::schema_for!(T).to_value();
+    refuse_lists(&schema, &schema, config, "")
 }
 
 /// Reads what is a document already.
@@ -53,14 +67,6 @@ pub fn parse_config<T: DeserializeOwned + JsonSchema>(text: &[u8]) -> Result<T, 
 pub fn parse_value<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_path_to_error::deserialize(value).map_err(told)
 }
-
-/// A mistake without its place, which is that of another text than the file's.
-pub fn without_place(mistake: &str) -> String {
-    mistake.rsplit_once(PLACE).map_or(mistake, |(mistake, _)| mistake).to_owned()
-}
-
-/// How the place of a mistake begins.
-const PLACE: &str = " (line ";
 
 /// A text in UTF-8 and without the byte order mark that some editors put at its beginning. Where the mark is that of UTF-16, in which
 /// PowerShell writes what a program prints, the text is turned into UTF-8.
@@ -130,7 +136,7 @@ fn told(error: serde_path_to_error::Error<serde_json::Error>) -> String {
 /// A message of serde's in this program's words.
 fn reworded(message: &str) -> String {
     let (message, place) = match message.rsplit_once(" at line ") {
-        Some((message, place)) => (message, format!("{PLACE}{})", place.replace(" column", ", column"))),
+        Some((message, place)) => (message, format!(" (line {})", place.replace(" column", ", column"))),
         None => (message, String::new()),
     };
     let wrong = ["invalid type: ", "invalid value: ", "invalid length "];

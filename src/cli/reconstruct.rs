@@ -458,7 +458,7 @@ impl<'a> Sink<'a> {
         let produced = produced.map_err(|error| match error {
             Error::Interrupted(_) => {
                 let all = counted(self.count, self.noun());
-                Error::Interrupted(format!("of {all} {} came into {}", grouped(written), self.out.display()))
+                Error::Interrupted(format!("wrote {} of {all} to {}", grouped(written), self.out.display()))
             }
             other => other,
         })?;

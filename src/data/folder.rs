@@ -235,7 +235,7 @@ impl Skipped {
             (no_files, ["link or pipe", "links or pipes"], " without a file behind"),
             (others, ["file", "files"], " of a kind that is not read"),
             (fewer, ["file", "files"], " of another kind than most"),
-            (labels, ["file", "files"], " of labels, which not every array has or labels.npy stands for"),
+            (labels, ["file", "files"], " of labels (some arrays have none, or labels.npy goes before them)"),
         ];
         let list = |mut names: Vec<String>| {
             names.sort();

@@ -197,9 +197,12 @@ fn fingerprint_path(folder: &Path) -> PathBuf {
 }
 
 fn write_fingerprint(folder: &Path, fingerprint: &Fingerprint) -> Result<()> {
-    let path = fingerprint_path(folder);
-    let text = serde_json::to_string(fingerprint).map_err(|error| Error::format(&path, error.to_string()))?;
-    files::write_bytes(&path, text.as_bytes())
+    write_json(&fingerprint_path(folder), fingerprint)
+}
+
+fn write_json(path: &Path, content: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string(content).map_err(|error| Error::format(path, error.to_string()))?;
+    files::write_bytes(path, text.as_bytes())
 }
 
 /// The fingerprint of a run's signals; older runs have none.
@@ -220,9 +223,7 @@ fn begun_path(folder: &Path) -> PathBuf {
 
 /// Writes down with which configuration a run begins.
 fn write_begun(folder: &Path, config: &RivalTrainConfig) -> Result<()> {
-    let path = begun_path(folder);
-    let text = serde_json::to_string(config).map_err(|error| Error::format(&path, error.to_string()))?;
-    files::write_bytes(&path, text.as_bytes())
+    write_json(&begun_path(folder), config)
 }
 
 /// Refuses another configuration than the run began with, its number of epochs and the place of its data aside.

@@ -191,8 +191,7 @@ pub(crate) fn parse_config(path: &Path, text: &[u8], model: Option<&ModelConfig>
     if let Some(fields) = config.as_object_mut() {
         fields.insert("model".into(), serde_json::to_value(model).map_err(|error| wrong(error.to_string()))?);
     }
-    // With the model in place what is missing or wrong is in the file itself.
-    json::parse_config(config.to_string().as_bytes()).map_err(|reason| wrong(json::without_place(&reason)))
+    json::parse_config_value(config).map_err(wrong)
 }
 
 /// Whether configuration and signals fit, so that nothing is found out after an epoch's work.

@@ -381,9 +381,9 @@ mod colours {
         if rotated.channels != 3 || sigma <= WEAK * range {
             return [1.0; 3];
         }
-        let on_axis = |axis: usize| noise::at_any_size(&rotated.plane(axis), known);
-        let (Some([grey, _]), Some([first, most_first]), Some([second, most_second])) =
-            (on_axis(0), on_axis(1), on_axis(2))
+        let of_colours = |axis: usize| noise::at_any_size(&rotated.plane(axis), known);
+        let (Some(grey), Some([first, most_first]), Some([second, most_second])) =
+            (noise::estimate(&rotated.plane(0), known), of_colours(1), of_colours(2))
         else {
             return [1.0; 3];
         };

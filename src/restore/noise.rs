@@ -37,8 +37,9 @@ pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f3
 /// How many times as strong noise has to be at half the size for what is there at the full one to say little.
 const REDUCED: f32 = 1.5;
 
-/// Strength of the noise of a plane, as [`estimate`] finds it, and the most that it has where that is smooth: at half the size, and, where it
-/// hardly shows at the full one, at a quarter, as in colours that were stored so, where texture counts as well.
+/// Strength of the noise of a plane, as [`estimate`] finds it, and the largest that it shows at any of three sizes. Noise that is alike in
+/// neighbouring pixels, as in colours that JPEG stored at half the size, hardly shows at the full size: then a half and a quarter of it are
+/// measured, where texture counts as well.
 pub(super) fn at_any_size(plane: &Picture, known: Option<&[bool]>) -> Option<[f32; 2]> {
     let found = estimate(plane, known)?;
     let Some(half) = at_half_size(plane, known) else { return Some([found; 2]) };
