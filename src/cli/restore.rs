@@ -6,7 +6,8 @@ use super::progress::Progress;
 use super::{DeviceArgs, flags, interrupt, model_path};
 use crate::autoencoder::{Autoencoder, SparseAutoencoder, has_encoder};
 use crate::data::layout::{Layout, looks_channels_last, transposed};
-use crate::data::{Still, npy, pictures_and_arrays};
+use crate::data::npy::{self, NumberType};
+use crate::data::{Still, pictures_and_arrays};
 use crate::error::{Error, Result};
 use crate::evaluate::pictures::{psnr, ssim};
 use crate::export::arrays;
@@ -30,22 +31,22 @@ use std::time::{Duration, Instant};
 /// Take noise and blur off pictures, fill in what is missing in them, make them larger
 ///
 /// Overlapping patches are coded by the atoms of a dictionary until what is left is as large as the noise, first alone and then together
-/// with patches that look alike; groups of those then say what is likely of each of them. Missing pixels are never read. Pictures are
-/// written in the type and depth that they came in, transparency kept. Noise is taken off strip by strip, in some 20 bytes for each of a
+/// with patches that look alike; groups of those then say what is likely of each of them. Missing pixels are never read. Pictures and
+/// arrays are written in the type and depth that they came in, transparency kept. Noise is taken off strip by strip, in some 20 bytes for each of a
 /// picture's
 /// values and 200 MB; otherwise memory is some 40 bytes a value, and of --method pursuit some 8 for each atom at each place.
 #[derive(Debug, Args)]
 pub(super) struct RestoreArgs {
     /// A picture (PNG, JPEG, PNM, TIFF, BMP, WebP), an array .npy ([height, width], [channels, height, width] or [height, width,
-    /// channels]), or a folder of those. Arrays are
-    /// computed and written in single precision, whatever type they come in
+    /// channels]), or a folder of those. Arrays are computed in single precision and written in their own type: whole numbers rounded and
+    /// clipped, booleans in single precision
     #[arg(long, value_name = "PATH")]
     data: PathBuf,
     /// Which axis of the arrays --data, --mask and --reference are the channels: the first (maps) or the last (channels-last). Default: the last where it is 1, 3 or 4 and the
     /// others are more than 4, else the first
     #[arg(long, value_name = "NAME", value_parser = layouts())]
     layout: Option<Layout>,
-    /// File to write, of a type by its name; a folder where --data is one, for files of the same names (.pgm for .pbm)
+    /// File to write, of a type by its name, or a folder, which has to be there unless --data is one, for files of the same names (.pgm for .pbm)
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
     /// Model whose deepest effective atoms code the patches, or the folder of a run. Default: 512 atoms of grey photographs that come
@@ -130,10 +131,16 @@ fn is_array(path: &Path) -> bool {
 }
 
 /// Why noise cannot be measured.
-const UNMEASURED: &str = "--noise auto has no 3x3 known pixels with numbers in them to measure: expected --noise SIGMA";
+const UNMEASURED: &str =
+    "--noise auto needs at least 3 rows and columns, and enough known pixels near each other: expected --noise SIGMA";
 
 fn unmeasured(source: &Path) -> Error {
     Error::format(source, UNMEASURED)
+}
+
+/// A mistake that shows with one picture, with its name.
+fn of_picture(source: &Path, error: Error) -> Error {
+    Error::format(source, flags::named::<RestoreArgs>(error).to_string())
 }
 
 /// Strength of the noise in every channel, by measurement.
@@ -149,8 +156,11 @@ fn measured(input: &Input, picture: &Picture, known: Option<&[bool]>) -> Option<
     noise::estimate_each(picture, readable.as_deref()).or_else(|| noise::estimate_each(picture, known))
 }
 
-/// Part of white, or of the range of an array, below which what is measured may be fine texture as well as noise.
-const TEXTURE: f32 = 0.01;
+/// Part of the range of the values below which what is measured may be fine texture as well as noise.
+const TEXTURE: f32 = 0.03;
+
+/// Part of the range of the values below which noise is next to nothing.
+const SLIGHT: f32 = 0.01;
 
 /// How many times stronger or weaker than measured noise may be said to be before that is remarked on: it is in other units, then.
 const OTHER_UNITS: f32 = 8.0;
@@ -161,10 +171,11 @@ type Job = (PathBuf, PathBuf);
 /// A picture of a file, and what it takes to write it back.
 enum Input {
     Still(Still),
-    /// Extents as in the file, and whether the last are channels.
+    /// Extents and type of the numbers as in the file, and whether the last are channels.
     Array {
         extents: Vec<usize>,
         channels_last: bool,
+        stored: NumberType,
     },
 }
 
@@ -173,11 +184,19 @@ fn layouts() -> impl TypedValueParser<Value = Layout> {
     PossibleValuesParser::new(["maps", "channels-last"]).try_map(|name| name.parse::<Layout>())
 }
 
+/// Lowest and highest value of the pixels that are known.
+fn value_range(picture: &Picture, known: Option<&[bool]>) -> [f32; 2] {
+    let pixels = picture.pixels();
+    let values = picture.values.iter().enumerate();
+    let values = values.filter(|(at, value)| value.is_finite() && known.is_none_or(|known| known[at % pixels]));
+    values.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], (_, &value)| [low.min(value), high.max(value)])
+}
+
 impl Input {
     /// An array whose first or last axis are channels as `layout` says; without it by what they look like.
     fn open(path: &Path, layout: Option<Layout>) -> Result<(Self, Picture)> {
         if is_array(path) {
-            let array = npy::read_array(path)?;
+            let (array, stored) = npy::read_typed_array(path)?;
             let (channels_last, [channels, height, width]) = match array.shape[..] {
                 [height, width] => (false, [1, height, width]),
                 [height, width, channels]
@@ -196,7 +215,7 @@ impl Input {
                 true => transposed(&array.values, height * width, channels),
                 false => array.values,
             };
-            let input = Self::Array { extents: array.shape, channels_last };
+            let input = Self::Array { extents: array.shape, channels_last, stored };
             return Ok((input, Picture::new(channels, height, width, values)?));
         }
         let still = Still::open(path)?;
@@ -209,21 +228,13 @@ impl Input {
     fn limits(&self, picture: &Picture, known: Option<&[bool]>) -> [f32; 2] {
         match self {
             Self::Still(still) => [0.0, still.white()],
-            Self::Array { .. } => {
-                let pixels = picture.pixels();
-                let values = picture.values.iter().enumerate();
-                let values =
-                    values.filter(|(at, value)| value.is_finite() && known.is_none_or(|known| known[at % pixels]));
-                values.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], (_, &value)| {
-                    [low.min(value), high.max(value)]
-                })
-            }
+            Self::Array { .. } => value_range(picture, known),
         }
     }
 
     /// The extents of a picture of another size, perhaps, as an array like the file's.
     fn extents(&self, picture: &Picture) -> Vec<usize> {
-        let Self::Array { extents, channels_last } = self else {
+        let Self::Array { extents, channels_last, .. } = self else {
             return vec![picture.channels, picture.height, picture.width];
         };
         let mut extents = extents.clone();
@@ -265,9 +276,9 @@ impl Input {
                 files::write_bytes(out, &bytes)?;
                 Ok(clipped)
             }
-            Self::Array { .. } => {
-                arrays::write_npy(out, &self.extents(picture), &self.laid_out(&picture.values, picture.channels))
-                    .map(|()| 0)
+            Self::Array { stored, .. } => {
+                let values = self.laid_out(&picture.values, picture.channels);
+                arrays::write_npy_as(out, &self.extents(picture), &values, *stored)
             }
         }
     }
@@ -415,12 +426,17 @@ impl RestoreArgs {
             inputs.refuse("--residual", residual)?;
             files::check_writable(residual)?;
         }
+        let mut observation = Observation::default().reduced_by(self.factor());
+        if let Some(blur) = self.blur()? {
+            observation = observation.blurred(blur);
+        }
         if self.data.is_dir() {
             files::check_writable_folder(&self.out)?;
             // A file that cannot be read or written is reported before the first is restored.
             let check = |(source, out): &Job| {
                 let (input, picture) = Input::open(source, self.layout)?;
                 input.check_output(out)?;
+                observation.check([picture.height, picture.width]).map_err(|error| of_picture(source, error))?;
                 let known = self.known(&input, &picture)?;
                 self.reference(source, &input, &picture)?;
                 Ok(self.sigmas(source, &input, &picture, known.as_deref())?.is_some())
@@ -430,11 +446,9 @@ impl RestoreArgs {
             skipped = self.without_unmeasured(&mut jobs, &measured, skipped)?;
             files::create_folder(&self.out)?;
         } else {
-            files::check_writable(&self.out)?;
-        }
-        let mut observation = Observation::default().reduced_by(self.factor());
-        if let Some(blur) = self.blur()? {
-            observation = observation.blurred(blur);
+            for (_, out) in &jobs {
+                files::check_writable(out)?;
+            }
         }
         interrupt::watch();
         let progress = Progress::new("restoring", "parts of 1000 a picture", 1000 * jobs.len() as u64);
@@ -513,6 +527,22 @@ impl RestoreArgs {
         self.upscale.map_or(1, |factor| factor as usize)
     }
 
+    /// What is written for a file of that name where --out is a folder.
+    fn within_out(&self, path: &Path) -> Option<PathBuf> {
+        let mut out = self.out.join(path.file_name()?);
+        // A bitmap is black and white; what comes out has shades.
+        if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pbm")) {
+            out.set_extension("pgm");
+        }
+        Some(out)
+    }
+
+    /// The file that is written for a single one: in --out, if that is a folder.
+    fn out_of_one(&self) -> PathBuf {
+        let within = if self.out.is_dir() { self.within_out(&self.data) } else { None };
+        within.unwrap_or_else(|| self.out.clone())
+    }
+
     /// The files to read, and those to write; what is passed over.
     fn jobs(&self) -> Result<(Vec<Job>, Option<String>)> {
         if !self.data.is_dir() {
@@ -523,16 +553,12 @@ impl RestoreArgs {
                 let expected = "a picture or an array .npy, as np.save writes it, instead of an archive of arrays";
                 return Err(Error::parameter("--data", self.data.display(), expected));
             }
-            if is_array(&self.data) != is_array(&self.out) {
+            if is_array(&self.data) != is_array(&self.out_of_one()) {
                 let expected =
                     if is_array(&self.data) { "an array F.npy, as --data is" } else { "a picture, as --data is" };
                 return Err(Error::parameter("--out", self.out.display(), expected));
             }
-            if self.out.is_dir() {
-                let expected = "the name of a file, as --data is one";
-                return Err(Error::parameter("--out", self.out.display(), expected));
-            }
-            return Ok((vec![(self.data.clone(), self.out.clone())], None));
+            return Ok((vec![(self.data.clone(), self.out_of_one())], None));
         }
         let reference = self.reference.as_ref().filter(|reference| !reference.is_dir());
         for (flag, file) in
@@ -550,14 +576,7 @@ impl RestoreArgs {
         if let Some(skipped) = &skipped {
             output::complain(skipped);
         }
-        let named = |path: PathBuf| {
-            let mut out = self.out.join(path.file_name()?);
-            // A bitmap is black and white; what comes out has shades.
-            if out.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("pbm")) {
-                out.set_extension("pgm");
-            }
-            Some((path, out))
-        };
+        let named = |path: PathBuf| self.within_out(&path).map(|out| (path, out));
         let jobs: Vec<Job> = paths.into_iter().filter_map(named).collect();
         if jobs.is_empty() {
             return Err(Error::format(&self.data, "expected pictures or arrays, found none"));
@@ -741,9 +760,9 @@ impl RestoreArgs {
             Input::Still(still) => format!(" (white is {})", still.white()),
             Input::Array { .. } => String::new(),
         };
-        let [low, high] = input.limits(picture, known);
+        let [low, high] = value_range(picture, known);
         // Of next to nothing there may be many times as much.
-        let counts = found.max(said) > TEXTURE * (high - low);
+        let counts = found.max(said) > SLIGHT * (high - low);
         let odd = ratio > OTHER_UNITS || (ratio > 0.0 && ratio < 1.0 / OTHER_UNITS);
         (counts && odd).then(|| {
             format!("--noise says σ {}, and σ {} was measured{white}", number(said.into()), number(found.into()))
@@ -765,9 +784,19 @@ impl RestoreArgs {
         let reference = self.reference(source, &input, &picture)?;
         let missing = known.as_ref().map_or(0, |known| known.iter().filter(|known| !**known).count());
         let [low, high] = input.limits(&picture, known.as_deref());
-        let range = if high > low { high - low } else { 1.0 };
+        let range = if high > low { high - low } else { high.abs().max(1.0) };
         let found = self.sigmas(source, &input, &picture, known.as_deref())?;
         let (sigmas, was_measured) = found.ok_or_else(|| unmeasured(source))?;
+        let mut observation = observation.clone();
+        if let Some(known) = &known {
+            observation = observation.known_in(known.clone());
+        }
+        let failed = |error: Error| of_picture(source, error);
+        observation.check([picture.height, picture.width]).map_err(failed)?;
+        // Less than that may be texture as well.
+        let [least, most] = value_range(&picture, known.as_deref());
+        let weak = noise::extremes(&sigmas)[1] < TEXTURE * (most - least).max(0.0);
+        let texture = was_measured && weak && sigmas.iter().any(|sigma| *sigma > 0.0);
         let warning = self.strength_warning(&input, &picture, known.as_deref(), &sigmas);
         if let Some(warning) = &warning {
             output::complain(&format!("warning: {}: {warning}", source.display()));
@@ -779,10 +808,6 @@ impl RestoreArgs {
         let together = self.method != Method::Patches;
         let joint_colours = self.joint_colours;
         let config = RestoreConfig { sigma: sigmas[0], range, together, joint_colours, ..RestoreConfig::default() };
-        let mut observation = observation.clone();
-        if let Some(known) = &known {
-            observation = observation.known_in(known.clone());
-        }
         let white = match &input {
             Input::Still(still) => still.white(),
             Input::Array { .. } => 1.0,
@@ -791,7 +816,7 @@ impl RestoreArgs {
             true => way.restore(&picture, &observation, &config, white, progress),
             false => way.restore_uneven(&picture, &observation, &config, &sigmas, white, progress),
         };
-        let denoised = denoised.map_err(|error| Error::format(source, flags::named::<Self>(error).to_string()))?;
+        let denoised = denoised.map_err(failed)?;
         let Some((Denoised { picture: restored, convergence, objective }, scaled)) = denoised else {
             return Err(Error::Interrupted(format!("{} was not written", out.display())));
         };
@@ -828,7 +853,7 @@ impl RestoreArgs {
         let mut row = json!({
             "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
             "sigma": (energy(&sigmas) / sigmas.len() as f64).sqrt() as f32, "sigmas": sigmas, "measured": was_measured,
-            "missing": missing, "range": range,
+            "may_be_texture": texture, "missing": missing, "range": range,
             "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
             "objective": objective.map(|[reached, _]| reached), "objective_bound": objective.map(|[_, bound]| bound),
             "not_converged": (convergence.above > 0).then_some(convergence),
@@ -880,10 +905,8 @@ impl RestoreArgs {
         summary.row("dictionary", format!("{atoms} ({of})"));
         for row in rows {
             let value = |name: &str| row[name].as_f64();
-            let weak =
-                |sigma: f64| sigma > 0.0 && sigma < f64::from(TEXTURE) * row["range"].as_f64().unwrap_or_default();
             let how = match row["measured"] == true {
-                true if value("sigma").is_some_and(weak) => ", measured, fine texture included: --noise 0 keeps it",
+                true if row["may_be_texture"] == true => ", measured, fine texture included: --noise 0 keeps it",
                 true => ", measured",
                 false => "",
             };

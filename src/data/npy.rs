@@ -4,6 +4,7 @@
 //! care and compared with the length of the file before anything is sized by them.
 
 use super::arrays::{Found, map};
+pub use super::stored::NumberType;
 use super::stored::{Bytes, Element, Kind, Strided};
 use crate::error::{Error, Result};
 use crate::geometry::MAX_TENSOR_LEN;
@@ -53,6 +54,14 @@ impl Array {
 /// [`Error::Io`]; [`Error::Format`] for another element type, an extent of zero, or a file whose length is not what its
 /// header says.
 pub fn read_array(path: &Path) -> Result<Array> {
+    read_typed_array(path).map(|(array, _)| array)
+}
+
+/// [`read_array`], and the type of the numbers in the file.
+///
+/// # Errors
+/// As [`read_array`].
+pub fn read_typed_array(path: &Path) -> Result<(Array, NumberType)> {
     let Found { bytes, array, .. } = find(path)?;
     let len = array.extents.iter().product();
     if len > MAX_TENSOR_LEN {
@@ -60,7 +69,7 @@ pub fn read_array(path: &Path) -> Result<Array> {
     }
     let mut values = vec![0.0; len];
     array.read_block(&bytes, &vec![0; array.extents.len()], &array.extents, &mut values);
-    Ok(Array { shape: array.extents, values })
+    Ok((Array { shape: array.extents, values }, NumberType(array.element)))
 }
 
 /// Parses NumPy's type string, as `<f4`.
@@ -239,7 +248,8 @@ mod tests {
         write(&path, &[2], npyz::Order::C, &[-3i16, 1.5 as i16]);
         assert_eq!(read_array(&path).unwrap().values, [-3.0, 1.0]);
         write::<f64>(&path, &[], npyz::Order::C, &[0.1]);
-        assert_eq!(read_array(&path).unwrap(), Array { shape: vec![], values: vec![0.1] });
+        let (array, stored) = read_typed_array(&path).unwrap();
+        assert_eq!((array, stored.numpy()), (Array { shape: vec![], values: vec![0.1] }, "<f8".to_owned()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Numbers as files hold them: their type and byte order, and where along every axis they lie.
 
+use burn::tensor::f16;
 use memmap2::Mmap;
 
 /// Bytes of a file.
@@ -83,6 +84,85 @@ impl Element {
     }
 }
 
+impl Element {
+    /// Bytes of numbers, and how many of these had to be clipped to the type's range. Integers are rounded, NaN becomes 0 in them. Booleans
+    /// are written in single precision.
+    fn bytes_of(self, values: &[f32]) -> (Vec<u8>, usize) {
+        let mut clipped = 0;
+        macro_rules! bytes {
+            ($convert:expr) => {
+                match self.big_endian {
+                    false => values.iter().flat_map(|value| $convert(*value).to_le_bytes()).collect(),
+                    true => values.iter().flat_map(|value| $convert(*value).to_be_bytes()).collect(),
+                }
+            };
+        }
+        macro_rules! integers {
+            ($type:ty) => {{
+                let mut whole = |value: f32| {
+                    let rounded = f64::from(value).round_ties_even();
+                    clipped += usize::from(rounded < <$type>::MIN as f64 || rounded > <$type>::MAX as f64);
+                    // Numbers beyond the type's come to its ends.
+                    rounded as $type
+                };
+                bytes!(whole)
+            }};
+        }
+        let bytes = match (self.kind, self.size) {
+            (Kind::Unsigned, 1) => integers!(u8),
+            (Kind::Unsigned, 2) => integers!(u16),
+            (Kind::Unsigned, 4) => integers!(u32),
+            (Kind::Unsigned, _) => integers!(u64),
+            (Kind::Signed, 1) => integers!(i8),
+            (Kind::Signed, 2) => integers!(i16),
+            (Kind::Signed, 4) => integers!(i32),
+            (Kind::Signed, _) => integers!(i64),
+            (Kind::Float, 2) => {
+                let mut half = |value: f32| {
+                    clipped += usize::from(value.abs() > f16::MAX.to_f32());
+                    f16::from_f32(value.clamp(f16::MIN.to_f32(), f16::MAX.to_f32()))
+                };
+                bytes!(half)
+            }
+            (Kind::Float, 8) => bytes!(f64::from),
+            (Kind::Float, _) | (Kind::Bool | Kind::Pixel | Kind::Brain, _) => bytes!(f32::from),
+        };
+        (bytes, clipped)
+    }
+
+    /// NumPy's name of the type that [`Self::bytes_of`] writes.
+    fn numpy(self) -> String {
+        let order = match self.big_endian {
+            _ if self.size == 1 && matches!(self.kind, Kind::Unsigned | Kind::Signed) => '|',
+            false => '<',
+            true => '>',
+        };
+        match self.kind {
+            Kind::Unsigned => format!("{order}u{}", self.size),
+            Kind::Signed => format!("{order}i{}", self.size),
+            Kind::Float => format!("{order}f{}", self.size),
+            Kind::Bool | Kind::Pixel | Kind::Brain => format!("{order}f4"),
+        }
+    }
+}
+
+/// The type of the numbers of an array, so that another one can be written in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumberType(pub(super) Element);
+
+impl NumberType {
+    /// Bytes of numbers, and how many of these had to be clipped to the type's range. Integers are rounded, NaN becomes 0 in them. Booleans
+    /// are written in single precision.
+    pub fn bytes_of(self, values: &[f32]) -> (Vec<u8>, usize) {
+        self.0.bytes_of(values)
+    }
+
+    /// NumPy's name of the type, as `<f4`.
+    pub fn numpy(self) -> String {
+        self.0.numpy()
+    }
+}
+
 /// A half-precision number from its bits. Their library looks each time what the processor can do, which costs more than this.
 #[inline]
 fn half(bits: u16) -> f32 {
@@ -159,9 +239,36 @@ impl Strided {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{bf16, f16};
+    use burn::tensor::bf16;
 
     /// Every number of sixteen bits, by another implementation.
+    /// What a type cannot hold is clipped and counted, at both ends; halves go to the even number.
+    #[test]
+    fn numbers_in_other_types() {
+        let stored = |kind, size, big_endian| NumberType(Element { kind, size, big_endian });
+        let values = [-200.0, -0.5, 0.5, 1.5, 127.6, 255.4, 255.6, f32::NAN];
+        let (bytes, clipped) = stored(Kind::Unsigned, 1, false).bytes_of(&values);
+        assert_eq!((bytes, clipped), (vec![0, 0, 0, 2, 128, 255, 255, 0], 2));
+        let (bytes, clipped) = stored(Kind::Signed, 1, false).bytes_of(&values);
+        assert_eq!((bytes, clipped), ([-128, 0, 0, 2, 127, 127, 127, 0].map(|value: i8| value as u8).to_vec(), 4));
+        let (bytes, clipped) = stored(Kind::Signed, 2, true).bytes_of(&[258.0, -7.0]);
+        assert_eq!((bytes, clipped), (vec![1, 2, 0xff, 0xf9], 0));
+        let (bytes, clipped) = stored(Kind::Float, 2, false).bytes_of(&[1e6, -1e6, 1.0]);
+        let expected = [f16::MAX, f16::MIN, f16::ONE].iter().flat_map(|value| value.to_le_bytes()).collect();
+        assert_eq!((bytes, clipped), (expected, 2));
+        for (kind, size, big_endian, name) in [
+            (Kind::Bool, 1, false, "<f4"),
+            (Kind::Unsigned, 1, true, "|u1"),
+            (Kind::Signed, 8, true, ">i8"),
+            (Kind::Float, 8, false, "<f8"),
+        ] {
+            let stored = stored(kind, size, big_endian);
+            assert_eq!(stored.numpy(), name);
+            let len = name[2..].parse::<usize>().unwrap();
+            assert_eq!(stored.bytes_of(&[0.25, 1.0]).0.len(), 2 * len, "{name}");
+        }
+    }
+
     #[test]
     fn numbers_of_sixteen_bits() {
         let same =

@@ -3,6 +3,7 @@
 //! Headers are npyz's and safetensors' own; values go from memory or from spool files straight to disk, so that no file
 //! is ever held in memory as a whole. Every file appears whole or not at all.
 
+use crate::data::npy::NumberType;
 use crate::error::{Error, Result};
 use crate::files;
 use npyz::WriterBuilder;
@@ -221,7 +222,7 @@ pub fn write_npz(path: &Path, mut arrays: Vec<NamedArray>) -> Result<()> {
                 // Ten times as fast as the usual level on codes, and some hundredths larger.
                 let options = options.compression_level(Some(1));
                 archive.start_file(npz_entry(&array.name), options)?;
-                write_header(&mut archive, array.element, &array.shape)?;
+                write_header(&mut archive, array.element.numpy(), &array.shape)?;
                 array.copy_to(&mut archive)?;
             }
             archive.finish()?;
@@ -244,6 +245,19 @@ pub fn write_npy(path: &Path, shape: &[usize], values: &[f32]) -> Result<()> {
     write_npy_with(path, shape, |append| append(values))
 }
 
+/// [`write_npy`] with numbers of another type, as `stored` says; returns how many had to be clipped.
+///
+/// # Errors
+/// As [`write_npy`].
+pub fn write_npy_as(path: &Path, shape: &[usize], values: &[f32], stored: NumberType) -> Result<usize> {
+    let (bytes, clipped) = stored.bytes_of(values);
+    files::write_atomically(path, |file| {
+        write_header(&mut *file, &stored.numpy(), shape).map_err(Error::write(path))?;
+        file.write_all(&bytes).map_err(Error::write(path))
+    })?;
+    Ok(clipped)
+}
+
 /// [`write_npy`] for values that come piece by piece: `fill` hands each piece, in C order, to the function that it is given.
 ///
 /// # Errors
@@ -255,7 +269,7 @@ pub fn write_npy_with(
 ) -> Result<()> {
     let len: usize = shape.iter().product();
     files::write_atomically(path, |file| {
-        write_header(&mut *file, Element::F32, shape).map_err(Error::write(path))?;
+        write_header(&mut *file, Element::F32.numpy(), shape).map_err(Error::write(path))?;
         let mut written = 0;
         fill(&mut |values| {
             written += values.len();
@@ -269,9 +283,9 @@ pub fn write_npy_with(
 }
 
 /// The header of a `.npy` file.
-fn write_header<W: Write>(writer: W, element: Element, shape: &[usize]) -> io::Result<()> {
+fn write_header<W: Write>(writer: W, element: &str, shape: &[usize]) -> io::Result<()> {
     let invalid = |reason: String| io::Error::new(io::ErrorKind::InvalidInput, reason);
-    let element = element.numpy().parse().map_err(|_| invalid(format!("type {}", element.numpy())))?;
+    let element = element.parse().map_err(|_| invalid(format!("type {element}")))?;
     let extents: Vec<u64> = shape.iter().map(|&extent| extent as u64).collect();
     let options = npyz::WriteOptions::new_header_only().dtype(npyz::DType::Plain(element)).shape(&extents);
     options.writer(writer).write_header_only().map(drop)

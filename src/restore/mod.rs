@@ -210,7 +210,7 @@ impl RestoreConfig {
 /// # Errors
 /// Parameters out of range; a picture with another number of values than its shape says; a dictionary for another number of channels;
 /// values that are known and not finite; a mask of another size,
-/// or one that hides everything; a blur larger than the picture.
+/// or one that hides everything; a blur larger than the picture; values that are far beyond the range.
 pub fn restore(
     picture: &Picture,
     observation: &Observation,
@@ -237,6 +237,16 @@ pub fn restore(
     start.scale_channels(scales);
     // In units in which squares are neither too large nor too small for f32.
     let scale = UNIT / config.range;
+    let largest = start.values.iter().fold(0.0f32, |largest, value| largest.max(value.abs())).max(config.sigma);
+    let fits = largest * scale <= MOST;
+    if !fits && config.sigma == largest {
+        let expected = format!("at most {:.1e} where the range of values is {:.1e}", 0.9 * MOST / scale, config.range);
+        return Err(Error::parameter("sigma", config.sigma, expected));
+    }
+    if !fits {
+        let expected = format!("at least {:.1e} beside values of up to {largest:.1e}", 1.1 * largest * (UNIT / MOST));
+        return Err(Error::parameter("range", config.range, expected));
+    }
     start.values.iter_mut().for_each(|value| *value *= scale);
     let config = &RestoreConfig { sigma: config.sigma * scale, range: UNIT, ..config.clone() };
     let size = dictionary.size();
@@ -272,6 +282,9 @@ pub fn restore(
 
 /// The range of values that is computed in.
 const UNIT: f32 = 255.0;
+
+/// The largest magnitude that is computed with: squares of patches are within single precision.
+const MOST: f32 = 1e15;
 
 /// Values of a strip of a large picture.
 const STRIP: usize = 1 << 22;
@@ -368,7 +381,7 @@ mod colours {
     /// Least noise that a colour axis is taken to have, as a part of that of red, green and blue.
     const LEAST: f32 = 0.05;
 
-    /// Part of the range below which noise is left as it is said to be: what is measured may be texture as well.
+    /// Part of the range below which noise is left as it is said to be: fine texture would be taken for a good part of it.
     const WEAK: f32 = 0.01;
 
     /// Factors by which noise of standard deviation `sigma` in red, green and blue, of pictures of that range, has that strength on every axis

@@ -83,6 +83,9 @@ pub fn by_pursuit(
     let pursuit = Algorithm::Auto.init(&basis, &operator)?;
     let rotated = if channels == 1 { colours::rotated(picture) } else { picture.clone() };
     let shifts: Vec<[usize; 2]> = (0..stride[0] * stride[1]).map(|at| [at / stride[1], at % stride[1]]).collect();
+    // Between atoms that lie apart is nothing: a pixel is in atoms of so many of the shifts, wherever it is.
+    let covered = |row: usize, column: usize| row % stride[0] < kernel[0] && column % stride[1] < kernel[1];
+    let times = stride[0].min(kernel[0]) * stride[1].min(kernel[1]);
     let mut sums = vec![0.0; picture.values.len()];
     let mut convergence = Convergence::default();
     let mut objective = [0.0; 2];
@@ -131,14 +134,17 @@ pub fn by_pursuit(
                 for (channel, plane) in made.chunks_exact(height * width).enumerate() {
                     let out = &mut sums[(group * channels + channel) * picture.pixels()..][..picture.pixels()];
                     for (row, line) in out.chunks_exact_mut(picture.width).enumerate() {
-                        let at = (row + kernel[0] - 1 + shift[0]) * width + kernel[1] - 1 + shift[1];
-                        line.iter_mut().zip(&plane[at..]).for_each(|(sum, value)| *sum += value);
+                        let [row, first] = [row + kernel[0] - 1 + shift[0], kernel[1] - 1 + shift[1]];
+                        let made = plane[row * width + first..].iter().enumerate();
+                        for (sum, (column, value)) in line.iter_mut().zip(made) {
+                            *sum += if covered(row, first + column) { *value } else { 0.0 };
+                        }
                     }
                 }
             }
         }
     }
-    sums.iter_mut().for_each(|sum| *sum /= shifts.len() as f32);
+    sums.iter_mut().for_each(|sum| *sum /= times as f32);
     let found = Picture { values: sums, ..*picture };
     let picture = if channels == 1 { colours::rotated_back(&found) } else { found };
     Ok(Some(Denoised { picture, convergence, objective: Some(objective) }))
@@ -305,7 +311,7 @@ mod tests {
     fn without_noise_the_picture_comes_back() {
         use Normalization::{Center, None};
         for (stride, channels, normalization) in
-            [(4, 1, None), (4, 1, Center), (2, 1, None), (2, 1, Center), (1, 3, None)]
+            [(4, 1, None), (4, 1, Center), (2, 1, None), (2, 1, Center), (1, 3, None), (5, 1, None), (6, 1, Center)]
         {
             let (picture, model) = (picture(channels), cosines(stride, normalization));
             let found = by_pursuit(&picture, &model, 1e-4, false, |_| true).unwrap().unwrap();

@@ -11,12 +11,30 @@ const LENGTH: f64 = 6.0;
 /// Standard deviation of white noise, in the picture's own units: the median absolute deviation of second differences in both directions
 /// at once, where smooth surfaces and straight edges vanish, of all channels together (J. Immerkær, "Fast noise variance estimation",
 /// Computer Vision and Image Understanding 64(2), 1996; the median as in D. Donoho, I. Johnstone, "Ideal spatial adaptation by wavelet
-/// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Values that are not finite are passed over. `known`, one value a
-/// pixel, says which pixels may be read; `None`
-/// where there are no nine known ones together, or the picture or `known` has another number of values than its shape says.
+/// shrinkage", Biometrika 81(3), 1994). Fine texture counts as noise. Patterns that vanish when the picture is halved, such as checkers and
+/// halftones, do not, because white noise would remain; and a picture of two values has no noise. Where noise was clipped at the least or the
+/// largest value, such pixels are left out, if most pixels are known. Values that are not finite are passed over.
+///
+/// `known`, one value a pixel, says which pixels may be read. Where few of these have all their neighbours, pixels are compared with the planes
+/// through the nearest known ones. `None` where too few are near each other, or the picture or `known` has another number of values
+/// than its shape says.
 pub fn estimate(picture: &Picture, known: Option<&[bool]>) -> Option<f32> {
-    strength(&mut deviations(picture, known).concat())
+    let (half, known_half) = halved(picture, known)?;
+    strength_of_both(deviations(picture, known).concat(), deviations(&half, known_half.as_deref()).concat())
 }
+
+/// The strength at the full size, but at most 1.25 times what the picture at half its size implies for white noise.
+fn strength_of_both(mut whole: Vec<f32>, mut half: Vec<f32>) -> Option<f32> {
+    let reduced = if half.len() < ENOUGH { None } else { strength(&mut half) };
+    let most = reduced.map_or(f32::INFINITY, |reduced| 2.0 * CLEARLY * reduced);
+    Some(strength(&mut whole)?.min(most))
+}
+
+/// Differences whose median says little by chance.
+const ENOUGH: usize = 256;
+
+/// How many times less than at the full size noise may be measured at half of it by chance.
+const CLEARLY: f32 = 1.25;
 
 /// How many times as strong as in another channel noise may be measured that is of one strength.
 const EVEN: f32 = 1.2;
@@ -24,9 +42,13 @@ const EVEN: f32 = 1.2;
 /// The same for every channel: one strength for all where they differ by less than a fifth, else that of each. `None` where one of them cannot
 /// be measured.
 pub fn estimate_each(picture: &Picture, known: Option<&[bool]>) -> Option<Vec<f32>> {
-    let mut found = deviations(picture, known);
-    let all = strength(&mut found.concat())?;
-    let each = found.iter_mut().map(|of_channel| strength(of_channel)).collect::<Option<Vec<f32>>>()?;
+    let (half, known_half) = halved(picture, known)?;
+    let [whole, half] = [deviations(picture, known), deviations(&half, known_half.as_deref())];
+    let all = strength_of_both(whole.concat(), half.concat())?;
+    // Pictures of one row have no half.
+    let halves = half.into_iter().chain(std::iter::repeat(Vec::new()));
+    let each = whole.into_iter().zip(halves).map(|(whole, half)| strength_of_both(whole, half));
+    let each = each.collect::<Option<Vec<f32>>>()?;
     let [least, most] = extremes(&each);
     if most > EVEN * least {
         return Some(each);
@@ -43,7 +65,7 @@ const REDUCED: f32 = 1.5;
 pub(super) fn at_any_size(plane: &Picture, known: Option<&[bool]>) -> Option<[f32; 2]> {
     let found = estimate(plane, known)?;
     let Some(half) = at_half_size(plane, known) else { return Some([found; 2]) };
-    let (halved, known) = halved(plane, known);
+    let (halved, known) = halved(plane, known)?;
     let quarter = at_half_size(&halved, known.as_deref()).map_or(half, |quarter| 2.0 * quarter);
     let most = half.max(found);
     Some([found, if half > REDUCED * found { most.max(quarter) } else { most }])
@@ -51,21 +73,32 @@ pub(super) fn at_any_size(plane: &Picture, known: Option<&[bool]>) -> Option<[f3
 
 /// Strength of white noise of which the means of two by two pixels have as much as those of a plane.
 fn at_half_size(plane: &Picture, known: Option<&[bool]>) -> Option<f32> {
-    let (half, known) = halved(plane, known);
+    let (half, known) = halved(plane, known)?;
     estimate(&half, known.as_deref()).map(|found| 2.0 * found)
 }
 
-/// The means of two by two pixels, and which of them are known.
-fn halved(plane: &Picture, known: Option<&[bool]>) -> (Picture, Option<Vec<bool>>) {
-    let [height, width] = [plane.height / 2, plane.width / 2];
+/// The means of two by two pixels, and which of them are known; `None` where the picture or `known` is not what its shape says.
+fn halved(picture: &Picture, known: Option<&[bool]>) -> Option<(Picture, Option<Vec<bool>>)> {
+    if !fits(picture, known) {
+        return None;
+    }
+    let [height, width] = [picture.height / 2, picture.width / 2];
     let places = |at: usize| {
-        let first = at / width * 2 * plane.width + at % width * 2;
-        [first, first + 1, first + plane.width, first + plane.width + 1]
+        let first = at / width * 2 * picture.width + at % width * 2;
+        [first, first + 1, first + picture.width, first + picture.width + 1]
     };
-    let values = (0..height * width).map(|at| places(at).iter().map(|&place| plane.values[place]).sum::<f32>() / 4.0);
-    let half = Picture { channels: 1, height, width, values: values.collect() };
+    let planes = picture.values.chunks_exact(picture.pixels().max(1));
+    let values = planes.flat_map(|plane| {
+        (0..height * width).map(move |at| places(at).iter().map(|&place| plane[place]).sum::<f32>() / 4.0)
+    });
+    let half = Picture { channels: picture.channels, height, width, values: values.collect() };
     let known = known.map(|known| (0..height * width).map(|at| places(at).iter().all(|&place| known[place])).collect());
-    (half, known)
+    Some((half, known))
+}
+
+/// Whether a picture has the values that its shape says, and `known` one for each of its pixels.
+fn fits(picture: &Picture, known: Option<&[bool]>) -> bool {
+    picture.check().is_ok() && known.is_none_or(|known| known.len() == picture.pixels())
 }
 
 /// The least and the largest of strengths of noise; [∞, 0] of none.
@@ -74,36 +107,162 @@ pub fn extremes(sigmas: &[f32]) -> [f32; 2] {
 }
 
 /// Magnitudes of second differences, those of each channel.
-fn deviations(picture: &Picture, known: Option<&[bool]>) -> Vec<Vec<f64>> {
-    if picture.check().is_err() || known.is_some_and(|known| known.len() != picture.pixels()) {
+fn deviations(picture: &Picture, known: Option<&[bool]>) -> Vec<Vec<f32>> {
+    if !fits(picture, known) {
         return Vec::new();
     }
     picture.values.chunks_exact(picture.pixels().max(1)).map(|plane| of_plane(plane, picture, known)).collect()
 }
 
-fn of_plane(plane: &[f32], picture: &Picture, known: Option<&[bool]>) -> Vec<f64> {
+fn of_plane(plane: &[f32], picture: &Picture, known: Option<&[bool]>) -> Vec<f32> {
+    let readable: Vec<bool> =
+        plane.iter().enumerate().map(|(at, value)| value.is_finite() && known.is_none_or(|known| known[at])).collect();
+    let limits = Limits::of(plane, &readable);
+    if limits.hold_all(plane, &readable) {
+        return vec![0.0; ENOUGH];
+    }
+    let found = differences(plane, picture, &readable);
+    let readable_count = readable.iter().filter(|readable| **readable).count();
+    if known.is_some() && found.len() < MANY && found.len() * FEW < readable_count {
+        let apart = from_planes(plane, picture, &readable);
+        return if apart.len() > found.len() { apart } else { found };
+    }
+    if limits.cut_noise(plane, picture, &readable) {
+        let inside: Vec<bool> =
+            plane.iter().zip(&readable).map(|(value, readable)| *readable && !limits.holds(*value)).collect();
+        let all = found.len();
+        drop(found);
+        let inner = differences(plane, picture, &inside);
+        return if inner.len() * FEW >= all { inner } else { differences(plane, picture, &readable) };
+    }
+    found
+}
+
+/// Less than one in so many is too few, unless there are many.
+const FEW: usize = 8;
+const MANY: usize = 4096;
+
+/// Pixels of which two values say that there is no noise.
+const SEVERAL: usize = 8;
+
+/// The least and the largest value of a plane.
+struct Limits([f32; 2]);
+
+impl Limits {
+    fn of(plane: &[f32], readable: &[bool]) -> Self {
+        let values = plane.iter().zip(readable).filter(|(_, readable)| **readable);
+        Self(
+            values
+                .fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], (&value, _)| [low.min(value), high.max(value)]),
+        )
+    }
+
+    fn holds(&self, value: f32) -> bool {
+        self.0.contains(&value)
+    }
+
+    /// Whether there is nothing between them: a drawing or a halftone, in which noise would have left more than two values.
+    fn hold_all(&self, plane: &[f32], readable: &[bool]) -> bool {
+        let values = || plane.iter().zip(readable).filter(|(_, readable)| **readable);
+        values().count() > SEVERAL && values().all(|(value, _)| self.holds(*value))
+    }
+
+    /// Whether noise was clipped at them: more than 1% of the pixels lie there, and enough single pixels among these do not.
+    fn cut_noise(&self, plane: &[f32], picture: &Picture, readable: &[bool]) -> bool {
+        let (height, width) = (picture.height, picture.width);
+        let held = |at: usize| readable[at] && self.holds(plane[at]);
+        let (mut within, mut alone) = (0, 0);
+        for row in 1..height.saturating_sub(1) {
+            for column in 1..width.saturating_sub(1) {
+                let centre = row * width + column;
+                if held(centre) {
+                    within += 1;
+                } else if readable[centre] {
+                    let around = (0..9).filter(|place| held(centre + place / 3 * width + place % 3 - width - 1));
+                    alone += usize::from(around.count() >= 7);
+                }
+            }
+        }
+        within * 100 > height * width && alone * 200 > within
+    }
+}
+
+/// Magnitudes of the second differences of readable pixels.
+fn differences(plane: &[f32], picture: &Picture, readable: &[bool]) -> Vec<f32> {
     let (height, width) = (picture.height, picture.width);
     let mut found = Vec::new();
     for row in 1..height.saturating_sub(1) {
         for column in 1..width.saturating_sub(1) {
             let at = |down: usize, across: usize| (row + down - 1) * width + column + across - 1;
-            let all = (0..9).all(|place| known.is_none_or(|known| known[at(place / 3, place % 3)]));
-            if all {
+            if (0..9).all(|place| readable[at(place / 3, place % 3)]) {
                 let line = |down: usize| {
                     f64::from(plane[at(down, 0)]) - 2.0 * f64::from(plane[at(down, 1)]) + f64::from(plane[at(down, 2)])
                 };
-                found.push((line(0) - 2.0 * line(1) + line(2)).abs());
+                found.push((line(0) - 2.0 * line(1) + line(2)).abs() as f32);
             }
         }
     }
-    found.retain(|value| value.is_finite());
     found
 }
 
+/// Pixels that a plane is laid through, how far they may be from the one that it is compared with, and most pixels that are looked at.
+const NEAREST: usize = 6;
+const FAR: isize = 4;
+const MOST_COMPARED: usize = 1 << 16;
+
+/// How far readable pixels are from the planes through the nearest other ones, as far as second differences of noise that is as strong would
+/// be from zero.
+fn from_planes(plane: &[f32], picture: &Picture, readable: &[bool]) -> Vec<f32> {
+    let (height, width) = (picture.height as isize, picture.width as isize);
+    let mut around: Vec<[isize; 2]> = (-FAR..=FAR)
+        .flat_map(|down| (-FAR..=FAR).map(move |across| [down, across]))
+        .filter(|to| *to != [0, 0])
+        .collect();
+    around.sort_by_key(|[down, across]| down * down + across * across);
+    let centres: Vec<usize> = (0..plane.len()).filter(|at| readable[*at]).collect();
+    let step = centres.len().div_ceil(MOST_COMPARED).max(1);
+    let deviation = |&centre: &usize| {
+        let [row, column] = [centre as isize / width, centre as isize % width];
+        let near = around.iter().filter_map(|&[down, across]| {
+            let [row, column] = [row + down, column + across];
+            let inside = (0..height).contains(&row) && (0..width).contains(&column);
+            let at = inside.then(|| (row * width + column) as usize)?;
+            readable[at].then(|| [down as f64, across as f64, f64::from(plane[at])])
+        });
+        let near: Vec<[f64; 3]> = near.take(NEAREST).collect();
+        let [expected, spread] = plane_at_origin(&near)?;
+        Some((LENGTH * (f64::from(plane[centre]) - expected).abs() / (1.0 + spread).sqrt()) as f32)
+    };
+    centres.iter().step_by(step).filter_map(deviation).collect()
+}
+
+/// The value in the origin of the plane through points (row, column, value) by least squares, and its variance where that of the points' values is 1. `None` where
+/// there are fewer than four points, or they lie on one side or nearly on a line.
+fn plane_at_origin(points: &[[f64; 3]]) -> Option<[f64; 2]> {
+    let count = points.len() as f64;
+    if points.len() < 4 {
+        return None;
+    }
+    let [y, x, value] = [0, 1, 2].map(|axis| points.iter().map(|point| point[axis]).sum::<f64>() / count);
+    let moment = |of: &dyn Fn(f64, f64, f64) -> f64| {
+        points.iter().map(|point| of(point[0] - y, point[1] - x, point[2] - value)).sum::<f64>()
+    };
+    let (yy, xy, xx) = (moment(&|y, _, _| y * y), moment(&|y, x, _| x * y), moment(&|_, x, _| x * x));
+    let determinant = yy * xx - xy * xy;
+    if determinant < 0.05 * yy * xx || determinant <= 0.0 {
+        return None;
+    }
+    let (yv, xv) = (moment(&|y, _, value| y * value), moment(&|_, x, value| x * value));
+    let slopes = [(xx * yv - xy * xv) / determinant, (yy * xv - xy * yv) / determinant];
+    let spread = 1.0 / count + (xx * y * y - 2.0 * xy * x * y + yy * x * x) / determinant;
+    (spread <= 1.0).then(|| [value - slopes[0] * y - slopes[1] * x, spread])
+}
+
 /// The strength of the noise that makes such deviations.
-fn strength(found: &mut [f64]) -> Option<f32> {
+fn strength(found: &mut [f32]) -> Option<f32> {
     let middle = found.len() / 2;
-    (!found.is_empty()).then(|| (*found.select_nth_unstable_by(middle, f64::total_cmp).1 / (LENGTH * MEDIAN)) as f32)
+    let median = |found: &mut [f32]| f64::from(*found.select_nth_unstable_by(middle, f32::total_cmp).1);
+    (!found.is_empty()).then(|| (median(found) / (LENGTH * MEDIAN)) as f32)
 }
 
 #[cfg(test)]
@@ -152,6 +311,41 @@ mod tests {
         // Of white noise there is as much at every size.
         let [fine, most] = at_any_size(&noisy(10.0), None).unwrap();
         assert!(most < 1.1 * fine, "{fine} {most}");
+    }
+
+    /// Noise is found where few pixels are known, where it was cut off, and not in drawings, checkers and halftones.
+    #[test]
+    fn pictures_of_other_kinds() {
+        let mut random = sample::generator(2);
+        let picture = noisy(20.0);
+        for part in [0.5, 0.2] {
+            let known: Vec<bool> = (0..200 * 150).map(|_| rand::RngExt::random_bool(&mut random, part)).collect();
+            let found = estimate(&picture, Some(&known)).unwrap();
+            assert!((found / 20.0 - 1.0).abs() < 0.06, "{part}: {found}");
+        }
+        // A third of the pixels are white.
+        let cut = Picture { values: picture.values.iter().map(|value| value.min(170.0)).collect(), ..picture.clone() };
+        let white = cut.values.iter().filter(|value| **value == 170.0).count();
+        let found = estimate(&cut, None).unwrap();
+        assert!(white > 8_000 && (found / 20.0 - 1.0).abs() < 0.12, "{white} {found}");
+        let of = |value: &dyn Fn(usize, usize) -> f32| {
+            let values = (0..100 * 100).map(|at| value(at / 100, at % 100)).collect();
+            estimate(&Picture::new(1, 100, 100, values).unwrap(), None).unwrap()
+        };
+        let checker = |row: usize, column: usize| 200.0 * ((row + column) % 2) as f32;
+        assert_eq!(of(&checker), 0.0);
+        assert_eq!(of(&|row, column| [[0.0, 100.0], [200.0, 100.0]][row % 2][column % 2]), 0.0);
+        // Small pictures: no bias.
+        let small = (0..50).map(|_| {
+            let values = (0..24 * 24).map(|_| StandardNormal.sample(&mut random)).collect();
+            estimate(&Picture::new(1, 24, 24, values).unwrap(), None).unwrap()
+        });
+        let mean = small.sum::<f32>() / 50.0;
+        assert!((mean - 1.0).abs() < 0.05, "{mean}");
+        assert!(of(&|row, column| checker(row, column) + 0.3 * row as f32) < 1e-3);
+        // A ramp in black and white.
+        let order = [0, 8, 2, 10, 12, 4, 14, 6, 3, 11, 1, 9, 15, 7, 13, 5];
+        assert_eq!(of(&|row, column| f32::from(column * 16 / 100 > order[row % 4 * 4 + column % 4])), 0.0);
     }
 
     #[test]

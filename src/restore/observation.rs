@@ -264,9 +264,10 @@ impl Observation {
     /// What is seen of a picture, without noise; 0 in pixels that are lost.
     ///
     /// # Errors
-    /// A picture whose rows and columns are no multiples of the factor that it is reduced by; a mask of another size, or one that hides everything;
+    /// A picture with another number of values than its shape says, or whose rows and columns are no multiples of the factor that it is reduced by; a mask of another size, or one that hides everything;
     /// a blur larger than the picture.
     pub fn seen(&self, picture: &Picture) -> Result<Picture> {
+        picture.check()?;
         let [height, width] = [picture.height, picture.width].map(|len| len / self.reduced.max(1));
         self.check([height, width])?;
         if [height, width].map(|len| len * self.reduced) != [picture.height, picture.width] {
@@ -289,7 +290,10 @@ impl Observation {
     }
 
     /// Checks it for observed pictures of this size.
-    pub(super) fn check(&self, observed: [usize; 2]) -> Result<()> {
+    ///
+    /// # Errors
+    /// A factor out of range; a mask of another size, or one that hides everything; a kernel larger than the picture.
+    pub fn check(&self, observed: [usize; 2]) -> Result<()> {
         if !(1..=MAX_REDUCED).contains(&self.reduced) {
             return Err(Error::parameter("upscale", self.reduced, format!("a factor from 1 to {MAX_REDUCED}")));
         }

@@ -7,7 +7,7 @@ use image::{DynamicImage, ImageBuffer, LumaA, Rgb};
 use mlcsc::data::npy::read_array;
 use mlcsc::export::arrays::write_npy;
 use mlcsc::restore::{Blur, Observation, Picture};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::fs;
 
 /// Stripes at an angle on a ramp, 40 rows of 48.
@@ -543,7 +543,6 @@ fn mistakes_take_one_line() {
         ("--data noisy.npy --out o.png", 2, ["--out", "F.npy"]),
         ("--data small.png --out o.gif", 2, ["--out", "PNG"]),
         ("--data small.png --out o.pbm", 2, ["--out", ".pgm"]),
-        ("--data small.png --out empty", 2, ["--out", "the name of a file"]),
         ("--data alpha.png --out o.jpg", 2, ["--out", "transparency"]),
         ("--data alpha.png --out o.pgm", 2, ["--out", "transparency"]),
         ("--data alpha.png --out o.bmp", 2, ["--out", "transparency"]),
@@ -589,6 +588,9 @@ fn mistakes_take_one_line() {
         assert!(parts.iter().all(|part| message.contains(part)), "{arguments}: {message}");
         assert!(!program.path("o.npy").exists() && !program.path("o.png").exists(), "{arguments}");
     }
+    // The kernel is looked at before noise is measured and remarked on.
+    let message = program.fails("restore --data small.npy --blur clean.npy --noise 900 --out o.npy", 1);
+    assert!(message.starts_with("error: small.npy: --blur") && message.lines().count() == 1, "{message}");
     // Five channels are coded one by one; a picture smaller than a patch is restored, too.
     program.works("restore --data five.npy --noise 1 --out of_five.npy");
     program.works("restore --data small.npy --noise 1 --out of_small.npy");
@@ -633,8 +635,59 @@ fn units_and_depths() {
     DynamicImage::ImageLuma8(row).save(program.path("folder/a.png")).unwrap();
     let output = program.run("restore --data folder --out restored --json");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(told["skipped"].as_str().unwrap().contains("a.png: --noise auto has no 3x3"), "{told}");
+    assert!(told["skipped"].as_str().unwrap().contains("a.png: --noise auto needs at least 3 rows"), "{told}");
     assert_eq!((program.names("restored"), told["pictures"].as_array().unwrap().len()), (vec!["b.png".into()], 1));
+}
+
+/// Arrays are written in the type that they came in, into a folder if one is named.
+#[test]
+fn arrays_keep_their_type() {
+    let program = bench();
+    fs::create_dir(program.path("into")).unwrap();
+    let noisy: Vec<f32> = noisy().iter().map(|value| value.round().clamp(0.0, 255.0)).collect();
+    let bytes: Vec<u8> = noisy.iter().map(|value| *value as u8).collect();
+    let write = |descr: &str, body: Vec<u8>| {
+        let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (40, 48), }}");
+        let padded = format!("{header:<117}\n");
+        let mut file = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+        file.extend(padded.bytes());
+        file.extend(body);
+        fs::write(program.path("typed.npy"), file).unwrap();
+    };
+    let descr = |file: &[u8]| {
+        let header = String::from_utf8_lossy(&file[10..128]).into_owned();
+        header.split('\'').nth(3).unwrap().to_owned()
+    };
+    write_npy(&program.path("single.npy"), &[40, 48], &noisy).unwrap();
+    program.works("restore --data single.npy --noise 20 --out into");
+    let expected = read_array(&program.path("into/single.npy")).unwrap().values;
+    for (name, body) in [
+        ("|u1", bytes.clone()),
+        ("<f8", noisy.iter().flat_map(|value| f64::from(*value).to_le_bytes()).collect()),
+        (">f4", noisy.iter().flat_map(|value| value.to_be_bytes()).collect()),
+        (">i2", bytes.iter().flat_map(|value| i16::from(*value).to_be_bytes()).collect()),
+        ("<u4", bytes.iter().flat_map(|value| u32::from(*value).to_le_bytes()).collect()),
+        ("<f2", noisy.iter().flat_map(|value| burn::tensor::f16::from_f32(*value).to_le_bytes()).collect()),
+    ] {
+        write(name, body);
+        let told = program.json("restore --data typed.npy --noise 20 --out into");
+        assert_eq!(
+            (&told["pictures"][0]["out"], &told["pictures"][0]["may_be_texture"]),
+            (&json!("into/typed.npy"), &json!(false))
+        );
+        assert_eq!(descr(&fs::read(program.path("into/typed.npy")).unwrap()), name);
+        let found = read_array(&program.path("into/typed.npy")).unwrap().values;
+        let rounds = if name.contains('f') { 0.1 } else { 0.5 };
+        let [low, high] = if name == "|u1" { [0.0, 255.0] } else { [f32::MIN, f32::MAX] };
+        let low = if name == "<u4" { 0.0 } else { low };
+        let near = found.iter().zip(&expected).all(|(found, value)| (found - value.clamp(low, high)).abs() <= rounds);
+        assert!(near, "{name}");
+    }
+    // What a type cannot hold is said.
+    let edge: Vec<u8> = (0..40 * 48).map(|at| if at % 48 < 24 { 0 } else { 255 }).collect();
+    write("|u1", edge);
+    let told = program.json("restore --data typed.npy --noise 0 --blur gaussian:1 --out into");
+    assert!(told["pictures"][0]["clipped"].as_u64().unwrap() > 0, "{told}");
 }
 
 /// A model of vectors has no atoms of several pixels.
@@ -668,6 +721,12 @@ fn pictures_are_checked() {
     for wrong in [&short, &none, &nan] {
         assert!(restore(wrong, &Observation::default(), &dictionary, &config, |_| true).is_err());
         assert!(by_pursuit(wrong, &model, 0.1, false, |_| true).is_err());
+    }
+    assert!(Observation::default().seen(&none).is_err() && Observation::default().seen(&short).is_err());
+    for (sigma, named) in [(0.5, "range = "), (5.0, "sigma = ")] {
+        let tiny = RestoreConfig { range: 1e-36, sigma, ..Default::default() };
+        let message = restore(&picture, &Observation::default(), &dictionary, &tiny, |_| true).unwrap_err().to_string();
+        assert!(message.starts_with(named), "{message}");
     }
     for sigma in [-1.0, f32::NAN] {
         let message = by_pursuit(&picture, &model, sigma, false, |_| true).unwrap_err().to_string();
