@@ -294,7 +294,7 @@ impl Coder {
     /// - out: `[n, channels, height, width]`.
     ///
     /// # Errors
-    /// Codes of another model.
+    /// Codes of another shape than this model's.
     pub fn decode(&self, codes: &Codes) -> Result<Tensor<4>> {
         let parts = codes.parts().map(|(range, undo)| {
             let part = codes.deepest().clone().slice([range]);
@@ -310,7 +310,7 @@ impl Coder {
     /// - codes: `[n, m_L, h_L, w_L]`; out: `[n, channels, height, width]`.
     ///
     /// # Errors
-    /// Codes of another model, or of another number of signals than were normalised.
+    /// Codes of another shape than this model's, or of another number of signals than were normalised.
     pub fn decode_batch(&self, codes: Tensor<4>, undo: &Undo) -> Result<Tensor<4>> {
         let [_, dims @ ..] = codes.dims();
         let [_, wanted @ ..] = self.operator.code().batched(1);

@@ -100,6 +100,16 @@ impl Error {
         Self::Missing { parameter: parameter.into(), expected: expected.into() }
     }
 
+    /// Names a mistake of a part of a configuration by the key that it has in the whole: `epochs` of `learning` is `learning.epochs`.
+    pub(crate) fn within(part: &str) -> impl FnOnce(Self) -> Self + '_ {
+        move |error| match error {
+            Self::Parameter { parameter, value, expected } => {
+                Self::Parameter { parameter: format!("{part}.{parameter}"), value, expected }
+            }
+            other => other,
+        }
+    }
+
     /// A [`Error::Shape`].
     pub fn shape(what: impl Into<String>, expected: impl ToString, found: impl ToString) -> Self {
         Self::Shape { what: what.into(), expected: expected.to_string(), found: found.to_string() }

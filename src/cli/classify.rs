@@ -27,7 +27,7 @@ use std::time::Instant;
 ///
 /// Codes of the training signals are pooled and a linear classifier is fitted to them, its penalty chosen on a part of the training
 /// signals; the error is that on the test signals. --data has to come with labels: mnist, digits, IDX, CIFAR, or arrays with
-/// labels.npy (or NAME_labels.npy) beside them.
+/// labels.npy (or NAME_labels.npy) beside them: a whole number from 0 to 255 for each.
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
     /// Model file, of dictionaries or of an auto-encoder, or the folder of a run

@@ -20,7 +20,8 @@ use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::names::{IntoEnumIterator, VariantNames};
 use crate::pursuit::recipe::check_weights;
 use crate::pursuit::{
-    Algorithm, BasisPursuitConfig, Convergence, Lambda, PursuitName, Recipe, SignalReport, StopReason, Threshold,
+    Algorithm, BasisPursuitConfig, Convergence, Lambda, PursuitConfig, PursuitName, Recipe, SignalReport, StopReason,
+    Threshold,
 };
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
@@ -743,6 +744,14 @@ pub fn not_converged(tally: &Convergence, basis: &BasisPursuitConfig, noun: &str
     not_converged_by(tally, basis, noun, ["--gap", "--max-iterations"])
 }
 
+/// What is said of ml-ista and ml-fista where codes stopped moving with a larger gap than rounding leaves.
+pub const NO_MINIMUM: &str = "they end where they stop moving, which is not the minimum: --pursuit ml-bp comes to it";
+
+/// Whether [`NO_MINIMUM`] is to be said of codes of one of the two.
+pub fn ends_elsewhere(tally: &Convergence) -> bool {
+    tally.used_up == 0 && tally.worst_gap > 0.01
+}
+
 /// [`not_converged`] where gap and iterations are set by something else than these flags, of those names.
 pub fn not_converged_by(
     tally: &Convergence,
@@ -795,7 +804,7 @@ pub fn not_converged_json(tally: &Convergence, basis: &BasisPursuitConfig) -> Va
 }
 
 /// Part of the size of signals below which a model's λ was made for other units.
-const OTHER_UNITS: f64 = 1e-3;
+const OTHER_UNITS: f64 = 4e-3;
 
 impl Coder {
     /// Prepares everything that does not depend on single signals; `source` is named where they don't fit the model.
@@ -898,6 +907,11 @@ impl Coder {
                 format!("not certified: {above} of {of}; {reason}, so that codes may be as good as there are")
             }
             Some(reason) => format!("{told}; {reason}"),
+            None if ends_elsewhere(&tally)
+                && matches!(self.coder.recipe().config, PursuitConfig::MultiLayerProximalGradient(_)) =>
+            {
+                format!("{told}; {NO_MINIMUM}")
+            }
             None => told,
         });
         let lines = [above, self.warning(coded).map(|line| format!("warning: {line}"))];

@@ -302,8 +302,12 @@ fn warning(row: &Row) -> Option<String> {
 /// What ended above the gap asked for, in the table and in the picture.
 fn ends(rows: &[Row], curves: &[Vec<Row>], basis: &BasisPursuitConfig) -> Vec<String> {
     let of = |row: &Row| {
-        let line = coding::not_converged(&row.measures.convergence, basis, "signal")?;
-        Some(format!("{}: {line}", name_of(row)))
+        let tally = &row.measures.convergence;
+        let line = coding::not_converged(tally, basis, "signal")?;
+        let is_meant = matches!(row.pursuit, PursuitName::MlIsta | PursuitName::MlFista);
+        let more =
+            if is_meant && coding::ends_elsewhere(tally) { format!("; {}", coding::NO_MINIMUM) } else { "".into() };
+        Some(format!("{}: {line}{more}", name_of(row)))
     };
     let mut points = Convergence::default();
     curves.iter().flatten().for_each(|row| points.merge(&row.measures.convergence));

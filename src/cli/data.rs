@@ -106,12 +106,12 @@ pub fn open(config: &DataConfig) -> Result<Dataset> {
     open_configured(config).map_err(flags::named::<DataArgs>)
 }
 
-/// [`open`] where not all was said by flags: mistakes are named as the library names them.
+/// [`open`] where not all was said by flags: mistakes are named by their keys.
 ///
 /// # Errors
 /// As [`data::open`].
 pub fn open_configured(config: &DataConfig) -> Result<Dataset> {
-    let data = data::open(config)?;
+    let data = data::open(config).map_err(Error::within("data"))?;
     tell_skipped(&*data.all);
     Ok(data)
 }

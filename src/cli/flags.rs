@@ -18,7 +18,7 @@ where
 
 /// How the library begins to name what a flag of another name sets; of several flags the first that a command has is meant. All other
 /// flags are called as the library's fields are.
-const OTHER_NAMES: [(&str, &[&str]); 11] = [
+const OTHER_NAMES: [(&str, &[&str]); 12] = [
     ("code_nonzeros", &["nonzeros"]),
     ("grids", &["grid"]),
     ("iterations", &["unrolled_iterations"]),
@@ -28,9 +28,14 @@ const OTHER_NAMES: [(&str, &[&str]); 11] = [
     ("pursuit.incoherence", &["incoherence"]),
     ("relative lambda", &["lambda_relative"]),
     ("seed", &["seed", "data_seed"]),
+    ("sigma", &["noise"]),
     ("strides", &["stride"]),
     ("update", &["method"]),
 ];
+
+/// The parts of configurations, whose keys the library names whole: flags are called as the last part is.
+const PARTS: [&str; 6] =
+    ["learning.unrolled.optimization.", "learning.unrolled.", "learning.", "data.", "optimization.", "rival."];
 
 /// What the library advises to set, and the flag that does.
 const ADVICE: [(&str, &str); 7] = [
@@ -51,6 +56,7 @@ pub fn in_text(message: &str) -> String {
 /// The flag among those of `T` that sets what the library calls by a name.
 fn flag_of<T: Args>(what: &str) -> Option<Arg> {
     let command = T::augment_args(Command::new(""));
+    let what = PARTS.iter().find_map(|part| what.strip_prefix(part)).unwrap_or(what);
     let find = |id: &str| command.get_arguments().find(|flag| flag.get_id() == id).cloned();
     let other = OTHER_NAMES.iter().find(|(beginning, _)| what.starts_with(beginning));
     match other.and_then(|(_, ids)| ids.iter().find_map(|id| find(id))) {
@@ -139,6 +145,11 @@ mod tests {
             (named::<TrainArgs>, "batch_size", "--batch-size"),
             (named::<TrainArgs>, "source", "--data"),
             (named::<TrainArgs>, "seed", "--seed"),
+            (named::<TrainArgs>, "learning.epochs", "--epochs"),
+            (named::<TrainArgs>, "data.source", "--data"),
+            (named::<TrainArgs>, "learning.unrolled.iterations", "--unrolled-iterations"),
+            (named::<TrainArgs>, "learning.unrolled.optimization.learning_rate", "--learning-rate"),
+            (named::<TrainArgs>, "optimization.learning_rate", "--learning-rate"),
             (named::<TrainArgs>, "learning.gradient.momentum", "learning.gradient.momentum"),
             (named::<DataArgs>, "seed", "--data-seed"),
             (named::<DataArgs>, "held_out", "held_out"),

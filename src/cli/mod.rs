@@ -136,7 +136,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
     command.mut_subcommands(with_negative_numbers)
 }
 
-/// Help and version as they are; clap's errors in two lines: what is wrong, and a hint.
+/// Help and version as they are; of clap's errors what is wrong, and below it a hint, if there is one.
 fn usage(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
     if matches!(
@@ -150,9 +150,21 @@ fn usage(error: &clap::Error) -> ExitCode {
     let text = error.render().to_string();
     let paragraphs: Vec<String> =
         text.split("\n\n").map(|paragraph| paragraph.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let wrong = &paragraphs[0];
     let tip = paragraphs.iter().skip(1).find(|paragraph| paragraph.starts_with("tip:"));
-    let hint = tip.map_or("For more information, try '--help'.", String::as_str);
-    output::complain(&format!("{}\n  {hint}", paragraphs[0]));
+    let hint = match (tip, error.kind()) {
+        (Some(tip), _) => Some(tip.as_str()),
+        (None, ErrorKind::ArgumentConflict) if wrong.contains("--resume") => {
+            Some("tip: --resume keeps the settings of the run; to change them, start a new run with --from")
+        }
+        // What is wrong says what was expected.
+        (None, ErrorKind::ValueValidation | ErrorKind::InvalidValue) => None,
+        (None, _) => Some("For more information, try '--help'."),
+    };
+    output::complain(wrong);
+    if let Some(hint) = hint {
+        output::complain(&format!("  {hint}"));
+    }
     ExitCode::from(2)
 }
 

@@ -562,7 +562,7 @@ impl TrainArgs {
         };
         // Where the folder came by no flag, one was made up.
         let given = parameter == "out" || self.given.holds::<Self>(&parameter);
-        if parameter == "source" && self.resume && !given {
+        if parameter == "data.source" && self.resume && !given {
             expected.push_str("; where they lie elsewhere by now: --data PATH");
         }
         let error = Error::Parameter { parameter, value, expected };

@@ -144,22 +144,32 @@ impl Arrays {
         Self { labels: Some(labels), ..self }
     }
 
-    /// With the class labels of a file, one for every signal, where there is one; or of a file for every part.
+    /// With the class labels of a file, one for every signal, where there is one; or of a file for every part. A file of other labels is
+    /// left out, as [`Source::skipped`] says: most of what is done with signals needs none.
     ///
     /// # Errors
-    /// As [`labels::read`].
-    pub fn with_labels(self, files: &[PathBuf]) -> Result<Self> {
-        let labels = match files {
+    /// A file that cannot be read.
+    pub fn with_labels(mut self, files: &[PathBuf]) -> Result<Self> {
+        let found = match files {
             [] => return Ok(self),
-            [file] => labels::read(file, self.count, &self.path)?,
+            [file] => labels::read(file, self.count, &self.path),
             files => {
                 let ends = self.parts[1..].iter().map(|part| part.first).chain([self.count]);
                 let of_part =
                     |((file, part), end): ((&PathBuf, &Part), usize)| labels::read(file, end - part.first, &part.path);
-                files.iter().zip(&self.parts).zip(ends).map(of_part).collect::<Result<Vec<_>>>()?.concat()
+                let parts = files.iter().zip(&self.parts).zip(ends).map(of_part);
+                parts.collect::<Result<Vec<_>>>().map(|parts| parts.concat())
             }
         };
-        Ok(self.labelled(labels))
+        match found {
+            Ok(labels) => Ok(self.labelled(labels)),
+            Err(error @ Error::Io { .. }) => Err(error),
+            Err(error) => {
+                let skipped = self.skipped.into_iter().chain([format!("no class labels: {error}")]);
+                self.skipped = Some(skipped.collect::<Vec<_>>().join("; "));
+                Ok(self)
+            }
+        }
     }
 
     /// The part that holds a signal, and the signal's number in it.

@@ -58,7 +58,7 @@ impl Fingerprint {
         }
         let file = file.display();
         let expected = format!("the signals that the run began with ({self} in {file}), found others ({found})");
-        Err(Error::parameter("source", format!("{source:?}"), expected))
+        Err(Error::parameter("data.source", format!("{source:?}"), expected))
     }
 
     fn within(data: &Dataset, most_values: usize) -> Result<Self> {

@@ -18,13 +18,13 @@ pub(super) fn beside(signals: &Path) -> Option<PathBuf> {
     paths.find(|path| path != signals && path.is_file())
 }
 
-/// Reads labels, whole numbers from 0 to 255, one for each of the `count` signals of `signals`.
+/// Reads labels, whole numbers from 0 to 255, one for each of the `count` signals of `signals`: `[count]` or `[count, 1]`.
 ///
 /// # Errors
 /// As [`npy::find`]; [`Error::Shape`] for labels that are fewer or more; [`Error::Format`] for one that is no such number.
 pub(super) fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>> {
     let Found { bytes, array, .. } = npy::find(path)?;
-    if array.extents != [count] {
+    if !matches!(array.extents[..], [found] | [found, 1] if found == count) {
         let expected = format!("{}, one for each signal of {}", counted(count, "label"), signals.display());
         let found = match array.extents[..] {
             [found] => found.to_string(),
@@ -37,7 +37,9 @@ pub(super) fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>>
     for start in (0..count).step_by(AT_A_TIME) {
         values.resize(AT_A_TIME.min(count - start), 0.0);
         let size = values.len();
-        array.read_block(&bytes, &[start], &[size], &mut values);
+        let (at, block) = ([start, 0], [size, 1]);
+        let rank = array.extents.len();
+        array.read_block(&bytes, &at[..rank], &block[..rank], &mut values);
         for &value in &values {
             let label = value as u8;
             if f32::from(label) != value {
@@ -85,12 +87,16 @@ mod tests {
             (&[f32::NAN, 0.0, 3.0, 6.0], "found NaN at 0"),
         ] {
             write_npy(&path("labels.npy"), &[labels.len()], labels).unwrap();
-            let message = open(&config(&path("x.npy"))).err().unwrap().to_string();
+            let all = open(&config(&path("x.npy"))).unwrap().all;
+            let message = all.skipped().unwrap();
+            assert!(all.labels().is_none() && message.starts_with("no class labels: "), "{message}");
             assert!(message.contains(part) && message.contains("labels.npy"), "{message}");
             assert!(!message.contains('\n'), "{message}");
         }
-        write_npy(&path("labels.npy"), &[4, 1], &[0.0; 4]).unwrap();
-        assert!(open(&config(&path("x.npy"))).err().unwrap().to_string().contains("found shape [4, 1]"));
+        write_npy(&path("labels.npy"), &[4, 1], &[5.0, 1.0, 0.0, 2.0]).unwrap();
+        assert_eq!(labels("x.npy"), Some(vec![5, 1, 0, 2]));
+        write_npy(&path("labels.npy"), &[2, 2], &[0.0; 4]).unwrap();
+        assert!(open(&config(&path("x.npy"))).unwrap().all.skipped().unwrap().contains("found shape [2, 2]"));
     }
 
     #[test]
@@ -105,7 +111,11 @@ mod tests {
         let data = open(&config(folder.path())).unwrap();
         assert_eq!((data.all.len(), data.all.labels()), (3, Some(&[7, 8, 9][..])));
         write("labels.npy", &[2], &[7.0, 8.0]);
-        let message = open(&config(folder.path())).err().unwrap().to_string();
-        assert!(message.contains("expected 3 labels") && message.contains("found 2"), "{message}");
+        let all = open(&config(folder.path())).unwrap().all;
+        let message = all.skipped().unwrap();
+        assert!(
+            all.labels().is_none() && message.contains("expected 3 labels") && message.contains("found 2"),
+            "{message}"
+        );
     }
 }

@@ -376,7 +376,8 @@ impl DataConfig {
 /// skipped, as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
 /// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
 /// is reached as `./digits`. Arrays and safetensors have class labels where `labels.npy` lies beside them, or `X_labels.npy` beside
-/// `X.npy` (in a folder beside each of its arrays): whole numbers from 0 to 255, one for every signal. With [`DataConfig::patch`] the signals are patches of all that: held-out
+/// `X.npy` (in a folder beside each of its arrays): whole numbers from 0 to 255, one for every signal, `[n]` or `[n, 1]`.
+/// A file of other labels is left out, as [`Source::skipped`] says. With [`DataConfig::patch`] the signals are patches of all that: held-out
 /// ones are cut from held-out signals, unless there is only one.
 ///
 /// Arrays, safetensors and activations are mapped, of shards no more than 256 at a time, and no file stays open. Beside the signals that

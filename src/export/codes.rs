@@ -229,8 +229,11 @@ impl CodesWriter {
     /// For representations γ_1 … γ_L, L being `depth`. [`Self::begin`] says of what.
     ///
     /// # Errors
-    /// An unknown extension; a folder that cannot be written into.
+    /// An unknown extension; no layers; a folder that cannot be written into.
     pub fn create(path: &Path, depth: usize) -> Result<Self> {
+        if depth == 0 {
+            return Err(Error::parameter("depth", 0, "at least 1 layer"));
+        }
         let format = CodesFormat::of(path, "out")?;
         files::check_writable(path)?;
         let target = files::target(path)?;

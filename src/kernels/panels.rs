@@ -18,7 +18,7 @@ pub(crate) fn are_few(vector: &[f32]) -> bool {
 }
 
 /// The transpose of a matrix, cut into panels.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Panels {
     columns: usize,
     rows: usize,

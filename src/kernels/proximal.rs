@@ -147,7 +147,9 @@ mod flex {
                 } else if nonnegative {
                     let threshold = thresholds[first / columns];
                     for ((value, point), correlation) in values {
-                        *value = (moved(*value, *point, *correlation) - threshold).max(0.0);
+                        let moved = moved(*value, *point, *correlation) - threshold;
+                        // `max` would turn NaN into 0.
+                        *value = if moved <= 0.0 { 0.0 } else { moved };
                     }
                 } else {
                     let threshold = thresholds[first / columns];

@@ -27,13 +27,15 @@ pub fn hard_threshold(values: Tensor<2>, thresholds: Tensor<2>) -> Tensor<2> {
     values.mask_fill(small, 0.0)
 }
 
-/// Soft threshold of one number, as [`soft_threshold`].
+/// Soft threshold of one number, as [`soft_threshold`]. NaN stays NaN.
 #[inline]
 pub fn soft_threshold_value(value: f32, threshold: f32, nonnegative: bool) -> f32 {
     if value > threshold {
         value - threshold
     } else if value < -threshold && !nonnegative {
         value + threshold
+    } else if value.is_nan() {
+        value
     } else {
         0.0
     }

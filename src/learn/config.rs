@@ -30,6 +30,10 @@ pub struct TrainConfig {
     pub learning: LearningConfig,
 }
 
+/// Keys of the parts of a [`TrainConfig`].
+const LEARNING: &str = "learning";
+const UNROLLED: &str = "learning.unrolled";
+
 impl TrainConfig {
     /// A geometry with the defaults of learning.
     pub fn new(model: ModelConfig) -> Self {
@@ -70,22 +74,25 @@ impl TrainConfig {
     /// Checks all ranges and that the parts fit each other.
     ///
     /// # Errors
-    /// The first setting that is out of range, by name.
+    /// The first setting that is out of range, by its key, such as `learning.epochs`.
     pub fn check(&self) -> Result<Geometry> {
         let geometry = self.model.geometry()?;
         let learning = &self.learning;
-        learning.check(&geometry)?;
-        learning.unrolled.check_ranges()?;
+        learning.check(&geometry).map_err(Error::within(LEARNING))?;
+        learning.unrolled.check_ranges().map_err(Error::within(UNROLLED))?;
         if learning.update == UpdateRule::Unrolled {
-            learning.unrolled.check()?;
-            learning.unrolled.autoencoder(&self.model, learning.lambda, learning.nonnegative)?;
+            learning.unrolled.check().map_err(Error::within(UNROLLED))?;
+            let autoencoder = learning.unrolled.autoencoder(&self.model, learning.lambda, learning.nonnegative);
+            // λ is that of every rule.
+            let of = |error: &Error| matches!(error, Error::Parameter { parameter, .. } if parameter == "lambda");
+            autoencoder.map_err(|error| Error::within(if of(&error) { LEARNING } else { UNROLLED })(error))?;
         }
-        self.data.check()?;
+        self.data.check().map_err(Error::within("data"))?;
         if let Some(window) = self.data.window {
             if learning.update != UpdateRule::Unrolled || learning.unrolled.denoises.is_none() {
                 let expected =
                     "none, unless training end to end takes noise off: it is for the loss of averaged patches";
-                return Err(Error::parameter("window", window, expected));
+                return Err(Error::parameter("data.window", window, expected));
             }
             self.overlapping()?;
         }
@@ -98,7 +105,8 @@ impl TrainConfig {
     /// A window that patches of the model's size do not fill.
     pub(super) fn overlapping(&self) -> Result<Option<Overlapping>> {
         let SignalShape { height, width, .. } = self.model.signal;
-        self.data.window.map(|window| Overlapping::new(window.on_rows(height), [height, width])).transpose()
+        let overlapping = self.data.window.map(|window| Overlapping::new(window.on_rows(height), [height, width]));
+        overlapping.transpose().map_err(Error::within("data"))
     }
 }
 
@@ -493,7 +501,7 @@ impl UnrolledUpdateConfig {
             return Err(Error::parameter("shallower_lambda", lambda, "finite numbers ≥ 0"));
         }
         self.denoises.map_or(Ok(()), check_denoised)?;
-        self.optimization.check()
+        self.optimization.check().map_err(Error::within("optimization"))
     }
 
     /// Checks what fits together.

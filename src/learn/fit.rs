@@ -12,6 +12,7 @@ use crate::data::Dataset;
 use crate::data::{Source, sample};
 use crate::error::{Error, Result};
 use crate::model::{CodingDefaults, Mlcsc};
+use crate::pursuit::check_squares;
 use burn::tensor::Device;
 use std::sync::Arc;
 
@@ -20,12 +21,13 @@ use std::sync::Arc;
 const HELD_OUT: f32 = 0.1;
 
 impl TrainConfig {
-    /// Learns the dictionaries of signals by the rule of the configuration, without any file. The configuration's `data` is not looked
-    /// at. By the rule `unrolled` a tenth of the signals, at random, is held out, and the state that codes it best is the result. How
+    /// Learns the dictionaries of signals by the rule of the configuration, without any file. The configuration's `data` is checked like
+    /// the rest of it, but nothing is read from there. By the rule `unrolled` a tenth of the signals, at random, is held out, and the state that codes it best is the result. How
     /// its signals are best coded is in what [`Self::fit_coded`] returns.
     ///
     /// # Errors
-    /// A configuration that does not fit itself or the signals; signals that cannot be read, are not finite or hold nothing to learn from.
+    /// A configuration that does not fit itself or the signals; signals that cannot be read, are not finite, are too large to be squared or
+    /// hold nothing to learn from.
     pub fn fit(&self, signals: impl Source + 'static, device: &Device) -> Result<Mlcsc> {
         self.fit_with(signals, device, |_| true)
     }
@@ -150,16 +152,16 @@ fn check_values(signals: &dyn Source, config: &TrainConfig) -> Result<()> {
         // Said where its shape is looked at, too.
         return Ok(());
     }
-    let (len, mut before, mut wrong) = (signals.shape().len(), 0, None);
+    let (len, mut before, mut checked) = (signals.shape().len(), 0, Ok(()));
     // All of them, one after the other.
     sample(signals, usize::MAX, |values| {
-        let at = values.iter().position(|value| !value.is_finite());
-        wrong = wrong.or(at.map(|at| ((before + at) / len, values[at])));
+        let named = |row: usize| format!("signal {} of {}", before / len + row, signals.describe());
+        if checked.is_ok() {
+            checked = check_squares(values, len, named);
+        }
         before += values.len();
     })?;
-    if let Some((index, value)) = wrong {
-        return Err(Error::parameter(format!("signal {index} of {}", signals.describe()), value, "finite values"));
-    }
+    checked?;
     check_content(signals, config.model.normalization)
 }
 

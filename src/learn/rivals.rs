@@ -91,7 +91,7 @@ impl RivalTrainConfig {
     /// Checks all ranges that do not depend on the signals.
     ///
     /// # Errors
-    /// The first setting that is out of range, by name.
+    /// The first setting that is out of range, by its key, such as `optimization.learning_rate`.
     pub fn check(&self) -> Result<()> {
         if !(1..=MAX_STEPS).contains(&self.epochs) {
             return Err(Error::parameter("epochs", self.epochs, format!("a number from 1 to {MAX_STEPS}")));
@@ -107,14 +107,14 @@ impl RivalTrainConfig {
         }
         if self.optimization.patience.is_some() && self.rival.takes_turns() {
             let expected = format!("none with {}, whose layers take turns", self.rival.name());
-            return Err(Error::parameter("patience", "given", expected));
+            return Err(Error::parameter("optimization.patience", "given", expected));
         }
         if let Some(window) = self.data.window {
-            return Err(Error::parameter("window", window, "none: rivals do not average overlapping patches"));
+            return Err(Error::parameter("data.window", window, "none: rivals do not average overlapping patches"));
         }
-        self.rival.check_ranges()?;
-        self.optimization.check()?;
-        self.data.check()
+        self.rival.check_ranges().map_err(Error::within("rival"))?;
+        self.optimization.check().map_err(Error::within("optimization"))?;
+        self.data.check().map_err(Error::within("data"))
     }
 }
 

@@ -109,7 +109,7 @@ pub fn cheapest(geometry: &Geometry) -> OperatorForm {
 ///
 /// Codes and signals are tensors of one row per signal in the pursuits (`[n, code values]`, `[n, signal values]`) and of four
 /// dimensions at the doors; both are the same numbers in the same order.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Operator {
     geometry: Geometry,
     application: OperatorForm,
@@ -134,7 +134,7 @@ pub struct Operator {
 }
 
 /// The matrix both ways round, each contiguous: a product with a transposed view costs three times as much.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct DenseMatrix {
     /// `[code values, signal values]`: row j is the effective atom of code value j.
     atoms: Tensor<2>,

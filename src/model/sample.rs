@@ -12,7 +12,7 @@ use super::stripe::{own_radius, stripe_norm};
 use super::{Mlcsc, operator::Operator};
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, LayerGeometry, SignalShape};
-use crate::kernels::sparse::{HostFilters, SparseDictionary, nonzeros};
+use crate::kernels::sparse::{HostFilters, SparseDictionary, nonzeros, to_host};
 use burn::tensor::{Tensor, TensorData};
 use rand::seq::SliceRandom;
 use rand::{Rng, RngExt, SeedableRng};
@@ -127,11 +127,7 @@ impl SampleConfig {
                 return Err(Error::parameter(format!("limit of layer {}", layer + 1), 0, "at least 1"));
             }
         } else if self.nonzeros.is_none() {
-            return Err(Error::parameter(
-                "nonzeros",
-                "nothing",
-                "a number of non-zeros, or limits of the stripe norms",
-            ));
+            return Err(Error::missing("nonzeros", "a number of non-zeros, or limits of the stripe norms"));
         }
         let [least, largest] = self.amplitudes;
         if !(least > 0.0 && largest >= least && largest.is_finite()) {
@@ -297,7 +293,7 @@ impl Sampler<'_> {
     /// - codes: γ_L as `[n, m_L, h_L, w_L]`.
     ///
     /// # Errors
-    /// Another shape; a layer that exceeds its limit.
+    /// Another shape; values that are not finite; a layer that exceeds its limit.
     pub fn complete(&self, codes: Tensor<4>) -> Result<Samples> {
         let operator = self.operator;
         let expected = operator.code().batched(codes.dims()[0]);
@@ -312,6 +308,9 @@ impl Sampler<'_> {
                 representations: layers.iter().map(|layer| empty(layer.code)).collect(),
                 stripe_norms: vec![Vec::new(); layers.len()],
             });
+        }
+        if let Some(value) = to_host(codes.clone()).iter().find(|value| !value.is_finite()) {
+            return Err(Error::parameter("codes", value, "finite values"));
         }
         let representations = operator.propagate(codes.clone());
         let stripe_norms: Vec<Vec<usize>> = representations

@@ -37,6 +37,7 @@ pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresho
 pub use multi_layer::{MultiLayerProximalGradient, MultiLayerProximalGradientConfig};
 pub use observer::Observer;
 pub use problem::Problem;
+pub(crate) use problem::check_squares;
 pub use projection::{
     ConvexProjection, ConvexProjectionConfig, GreedyProjection, GreedyProjectionConfig, Projected, Representations,
 };

@@ -142,7 +142,7 @@ impl<'a> Problem<'a> {
     /// - codes: γ_L as `[n, m_L, h_L, w_L]`.
     ///
     /// # Errors
-    /// Another shape.
+    /// Another shape. Values that are not finite are refused where the problem is solved.
     pub fn with_start(mut self, codes: Tensor<4>) -> Result<Self> {
         let expected = self.operator.code().batched(self.count());
         if codes.dims() != expected {
@@ -192,36 +192,32 @@ impl<'a> Problem<'a> {
     /// infinite, and its gap would say nothing.
     pub(crate) fn check_values(&self) -> Result<()> {
         self.operator.check_size()?;
+        self.check_start()?;
         let signals = self.signals();
         let [count, len] = signals.dims();
         if count * len == 0 {
             return Ok(());
         }
-        // A GPU says in three numbers that there is nothing to look for.
-        if !device::is_host(&signals.device()) {
-            let all = [signals.clone().sum(), signals.clone().min(), signals.clone().max()];
-            let found = to_host(Tensor::cat(all.to_vec(), 0));
-            let most = (f32::MAX / len as f32).sqrt();
-            if found[0].is_finite() && found[1..].iter().all(|value| value.abs() <= most) {
-                return Ok(());
-            }
+        if is_fine_on_gpu(&signals, len) {
+            return Ok(());
         }
         self.check_rows(&to_host(signals), 0)
     }
 
+    /// Refuses codes to start from that are not finite, or too large to be squared.
+    pub(super) fn check_start(&self) -> Result<()> {
+        let Some(start) = self.start.as_ref().filter(|_| self.count() > 0) else { return Ok(()) };
+        let len = self.operator.code().len();
+        if is_fine_on_gpu(start, len) {
+            return Ok(());
+        }
+        let named = |row: usize| format!("codes to start from of signal {}", self.first + row);
+        check_squares(&to_host(start.clone()), len, named)
+    }
+
     /// [`Self::check_values`] of some signals on the host, the first being that number of the problem's.
     pub(crate) fn check_rows(&self, values: &[f32], first: usize) -> Result<()> {
-        let len = self.operator.signal().len().max(1);
-        // NaN is not below anything.
-        let holds = |signal: &[f32]| energy(signal) <= f64::from(f32::MAX);
-        let beyond = |(_, signal): &(usize, &[f32])| !holds(signal);
-        let Some((row, signal)) = values.par_chunks_exact(len).enumerate().find_first(beyond) else { return Ok(()) };
-        let name = format!("signal {}", self.first + first + row);
-        if let Some(value) = signal.iter().find(|value| !value.is_finite()) {
-            return Err(Error::parameter(name, value, "finite values"));
-        }
-        let largest = signal.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        Err(Error::shape(name, "values whose squares single precision can add up", format!("{largest:.1e}")))
+        check_squares(values, self.operator.signal().len(), |row| format!("signal {}", self.first + first + row))
     }
 
     /// The mask, `[n, signal values]`; `None` where all samples are known.
@@ -256,7 +252,7 @@ impl<'a> Problem<'a> {
     /// # Errors
     /// None was given.
     pub fn lambda(&self) -> Result<&Lambda> {
-        self.lambda.as_ref().ok_or_else(|| Error::parameter("lambda", "none", "a weight of the penalty, at least 0"))
+        self.lambda.as_ref().ok_or_else(|| Error::missing("lambda", "a weight of the penalty, at least 0"))
     }
 
     /// λ_1 … λ_L; those of shallower layers are 0 where none were given.
@@ -399,4 +395,28 @@ impl<'a> Problem<'a> {
             None => Ok(()),
         }
     }
+}
+
+/// Whether a GPU says, in three numbers, that there is nothing to look for in rows of `len` values.
+fn is_fine_on_gpu<const RANK: usize>(values: &Tensor<RANK>, len: usize) -> bool {
+    if device::is_host(&values.device()) {
+        return false;
+    }
+    let all = [values.clone().sum(), values.clone().min(), values.clone().max()];
+    let found = to_host(Tensor::cat(all.to_vec(), 0));
+    let most = (f32::MAX / len as f32).sqrt();
+    found[0].is_finite() && found[1..].iter().all(|value| value.abs() <= most)
+}
+
+/// Refuses rows of `len` values that are not finite, or whose squares are beyond single precision, by the name of the first.
+pub(crate) fn check_squares(values: &[f32], len: usize, named: impl Fn(usize) -> String) -> Result<()> {
+    // NaN is not below anything.
+    let holds = |row: &[f32]| energy(row) <= f64::from(f32::MAX);
+    let beyond = |(_, row): &(usize, &[f32])| !holds(row);
+    let Some((index, row)) = values.par_chunks_exact(len.max(1)).enumerate().find_first(beyond) else { return Ok(()) };
+    if let Some(value) = row.iter().find(|value| !value.is_finite()) {
+        return Err(Error::parameter(named(index), value, "finite values"));
+    }
+    let largest = row.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    Err(Error::shape(named(index), "values whose squares single precision can add up", format!("{largest:.1e}")))
 }

@@ -127,7 +127,7 @@ impl Map {
 }
 
 /// The cascade on signals of one shape.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Cascade {
     geometry: Geometry,
     filters: Vec<Arc<Filters>>,

@@ -76,7 +76,7 @@ impl DictionaryProfile {
 }
 
 /// A model on signals of one shape, as far as the theorems are concerned.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ModelProfile {
     /// D_1 … D_L.
     pub own: Vec<DictionaryProfile>,

@@ -113,18 +113,28 @@ fn flags_mend_what_is_wrong_in_a_file() {
     let bench = bench();
     trains(&bench, "--config small.json --out whole");
     let mut cases = vec![
-        ("/learning/epochs", json!(0), "--epochs 2", "epochs = 0"),
-        ("/learning/batch_size", json!(0), "--batch-size 5", "batch_size = 0"),
-        ("/learning/lambda", json!(-1.0), "--lambda 0.3", "lambda = -1"),
+        ("/learning/epochs", json!(0), "--epochs 2", "learning.epochs = 0"),
+        ("/learning/batch_size", json!(0), "--batch-size 5", "learning.batch_size = 0"),
+        ("/learning/lambda", json!(-1.0), "--lambda 0.3", "learning.lambda = -1"),
         ("/model/layers/1/padding", json!(1), "--method gradient", "--method gradient"),
         ("/model/layers/1/kernel", json!(99), "--from whole", "kernel of layer 2"),
-        ("/data/count", json!(1), "--count 60", "count = 1"),
-        ("/data/patch", json!(0), "--patch 12", "patch = 0x0"),
-        ("/data/patches", json!(0), "--patch 12 --patches 20", "patches = 0"),
+        ("/data/count", json!(1), "--count 60", "data.count = 1"),
+        ("/data/patch", json!(0), "--patch 12", "data.patch = 0x0"),
+        ("/data/patches", json!(0), "--patch 12 --patches 20", "data.patches = 0"),
     ];
     if cfg!(feature = "train") {
-        cases.push(("/learning/unrolled/iterations", json!(0), "--unrolled-iterations 3", "iterations = 0"));
-        cases.push(("/learning/unrolled/optimization/learning_rate", json!(7.0), "--learning-rate 0.1", "rate = 7"));
+        cases.push((
+            "/learning/unrolled/iterations",
+            json!(0),
+            "--unrolled-iterations 3",
+            "learning.unrolled.iterations = 0",
+        ));
+        cases.push((
+            "/learning/unrolled/optimization/learning_rate",
+            json!(7.0),
+            "--learning-rate 0.1",
+            "learning.unrolled.optimization.learning_rate = 7",
+        ));
     }
     for (field, wrong, flag, message) in cases {
         let mut document = configuration();

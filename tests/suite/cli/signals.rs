@@ -154,7 +154,17 @@ fn mistakes_are_one_line_with_file_and_flag() {
     fails("names", 1, &["\"a\" in names/1.safetensors", "\"b\" in names/2.safetensors"]);
     // Labels.
     write_npy(&bench.path("labels.npy"), &[5], &numbers(5)).unwrap();
-    fails("v.npy", 1, &["labels.npy", "v.npy", "expected 6 labels", "found 5"]);
+    let output = bench.run("encode --model m.safetensors --out labels.npz --data v.npy");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.contains("no class labels: labels.npy: expected 6 labels, one for each signal of v.npy, found 5"),
+        "{told}"
+    );
+    assert!(output.status.success() && bench.path("labels.npz").exists(), "{told}");
+    let output = bench.run("classify --model m.safetensors --data v.npy");
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(told.contains("found 5") && told.contains("there are none for"), "{told}");
     // saev.
     fs::create_dir(bench.path("saev")).unwrap();
     fs::write(bench.path("saev/acts000000.bin"), [0; 2 * 3 * 4 * 8 * 4]).unwrap();

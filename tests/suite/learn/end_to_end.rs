@@ -613,6 +613,7 @@ fn settings_out_of_range_are_named() {
     ] {
         let config = RivalTrainConfig { optimization: change, ..rival_training(RivalConfig::named("sae").unwrap()) };
         let error = config.check().unwrap_err();
-        assert!(matches!(&error, Error::Parameter { parameter, .. } if parameter == name), "{name}: {error}");
+        let key = format!("optimization.{name}");
+        assert!(matches!(&error, Error::Parameter { parameter, .. } if *parameter == key), "{name}: {error}");
     }
 }

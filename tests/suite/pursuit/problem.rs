@@ -389,12 +389,19 @@ fn wrong_use_names_the_parameter_and_its_range() {
         let fista = Algorithm::Fista.init(&basis(1e-3), &operator).unwrap();
         let matching = OrthogonalMatchingPursuitConfig::new(3).init().unwrap();
         for pursuit in [&multi as &dyn Pursuit, &*descent, &*fista, &LayeredThresholding::new(Threshold::Soft)] {
-            names(pursuit.solve(&asked).unwrap_err(), &["lambda", "none"]);
+            names(pursuit.solve(&asked).unwrap_err(), &["lambda", "missing"]);
         }
         let shallower = with_lambda.clone().with_shallower_lambda(vec![Lambda::Absolute(0.1)]).unwrap();
         let residual = Algorithm::ResidualDescent.init(&basis(1e-3), &operator).unwrap();
         for pursuit in [&*descent, &*residual, &*fista, &matching] {
             names(pursuit.solve(&shallower).unwrap_err(), &["lambda of the shallower layers", pursuit.name()]);
+        }
+        for value in [f32::NAN, f32::INFINITY, 1e30] {
+            let start = Tensor::full([2, 8, 4, 5], value, &device.device);
+            let started = with_lambda.clone().with_start(start).unwrap();
+            for pursuit in [&*descent, &*fista] {
+                names(pursuit.solve(&started).unwrap_err(), &["codes to start from"]);
+            }
         }
         let started = with_lambda.clone().with_start(ones([2, 8, 4, 5])).unwrap();
         names(matching.solve(&started).unwrap_err(), &["start", "none"]);
