@@ -745,11 +745,20 @@ pub fn not_converged(tally: &Convergence, basis: &BasisPursuitConfig, noun: &str
 }
 
 /// What is said of ml-ista and ml-fista where codes stopped moving with a larger gap than rounding leaves.
-pub const NO_MINIMUM: &str = "they end where they stop moving, which is not the minimum: --pursuit ml-bp comes to it";
+const NO_MINIMUM: &str =
+    "they had stopped moving beside the minimum, as ml-ista and ml-fista do: --pursuit ml-bp finds it";
 
 /// Whether [`NO_MINIMUM`] is to be said of codes of one of the two.
-pub fn ends_elsewhere(tally: &Convergence) -> bool {
+fn ends_elsewhere(tally: &Convergence) -> bool {
     tally.used_up == 0 && tally.worst_gap > 0.01
+}
+
+/// [`not_converged`] of ml-ista and ml-fista, which a larger gap would not mend.
+pub fn not_converged_layered(tally: &Convergence, basis: &BasisPursuitConfig, noun: &str) -> Option<String> {
+    match ends_elsewhere(tally) {
+        true => Some(above_gap(tally, basis, noun, NO_MINIMUM)),
+        false => not_converged(tally, basis, noun),
+    }
 }
 
 /// [`not_converged`] where gap and iterations are set by something else than these flags, of those names.
@@ -766,11 +775,16 @@ pub fn not_converged_by(
         0 => format!("they had stopped moving, more iterations would not have helped: raise {gap_name}"),
         _ => format!("raise {iterations_name} ({}) or {gap_name}", basis.max_iterations),
     };
+    Some(above_gap(tally, basis, noun, &raise))
+}
+
+/// How many are above the gap, and what to do about it.
+fn above_gap(tally: &Convergence, basis: &BasisPursuitConfig, noun: &str, advice: &str) -> String {
     let (of, gap, worst) = (counted(tally.of, noun), number(basis.gap.into()), number(tally.worst_gap.into()));
-    Some(format!(
-        "not converged: {} of {of} above the relative gap of {gap} asked for, the worst at {worst}; {raise}",
+    format!(
+        "not converged: {} of {of} above the relative gap of {gap} asked for, the worst at {worst}; {advice}",
         tally.above
-    ))
+    )
 }
 
 /// What is said where every code is zero.
@@ -900,18 +914,14 @@ impl Coder {
     /// The line on signals that ended above the gap asked for, if there are any, and on codes that are all zero.
     pub fn not_converged(&self, coded: &Coded) -> Option<String> {
         let tally = Convergence::of(&coded.reports);
-        let above = not_converged(&tally, &self.basis(), "signal").map(|told| match self.unbounded() {
+        let line = if self.is_layered_gradient() { not_converged_layered } else { not_converged };
+        let above = line(&tally, &self.basis(), "signal").map(|told| match self.unbounded() {
             // They had stopped moving.
             Some(reason) if tally.used_up == 0 => {
                 let (above, of) = (tally.above, counted(tally.of, "signal"));
                 format!("not certified: {above} of {of}; {reason}, so that codes may be as good as there are")
             }
             Some(reason) => format!("{told}; {reason}"),
-            None if ends_elsewhere(&tally)
-                && matches!(self.coder.recipe().config, PursuitConfig::MultiLayerProximalGradient(_)) =>
-            {
-                format!("{told}; {NO_MINIMUM}")
-            }
             None => told,
         });
         let lines = [above, self.warning(coded).map(|line| format!("warning: {line}"))];
@@ -920,11 +930,18 @@ impl Coder {
 
     /// [`Self::not_converged`] for JSON: `null` where all have their gap.
     pub fn not_converged_json(&self, reports: &[SignalReport]) -> Value {
-        let mut document = not_converged_json(&Convergence::of(reports), &self.basis());
-        if let Some(reason) = self.unbounded().filter(|_| !document.is_null()) {
+        let tally = Convergence::of(reports);
+        let mut document = not_converged_json(&tally, &self.basis());
+        let beside = (self.is_layered_gradient() && ends_elsewhere(&tally)).then_some(NO_MINIMUM);
+        if let Some(reason) = self.unbounded().or(beside).filter(|_| !document.is_null()) {
             document["reason"] = json!(reason);
         }
         document
+    }
+
+    /// Whether the pursuit is ml-ista or ml-fista.
+    fn is_layered_gradient(&self) -> bool {
+        matches!(self.coder.recipe().config, PursuitConfig::MultiLayerProximalGradient(_))
     }
 
     /// Why no duality gap can become small, where that is so: it is measured at what the deepest layer's penalty allows.

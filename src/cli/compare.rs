@@ -302,12 +302,11 @@ fn warning(row: &Row) -> Option<String> {
 /// What ended above the gap asked for, in the table and in the picture.
 fn ends(rows: &[Row], curves: &[Vec<Row>], basis: &BasisPursuitConfig) -> Vec<String> {
     let of = |row: &Row| {
-        let tally = &row.measures.convergence;
-        let line = coding::not_converged(tally, basis, "signal")?;
-        let is_meant = matches!(row.pursuit, PursuitName::MlIsta | PursuitName::MlFista);
-        let more =
-            if is_meant && coding::ends_elsewhere(tally) { format!("; {}", coding::NO_MINIMUM) } else { "".into() };
-        Some(format!("{}: {line}{more}", name_of(row)))
+        let line = match row.pursuit {
+            PursuitName::MlIsta | PursuitName::MlFista => coding::not_converged_layered,
+            _ => coding::not_converged,
+        };
+        Some(format!("{}: {}", name_of(row), line(&row.measures.convergence, basis, "signal")?))
     };
     let mut points = Convergence::default();
     curves.iter().flatten().for_each(|row| points.merge(&row.measures.convergence));

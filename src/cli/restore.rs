@@ -138,7 +138,7 @@ fn unmeasured(source: &Path) -> Error {
     Error::format(source, UNMEASURED)
 }
 
-/// A mistake that shows with one picture, with its name.
+/// An error with one picture, with the name of its file.
 fn of_picture(source: &Path, error: Error) -> Error {
     Error::format(source, flags::named::<RestoreArgs>(error).to_string())
 }
@@ -784,7 +784,12 @@ impl RestoreArgs {
         let reference = self.reference(source, &input, &picture)?;
         let missing = known.as_ref().map_or(0, |known| known.iter().filter(|known| !**known).count());
         let [low, high] = input.limits(&picture, known.as_deref());
-        let range = if high > low { high - low } else { high.abs().max(1.0) };
+        // Nothing but NaN has no range.
+        let range = if high > low {
+            high - low
+        } else {
+            Some(high.abs()).filter(|high| high.is_finite()).unwrap_or(1.0).max(1.0)
+        };
         let found = self.sigmas(source, &input, &picture, known.as_deref())?;
         let (sigmas, was_measured) = found.ok_or_else(|| unmeasured(source))?;
         let mut observation = observation.clone();

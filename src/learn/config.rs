@@ -84,8 +84,9 @@ impl TrainConfig {
             learning.unrolled.check().map_err(Error::within(UNROLLED))?;
             let autoencoder = learning.unrolled.autoencoder(&self.model, learning.lambda, learning.nonnegative);
             // λ is that of every rule.
-            let of = |error: &Error| matches!(error, Error::Parameter { parameter, .. } if parameter == "lambda");
-            autoencoder.map_err(|error| Error::within(if of(&error) { LEARNING } else { UNROLLED })(error))?;
+            let is_lambda =
+                |error: &Error| matches!(error, Error::Parameter { parameter, .. } if parameter == "lambda");
+            autoencoder.map_err(|error| Error::within(if is_lambda(&error) { LEARNING } else { UNROLLED })(error))?;
         }
         self.data.check().map_err(Error::within("data"))?;
         if let Some(window) = self.data.window {

@@ -30,10 +30,10 @@ fn strength_of_both(mut whole: Vec<f32>, mut half: Vec<f32>) -> Option<f32> {
     Some(strength(&mut whole)?.min(most))
 }
 
-/// Differences whose median says little by chance.
+/// Fewer differences than this are too few for their median to be trusted.
 const ENOUGH: usize = 256;
 
-/// How many times less than at the full size noise may be measured at half of it by chance.
+/// By this factor noise may be measured weaker at half the size by chance.
 const CLEARLY: f32 = 1.25;
 
 /// How many times as strong as in another channel noise may be measured that is of one strength.
@@ -142,7 +142,7 @@ fn of_plane(plane: &[f32], picture: &Picture, known: Option<&[bool]>) -> Vec<f32
 const FEW: usize = 8;
 const MANY: usize = 4096;
 
-/// Pixels of which two values say that there is no noise.
+/// A picture of two values and more pixels than this has no noise.
 const SEVERAL: usize = 8;
 
 /// The least and the largest value of a plane.
@@ -210,8 +210,8 @@ const NEAREST: usize = 6;
 const FAR: isize = 4;
 const MOST_COMPARED: usize = 1 << 16;
 
-/// How far readable pixels are from the planes through the nearest other ones, as far as second differences of noise that is as strong would
-/// be from zero.
+/// Distances of readable pixels from the planes through the nearest other ones, scaled so that white noise gives values as large as its second
+/// differences are.
 fn from_planes(plane: &[f32], picture: &Picture, readable: &[bool]) -> Vec<f32> {
     let (height, width) = (picture.height as isize, picture.width as isize);
     let mut around: Vec<[isize; 2]> = (-FAR..=FAR)
@@ -236,8 +236,8 @@ fn from_planes(plane: &[f32], picture: &Picture, readable: &[bool]) -> Vec<f32> 
     centres.iter().step_by(step).filter_map(deviation).collect()
 }
 
-/// The value in the origin of the plane through points (row, column, value) by least squares, and its variance where that of the points' values is 1. `None` where
-/// there are fewer than four points, or they lie on one side or nearly on a line.
+/// The value in the origin of the plane through points (row, column, value) by least squares, and its variance where that of the points'
+/// values is 1. `None` where there are fewer than four points, or they lie on one side or nearly on a line.
 fn plane_at_origin(points: &[[f64; 3]]) -> Option<[f64; 2]> {
     let count = points.len() as f64;
     if points.len() < 4 {

@@ -264,7 +264,8 @@ impl Observation {
     /// What is seen of a picture, without noise; 0 in pixels that are lost.
     ///
     /// # Errors
-    /// A picture with another number of values than its shape says, or whose rows and columns are no multiples of the factor that it is reduced by; a mask of another size, or one that hides everything;
+    /// A picture with another number of values than its shape says, or whose rows and columns are no multiples of the factor that it is
+    /// reduced by; a mask of another size, or one that hides everything;
     /// a blur larger than the picture.
     pub fn seen(&self, picture: &Picture) -> Result<Picture> {
         picture.check()?;
