@@ -88,7 +88,7 @@ fn end_to_end(bencher: Bencher, (geometry, gradient, iterations): (&str, &str, u
     let mut values = vec![0.0; BATCH * digits.shape().len()];
     digits.read(&(0..BATCH).collect::<Vec<_>>(), &mut values).expect("digits");
     let signals = Tensor::from_data(TensorData::new(values, digits.shape().batched(BATCH)), &device);
-    let mut batch = TrainingBatch { signals, labels: None, step: 0, steps: 1000, seed: 0 };
+    let mut batch = TrainingBatch { signals, labels: None, step: 0, steps: 1000, seed: 0, part: 0, of: BATCH };
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         batch.step += 1;
         let outcome = network.training(black_box(&batch)).expect("signals that fit");

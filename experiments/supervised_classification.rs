@@ -149,6 +149,7 @@ fn trained(
             ..OptimizationConfig::default()
         },
         device: device.clone(),
+        further_devices: Vec::new(),
         resume: last_checkpoint(&folder),
         folder: Some(folder.clone()),
         measure_start: false,

@@ -25,7 +25,7 @@ use crate::model::normalization::Undo;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::{
     Algorithm, BasisPursuitConfig, Lambda, Observer, OrthogonalMatchingPursuitConfig, Pursued, Pursuit, PursuitConfig,
-    Recipe, SignalReport,
+    Recipe, SignalReport, solve_in_parts,
 };
 use burn::tensor::{Tensor, TensorData};
 
@@ -284,7 +284,7 @@ impl Coder {
         if let Some(observer) = observer {
             problem = problem.with_observer(observer);
         }
-        let pursued = self.pursuit.solve(&problem)?;
+        let pursued = solve_in_parts(&*self.pursuit, &problem)?;
         Ok(Batch { start, signals, pursued, undo })
     }
 

@@ -1,11 +1,12 @@
 //! The choice of a device, by name, among the backends that were compiled in, and of the precision that it multiplies in.
 
 use crate::error::{Error, Result};
-use burn::tensor::{Device, Tensor};
+use burn::tensor::kind::Basic;
+use burn::tensor::{Device, Element, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Environment variable that names the device where no flag does.
@@ -115,8 +116,15 @@ pub fn named(name: Option<&str>) -> Result<Device> {
     if !["flex", "ndarray", "tch"].contains(&name.as_str()) {
         try_out(name, &device)?;
     }
+    let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    if opened.iter().all(|(known, _)| *known != device) {
+        opened.push((device.clone(), name.clone()));
+    }
     Ok(device)
 }
+
+/// Devices that were opened by name, with these names.
+static OPENED: Mutex<Vec<(Device, String)>> = Mutex::new(Vec::new());
 
 /// Uses a device once: only then do backends look for driver and hardware, and they panic where there is none.
 ///
@@ -154,7 +162,79 @@ fn try_out(name: &str, device: &Device) -> Result<()> {
         // What comes after the first panic are its consequences.
         Err(_) => messages.lock().unwrap_or_else(PoisonError::into_inner).first().cloned().unwrap_or_default(),
     };
+    // What follows describes all adapters as Rust prints them.
+    let reason = reason.split('{').next().unwrap_or_default().trim();
     Err(Error::Device { name: name.into(), reason: format!("not usable on this machine: {reason}") })
+}
+
+/// What a device says that could not do what it was asked: the payload of a panic that [`guarded`] makes an error of. Work for a device is
+/// queued, so that it fails where its results are read, which is deep in what computes with them.
+#[derive(Debug)]
+struct Failed(Error);
+
+/// A tensor's values.
+///
+/// # Panics
+/// If the device has failed, without a word: see [`guarded`].
+pub(crate) fn read<const D: usize, K: Basic>(tensor: Tensor<D, K>) -> TensorData {
+    let device = tensor.device();
+    tensor.try_into_data().unwrap_or_else(|error| fail(&device, &error.to_string()))
+}
+
+/// Ends what is computed on a device that has failed.
+pub(crate) fn fail(device: &Device, said: &str) -> ! {
+    // The causes come one below the other, the last one first in time; the rest says where, which is of use to nobody here.
+    let causes = said.lines().map(str::trim).take_while(|line| !line.contains("backtrace"));
+    let reason = causes.filter(|line| !line.is_empty() && *line != "Caused by:").last().unwrap_or("it gives no reason");
+    let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+    let name = opened.iter().find(|(known, _)| known == device).map(|(_, name)| name.clone());
+    drop(opened);
+    let device = name.unwrap_or_else(|| format!("{device:?}"));
+    let advice =
+        if is_for_memory(reason) { "; a smaller batch, smaller signals or the host take less memory" } else { "" };
+    let failed = Error::DeviceFailed { device, reason: format!("{reason}{advice}") };
+    // Not through the hook, which would print where it happened.
+    resume_unwind(Box::new(Failed(failed)))
+}
+
+/// Whether a device has failed for want of memory, by the words of CubeCL.
+pub(crate) fn is_for_memory(reason: &str) -> bool {
+    ["can't allocate", "out of device memory"].iter().any(|words| reason.contains(words))
+}
+
+/// [`read`] of a tensor with a single value.
+pub(crate) fn scalar<const D: usize, K: Basic, E: Element>(tensor: Tensor<D, K>) -> E {
+    read(tensor).iter::<E>().next().expect("a tensor with a value")
+}
+
+/// Runs what uses a device, and makes an error of its failure.
+///
+/// # Errors
+/// [`Error::DeviceFailed`]; those of `work`.
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(done) => done,
+        Err(panic) => match panic.downcast::<Failed>() {
+            Ok(failed) => Err(failed.0),
+            Err(other) => resume_unwind(other),
+        },
+    }
+}
+
+/// The fewest signals that were coded at a time because the device had no memory for more; 0 where it always had.
+static FEWEST: AtomicUsize = AtomicUsize::new(0);
+
+/// Notes that a device has memory for so many signals at a time, and not for twice as many.
+pub(crate) fn note_part(signals: usize) {
+    let fewest = |known: usize| Some(if known == 0 { signals } else { known.min(signals) });
+    // It always has a new value.
+    let _ = FEWEST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fewest);
+}
+
+/// The fewest signals that were coded at a time in this process because a device had no memory for as many as it was given; `None` where it
+/// always had.
+pub fn fewest_at_a_time() -> Option<usize> {
+    Some(FEWEST.load(Ordering::Relaxed)).filter(|signals| *signals > 0)
 }
 
 /// Whether a device computes in the host's memory and on its cores, so that work for it may come from several threads at once.
@@ -217,6 +297,25 @@ mod tests {
     fn unknown_devices_are_refused_by_name() {
         let message = named(Some("abacus")).unwrap_err().to_string();
         assert!(message.contains("abacus") && message.contains(available()[0]), "{message}");
+    }
+
+    #[test]
+    fn a_failure_is_an_error_and_a_bug_is_not() {
+        let device = named(None).unwrap();
+        let said = "An error happened\nCaused by:\n  The bytes were never written\nCaused by:\n  can't allocate buffer of size: 8\nNo backtrace available";
+        let error = guarded::<()>(|| fail(&device, said)).unwrap_err().to_string();
+        let name = available()[0];
+        assert_eq!(
+            error,
+            format!(
+                "the device {name} failed: can't allocate buffer of size: 8; a smaller batch, smaller signals or the host take less memory"
+            )
+        );
+        let lost = guarded::<()>(|| fail(&device, "the device was lost")).unwrap_err().to_string();
+        assert_eq!(lost, format!("the device {name} failed: the device was lost"));
+        assert_eq!(guarded(|| Ok(3)).unwrap(), 3);
+        let bug = catch_unwind(|| guarded::<()>(|| resume_unwind(Box::new("a bug"))));
+        assert_eq!(bug.unwrap_err().downcast_ref::<&str>(), Some(&"a bug"));
     }
 
     #[test]

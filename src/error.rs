@@ -79,6 +79,15 @@ pub enum Error {
         /// Why it cannot be had, and what can.
         reason: String,
     },
+    /// A device that could not do what it was asked: for want of memory, or because it was lost. Functions that return no result end their
+    /// thread instead.
+    #[error("the device {device} failed: {reason}")]
+    DeviceFailed {
+        /// The device.
+        device: String,
+        /// What it says.
+        reason: String,
+    },
 }
 
 /// A value after its parameter's name.

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use std::fs;
 use std::io::{self, BufWriter, Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 /// From here on, writing past the size that the system allows a file (`ulimit -f`) fails as a full disk does: one line is printed and
@@ -195,6 +195,23 @@ pub fn identity(path: &Path) -> Option<Identity> {
 /// [`write_atomically`] for content that is already in memory.
 pub fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomically(path, |writer| writer.write_all(bytes).map_err(Error::write(path)))
+}
+
+/// The folder that all files lie in, be it in its subfolders; an empty path where there is none.
+pub fn common_folder<'a>(mut files: impl Iterator<Item = &'a Path>) -> &'a Path {
+    let first = files.next().and_then(Path::parent).unwrap_or(Path::new(""));
+    files
+        .fold(first, |common, file| common.ancestors().find(|folder| file.starts_with(folder)).unwrap_or(Path::new("")))
+}
+
+/// A file's name, with the folders from `folder` on before it, where it lies in one, as `folder/name`.
+pub fn name_in(file: &Path, folder: &Path) -> String {
+    let parts = file.strip_prefix(folder).unwrap_or(file).components();
+    let names = parts.filter_map(|part| match part {
+        Component::Normal(name) => Some(name.to_string_lossy()),
+        _ => None,
+    });
+    names.collect::<Vec<_>>().join("/")
 }
 
 /// The folder that a file lies in or would lie in.

@@ -21,7 +21,9 @@ use crate::kernels::product::product;
 use crate::kernels::sparse::{energy, norm, to_host};
 use crate::model::normalization::Undo;
 use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
-use crate::pursuit::{BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, Pursuit, SignalReport};
+use crate::pursuit::{
+    BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, Pursuit, SignalReport, solve_in_parts,
+};
 use burn::tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -346,7 +348,7 @@ impl<'a> Examined<'a> {
             let start = TensorData::new(start, self.operator.code().batched(rows.len()));
             problem = problem.with_start(Tensor::from_data(start, &self.targets.device()))?;
         }
-        let found = basis.init_for(&self.operator)?.solve(&problem)?;
+        let found = solve_in_parts(&*basis.init_for(&self.operator)?, &problem)?;
         Ok((to_host(found.codes), found.reports))
     }
 

@@ -174,7 +174,7 @@ fn same(these: &[Tensor<1>], others: &[Tensor<1>]) -> bool {
         && these.iter().zip(others).all(|(this, other)| {
             this.device() == other.device()
                 && this.dims() == other.dims()
-                && this.clone().equal(other.clone()).all().into_scalar::<bool>()
+                && crate::device::scalar::<1, _, bool>(this.clone().equal(other.clone()).all())
         })
 }
 

@@ -4,6 +4,8 @@ use super::{Autoencoder, Coded};
 use crate::error::Result;
 use crate::model::leaf;
 use burn::module::{Module, ModuleDisplay, ParamGroup};
+#[cfg(feature = "train")]
+use burn::tensor::Device;
 use burn::tensor::{Int, Tensor};
 
 /// Signals of a step, with what a loss may depend on beside them.
@@ -19,6 +21,10 @@ pub struct TrainingBatch {
     pub steps: usize,
     /// Seed of the run.
     pub seed: u64,
+    /// Which part of the step's signals these are, from 0: every device has one.
+    pub part: usize,
+    /// Signals of the step, on all devices together: at least 1.
+    pub of: usize,
 }
 
 impl TrainingBatch {
@@ -26,7 +32,38 @@ impl TrainingBatch {
     pub fn progress(&self) -> f32 {
         self.step as f32 / self.steps.max(1) as f32
     }
+
+    /// The number of its noise, another one for every step and part.
+    pub fn number(&self) -> u64 {
+        self.step as u64 + ((self.part as u64) << PARTS)
+    }
+
+    /// The parts of so many devices, on each its own, as even as they can be where `together` signals in a row stay together. Of few signals
+    /// there are fewer parts than devices.
+    #[cfg(feature = "train")]
+    pub(crate) fn divided(&self, devices: &[Device], together: usize) -> Vec<Self> {
+        let groups = self.signals.dims()[0] / together;
+        let parts = devices.len().min(groups).max(1);
+        debug_assert!(groups * together == self.signals.dims()[0], "signals that stay together");
+        let start = |part: usize| part * groups / parts * together;
+        let of_part = |(part, device): (usize, &Device)| {
+            let (from, count) = (start(part), start(part + 1) - start(part));
+            let signals = self.signals.clone().narrow(0, from, count).to_device(device);
+            let labels = self.labels.clone().map(|labels| labels.narrow(0, from, count).to_device(device));
+            Self { signals, labels, part, ..*self }
+        };
+        devices[..parts].iter().enumerate().map(of_part).collect()
+    }
+
+    /// What a part counts for in the mean over the step's signals.
+    #[cfg(feature = "train")]
+    pub(crate) fn weight(&self) -> f64 {
+        self.signals.dims()[0] as f64 / self.of as f64
+    }
 }
+
+/// Bits of a step's number, behind which the number of the part begins.
+const PARTS: u32 = 32;
 
 /// What a network makes of a batch while it is trained.
 #[derive(Debug, Clone)]
@@ -82,6 +119,11 @@ pub trait Trainable: Autoencoder + Module + ModuleDisplay + 'static {
     fn reseeded(self, units: &[usize], batch: &TrainingBatch) -> Result<Self> {
         let _ = (units, batch);
         Ok(self)
+    }
+
+    /// Takes over what copies of the network, each given a part of a batch, have noted of it for later steps. Default: networks note nothing.
+    fn take_over(&self, copies: &[Self]) {
+        let _ = copies;
     }
 
     /// Parameters with a learning rate of their own, at which their schedule begins. Default: none.

@@ -393,6 +393,14 @@ impl Trainable for Rival {
         })
     }
 
+    fn take_over(&self, copies: &[Self]) {
+        // The others keep nothing between steps.
+        if let Self::TopK(network) = self {
+            let of_kind = |copy: &Self| if let Self::TopK(copy) = copy { Some(copy.clone()) } else { None };
+            network.take_over(&copies.iter().filter_map(of_kind).collect::<Vec<_>>());
+        }
+    }
+
     fn is_admissible(&self, progress: f32) -> bool {
         each!(self, network => network.is_admissible(progress))
     }

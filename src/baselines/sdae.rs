@@ -87,7 +87,7 @@ impl StackedDenoising {
 
     /// Zeros and ones that let the part of the inputs through that noise leaves.
     fn mask(&self, dims: [usize; 2], batch: &TrainingBatch) -> Tensor<2> {
-        let mut generator = stream(batch.seed, Purpose::Noise, batch.step as u64);
+        let mut generator = stream(batch.seed, Purpose::Noise, batch.number());
         let noise = self.config.noise;
         let values: Vec<f32> = (0..dims[0] * dims[1]).map(|_| f32::from(generator.random::<f32>() >= noise)).collect();
         Tensor::from_data(TensorData::new(values, dims), &batch.signals.device())

@@ -196,6 +196,16 @@ impl Trainable for TopK {
         Ok(outcome(loss, codes, synthesized, self.code(), self.signal))
     }
 
+    /// A unit that one of the copies has used was used.
+    fn take_over(&self, copies: &[Self]) {
+        let device = leaf(self.idle.value_sync()).device();
+        // Another thread has noted it, whose value is not this thread's to read before `valid` has settled it.
+        let idle = copies.iter().map(|copy| copy.idle.valid().value().to_device(&device));
+        if let Some(least) = idle.reduce(Tensor::min_pair) {
+            self.idle.update(least);
+        }
+    }
+
     /// Without the auxiliary loss.
     fn validation(&self, batch: &TrainingBatch) -> Result<Outcome> {
         let signals = rows("signals", self.signal, batch.signals.clone())?;

@@ -18,7 +18,7 @@ use crate::kernels::sparse::to_host;
 use crate::model::normalization::Normalizer;
 use crate::model::{Mlcsc, Operator, OperatorForm};
 use crate::pursuit::convergence::{Convergence, Tally};
-use crate::pursuit::{BasisPursuitConfig, Lambda, Observer, Problem, Pursuit, Recipe};
+use crate::pursuit::{BasisPursuitConfig, Lambda, Observer, Problem, Pursuit, Recipe, solve_in_parts};
 use burn::tensor::{Device, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -158,7 +158,8 @@ impl Encoder for SignalEncoder {
 
     fn encode(&self, signals: Tensor<4>, observer: Option<&dyn Observer>) -> Result<Vec<Tensor<4>>> {
         let (signals, _) = self.normalizer.apply(signals);
-        let found = self.pursuit.solve(&self.recipe.problem(&self.operator, signals, 0)?.watched_by(observer))?;
+        let problem = self.recipe.problem(&self.operator, signals, 0)?.watched_by(observer);
+        let found = solve_in_parts(&*self.pursuit, &problem)?;
         self.tally.add(&found.reports);
         let representations = found.representations(&self.operator);
         Ok(self.layers.iter().map(|&layer| representations[layer - 1].clone()).collect())
@@ -344,7 +345,7 @@ impl Encoder for WindowEncoder {
             let windows = Tensor::from_data(TensorData::new(windows, shape.batched(count)), &self.device());
             let (windows, _) = self.normalizer.apply(windows);
             let problem = Problem::new(&stage.operator, windows)?.with_lambda(stage.lambda.batch(0, count))?;
-            let found = stage.pursuit.solve(&problem.watched_by(observer))?;
+            let found = solve_in_parts(&*stage.pursuit, &problem.watched_by(observer))?;
             self.tally.add(&found.reports);
             let codes = found.codes;
             // From one row per position to one map per atom.

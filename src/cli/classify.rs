@@ -20,14 +20,16 @@ use crate::model::Mlcsc;
 use burn::tensor::{Device, Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Instant;
 
 /// Judge codes by a linear classifier: features without labels, labels for the classifier alone
 ///
 /// Codes of the training signals are pooled and a linear classifier is fitted to them, its penalty chosen on a part of the training
-/// signals; the error is that on the test signals. --data has to come with labels: mnist, digits, IDX, CIFAR, or arrays with
-/// labels.npy (or NAME_labels.npy) beside them: a whole number from 0 to 255 for each.
+/// signals; the error is that on the test signals. --data has to come with labels: mnist, digits, IDX, CIFAR, a folder of pictures or
+/// recordings in folders, one for each class, or signals with labels.npy beside them (arrays: or NAME_labels.npy): a whole number from 0 to
+/// 255 for each, pictures and recordings in the order of their names (p09.png, p10.png).
 #[derive(Debug, Args)]
 pub(super) struct ClassifyArgs {
     /// Model file, of dictionaries or of an auto-encoder, or the folder of a run
@@ -204,6 +206,7 @@ impl ClassifyArgs {
     fn judge(&self, data: &Dataset, encoder: Box<dyn Encoder + '_>) -> Result<()> {
         let encoder = if self.deskew { Box::new(DeskewingEncoder::new(encoder)) } else { encoder };
         let test = data.test.len().min(self.test_limit.unwrap_or(usize::MAX));
+        self.check_classes(data, test)?;
         interrupt::watch();
         let started = Instant::now();
         let train = self.half(&*data.train, self.training(data), encoder.as_ref())?;
@@ -220,9 +223,11 @@ impl ClassifyArgs {
         for &labels in &self.labels {
             evaluations.push(self.evaluate(&labelled, Some(labels))?);
         }
+        let names = class_names(&*data.all, labelled.labels());
         let seconds = started.elapsed().as_secs_f64();
         let basis = self.coding.solver.basis(false);
         let mut document = self.document(&evaluations, &labelled, coding_seconds, seconds);
+        document["class_names"] = json!(data.all.class_names().map(|_| &names));
         document["skipped"] = json!(data.all.skipped());
         document["warning"] = json!(warning);
         document["not_converged"] = coding::not_converged_json(&encoder.convergence(), &basis);
@@ -238,23 +243,48 @@ impl ClassifyArgs {
                     .collect(),
             };
             let mistakes = mistakes(&*data.test, &evaluations[0], &self.device.open()?)?;
-            Classification { head, evaluations: &evaluations, mistakes }.write(path, &self.origin())
+            Classification { head, evaluations: &evaluations, class_names: &names, mistakes }
+                .write(path, &self.origin())
         })?;
         if self.json {
             return output::print_json(&document);
         }
-        let mut text = self.text(&evaluations, &heading(&evaluations, &data.train.describe(), columns), seconds);
+        let mut text =
+            self.text(&evaluations, &names, &heading(&evaluations, &data.train.describe(), columns), seconds);
         for line in not_converged.into_iter().chain(self.folder.written(DOCUMENT)) {
             text.push_str(&format!("\n\n{line}"));
         }
         output::print(&text)
     }
 
+    /// Refuses, before anything is coded, a single class and test signals of classes that no training signal has.
+    ///
+    /// # Errors
+    /// That it is so.
+    fn check_classes(&self, data: &Dataset, test: usize) -> Result<()> {
+        let (Some(of_train), Some(of_test)) = (data.train.labels(), data.test.labels()) else { return Ok(()) };
+        let known: BTreeSet<u8> = of_train[..self.training(data)].iter().copied().collect();
+        let name = |label: u8| class_name(&*data.all, label);
+        let names = known.iter().map(|&label| name(label)).collect::<Vec<_>>().join(", ");
+        let refused = |expected: String| {
+            Err(Error::parameter("--data", self.data.source.as_deref().unwrap_or_default(), expected))
+        };
+        match of_test[..test].iter().find(|label| !known.contains(label)) {
+            Some(&label) => {
+                refused(format!("test signals of the classes of the training signals ({names}), found {}", name(label)))
+            }
+            None if known.len() == 1 => {
+                refused(format!("training signals of at least two classes, found {names} alone"))
+            }
+            None => Ok(()),
+        }
+    }
+
     fn half(&self, source: &dyn Source, count: usize, encoder: &dyn Encoder) -> Result<Half> {
         let Some(labels) = source.labels() else {
             let given = self.data.source.as_deref().unwrap_or_default();
             let expected = format!(
-                "signals with labels (mnist, digits, IDX or CIFAR files, or arrays with labels.npy beside them); there are none for {}",
+                "signals with labels (mnist, digits, IDX or CIFAR files, a folder for each class, or labels.npy beside the signals); there are none for {}",
                 source.describe()
             );
             return Err(Error::parameter("--data", given, expected));
@@ -365,20 +395,41 @@ impl ClassifyArgs {
         page::origin(settings, vec![("of split and labels", self.seed), ("of the data", data_seed)], &self.device)
     }
 
-    fn text(&self, evaluations: &[Evaluation], heading: &str, seconds: f64) -> String {
+    fn text(&self, evaluations: &[Evaluation], names: &[String], heading: &str, seconds: f64) -> String {
         let mut summary = Summary::new(heading);
         for (name, value) in self.results(evaluations, seconds) {
             summary.row(name, value);
         }
         let all = &evaluations[0];
-        let Confusion { labels, counts } = &all.confusion;
-        let heading = std::iter::once("true \\ found".to_owned()).chain(labels.iter().map(u8::to_string));
-        let rows = labels.iter().zip(counts).map(|(label, counts)| {
-            std::iter::once(label.to_string()).chain(counts.iter().map(ToString::to_string)).collect()
+        let names: Vec<String> = names.iter().map(|name| shortened(name)).collect();
+        let heading = std::iter::once("true \\ found".to_owned()).chain(names.iter().cloned());
+        let rows = names.iter().zip(&all.confusion.counts).map(|(name, counts)| {
+            std::iter::once(name.clone()).chain(counts.iter().map(ToString::to_string)).collect()
         });
         let rows: Vec<Vec<String>> = std::iter::once(heading.collect()).chain(rows).collect();
         format!("{}\n\n{}", summary.text(), table(&rows))
     }
+}
+
+/// Most letters of a class's name in a table.
+const LETTERS: usize = 20;
+
+/// A name that is not too long for a table.
+fn shortened(name: &str) -> String {
+    match name.chars().count() > LETTERS {
+        true => name.chars().take(LETTERS - 1).chain(['…']).collect(),
+        false => name.to_owned(),
+    }
+}
+
+/// What the classes of labels are called: by their names, where they have some, or by the labels.
+fn class_names(source: &dyn Source, labels: &[u8]) -> Vec<String> {
+    labels.iter().map(|&label| class_name(source, label)).collect()
+}
+
+fn class_name(source: &dyn Source, label: u8) -> String {
+    let name = source.class_names().and_then(|names| names.get(usize::from(label)));
+    name.cloned().unwrap_or_else(|| label.to_string())
 }
 
 /// What was classified, in a line.
@@ -400,6 +451,9 @@ fn mistakes(source: &dyn Source, evaluation: &Evaluation, device: &Device) -> Re
     let mut values = vec![0.0; indices.len() * source.shape().len()];
     source.read(&indices, &mut values)?;
     let data = TensorData::new(values, source.shape().batched(indices.len()));
-    let texts = shown.iter().map(|(index, (label, found))| format!("{}: {label}, found {found}", index + 1));
+    let named = |label: u8| class_name(source, label);
+    let texts = shown
+        .iter()
+        .map(|(index, (label, found))| format!("{}: {}, found {}", index + 1, named(**label), named(**found)));
     Ok(Some(Mistakes { signals: Tensor::from_data(data, device), texts: texts.collect(), of: wrong.len() }))
 }

@@ -147,6 +147,8 @@ impl DiagnoseArgs {
             other.alike = same.then(|| stability(atoms.clone(), other.diagnosed.atoms.clone())).transpose()?;
         }
         let mut document = document(&found, &signals);
+        document["device"] = self.device.name().into();
+        document["precision"] = json!(crate::device::precision());
         if let Some(shard) = self.shard.shard {
             return self.write_part(shard, document, found, &signals);
         }

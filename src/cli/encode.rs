@@ -16,7 +16,7 @@ use crate::foreign::ForeignAutoencoder;
 use crate::geometry::SignalShape;
 use clap::Args;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Code signals with a model and write γ_1 … γ_L
 ///
@@ -72,6 +72,7 @@ impl EncodeArgs {
 
         let mut writer = CodesWriter::create(&self.out, shapes(coders.first()).len())?;
         let groups = coders.groups();
+        let folder = common_folder(groups);
         if let [all] = groups {
             writer.begin("", all.shape(), &shapes(coders.first()), coders.count())?;
         }
@@ -88,13 +89,13 @@ impl EncodeArgs {
             for (index, report) in pursued.reports.iter().enumerate() {
                 let one: Vec<_> = representations.iter().map(|codes| codes.clone().narrow(0, index, 1)).collect();
                 let signals = &groups[group];
-                writer.begin(&name(signals, start + index), signals.shape(), &shapes(coder), 1)?;
+                writer.begin(&name(signals, start + index, folder), signals.shape(), &shapes(coder), 1)?;
                 writer.append(&one, std::slice::from_ref(report), &undo.of_signal(index))?;
             }
             Ok(())
         })?;
         let source = groups[0].source();
-        let pictures = pictures(groups);
+        let pictures = pictures(groups, folder);
         let mut settings = coders.first().describe(&source);
         settings["pictures"] = pictures.clone();
         if let Some(synthesis) = &synthesis {
@@ -175,14 +176,22 @@ fn shapes(coder: &Coder) -> Vec<SignalShape> {
     coder.operator().geometry().layers().iter().map(|layer| layer.code).collect()
 }
 
-/// What a picture's arrays are called: by its file's name.
-fn name(signals: &Signals, index: usize) -> String {
-    let name = signals.file(index).and_then(|file| file.file_name()).map(|name| name.to_string_lossy().into_owned());
+/// The folder that all files of signals lie in, be it in its subfolders.
+fn common_folder(groups: &[Signals]) -> &Path {
+    let has_files = |signals: &&Signals| signals.file(0).is_some();
+    let files =
+        groups.iter().filter(has_files).flat_map(|group| (0..group.len()).filter_map(|index| group.file(index)));
+    files::common_folder(files)
+}
+
+/// What a picture's arrays are called: by its file's name, from that folder on.
+fn name(signals: &Signals, index: usize, folder: &Path) -> String {
+    let name = signals.file(index).map(|file| files::name_in(file, folder));
     name.unwrap_or_else(|| signals.places().get(index).to_string())
 }
 
 /// The files' names in the order of the signals, `null` where signals are no pictures of their own.
-fn pictures(groups: &[Signals]) -> Value {
+fn pictures(groups: &[Signals], folder: &Path) -> Value {
     // Of millions of signals no list is made that holds nothing.
     if groups.iter().any(|signals| signals.file(0).is_none()) {
         return Value::Null;
@@ -194,7 +203,7 @@ fn pictures(groups: &[Signals]) -> Value {
                 .places()
                 .iter()
                 .enumerate()
-                .map(|(index, place)| (place, signals.file(index).map(|_| name(signals, index))))
+                .map(|(index, place)| (place, signals.file(index).map(|_| name(signals, index, folder))))
         })
         .collect();
     names.sort();

@@ -1,5 +1,6 @@
 //! The files that a command reads, so that it never writes over them.
 
+use crate::data::files_read;
 use crate::error::{Error, Result};
 use crate::files::{self, Identity};
 use std::collections::HashMap;
@@ -31,7 +32,7 @@ impl Inputs {
         self
     }
 
-    /// And the source of signals: a file, or a folder with the files in it.
+    /// And the source of signals: a file, or a folder with the files in it and those that are read in its subfolders.
     #[must_use]
     pub fn and_data(mut self, source: Option<&str>) -> Self {
         let Some(source) = source.filter(|source| !["digits", "mnist"].contains(source)) else { return self };
@@ -43,6 +44,7 @@ impl Inputs {
                 self.add("--data", &path);
             }
         }
+        files_read(Path::new(source)).iter().for_each(|path| self.add("--data", path));
         self
     }
 
@@ -93,7 +95,15 @@ mod tests {
     fn the_same_file_by_any_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        for name in ["model.safetensors", "other.npz", "pictures/a.png", "pictures/codes.npz"] {
+        for name in [
+            "model.safetensors",
+            "other.npz",
+            "pictures/a.png",
+            "pictures/codes.npz",
+            "parts/test/cat/1.png",
+            "parts/train/cat/1.png",
+            "parts/README.txt",
+        ] {
             fs::create_dir_all(path(name).parent().unwrap()).unwrap();
             fs::write(path(name), name).unwrap();
         }
@@ -117,6 +127,8 @@ mod tests {
         }
         assert!(inputs.refuse_in("--out", folder.path(), ["new", "model.safetensors"]).is_err());
         assert!(inputs.refuse_in("--out", &data, ["model.safetensors"]).is_ok());
+        let in_parts = Inputs::default().and_data(path("parts").to_str());
+        assert!(in_parts.refuse("--out", &path("parts/test/cat/1.png")).is_err());
         // A run's folder stands for its model.
         assert!(Inputs::of_model(folder.path()).refuse("--out", &path("model.safetensors")).is_err());
         #[cfg(unix)]

@@ -52,14 +52,14 @@ struct Filters {
 impl Filters {
     fn new(filters: Tensor<4>, geometry: &LayerGeometry, profile: Option<&DictionaryProfile>) -> Self {
         let norms = filters.clone().square().sum_dims(&[1, 2, 3]).sqrt();
-        let values = filters.clone().into_data();
+        let values = crate::device::read(filters.clone());
         let zeros = values.iter::<f32>().filter(|&value| value == 0.0).count();
         Self {
             kernel: geometry.kernel,
             stride: geometry.stride,
             sparsity: zeros as f64 / values.num_elements() as f64,
-            min_norm: norms.clone().min().into_scalar(),
-            max_norm: norms.max().into_scalar(),
+            min_norm: crate::device::scalar(norms.clone().min()),
+            max_norm: crate::device::scalar(norms.max()),
             coherence: profile.map(DictionaryProfile::mutual),
             welch_bound: welch_bound(geometry),
         }

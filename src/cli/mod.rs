@@ -91,6 +91,7 @@ impl Command {
 /// The program: parses the command line, runs the command, prints its error.
 pub fn main() -> ExitCode {
     files::report_size_limits();
+    quiet_display();
     interrupt::handle();
     let cli = match parsed() {
         Ok(cli) => cli,
@@ -98,7 +99,11 @@ pub fn main() -> ExitCode {
     };
     // Of several processes that MPI's launcher started together one speaks; which, is settled before there is MPI.
     output::silence(launched().is_some_and(|(rank, _)| rank > 0) && matches!(cli.command, Command::Train(_)));
-    let ended = cli.command.run();
+    let ended = crate::device::guarded(|| cli.command.run());
+    if let Some(signals) = crate::device::fewest_at_a_time() {
+        let signals = output::counted(signals, "signal");
+        output::complain(&format!("note: the device had no memory for whole batches: {signals} at a time"));
+    }
     for work in crate::device::left_to_the_host() {
         output::complain(&format!("note: done by the host, not by the GPU: {work}"));
     }
@@ -116,6 +121,25 @@ pub fn main() -> ExitCode {
         }
     }
 }
+
+/// Names a folder in XDG_RUNTIME_DIR where a GPU is used and the variable is not set, as on machines without a display: libraries that wgpu
+/// loads would print warnings to stderr.
+#[cfg(all(unix, any(feature = "wgpu", feature = "vulkan")))]
+fn quiet_display() {
+    const FOLDER: &str = "XDG_RUNTIME_DIR";
+    let is_meant = |name: &str| ["wgpu", "vulkan"].iter().any(|kind| name.contains(kind));
+    let by_variable = std::env::var(crate::device::VARIABLE).is_ok_and(|name| is_meant(&name));
+    let used =
+        by_variable || std::env::args().any(|argument| is_meant(&argument)) || is_meant(crate::device::available()[0]);
+    if used && std::env::var_os(FOLDER).is_none() {
+        // SAFETY: the program has no other thread yet that could read the environment.
+        unsafe { std::env::set_var(FOLDER, std::env::temp_dir()) };
+    }
+}
+
+/// Nothing of that kind is asked elsewhere.
+#[cfg(not(all(unix, any(feature = "wgpu", feature = "vulkan"))))]
+fn quiet_display() {}
 
 /// The command line.
 ///
@@ -183,8 +207,8 @@ fn version() -> &'static str {
 /// The flag that chooses the device.
 #[derive(Debug, Clone, Args)]
 pub struct DeviceArgs {
-    /// Device to compute on, one of those that `mlcsc --version` lists; one of several discrete GPUs by its number, as in cuda:1.
-    /// Default: BURN_DEVICE,
+    /// Device to compute on, one of those that `mlcsc --version` lists; one of several discrete GPUs by its number, as in cuda:1; for
+    /// training end to end several that share every batch, as in cuda:0,cuda:1. Default: BURN_DEVICE,
     /// else the first of them
     #[arg(long = "device", value_name = "NAME")]
     name: Option<String>,
@@ -198,12 +222,58 @@ impl DeviceArgs {
     /// The device.
     ///
     /// # Errors
-    /// As [`device::named`].
+    /// As [`device::named`]; several.
     pub fn open(&self) -> Result<Device> {
-        let device = device::named(self.name.as_deref())?;
+        if self.name().contains(',') {
+            return Err(self.several());
+        }
+        Ok(self.open_all()?.0)
+    }
+
+    /// The first device and, where several are named, the others.
+    ///
+    /// # Errors
+    /// As [`device::named`]; devices of different kinds, one twice.
+    pub fn open_all(&self) -> Result<(Device, Vec<Device>)> {
+        let all = self.name();
+        let names: Vec<&str> = all.split(',').map(str::trim).collect();
+        let kind = |name: &&str| name.split(':').next().unwrap_or_default().to_owned();
+        let refused = || Error::parameter(self.named_by(), &all, "devices of one kind, each once");
+        if names.iter().any(|name| kind(name) != kind(&names[0])) {
+            return Err(refused());
+        }
+        let named = |name: &&str| device::named(Some(*name).filter(|_| !all.is_empty()));
+        let mut devices = names.iter().map(named).collect::<Result<Vec<_>>>()?;
+        if devices.iter().enumerate().any(|(at, device)| devices[..at].contains(device)) {
+            return Err(refused());
+        }
+        let device = devices.remove(0);
+        let further = devices;
         // Results say what was: hosts round nothing.
         device::set_precision(if device::is_host(&device) { device::Precision::Exact } else { self.precision });
-        Ok(device)
+        Ok((device, further))
+    }
+
+    /// Refuses devices beside the first one, where they are of no use.
+    ///
+    /// # Errors
+    /// That there are some.
+    pub fn refuse_several(&self, further: &[Device]) -> Result<()> {
+        match further {
+            [] => Ok(()),
+            _ => Err(self.several()),
+        }
+    }
+
+    fn several(&self) -> Error {
+        let expected =
+            "one device: several share the batches of training end to end (train --method unrolled, or a rival)";
+        Error::parameter(self.named_by(), self.name(), expected)
+    }
+
+    /// What has named the device.
+    fn named_by(&self) -> &'static str {
+        if self.name.is_some() { "--device" } else { device::VARIABLE }
     }
 
     /// Tries out a device that was named, for work that is done by the host whatever it is.

@@ -41,7 +41,21 @@ pub fn print(text: &str) -> Result<()> {
 /// # Errors
 /// As [`print()`].
 pub fn print_json(document: &serde_json::Value) -> Result<()> {
+    let mut document = document.clone();
+    note_device(&mut document);
     print(&format!("{document:#}"))
+}
+
+/// Adds what a GPU did not do to a document, if there is something: work that was `left_to_host`, and the fewest `signals_at_a_time`.
+pub fn note_device(document: &mut serde_json::Value) {
+    let Some(document) = document.as_object_mut() else { return };
+    let left = crate::device::left_to_the_host();
+    if !left.is_empty() {
+        document.insert("left_to_host".into(), left.into());
+    }
+    if let Some(signals) = crate::device::fewest_at_a_time() {
+        document.insert("signals_at_a_time".into(), signals.into());
+    }
 }
 
 /// Prints a line to stderr; a failure of that is ignored.

@@ -9,9 +9,9 @@ use super::progress::Progress;
 use super::{flags, interrupt, output};
 use crate::data::layout::{self, Layout};
 use crate::data::quality::Quality;
-use crate::data::{encode_recording, is_deep, sampling_rate};
+use crate::data::{Part, encode_recording, is_deep, sampling_rate};
 use crate::error::{Error, Result};
-use crate::export::codes::{self, CodesFormat, FILTERS, digest_of_filters};
+use crate::export::codes::{self, CodesFormat, FILTERS, PART, digest_of_filters};
 use crate::export::{CodesReader, arrays, mosaic};
 use crate::files;
 use crate::geometry::SignalShape;
@@ -24,6 +24,7 @@ use clap::Args;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Reconstruct signals from their codes, which are computed first or read from a file
@@ -108,7 +109,7 @@ impl ReconstructArgs {
         &'a self,
         kind: Kind,
         shapes: &[SignalShape],
-        originals: &[Option<&Path>],
+        originals: (&[Option<&Path>], Range<usize>),
         rates: Vec<Option<u32>>,
         inputs: &Inputs,
     ) -> Result<Sink<'a>> {
@@ -121,7 +122,8 @@ impl ReconstructArgs {
         let signals = self.input.signals()?;
         let shape = signals.shape();
         let originals: Vec<Option<&Path>> = (0..signals.len()).map(|index| signals.file(index)).collect();
-        let sink = self.sink(kind, &[shape], &originals, rates_of(&originals), inputs)?;
+        let rates = rates_of(&originals);
+        let sink = self.sink(kind, &[shape], (&originals, 0..originals.len()), rates, inputs)?;
         let mut quality = Quality::new(shape.len());
         let (encoded, left) = sink.write(|write| {
             encoder.run(&signals, |batch| {
@@ -163,7 +165,7 @@ impl ReconstructArgs {
             let of_model = coders.model().config().sampling_rate.filter(|_| group.shape().is_in_time());
             group.places().iter().for_each(|place| rates[place] = rates[place].or(of_model));
         }
-        let sink = self.sink(kind, &shapes, &originals, rates, inputs)?;
+        let sink = self.sink(kind, &shapes, (&originals, 0..originals.len()), rates, inputs)?;
         let mut qualities: Vec<Quality> = shapes.iter().map(|shape| Quality::new(shape.len())).collect();
         let (coded, left) = sink.write(|write| {
             coders.run(|group, coder, batch| {
@@ -227,20 +229,29 @@ impl ReconstructArgs {
         }
         let count: usize = codes.iter().map(CodesReader::len).sum();
         let names: Vec<&str> = settings["pictures"].as_array().into_iter().flatten().flat_map(Value::as_str).collect();
+        // A part of a set of codes knows the names of all, so that what is made of it has the name that it would have among all.
+        let of_part = serde_json::from_value::<Part>(settings[PART].clone()).ok().map(|part| part.signals);
+        let own = match of_part {
+            Some([from, to]) if to.checked_sub(from) == Some(count) && to <= names.len() => from..to,
+            _ => 0..count,
+        };
         let originals: Vec<Option<&Path>> = match &codes[..] {
-            [all] if all.picture().is_none() && names.len() == count => {
+            [all]
+                if all.picture().is_none() && own.end <= names.len() && (of_part.is_some() || names.len() == count) =>
+            {
                 names.iter().map(|name| Some(Path::new(*name))).collect()
             }
             [all] if all.picture().is_none() => vec![None; count],
             // One signal each.
             pictures => pictures.iter().map(|codes| codes.picture().map(Path::new)).collect(),
         };
-        if originals.len() != count {
+        let own = if originals.len() == count { 0..count } else { own };
+        if own.len() != count || own.end > originals.len() {
             return Err(Error::format(path, "expected one signal for each picture, found others"));
         }
         let shapes: Vec<SignalShape> = operators.iter().map(Operator::signal).collect();
         let rates = vec![model.config().sampling_rate.filter(|_| shapes[0].is_in_time()); count];
-        let sink = self.sink(kind, &shapes, &originals, rates, inputs)?;
+        let sink = self.sink(kind, &shapes, (&originals, own), rates, inputs)?;
         let progress = Progress::new("reconstructing", "signals", count as u64);
         interrupt::watch();
         let mut place = 0;
@@ -346,7 +357,8 @@ struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// For a signal for each of `originals`, the files that they are of, and of these shapes; `rates` are the samples a second of recordings.
+    /// For a signal for each of those in a range of `originals`, the files that all are of, and of these shapes; `rates` are the samples a second
+    /// of recordings.
     ///
     /// # Errors
     /// Several signals for one picture, several shapes for one array; an output that is one of `inputs`.
@@ -354,10 +366,11 @@ impl<'a> Sink<'a> {
         out: &'a Path,
         kind: Kind,
         shapes: &[SignalShape],
-        originals: &[Option<&Path>],
+        (all, own): (&[Option<&Path>], Range<usize>),
         rates: Vec<Option<u32>>,
         inputs: &Inputs,
     ) -> Result<Self> {
+        let originals = &all[own.clone()];
         let count = originals.len();
         let shape = shapes[0];
         let refused = |expected: String| Error::parameter("--out", out.display(), expected);
@@ -397,7 +410,7 @@ impl<'a> Sink<'a> {
             Kind::Picture | Kind::Recording => vec![out.to_path_buf()],
             Kind::Folder => {
                 let ending = if sounds { "wav" } else { "png" };
-                result_names(originals, ending).iter().map(|name| out.join(name)).collect()
+                result_names(all, ending)[own].iter().map(|name| out.join(name)).collect()
             }
         };
         pictures.iter().try_for_each(|path| inputs.refuse("--out", path))?;
@@ -521,19 +534,21 @@ fn rates_of(originals: &[Option<&Path>]) -> Vec<Option<u32>> {
 }
 
 /// The names of results: each its picture's with the ending, or a number where there is no picture. Pictures whose names
-/// differ in their ending alone keep it: `a.jpg.png` beside `a.png.png`.
+/// differ in their ending alone keep it: `a.jpg.png` beside `a.png.png`. Pictures of several folders have the same folders.
 fn result_names(originals: &[Option<&Path>], ending: &str) -> Vec<String> {
-    let lossy = |name: Option<&std::ffi::OsStr>| name.unwrap_or_default().to_string_lossy().into_owned();
+    let folder = files::common_folder(originals.iter().copied().flatten());
+    let whole = |original: &Path| files::name_in(original, folder);
+    let stem = |original: &Path| files::name_in(&original.with_extension(""), folder);
     let mut stems: HashMap<String, usize> = HashMap::new();
     for original in originals.iter().flatten() {
         // Some file systems do not tell capitals from small letters.
-        *stems.entry(lossy(original.file_stem()).to_lowercase()).or_default() += 1;
+        *stems.entry(stem(original).to_lowercase()).or_default() += 1;
     }
     let mut taken = HashSet::new();
     let name = |(place, original): (usize, &Option<&Path>)| {
         let Some(original) = original else { return mosaic::numbered(place, ending) };
-        let stem = lossy(original.file_stem());
-        let name = if stems[&stem.to_lowercase()] == 1 { stem } else { lossy(original.file_name()) };
+        let stem = stem(original);
+        let name = if stems[&stem.to_lowercase()] == 1 { stem } else { whole(original) };
         let mut all = std::iter::once(name.clone()).chain((2..).map(|number| format!("{name}-{number}")));
         let free = all.find(|name| taken.insert(name.to_lowercase()));
         format!("{}.{ending}", free.unwrap_or(name))
@@ -552,6 +567,10 @@ mod tests {
         assert_eq!(names(&["in/01.png", "in/boat.house.JPG"]), ["01.png", "boat.house.png"]);
         assert_eq!(names(&["in/a.jpg", "in/A.png", "in/b.tif"]), ["a.jpg.png", "A.png.png", "b.png"]);
         assert_eq!(names(&["a.jpg", "a.png", "a.jpg.bmp"]), ["a.jpg.png", "a.png.png", "a.jpg-2.png"]);
+        assert_eq!(
+            names(&["in/cat/1.png", "in/dog/1.png", "in/dog/1.jpg"]),
+            ["cat/1.png", "dog/1.png.png", "dog/1.jpg.png"]
+        );
         assert_eq!(result_names(&[None, Some(Path::new("b.png")), None], "png"), ["000000.png", "b.png", "000002.png"]);
     }
 

@@ -2,7 +2,7 @@
 
 use super::inputs::Inputs;
 use super::output::{self, Summary, counted, number};
-use super::progress::Progress;
+use super::progress::{PER_PICTURE, Progress};
 use super::{DeviceArgs, flags, interrupt, model_path};
 use crate::autoencoder::{Autoencoder, SparseAutoencoder, has_encoder};
 use crate::data::layout::{Layout, looks_channels_last, transposed};
@@ -292,6 +292,11 @@ enum Way {
 }
 
 impl Way {
+    /// Whether the host's cores do the work, whatever the device.
+    fn is_on_host(&self) -> bool {
+        matches!(self, Self::Patches(_))
+    }
+
     /// The method's name, `asked` being what was asked for.
     fn method(&self, asked: Method) -> String {
         match (self, asked) {
@@ -450,8 +455,12 @@ impl RestoreArgs {
                 files::check_writable(out)?;
             }
         }
+        #[cfg(feature = "cube")]
+        if way.is_on_host() && !crate::device::is_host(&self.device.open()?) {
+            crate::device::left_to_host("restoring by patches");
+        }
         interrupt::watch();
-        let progress = Progress::new("restoring", "parts of 1000 a picture", 1000 * jobs.len() as u64);
+        let progress = Progress::new("restoring", PER_PICTURE, 1000 * jobs.len() as u64);
         let (mut rows, mut told) = (Vec::with_capacity(jobs.len()), Instant::now());
         for (index, (source, out)) in jobs.iter().enumerate() {
             let place = |part: f32| 1000 * index as u64 + (1000.0 * part) as u64;
@@ -902,7 +911,14 @@ impl RestoreArgs {
         if self.json {
             let model = json!({ "atoms": count, "channels": channels, "size": [height, width], "path": self.model });
             let method = way.method(self.method);
-            let document = json!({ "method": method, "dictionary": model, "pictures": rows, "skipped": skipped });
+            let document = json!({
+                "method": method,
+                "dictionary": model,
+                "pictures": rows,
+                "skipped": skipped,
+                "device": if way.is_on_host() { "host".into() } else { self.device.name() },
+                "precision": crate::device::precision(),
+            });
             return output::print_json(&document);
         }
         let mut summary = Summary::new(format!("restored {}", counted(rows.len(), "picture")));

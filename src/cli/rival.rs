@@ -38,6 +38,8 @@ pub struct RivalRequest<'a> {
 #[cfg_attr(not(feature = "train"), allow(dead_code, reason = "nothing is trained"))]
 pub struct RivalOutput<'a> {
     pub device: &'a Device,
+    /// Devices that share its batches.
+    pub further: &'a [Device],
     pub name: String,
     pub json: bool,
     /// Whether a page is written.
@@ -139,6 +141,9 @@ mod trained {
     /// A new run.
     pub fn train(folder: &Path, wishes: &RivalRequest, dashboard: bool, screen: &RivalOutput) -> Result<()> {
         if let Chosen::Named("pca") = wishes.chosen {
+            if !screen.further.is_empty() {
+                return Err(Error::parameter("--device", &screen.name, "one device for pca"));
+            }
             return principal_components(folder, wishes, screen);
         }
         let config = complete(wishes)?;
@@ -182,7 +187,7 @@ mod trained {
         screen: &RivalOutput,
     ) -> Result<()> {
         let outliers = told_outliers(&*data.train, false)?;
-        let mut run = run.with_dashboard(dashboard);
+        let mut run = run.with_dashboard(dashboard).with_further_devices(screen.further.to_vec());
         let since = if run.steps_done() > 0 { " since it was resumed" } else { "" };
         // Lines would tear a dashboard.
         let progress = (!dashboard).then(|| Progress::new("training", "steps", run.steps() as u64));

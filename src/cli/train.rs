@@ -7,11 +7,12 @@ use super::inputs::Inputs;
 use super::interrupt;
 use super::output::{self, Summary, number, or_dash};
 use super::page::{self, origin_of_run};
-use super::progress::Progress;
+use super::progress::{PER_CENT, Progress};
 use super::rival::Chosen;
 use super::{DeviceArgs, configuration, flags};
 use crate::baselines::{MAX_UNITS, RivalConfig, one_layer};
 use crate::data::{DataConfig, Dataset, Source, has_own_units, sample, wanted_shape};
+use crate::device::guarded;
 use crate::error::{Error, Result};
 use crate::export::model::{export_model, files_of};
 use crate::export::report::{self, REPORT};
@@ -231,6 +232,13 @@ fn noise_range(text: &str) -> std::result::Result<NoiseRange, String> {
     }
 }
 
+/// Where a training computes.
+struct Devices {
+    first: Device,
+    /// Those that share its batches.
+    further: Vec<Device>,
+}
+
 impl TrainArgs {
     /// Runs the command.
     ///
@@ -239,13 +247,14 @@ impl TrainArgs {
     /// where one has to do.
     pub fn run(&self) -> Result<()> {
         let ranks = Ranks::world()?;
-        let (result, speaks) = ranks.conclude(self.run_on(&ranks));
+        let (result, speaks) = ranks.conclude(guarded(|| self.run_on(&ranks)));
         output::silence(!speaks);
         result
     }
 
     fn run_on(&self, ranks: &Ranks) -> Result<()> {
-        let device = self.device.open()?;
+        let (device, further) = self.device.open_all()?;
+        let device = Devices { first: device, further };
         let started = Instant::now();
         let text = self.config.as_deref().map(files::read_whole).transpose()?;
         let file = self.config.as_deref().zip(text.as_deref());
@@ -284,7 +293,7 @@ impl TrainArgs {
         if let Some(from) =
             self.from.as_ref().filter(|_| path.is_none() && self.preset.is_none() && self.noise.is_none())
         {
-            let (_, coding) = Mlcsc::load(from, &device)?;
+            let (_, coding) = Mlcsc::load(from, &device.first)?;
             self.take_over(&mut config, &coding)?;
         }
         if self.print_config {
@@ -408,11 +417,14 @@ impl TrainArgs {
         folder: &Path,
         config: &TrainConfig,
         file: Option<&Path>,
-        device: &Device,
+        device: &Devices,
         started: Instant,
         ranks: &Ranks,
     ) -> Result<()> {
         self.check(config, file)?;
+        if config.learning.update != UpdateRule::Unrolled {
+            self.device.refuse_several(&device.further)?;
+        }
         if !self.resume {
             self.refuse_inputs(folder, &config.data.source, config.model.layers.len())?;
         }
@@ -438,11 +450,11 @@ impl TrainArgs {
         let planned = file.filter(|_| begun).map(|path| parse_config(path, &files::read_whole(path)?, None));
         let planned = planned.transpose()?.map(|config| config.learning.epochs);
         let run = if begun {
-            Run::resume_on(folder, config, &data, device, ranks.clone())
+            Run::resume_on(folder, config, &data, &device.first, ranks.clone())
         } else {
-            let from = self.from.as_ref().map(|path| Mlcsc::load(path, device)).transpose()?;
+            let from = self.from.as_ref().map(|path| Mlcsc::load(path, &device.first)).transpose()?;
             let from = from.as_ref().map(|(model, _)| model);
-            let run = Run::create_on(folder, config, from, &data, device, &mut observer, ranks.clone());
+            let run = Run::create_on(folder, config, from, &data, &device.first, &mut observer, ranks.clone());
             interrupt::named(
                 run,
                 &format!("initialising was not finished; it begins anew with: {}", page::resume(folder)),
@@ -454,7 +466,7 @@ impl TrainArgs {
             output::complain(&planned_anew(planned, epochs));
         }
         let dashboard = self.dashboard()?;
-        let mut run = run.with_dashboard(dashboard);
+        let mut run = run.with_dashboard(dashboard).with_further_devices(device.further.clone());
         if dashboard {
             // Lines would tear it.
             observer.finish();
@@ -596,7 +608,7 @@ impl TrainArgs {
     }
 
     /// Trains a rival from the beginning.
-    fn rival(&self, chosen: Chosen, device: &Device, started: Instant) -> Result<()> {
+    fn rival(&self, chosen: Chosen, device: &Devices, started: Instant) -> Result<()> {
         let refused: [(&str, Option<String>); 11] = [
             ("--task", self.task.clone()),
             ("--incoherence", self.incoherence.map(|strength| strength.to_string())),
@@ -645,7 +657,7 @@ impl TrainArgs {
     }
 
     /// Goes on with a rival's run.
-    fn resume_rival(&self, folder: &Path, device: &Device, started: Instant) -> Result<()> {
+    fn resume_rival(&self, folder: &Path, device: &Devices, started: Instant) -> Result<()> {
         let path = RunFolder::new(folder).existing_config()?;
         let screen = self.screen(device, started, Some(&path));
         super::rival::resume(folder, self.epochs, self.data.source.as_deref(), self.dashboard()?, &screen)
@@ -654,19 +666,20 @@ impl TrainArgs {
     /// Where a rival's results go, `file` being the configuration's.
     fn screen<'a>(
         &'a self,
-        device: &'a Device,
+        device: &'a Devices,
         started: Instant,
         file: Option<&'a Path>,
     ) -> super::rival::RivalOutput<'a> {
         let named = Box::new(move |error| self.named(error, file));
         let report = !self.no_report;
-        super::rival::RivalOutput { device, name: self.device.name(), json: self.json, report, started, named }
+        let Devices { first: device, further } = device;
+        super::rival::RivalOutput { device, further, name: self.device.name(), json: self.json, report, started, named }
     }
 
     /// Preset or file, with what the flags say put over it.
     fn configuration(&self, file: Option<(&Path, &[u8])>) -> Result<TrainConfig> {
         // Its numbers are on the device that the run will have; here only the geometry is of interest.
-        let from = self.from.as_ref().map(|path| Ok(Mlcsc::load(path, &self.device.open()?)?.0.config().clone()));
+        let from = self.from.as_ref().map(|path| Ok(Mlcsc::load(path, &self.device.open_all()?.0)?.0.config().clone()));
         let from = from.transpose()?;
         let mut config = match file {
             Some((path, text)) => parse_config(path, text, from.as_ref())?,
@@ -1219,7 +1232,7 @@ fn told_loss(held_out: &HeldOut) -> String {
 
 impl Observer<Record, TrainingState> for Screen {
     fn initializing(&mut self, layer: usize, part: f32) -> Result<()> {
-        let progress = self.progress.get_or_insert_with(|| Progress::new("initialising", "%", 100));
+        let progress = self.progress.get_or_insert_with(|| Progress::new("initialising", PER_CENT, 100));
         let done = ((layer - 1) as f32 + part) / (self.layers.max(2) - 1) as f32;
         progress.set((100.0 * done) as u64);
         interrupt::check("initialising was not finished")

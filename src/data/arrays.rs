@@ -1,6 +1,6 @@
 //! Signals in arrays that stay on disk: one file or many, mapped into memory when they are read.
 
-use super::folder::name_of;
+use super::folder::name_below;
 use super::labels;
 use super::layout::{Layout, View};
 use super::pictures::{Pictures, Window};
@@ -113,9 +113,15 @@ impl Arrays {
                     let first = &all.parts[0];
                     if of_shard.trailing(&array.extents) != all.view.trailing(&first.array.extents) {
                         let [expected, found] = [(&first.path, &first.array), (&path, &array)]
-                            .map(|(path, array)| format!("{} {:?}", name_of(path), array.extents));
+                            .map(|(path, array)| format!("{} {:?}", name_below(path, folder), array.extents));
                         let what = format!("shards of {}", folder.display());
-                        return Err(Error::shape(what, "arrays of one shape", format!("{expected} and {found}")));
+                        let wanted = match array.extents.len() == 1 || first.array.extents.len() == 1 {
+                            true => {
+                                "arrays of one shape (labels are read from labels.npy, X_labels.npy beside X.npy, or y_train.npy beside X_train.npy)"
+                            }
+                            false => "arrays of one shape",
+                        };
+                        return Err(Error::shape(what, wanted, format!("{expected} and {found}")));
                     }
                     all
                 }
@@ -144,32 +150,34 @@ impl Arrays {
         Self { labels: Some(labels), ..self }
     }
 
-    /// With the class labels of a file, one for every signal, where there is one; or of a file for every part. A file of other labels is
-    /// left out, as [`Source::skipped`] says: most of what is done with signals needs none.
+    /// With the class labels of files, each for the signals of so many parts. Files of other labels are left out, as [`Source::skipped`]
+    /// says.
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn with_labels(mut self, files: &[PathBuf]) -> Result<Self> {
-        let found = match files {
-            [] => return Ok(self),
-            [file] => labels::read(file, self.count, &self.path),
-            files => {
-                let ends = self.parts[1..].iter().map(|part| part.first).chain([self.count]);
-                let of_part =
-                    |((file, part), end): ((&PathBuf, &Part), usize)| labels::read(file, end - part.first, &part.path);
-                let parts = files.iter().zip(&self.parts).zip(ends).map(of_part);
-                parts.collect::<Result<Vec<_>>>().map(|parts| parts.concat())
-            }
-        };
+    pub fn with_labels(mut self, files: &[(PathBuf, usize)]) -> Result<Self> {
+        if files.is_empty() {
+            return Ok(self);
+        }
+        let mut before = 0;
+        let found = labels::read_all(files.iter().map(|(file, parts)| {
+            let [first, end] = [before, before + parts].map(|part| self.first_of(part));
+            let signals = if *parts == 1 { &self.parts[before].path } else { &self.path };
+            before += parts;
+            (file.as_path(), end - first, signals.as_path())
+        }))?;
         match found {
             Ok(labels) => Ok(self.labelled(labels)),
-            Err(error @ Error::Io { .. }) => Err(error),
-            Err(error) => {
-                let skipped = self.skipped.into_iter().chain([format!("no class labels: {error}")]);
-                self.skipped = Some(skipped.collect::<Vec<_>>().join("; "));
+            Err(reason) => {
+                self.skipped = Some(self.skipped.into_iter().chain([reason]).collect::<Vec<_>>().join("; "));
                 Ok(self)
             }
         }
+    }
+
+    /// The number of the first signal of a file; of the one behind the last, the number of all.
+    pub fn first_of(&self, part: usize) -> usize {
+        self.parts.get(part).map_or(self.count, |part| part.first)
     }
 
     /// The part that holds a signal, and the signal's number in it.

@@ -3,7 +3,7 @@
 //! Pictures come as viewers show them: turned and mirrored as their EXIF data (in TIFF: their tag) say. Colours are turned grey
 //! as Pillow's `convert("L")` does it, by the luma of ITU-R BT.601 in fixed point.
 
-use super::folder::{Skipped, name_of};
+use super::folder::{Skipped, name_below, name_of};
 use super::integrity;
 use super::jpeg;
 use super::pictures::{Pictures, Window};
@@ -94,7 +94,7 @@ impl Pictures for Images {
     }
 
     fn name(&self, index: usize) -> String {
-        name_of(&self.images[index].path)
+        name_below(&self.images[index].path, &self.path)
     }
 
     fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {

@@ -1,11 +1,13 @@
-//! Class labels beside arrays: `labels.npy`, or `X_labels.npy` beside `X.npy`.
+//! Class labels beside signals: `labels.npy`, or a file of labels of each file of arrays, `X_labels.npy` beside `X.npy`.
 
 use super::arrays::Found;
-use super::folder::LABELS;
-use super::npy;
+use super::{folder, npy};
 use crate::error::{Error, Result};
 use crate::text::counted;
 use std::path::{Path, PathBuf};
+
+/// The file of the labels of all signals of a folder.
+pub(super) const FILE: &str = "labels.npy";
 
 /// Labels that are looked at together.
 const AT_A_TIME: usize = 1 << 16;
@@ -13,16 +15,54 @@ const AT_A_TIME: usize = 1 << 16;
 /// The file of labels that belongs to a file of signals, if there is one.
 pub(super) fn beside(signals: &Path) -> Option<PathBuf> {
     let stem = signals.file_stem()?.to_str()?;
-    let names = [format!("{stem}_{LABELS}"), LABELS.to_string()];
-    let mut paths = names.iter().map(|name| signals.with_file_name(name));
-    paths.find(|path| path != signals && path.is_file())
+    let names = names_for(stem).into_iter().chain([FILE.to_string()]);
+    names.map(|name| signals.with_file_name(name)).find(|path| path != signals && path.is_file())
+}
+
+/// What the file of the labels of `stem.npy` or `stem.safetensors` may be called: `stem_labels.npy`, or as pairs of files to learn from and
+/// to test with are often named, `y_train.npy` beside `X_train.npy` and `train_labels.npy` beside `train_images.npy`.
+pub(super) fn names_for(stem: &str) -> Vec<String> {
+    let mut names = vec![format!("{stem}_{FILE}")];
+    let words = || stem.split_inclusive(|sign: char| !sign.is_alphanumeric());
+    let bare = |word: &str| word.trim_end_matches(|sign: char| !sign.is_alphanumeric()).to_ascii_lowercase();
+    if folder::says_part(stem) {
+        for (of_signals, of_labels) in PAIRS {
+            if words().any(|word| bare(word) == of_signals) {
+                let renamed = words().map(|word| match bare(word) == of_signals {
+                    true => format!("{of_labels}{}", &word[of_signals.len()..]),
+                    false => word.to_owned(),
+                });
+                names.push(format!("{}.npy", renamed.collect::<String>()));
+            }
+        }
+    }
+    names
+}
+
+/// Words for signals in the names of files, and what stands in their place for labels.
+const PAIRS: [(&str, &str); 6] =
+    [("x", "y"), ("x", "Y"), ("images", "labels"), ("data", "labels"), ("features", "labels"), ("signals", "labels")];
+
+/// The labels of files, one after the other: each with the number of its signals and what they are called; or, in a line, why there are
+/// none: most of what is done with signals needs no labels.
+///
+/// # Errors
+/// A file that cannot be read.
+pub(super) fn read_all<'a>(
+    files: impl Iterator<Item = (&'a Path, usize, &'a Path)>,
+) -> Result<std::result::Result<Vec<u8>, String>> {
+    match files.map(|(file, count, signals)| read(file, count, signals)).collect::<Result<Vec<_>>>() {
+        Ok(parts) => Ok(Ok(parts.concat())),
+        Err(error @ Error::Io { .. }) => Err(error),
+        Err(error) => Ok(Err(format!("no class labels: {error}"))),
+    }
 }
 
 /// Reads labels, whole numbers from 0 to 255, one for each of the `count` signals of `signals`: `[count]` or `[count, 1]`.
 ///
 /// # Errors
 /// As [`npy::find`]; [`Error::Shape`] for labels that are fewer or more; [`Error::Format`] for one that is no such number.
-pub(super) fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>> {
+fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>> {
     let Found { bytes, array, .. } = npy::find(path)?;
     if !matches!(array.extents[..], [found] | [found, 1] if found == count) {
         let expected = format!("{}, one for each signal of {}", counted(count, "label"), signals.display());

@@ -58,7 +58,7 @@ impl InMemory {
     /// As [`Self::new`].
     pub fn from_tensor(signals: Tensor<4>) -> Result<Self> {
         let [_, channels, height, width] = signals.dims();
-        let values: Vec<f32> = signals.into_data().iter::<f32>().collect();
+        let values: Vec<f32> = crate::device::read(signals).iter::<f32>().collect();
         Self::new(SignalShape::new(channels, height, width), values)
     }
 
@@ -126,6 +126,10 @@ impl Source for Arc<dyn Source> {
         (**self).labels()
     }
 
+    fn class_names(&self) -> Option<&[String]> {
+        (**self).class_names()
+    }
+
     fn file(&self, index: usize) -> Option<&Path> {
         (**self).file(index)
     }
@@ -178,6 +182,10 @@ impl Source for Subset {
 
     fn labels(&self) -> Option<&[u8]> {
         self.labels.as_deref()
+    }
+
+    fn class_names(&self) -> Option<&[String]> {
+        self.source.class_names()
     }
 
     fn file(&self, index: usize) -> Option<&Path> {

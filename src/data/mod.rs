@@ -34,6 +34,8 @@ pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
 pub(crate) use fingerprint::digest;
 pub(crate) use fingerprint::sample;
+#[cfg(feature = "cli")]
+pub(crate) use folder::files_read;
 pub use folder::{has_own_units, pictures_and_arrays};
 pub use images::{Still, is_deep};
 pub use layout::Layout;
@@ -47,14 +49,14 @@ use crate::geometry::{MAX_TENSOR_LEN, Overlapping, Pair, SignalShape, checked_le
 use crate::text::{beginning, counted};
 use arrays::Arrays;
 use cifar::Cifar;
-use folder::{Listing, Skipped};
+use folder::{Classes, Listing, Skipped};
 use layout::View;
 use pictures::Collection;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::{ErrorKind, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Most signals that are drawn and most patches that are cut (2²⁴).
@@ -91,6 +93,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Names of the classes, from label 0 on, where they have some: those of the folders that pictures lie in.
+    fn class_names(&self) -> Option<&[String]> {
+        None
+    }
+
     /// The file that holds one signal and nothing else, where there is one: a picture of its own.
     fn file(&self, _index: usize) -> Option<&Path> {
         None
@@ -121,8 +128,8 @@ pub trait Source: Send + Sync {
 pub struct DataConfig {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's IDX files, of an image, of a folder of
     /// images, of a `.npy` array, of a
-    /// safetensors file, of a `.wav` file, of a folder of files of one of these kinds, of a folder with CIFAR's binary files or of one that
-    /// saev wrote. Default `digits`.
+    /// safetensors file, of a `.wav` file, of a folder of files of one of these kinds or of folders of them (classes, or `train` and `test`),
+    /// of a folder with CIFAR's binary files or of one that saev wrote. Default `digits`.
     #[serde(default = "default_source")]
     pub source: String,
     /// Signals to draw for `digits`, from 2 to 2²⁴. Default 12,000. Of every six one is held out. Ignored
@@ -368,6 +375,8 @@ impl DataConfig {
 /// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
 /// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples, integers in [-1, 1) | a random part |
 /// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
+/// | folder of folders of images or of recordings | those of all; the folders are their classes | a random part |
+/// | folder of folders `train` and `test` (or `val`) of any of these | their signals | the second |
 /// | folder of saev's: `metadata.json`, `shards.json`, `acts000000.bin` … | tokens of one layer without \[CLS\], d×1×1 | a random part |
 ///
 /// Files are recognised by their content, CIFAR's by their names, those in a folder by their ending (`png`, `jpg`, `jpeg`, `jpe`, `jfif`,
@@ -375,9 +384,16 @@ impl DataConfig {
 /// which there are most files is read, the first of these where they are equally many; other files, hidden ones and subfolders are
 /// skipped, as [`Source::skipped`] says. Of a file of several pages, frames or pictures the first is read. Images come as viewers show
 /// them, turned as their EXIF data say; one whose data are less or more than its size asks for is refused. A file named `digits` or `mnist`
-/// is reached as `./digits`. Arrays and safetensors have class labels where `labels.npy` lies beside them, or `X_labels.npy` beside
-/// `X.npy` (in a folder beside each of its arrays): whole numbers from 0 to 255, one for every signal, `[n]` or `[n, 1]`.
-/// A file of other labels is left out, as [`Source::skipped`] says. With [`DataConfig::patch`] the signals are patches of all that: held-out
+/// is reached as `./digits`. Of arrays in a folder those whose names say `train` and those that say `test` (or `val`), as `X_train.npy` and
+/// `X_test.npy` do, are the two parts, and others beside them are skipped. Subfolders are read where no file beside them is, folders `train`
+/// and `test` also where there is a single one.
+///
+/// Signals have class labels where `labels.npy` lies beside them (in a folder: in the order of its files, where by their names and by their
+/// numbers it is the same: `p09.png`, `p10.png`), or for arrays
+/// `X_labels.npy` beside `X.npy`, or `y_train.npy` beside `X_train.npy` (in a folder beside each of its arrays): whole numbers from 0 to 255,
+/// one for every signal, `[n]` or `[n, 1]`. A file of other labels is left out, as [`Source::skipped`] says. The classes of files in
+/// subfolders are numbered in natural order of the folders' names, from 0; folders named by whole numbers from 0 to 255 alone are these labels.
+/// With [`DataConfig::patch`] the signals are patches of all that: held-out
 /// ones are cut from held-out signals, unless there is only one.
 ///
 /// Arrays, safetensors and activations are mapped, of shards no more than 256 at a time, and no file stays open. Beside the signals that
@@ -528,17 +544,18 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
         return Err(Error::format(path, "expected signals, found an empty file"));
     }
     let other = |collection: Collection| Ok((collection, Kind::Other));
+    let of_one = |path: &Path| labels::beside(path).map(|labels| (labels, 1)).into_iter().collect::<Vec<_>>();
     // Without a header: by its name, whatever the first pixels look like.
     if let Some(set) = Cifar::of_file(path) {
         return other(Collection::of(set.open(path, &[path.into()], config.layout)?));
     }
     if start.starts_with(&npy::NPY_MAGIC) {
         let arrays = Arrays::one(npy::find(path)?, config.layout)?;
-        other(Collection::of(arrays.with_labels(labels::beside(path).as_slice())?))
+        other(Collection::of(arrays.with_labels(&of_one(path))?))
     } else if tensors::is_beginning(&start) {
         let (found, _) = tensors::find(path, config.tensor.as_deref())?;
         let arrays = Arrays::one(found, config.layout)?;
-        Ok((Collection::of(arrays.with_labels(labels::beside(path).as_slice())?), Kind::Tensors))
+        Ok((Collection::of(arrays.with_labels(&of_one(path))?), Kind::Tensors))
     } else if start.starts_with(&idx::GZIP_MAGIC) || start.starts_with(&idx::IDX_MAGIC[..2]) {
         other(Collection::of(idx::open(path, config.layout)?))
     } else if wav::is_beginning(&start) {
@@ -571,21 +588,27 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
         let activations = Arrays::shards(folder, shards.into_iter().map(Ok), view, skipped.describe(folder))?;
         return Ok((Collection::of(activations).laid_out(config.layout, Layout::Vectors)?, Kind::Activations));
     }
-    let Listing { kind, paths, labels, skipped } = Listing::of(folder)?;
+    let Listing { kind, paths, test, labels, classes, mut skipped } = Listing::of(folder)?;
+    let train = paths.len() - test;
     let view = |path: &Path, extents: &[usize]| arrays::view_of(path, extents, config.layout);
     match kind {
         Some(folder::Kind::Images) => {
+            let classes = classes_of(folder, classes, &labels, &mut skipped)?;
             let images = Collection::of(images::Images::open_files(folder, &paths, config.grey, skipped)?);
+            let images = images.labelled(classes).tested_from(train);
             Ok((images.laid_out(config.layout, Layout::Images)?, Kind::Pictures))
         }
         Some(folder::Kind::Recordings) => {
-            let recordings = wav::Recordings::open(folder, &paths, skipped)?;
-            Ok((Collection::of(recordings).laid_out(config.layout, Layout::Time)?, Kind::Other))
+            let classes = classes_of(folder, classes, &labels, &mut skipped)?;
+            let recordings = Collection::of(wav::Recordings::open(folder, &paths, skipped)?);
+            let recordings = recordings.labelled(classes).tested_from(train);
+            Ok((recordings.laid_out(config.layout, Layout::Time)?, Kind::Other))
         }
         Some(folder::Kind::Arrays) => {
             let shards = paths.iter().map(|path| Ok(npy::find(path)?.into_shard()));
             let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
-            Ok((Collection::of(arrays.with_labels(&labels)?), Kind::Other))
+            let first = arrays.first_of(train);
+            Ok((Collection::of(arrays.with_labels(&labels)?).tested_from(first), Kind::Other))
         }
         Some(folder::Kind::Tensors) => {
             let mut of_first: Option<(String, &Path)> = None;
@@ -606,15 +629,35 @@ fn open_folder(folder: &Path, config: &DataConfig) -> Result<(Collection, Kind)>
                 Ok(found.into_shard())
             });
             let arrays = Arrays::shards(folder, shards, view, skipped.describe(folder))?;
-            Ok((Collection::of(arrays.with_labels(&labels)?), Kind::Tensors))
+            let first = arrays.first_of(train);
+            Ok((Collection::of(arrays.with_labels(&labels)?).tested_from(first), Kind::Tensors))
         }
         None => {
             let expected = format!(
-                "expected {} images, .npy, .safetensors or .wav files, or files of MNIST, CIFAR or saev by their names",
+                "expected {} images, .npy, .safetensors or .wav files, or files of MNIST, CIFAR or saev by their names, in it, in folders of classes or in train and test",
                 images::FORMATS
             );
             let skipped = skipped.describe(folder).map_or(String::new(), |skipped| format!("; {skipped}"));
             Err(Error::format(folder, format!("{expected}, found none of them{skipped}")))
+        }
+    }
+}
+
+/// The classes of files that hold one signal each: by their folders or by files of labels; what does not fit is left out and noted.
+fn classes_of(
+    folder: &Path,
+    by_folders: Option<Classes>,
+    files: &[(PathBuf, usize)],
+    skipped: &mut Skipped,
+) -> Result<Option<Classes>> {
+    if by_folders.is_some() || files.is_empty() {
+        return Ok(by_folders);
+    }
+    match labels::read_all(files.iter().map(|(file, count)| (file.as_path(), *count, folder)))? {
+        Ok(of_files) => Ok(Some(Classes { names: Vec::new(), of_files })),
+        Err(reason) => {
+            skipped.notes.push(reason);
+            Ok(None)
         }
     }
 }

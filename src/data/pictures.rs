@@ -1,6 +1,7 @@
 //! What every kind of input boils down to: pictures that can be read whole or by window, and the two ways to make
 //! signals of them, whole or as random patches.
 
+use super::folder::Classes;
 use super::indices::{Indices, Marks};
 use super::{DataConfig, Dataset, Group, Layout, Places, Source, Split, first};
 use crate::error::{Error, Result};
@@ -50,6 +51,11 @@ pub(super) trait Pictures: Send + Sync {
 
     /// Class labels, one per picture.
     fn labels(&self) -> Option<&[u8]> {
+        None
+    }
+
+    /// Names of the classes, from label 0 on, where they have some.
+    fn class_names(&self) -> Option<&[String]> {
         None
     }
 
@@ -104,6 +110,21 @@ impl Collection {
             }
             _ => Ok(self),
         }
+    }
+
+    /// With classes, one for each picture, where they are known.
+    pub fn labelled(self, classes: Option<Classes>) -> Self {
+        match classes {
+            Some(classes) => self.changed(Change::Labelled(classes)),
+            None => self,
+        }
+    }
+
+    /// With the pictures from `first` on as the test set, where there are some.
+    pub fn tested_from(self, first: usize) -> Self {
+        let count = self.pictures.count();
+        let test = (first < count).then_some(Indices::Range(first..count));
+        Self { test, ..self }
     }
 
     fn changed(self, change: Change) -> Self {
@@ -349,6 +370,10 @@ impl Pictures for Joined {
         self.labels.as_deref()
     }
 
+    fn class_names(&self) -> Option<&[String]> {
+        self.first.class_names()
+    }
+
     fn file(&self, index: usize) -> Option<&Path> {
         let (pictures, index) = self.locate(index);
         pictures.file(index)
@@ -374,22 +399,25 @@ struct Changed {
 }
 
 /// What is made of pictures.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Change {
     /// Vectors: the columns of a row, the rows of a channel, the channels one after the other.
     Flattened,
     /// Grey pictures, of those of three channels.
     Grey,
+    /// The same pictures, with classes.
+    Labelled(Classes),
 }
 
 /// Weights of red, green and blue in what is seen as brightness, of ITU-R BT.601.
 const LUMA: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl Change {
-    fn shape(self, shape: SignalShape) -> SignalShape {
+    fn shape(&self, shape: SignalShape) -> SignalShape {
         match self {
             Self::Flattened => SignalShape::new(shape.len(), 1, 1),
             Self::Grey => SignalShape { channels: 1, ..shape },
+            Self::Labelled(_) => shape,
         }
     }
 }
@@ -413,9 +441,10 @@ impl Pictures for Changed {
 
     fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {
         let SignalShape { channels, height, width } = self.pictures.shape(index);
-        match self.change {
+        match &self.change {
             // Of one position there is one window.
             Change::Flattened => self.pictures.read(index, Window { top: 0, left: 0, height, width }, out),
+            Change::Labelled(_) => self.pictures.read(index, window, out),
             Change::Grey if channels == 1 => self.pictures.read(index, window, out),
             Change::Grey => {
                 let mut colours = vec![0.0; LUMA.len() * out.len()];
@@ -430,7 +459,17 @@ impl Pictures for Changed {
     }
 
     fn labels(&self) -> Option<&[u8]> {
-        self.pictures.labels()
+        match &self.change {
+            Change::Labelled(classes) => Some(&classes.of_files),
+            _ => self.pictures.labels(),
+        }
+    }
+
+    fn class_names(&self) -> Option<&[String]> {
+        match &self.change {
+            Change::Labelled(classes) => Some(&classes.names[..]).filter(|names| !names.is_empty()),
+            _ => self.pictures.class_names(),
+        }
     }
 
     fn file(&self, index: usize) -> Option<&Path> {
@@ -481,6 +520,10 @@ impl Source for Whole {
 
     fn labels(&self) -> Option<&[u8]> {
         self.labels.as_deref()
+    }
+
+    fn class_names(&self) -> Option<&[String]> {
+        self.pictures.class_names()
     }
 
     fn file(&self, index: usize) -> Option<&Path> {

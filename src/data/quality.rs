@@ -38,7 +38,8 @@ impl Quality {
     /// # Panics
     /// If a signal has another number of values than was announced.
     pub fn add(&mut self, signals: &Tensor<4>, reconstructions: &Tensor<4>) {
-        let host = |tensor: &Tensor<4>| tensor.to_data().iter::<f32>().map(f64::from).collect::<Vec<f64>>();
+        let host =
+            |tensor: &Tensor<4>| crate::device::read(tensor.clone()).iter::<f32>().map(f64::from).collect::<Vec<f64>>();
         let len = self.mean.len();
         let (signals, reconstructions) = (host(signals), host(reconstructions));
         assert_eq!(signals.len() % len, 0, "values of whole signals");

@@ -4,7 +4,7 @@
 //! double precision. The libraries for `.wav` refuse some of these, so that chunks are walked here; one of them writes.
 
 use super::arrays::check_values;
-use super::folder::{Skipped, name_of};
+use super::folder::{Skipped, name_below};
 use super::pictures::{Pictures, Window};
 use crate::error::{Error, Result};
 use crate::files::open_with_length;
@@ -114,7 +114,7 @@ impl Recordings {
         if let Some(other) = recordings.iter().find(|other| kind(other) != kind(&recordings[0])) {
             let [first, other] = [&recordings[0], other].map(|recording| {
                 let (channels, rate) = kind(recording);
-                format!("{} ({}, {rate} Hz)", name_of(&recording.path), counted(channels.into(), "channel"))
+                format!("{} ({}, {rate} Hz)", name_below(&recording.path, path), counted(channels.into(), "channel"))
             });
             let expected = "as many channels and samples a second in all of them";
             return Err(Error::shape(
@@ -302,7 +302,7 @@ impl Pictures for Recordings {
     }
 
     fn name(&self, index: usize) -> String {
-        name_of(&self.recordings[index].path)
+        name_below(&self.recordings[index].path, &self.path)
     }
 
     fn read(&self, index: usize, window: Window, out: &mut [f32]) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::kernels::sparse::to_host;
 use burn::tensor::{Int, Tensor, TensorData};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde::Serialize;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
@@ -224,12 +224,16 @@ pub fn remove_earlier(folder: &Path, written: &[PathBuf], numbered_too: bool) ->
     if !folder.exists() {
         return Ok(Earlier::default());
     }
-    let names: HashSet<_> = written.iter().filter_map(|path| path.file_name()).collect();
+    let folders: BTreeSet<&Path> = written.iter().filter_map(|path| path.parent()).chain([folder]).collect();
+    let written: HashSet<&Path> = written.iter().map(PathBuf::as_path).collect();
+    let mut entries = Vec::new();
+    for folder in folders {
+        entries.extend(std::fs::read_dir(folder).map_err(Error::read(folder))?.flatten().map(|entry| entry.path()));
+    }
     let mut earlier = Earlier::default();
-    for entry in std::fs::read_dir(folder).map_err(Error::read(folder))?.flatten() {
-        let path = entry.path();
+    for path in entries {
         let is_png = path.extension().is_some_and(|ending| ending == "png");
-        if !is_png || names.contains(entry.file_name().as_os_str()) || !is_signed(&path) {
+        if !is_png || written.contains(path.as_path()) || !is_signed(&path) {
             continue;
         }
         match numbered_too && is_numbered(&path) {

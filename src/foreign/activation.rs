@@ -96,7 +96,7 @@ impl MatchingPursuit {
 /// Index of the largest value of every row, the first of equal ones.
 fn first_largest(values: Tensor<2>) -> Vec<usize> {
     let indices: Tensor<2, Int> = values.argmax(1);
-    indices.into_data().iter::<i64>().map(|index| index as usize).collect()
+    crate::device::read(indices).iter::<i64>().map(|index| index as usize).collect()
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ fn entries(atom: &[f32]) -> Vec<(u32, f32)> {
 
 /// A tensor's values in the host's memory, row-major; no copy is made of what lies there already.
 pub(crate) fn to_host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    let data = tensor.into_data();
+    let data = crate::device::read(tensor);
     match data.dtype() == DType::F32 {
         true => data.try_into_vec().expect("values of the type that they are said to have"),
         false => data.iter::<f32>().collect(),

@@ -37,7 +37,7 @@ const OVERSAMPLING: usize = 16;
 /// With a unit vector v, θ = vᵀGv and ε = ‖Gv − θv‖, some eigenvalue μ_j lies in [θ − ε, θ + ε]. With S = ‖Gᵖ‖_F² = Σ μ_i^(2p), all
 /// others are at most (S − (θ − ε)^(2p))^(1/2p). The largest is one of these or that one.
 pub(crate) fn power_bound(gram: Tensor<2>) -> f64 {
-    let host = |scalar: Tensor<2>| f64::from(scalar.into_scalar::<f32>());
+    let host = |scalar: Tensor<2>| f64::from(crate::device::scalar::<2, _, f32>(scalar));
     let norm_of = |matrix: &Tensor<2>| matrix.clone().square().sum().sqrt().reshape([1, 1]);
     let frobenius = |matrix: &Tensor<2>| host(norm_of(matrix));
     let mut norm = frobenius(&gram);
@@ -88,7 +88,7 @@ pub(crate) fn power_bound(gram: Tensor<2>) -> f64 {
 /// - filters: `[atoms, channels, kernel height, kernel width]`.
 pub(crate) fn of_filters(filters: Tensor<4>, stride: [usize; 2]) -> f64 {
     let [atoms, channels, height, width] = filters.dims();
-    let values: Vec<f64> = filters.into_data().iter::<f32>().map(f64::from).collect();
+    let values: Vec<f64> = crate::device::read(filters).iter::<f32>().map(f64::from).collect();
     let phases = [height.div_ceil(stride[0]), width.div_ceil(stride[1])];
     let degree = phases.map(|phase| phase - 1);
     let grid = degree.map(|degree| if degree == 0 { 1 } else { OVERSAMPLING * degree });

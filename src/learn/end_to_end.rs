@@ -12,12 +12,14 @@ mod batches;
 mod checkpoints;
 mod optimizers;
 mod silent;
+mod workers;
 
 use super::optimization::OptimizationConfig;
 use super::order::{Order, check_together};
 use crate::autoencoder::Coded;
 pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
 use crate::data::{Source, wanted_shape};
+use crate::device::guarded;
 use crate::error::{Error, Result};
 use crate::kernels::sparse::to_host;
 use crate::model::leaf;
@@ -43,6 +45,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use workers::Workers;
 
 /// Callbacks of a training, which can end it.
 pub trait Watcher<A> {
@@ -102,6 +105,9 @@ pub struct EndToEnd {
     pub optimization: OptimizationConfig,
     /// Device to compute on, without gradients.
     pub device: Device,
+    /// Further devices of the same kind. Each of all devices takes a part of every batch, and the first one the step; losses are as on one
+    /// device, but what a network takes from a whole batch (noise, the largest values of units) it takes from a part.
+    pub further_devices: Vec<Device>,
     /// Epoch whose checkpoint to go on from; `None` to begin.
     pub resume: Option<usize>,
     /// Held-out losses of the epochs up to there, for early stopping.
@@ -158,8 +164,12 @@ impl EndToEnd {
     ///
     /// # Errors
     /// Signals that do not fit the network, that are none or that cannot be read; settings out of range; a checkpoint that
-    /// cannot be read or written; the watcher's errors.
+    /// cannot be read or written; a device that failed; the watcher's errors.
     pub fn run<A: Trainable>(&self, network: A, watcher: &mut dyn Watcher<A>) -> Result<(A, Ending)> {
+        guarded(|| self.run_unguarded(network, watcher))
+    }
+
+    fn run_unguarded<A: Trainable>(&self, network: A, watcher: &mut dyn Watcher<A>) -> Result<(A, Ending)> {
         self.optimization.check()?;
         for source in [&self.train, &self.test] {
             if source.is_empty() {
@@ -198,7 +208,7 @@ impl EndToEnd {
         let (heard, result) = outcome;
         let ended = match result {
             Ok(ended) => ended,
-            // A bug of ours or of the backend: as loud as without a thread.
+            // A device that failed, or a bug of ours or of the backend, which is as loud as without a thread.
             Err(panic) => std::panic::resume_unwind(panic),
         };
         heard?;
@@ -229,9 +239,11 @@ impl EndToEnd {
         };
         let interrupter = Interrupter::new();
         let ending = Arc::new(Mutex::new(Ending::Finished));
+        let further = self.further_devices.iter().cloned().map(Device::autodiff);
         let strategy = Loop {
             sender: Mutex::new(sender),
-            device: device.clone(),
+            devices: std::iter::once(device.clone()).chain(further).collect(),
+            together: self.train.together(),
             resume: self.resume,
             ending: ending.clone(),
             clock: clock.clone(),
@@ -302,6 +314,15 @@ impl<A: Trainable> Trainee<A> {
         Self { network, idle, clock }
     }
 
+    /// Notes which units a batch has used.
+    fn note_used(&self, output: &StepOutput) {
+        if self.network.mortal_units() > 0 {
+            let used = leaf(self.network.used_units(&output.batch, &output.outcome).expect(CHECKED));
+            let idle = leaf(self.idle.value_sync());
+            self.idle.update((idle + 1.0) * (used.neg() + 1.0));
+        }
+    }
+
     /// Units that no batch has used for so many steps.
     fn dead(&self, steps: usize) -> Vec<usize> {
         let idle = to_host(leaf(self.idle.value_sync()));
@@ -356,13 +377,9 @@ impl<A: Trainable> TrainStep for Trainee<A> {
 
     fn step(&self, batch: TrainingBatch) -> TrainOutput<StepOutput> {
         let outcome = self.network.training(&batch).expect(CHECKED);
-        if self.network.mortal_units() > 0 {
-            let used = leaf(self.network.used_units(&batch, &outcome).expect(CHECKED));
-            let idle = leaf(self.idle.value_sync());
-            self.idle.update((idle + 1.0) * (used.neg() + 1.0));
-        }
-        let gradients = outcome.loss.clone().mean().backward();
-        TrainOutput::new(self, gradients, StepOutput::new(batch, outcome))
+        let (loss, weight) = (outcome.loss.clone().mean(), batch.weight());
+        let loss = if weight == 1.0 { loss } else { loss * weight };
+        TrainOutput::new(self, loss.backward(), StepOutput::new(batch, outcome))
     }
 
     fn optimize(self, optimizer: &mut ModuleOptimizer, rate: ModuleLearningRate, gradients: GradientsParams) -> Self {
@@ -414,10 +431,13 @@ fn listen<A>(receiver: &Receiver<Message<A>>, watcher: &mut dyn Watcher<A>) -> R
     Ok(())
 }
 
-/// burn-train's loop on one device, with a checkpoint before the first epoch and a watcher.
+/// burn-train's loop, with a checkpoint before the first epoch and a watcher.
 struct Loop<A> {
     sender: Mutex<Sender<Message<A>>>,
-    device: Device,
+    /// With gradients; the first one has the network that is kept.
+    devices: Vec<Device>,
+    /// How many training signals in a row stay on one device.
+    together: usize,
     resume: Option<usize>,
     ending: Arc<Mutex<Ending>>,
     clock: Clock,
@@ -471,7 +491,7 @@ impl<A: Trainable> Loop<A> {
         while let Some(batch) = next_batch(&mut *batches, interrupter) {
             iteration += 1;
             let output = InferenceStep::step(model, batch);
-            let losses = output.outcome.loss.to_data();
+            let losses = crate::device::read(output.outcome.loss.clone());
             sum += losses.iter::<f32>().map(f64::from).sum::<f64>();
             count += losses.num_elements();
             let copy = StepOutput { batch: output.batch.clone(), outcome: output.outcome.clone() };
@@ -515,7 +535,8 @@ impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
             event_store: store,
             ..
         } = components;
-        learner.fork(&self.device);
+        learner.fork(&self.devices[0]);
+        let workers = Workers::new(&self.devices, self.together);
         if self.resume.is_none()
             && let Some(checkpointer) = &mut checkpointer
         {
@@ -545,7 +566,11 @@ impl<A: Trainable> SupervisedLearningStrategy<Trainee<A>> for Loop<A> {
             let mut iteration = 0;
             while let Some(batch) = next_batch(&mut *batches, &interrupter) {
                 iteration += 1;
-                let TrainOutput { grads, item } = learner.train_step(batch);
+                let TrainOutput { grads, item } = match &workers {
+                    None => learner.train_step(batch),
+                    Some(workers) => workers.step(&learner.model(), batch),
+                };
+                learner.model().note_used(&item);
                 learner.lr_step();
                 learner.optimizer_step(grads);
                 self.reseed(&mut learner, &item.batch);

@@ -70,7 +70,11 @@ impl TrainConfig {
             #[cfg(feature = "train")]
             return Ok((self.fit_unrolled(signals, device, progress)?.model()?, self.coding()));
             #[cfg(not(feature = "train"))]
-            return Err(Error::parameter("update", "unrolled", "pursuit or gradient without the feature train"));
+            return Err(Error::parameter(
+                "learning.update",
+                "unrolled",
+                "pursuit or gradient without the feature train",
+            ));
         }
         let mut learner = DictionaryLearner::start(self, &*signals, device, |_, _| Ok(()))?;
         while learner.steps_done() < learner.steps() {
@@ -94,7 +98,7 @@ impl TrainConfig {
         progress: impl FnMut(f32) -> bool,
     ) -> Result<SparseAutoencoder> {
         if self.learning.update != UpdateRule::Unrolled {
-            return Err(Error::parameter("update", self.learning.update, "unrolled for an auto-encoder"));
+            return Err(Error::parameter("learning.update", self.learning.update, "unrolled for an auto-encoder"));
         }
         check_values(&signals, self)?;
         self.fit_unrolled(Arc::new(signals), device, progress)
@@ -123,6 +127,7 @@ impl TrainConfig {
             shuffle_buffer: self.data.shuffle_buffer,
             optimization: learning.unrolled.optimization.clone(),
             device: device.clone(),
+            further_devices: Vec::new(),
             resume: None,
             losses: Vec::new(),
             measure_start: true,

@@ -224,5 +224,5 @@ impl DictionaryLearner {
 /// The rule of a configuration that learns online.
 fn online(config: &TrainConfig) -> Result<OnlineRule> {
     let rule = config.learning.update;
-    rule.online().ok_or_else(|| Error::parameter("update", rule, "pursuit or gradient, which learn online"))
+    rule.online().ok_or_else(|| Error::parameter("learning.update", rule, "pursuit or gradient, which learn online"))
 }

@@ -275,6 +275,7 @@ pub struct RivalRun {
     done: Option<usize>,
     journal: Journal<RivalBatch, RivalEpoch, RivalHeldOut>,
     dashboard: bool,
+    further_devices: Vec<Device>,
 }
 
 impl RivalRun {
@@ -361,6 +362,7 @@ impl RivalRun {
             steps_per_epoch: data.train.len().div_ceil(config.batch_size),
             done: None,
             dashboard: false,
+            further_devices: Vec::new(),
         })
     }
 
@@ -368,6 +370,12 @@ impl RivalRun {
     #[must_use]
     pub fn with_dashboard(self, dashboard: bool) -> Self {
         Self { dashboard, ..self }
+    }
+
+    /// Shares every batch among further devices; see [`EndToEnd::further_devices`].
+    #[must_use]
+    pub fn with_further_devices(self, further_devices: Vec<Device>) -> Self {
+        Self { further_devices, ..self }
     }
 
     /// The rival in the state that is kept, once there is one.
@@ -435,6 +443,7 @@ impl RivalRun {
             shuffle_buffer: self.config.data.shuffle_buffer,
             optimization: self.config.optimization.clone(),
             device: self.device.clone(),
+            further_devices: self.further_devices.clone(),
             resume: self.done,
             losses: self.journal.losses.clone(),
             measure_start: self.journal.start.is_none(),
@@ -512,11 +521,15 @@ impl Watcher<Rival> for Following<'_> {
         if (self.stop)() {
             return Ok(false);
         }
-        let losses = outcome.loss.to_data();
+        let losses = crate::device::read(outcome.loss.clone());
         let (sum, count) = (losses.iter::<f32>().map(f64::from).sum::<f64>(), losses.num_elements());
         if !sum.is_finite() {
             let expected = "one so small that the loss stays finite; try a tenth";
-            return Err(Error::parameter("learning_rate", self.run.config.optimization.learning_rate, expected));
+            return Err(Error::parameter(
+                "optimization.learning_rate",
+                self.run.config.optimization.learning_rate,
+                expected,
+            ));
         }
         self.train = (self.train.0 + sum, self.train.1 + count);
         let now = Instant::now();

@@ -46,7 +46,7 @@ mod unrolled {
         _: &mut dyn Observer<Record, TrainingState>,
     ) -> Result<Outcome> {
         let expected = "pursuit or gradient: this program was built without the feature train";
-        Err(Error::parameter("update", "unrolled", expected))
+        Err(Error::parameter("learning.update", "unrolled", expected))
     }
 }
 
@@ -159,6 +159,9 @@ pub struct Run {
     /// Whether training by gradients shows burn's dashboard.
     #[cfg_attr(not(feature = "train"), allow(dead_code))]
     dashboard: bool,
+    /// Devices that share the batches of training by gradients with the first.
+    #[cfg_attr(not(feature = "train"), allow(dead_code))]
+    further_devices: Vec<Device>,
 }
 
 /// Time between two checkpoints within an epoch.
@@ -208,7 +211,7 @@ fn check_ranks(config: &TrainConfig, ranks: &Ranks) -> Result<()> {
     match config.learning.update.online() {
         None if !ranks.is_alone() => {
             let expected = format!("pursuit or gradient with {} processes: gradients are not shared", ranks.size());
-            Err(Error::parameter("update", config.learning.update, expected))
+            Err(Error::parameter("learning.update", config.learning.update, expected))
         }
         _ => Ok(()),
     }
@@ -397,7 +400,7 @@ impl Run {
         if learner.steps_done() > learner.steps() {
             let (done, least) = (learner.steps_done(), learner.steps_done().div_ceil(learner.steps_per_epoch()));
             let expected = format!("at least {least}: {done} steps are done");
-            return Err(Error::parameter("epochs", config.learning.epochs, expected));
+            return Err(Error::parameter("learning.epochs", config.learning.epochs, expected));
         }
         // All have read what the first one writes.
         ranks.meet(0)?;
@@ -431,7 +434,15 @@ impl Run {
         ranks: Ranks,
     ) -> Self {
         training.state_mut().ranks = ranks;
-        Self { journal: Journal::new(&folder), folder, training, data, epoch, dashboard: false }
+        Self {
+            journal: Journal::new(&folder),
+            folder,
+            training,
+            data,
+            epoch,
+            dashboard: false,
+            further_devices: Vec::new(),
+        }
     }
 
     /// Gives the learner of a run that has ended the dictionaries that are kept. Of a run online these are the last ones, and written
@@ -454,6 +465,13 @@ impl Run {
     #[must_use]
     pub fn with_dashboard(self, dashboard: bool) -> Self {
         Self { dashboard, ..self }
+    }
+
+    /// Shares every batch of a training end to end among further devices of the same kind as the run's; an online rule makes no use of them.
+    /// Each takes a part of the batch, and sums of parts differ from those of the whole by rounding.
+    #[must_use]
+    pub fn with_further_devices(self, further_devices: Vec<Device>) -> Self {
+        Self { further_devices, ..self }
     }
 
     /// Whether this is the rank that writes files.

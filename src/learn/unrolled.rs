@@ -318,10 +318,14 @@ impl UnrolledTraining {
 
 /// Refuses a loss that is infinite or no number, which the learning rate has made.
 pub(super) fn check_finite(outcome: &Outcome, rate: f64) -> Result<()> {
-    if outcome.loss.to_data().iter::<f32>().all(f32::is_finite) {
+    if crate::device::read(outcome.loss.clone()).iter::<f32>().all(f32::is_finite) {
         return Ok(());
     }
-    Err(Error::parameter("learning_rate", rate, "one so small that the loss stays finite; try a tenth"))
+    Err(Error::parameter(
+        "learning.unrolled.optimization.learning_rate",
+        rate,
+        "one so small that the loss stays finite; try a tenth",
+    ))
 }
 
 /// The norms of atoms, 1 for those that are zero: `[m, …]` to `[m, 1, 1, 1]`.
@@ -426,7 +430,7 @@ impl Trainable for UnrolledTraining {
         let ready = self.autoencoder.prepare_with(operator)?;
         let last = (unrolled.gradient == GradientMode::Truncated).then_some(unrolled.truncated_to);
         let ready = ready.with_gradients_through(last);
-        self.coded(&ready, batch, batch.step as u64)
+        self.coded(&ready, batch, batch.number())
     }
 
     /// With the last λ, and the same noise on every batch of every epoch where it takes noise off.
@@ -570,7 +574,7 @@ mod tests {
         let mut generator = stream(6, Purpose::Order, 0);
         let values: Vec<f32> = (0..dims.iter().product()).map(|_| generator.random_range(0.0f32..1.0)).collect();
         let signals = Tensor::from_data(TensorData::new(values, dims), device);
-        TrainingBatch { signals, labels: None, step: 0, steps: 10, seed: 0 }
+        TrainingBatch { signals, labels: None, step: 0, steps: 10, seed: 0, part: 0, of: 3 }
     }
 
     /// Along one direction for every layer: the derivative of the loss by each way of gradients, and differences of its minimum.

@@ -11,6 +11,7 @@
 
 use super::sample::generator;
 use super::{Mlcsc, ModelConfig, dictionary, filters_as_codes};
+use crate::device::scalar;
 use crate::error::{Error, Result};
 use crate::geometry::{Geometry, LayerGeometry, SignalShape, reach_within};
 use crate::kernels::correlation::for_each_shift;
@@ -191,7 +192,7 @@ fn optimize(layer: &LayerGeometry, filters: Tensor<4>, support: Tensor<4>, below
         let gradient = gradient * support.clone();
         let radial = (gradient.clone() * current.clone()).sum_dims(&[1, 2, 3]);
         let gradient = gradient - current.clone() * radial;
-        let length = gradient.clone().square().sum_dims(&[1, 2, 3]).max().into_scalar::<f32>().sqrt();
+        let length = scalar::<1, _, f32>(gradient.clone().square().sum_dims(&[1, 2, 3]).max()).sqrt();
         if length <= f32::MIN_POSITIVE {
             break;
         }
@@ -234,7 +235,7 @@ impl Correlations {
             shifts.push((vertical, horizontal, inner));
         });
         let all = Tensor::cat(shifts.iter().map(|(_, _, inner)| inner.clone()).collect(), 0);
-        let largest = all.abs().max().into_scalar::<f32>();
+        let largest = scalar::<1, _, f32>(all.abs().max());
         Self { unit, norms, stride, shifts, largest }
     }
 

@@ -2,6 +2,7 @@
 //! metadata under the key `mlcsc`.
 
 use super::{Mlcsc, ModelConfig};
+use crate::device::scalar;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::json;
@@ -90,7 +91,7 @@ impl Mlcsc {
         let mut store = SafetensorsStore::from_bytes(Some(bytes));
         model.load_from(&mut store).map_err(|error| Error::format(path, error.to_string()))?;
         for (index, filters) in model.filters().into_iter().enumerate() {
-            if !filters.is_finite().all().into_scalar::<bool>() {
+            if !scalar::<1, _, bool>(filters.is_finite().all()) {
                 return Err(Error::format(path, format!("filters of layer {} hold NaN or infinite values", index + 1)));
             }
         }
@@ -150,7 +151,7 @@ struct Finite(bool);
 
 impl ModuleVisitor for Finite {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0 &= param.val().is_finite().all().into_scalar::<bool>();
+        self.0 &= scalar::<1, _, bool>(param.val().is_finite().all());
     }
 }
 

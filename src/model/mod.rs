@@ -95,7 +95,7 @@ impl Mlcsc {
                         format!("{:?}", filters.dims()),
                     ));
                 }
-                if !filters.clone().is_finite().all().into_scalar::<bool>() {
+                if !crate::device::scalar::<1, _, bool>(filters.clone().is_finite().all()) {
                     let expected = "finite values";
                     return Err(Error::shape(
                         format!("filters of layer {}", index + 1),

@@ -174,7 +174,7 @@ pub(super) fn best_atoms(
         // A NaN might be taken for the largest.
         let scores = scores.clone().mask_fill(scores.is_nan(), 0.0);
         let (scores, places) = scores.max_dim_with_indices(1);
-        let places: Vec<i64> = places.into_data().iter::<i64>().collect();
+        let places: Vec<i64> = crate::device::read(places).iter::<i64>().collect();
         places.into_iter().map(|place| place as usize).zip(to_host(scores)).collect::<Vec<_>>()
     });
     found.collect()

@@ -1,7 +1,7 @@
 //! Signals on which one algorithm stalls are handed to another one.
 
 use super::observer::Share;
-use super::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, SignalReport, take_rows, to_host};
+use super::{Algorithm, BasisPursuitConfig, Lambda, Problem, Pursued, SignalReport, StopReason, take_rows, to_host};
 use crate::error::Result;
 use crate::model::Operator;
 use burn::tensor::{Tensor, TensorData};
@@ -52,8 +52,13 @@ pub(super) fn go_on(
         rows,
         continued,
         |before, report| {
-            // Rounding may keep it from where this one came to.
-            (report.relative_gap < before.relative_gap || report.objective < before.objective).then(|| {
+            // Rounding may keep it from where this one came to; one that knows that it is done says more than one that gave up.
+            let nearer = report.relative_gap < before.relative_gap || report.objective < before.objective;
+            let surer = report.stop != StopReason::MaxIterations
+                && before.stop == StopReason::MaxIterations
+                && report.relative_gap <= before.relative_gap
+                && report.objective <= before.objective;
+            (nearer || surer).then(|| {
                 let iterations = before.iterations + report.iterations;
                 let finished_by = report.finished_by.or(Some(heir));
                 SignalReport { iterations, finished_by, ..report }

@@ -21,6 +21,7 @@ pub mod multi_layer;
 pub(crate) mod observer;
 #[cfg(feature = "cube")]
 mod on_gpu;
+mod parts;
 pub(crate) mod problem;
 pub mod projection;
 pub mod proximal_gradient;
@@ -36,6 +37,7 @@ pub use holistic::{HolisticPursuit, HolisticPursuitConfig};
 pub use layered::{LayeredBasisPursuit, LayeredBasisPursuitConfig, LayeredThresholding, Threshold};
 pub use multi_layer::{MultiLayerProximalGradient, MultiLayerProximalGradientConfig};
 pub use observer::Observer;
+pub use parts::solve_in_parts;
 pub use problem::Problem;
 pub(crate) use problem::check_squares;
 pub use projection::{
@@ -273,10 +275,12 @@ pub trait Pursuit: Send + Sync {
     /// # Shapes
     /// - signals: `[n, channels, height, width]` as `operator.signal()`.
     ///
+    /// Signals are coded in parts where the device has no memory for all of them, see [`solve_in_parts`].
+    ///
     /// # Errors
     /// Signals of another shape; a [`Lambda`] that is out of range or does not fit the number of signals.
     fn pursue(&self, operator: &Operator, signals: Tensor<4>, lambda: &Lambda) -> Result<Pursued> {
-        self.solve(&Problem::new(operator, signals)?.with_lambda(lambda.clone())?)
+        solve_in_parts(self, &Problem::new(operator, signals)?.with_lambda(lambda.clone())?)
     }
 }
 

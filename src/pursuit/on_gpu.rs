@@ -221,7 +221,10 @@ pub(super) fn pictures(problem: &Problem, config: &BasisPursuitConfig) -> Result
         let start = weighted(part.start(), &weights);
         let start = if nonnegative { start.clamp_min(0.0) } else { start };
         let start = operator.code_shaped(start);
-        let Some(tiles) = cube::Tiles::new(table.clone(), lambdas, start, nonnegative) else { return Ok(None) };
+        let Some(tiles) = cube::Tiles::new(table.clone(), lambdas, start, nonnegative) else {
+            left_to_host("pictures whose tiles a workgroup's memory does not hold");
+            return Ok(None);
+        };
         let mut moves = vec![0usize; rows.len()];
         let most = budget(problem, config);
         // Every picture goes on for itself: what it comes to does not depend on the others.

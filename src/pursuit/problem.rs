@@ -8,6 +8,7 @@ use crate::kernels::sparse::energy;
 use crate::model::Operator;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Signals to be coded, with everything that every pursuit may be told.
 ///
@@ -127,7 +128,7 @@ impl<'a> Problem<'a> {
             let expected = format!("{:?}, or 1 in place of {count}", self.operator.signal().batched(count));
             return Err(Error::shape("mask", expected, format!("{dims:?}")));
         }
-        let values = mask.to_data();
+        let values = crate::device::read(mask.clone());
         if let Some(value) = values.iter::<f32>().find(|&value| value != 0.0 && value != 1.0) {
             return Err(Error::parameter("mask", value, "0 (missing) or 1 (known)"));
         }
@@ -328,6 +329,19 @@ impl<'a> Problem<'a> {
         };
         part.start =
             self.start.as_ref().map(|codes| operator.code_shaped(take_rows(&operator.flat(codes.clone()), rows)));
+        Ok(part)
+    }
+
+    /// Some of the signals in a row, with all that belongs to them.
+    pub(crate) fn rows(&self, range: Range<usize>) -> Result<Self> {
+        let of = |lambda: &Lambda| match lambda {
+            Lambda::PerSignal(values) => Lambda::PerSignal(values[range.clone()].to_vec()),
+            other => other.clone(),
+        };
+        let mut part = self.part(&range.clone().collect::<Vec<_>>(), Lambda::Absolute(0.0))?;
+        part.lambda = self.lambda.as_ref().map(of);
+        part.shallower = self.shallower.iter().map(of).collect();
+        part.first = self.first + range.start;
         Ok(part)
     }
 

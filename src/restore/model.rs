@@ -15,7 +15,7 @@ use crate::geometry::{Overlapping, SignalShape};
 use crate::kernels::sparse::to_host;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, OperatorForm};
-use crate::pursuit::{Algorithm, BasisPursuitConfig, Convergence, Lambda, Observer, Problem};
+use crate::pursuit::{Algorithm, BasisPursuitConfig, Convergence, Lambda, Observer, Problem, solve_in_parts};
 use burn::tensor::{Tensor, TensorData};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -118,7 +118,7 @@ pub fn by_pursuit(
                 part,
                 last: AtomicU32::default(),
             };
-            let found = match pursuit.solve(&problem.with_observer(&hears)) {
+            let found = match solve_in_parts(&*pursuit, &problem.with_observer(&hears)) {
                 Err(Error::Interrupted(_)) => return Ok(None),
                 found => found?,
             };

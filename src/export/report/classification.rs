@@ -36,6 +36,8 @@ pub struct Classification<'a> {
     pub head: Head,
     /// With all labels first, then with fewer.
     pub evaluations: &'a [Evaluation],
+    /// What the classes are called, in the order of the confusion matrix.
+    pub class_names: &'a [String],
     /// Mistakes of the first evaluation, if there are any.
     pub mistakes: Option<Mistakes>,
 }
@@ -48,8 +50,8 @@ impl Classification<'_> {
     pub fn write(&self, path: &Path, origin: &Origin) -> Result<()> {
         let mut context = self.head.context("Codes classified", origin);
         if let Some(evaluation) = self.evaluations.first() {
-            context["labels"] = json!(evaluation.confusion.labels);
-            context["confusion"] = confusion(&evaluation.confusion);
+            context["labels"] = json!(self.class_names);
+            context["confusion"] = confusion(&evaluation.confusion, self.class_names);
         }
         if let Some(mistakes) = self.mistakes.as_ref().filter(|mistakes| can_be_drawn(mistakes.signals.dims())) {
             let mut sheets = Sheets::default();
@@ -96,11 +98,11 @@ impl Mistakes {
     }
 }
 
-/// The matrix with a shade for every cell.
-fn confusion(found: &Confusion) -> Value {
+/// The matrix with a shade for every cell, and the name of every class.
+fn confusion(found: &Confusion, class_names: &[String]) -> Value {
     let wrong = |row: usize| found.counts[row].iter().enumerate().filter(move |(column, _)| *column != row);
     let most_wrong = (0..found.counts.len()).flat_map(wrong).map(|(_, count)| *count).max().unwrap_or(0).max(1);
-    let row = |(row, label): (usize, &u8)| {
+    let row = |(row, label): (usize, &String)| {
         let total: usize = found.counts[row].iter().sum();
         let cell = |(column, &count): (usize, &usize)| {
             let (kind, of) = if column == row { ("right", total.max(1)) } else { ("wrong", most_wrong) };
@@ -108,7 +110,7 @@ fn confusion(found: &Confusion) -> Value {
                 "count": count,
                 "kind": kind,
                 "shade": format!("{:.2}", DARKEST * count as f64 / of as f64),
-                "title": format!("{count} of {total} of class {label} were given {}", found.labels[column]),
+                "title": format!("{count} of {total} of class {label} were given {}", class_names[column]),
             })
         };
         let errors: usize = wrong(row).map(|(_, count)| count).sum();
@@ -118,7 +120,7 @@ fn confusion(found: &Confusion) -> Value {
             "error": format!("{:.1}%", 100.0 * errors as f64 / total.max(1) as f64),
         })
     };
-    found.labels.iter().enumerate().map(row).collect()
+    class_names.iter().enumerate().map(row).collect()
 }
 
 /// The penalties that were tried with so many labels.

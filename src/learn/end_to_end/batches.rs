@@ -55,7 +55,7 @@ impl DataLoader<TrainingBatch> for Batches {
         Arc::new(Self { device: device.clone(), ..self.clone() })
     }
 
-    /// All of it: a run has one device, so that no parts are asked for.
+    /// All of it: several devices divide every batch, not the signals, so that no parts are asked for.
     fn slice(&self, _: usize, _: usize) -> Arc<dyn DataLoader<TrainingBatch>> {
         Arc::new(self.clone())
     }
@@ -99,6 +99,8 @@ impl Iterator for BatchIterator<'_> {
             step: clock.done(),
             steps: clock.steps,
             seed: *run_seed,
+            part: 0,
+            of: indices.len(),
         }))
     }
 }

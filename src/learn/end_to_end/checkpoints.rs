@@ -122,7 +122,7 @@ impl ModuleMapper for CheckpointLayout {
             let tracked = values.is_require_grad();
             let values = leaf(values);
             let device = values.device();
-            let laid = Tensor::from_data(values.into_data(), &device);
+            let laid = Tensor::from_data(crate::device::read(values), &device);
             if tracked { laid.require_grad() } else { laid }
         })
     }

@@ -31,6 +31,7 @@ pub(super) fn train(
         shuffle_buffer: config.data.shuffle_buffer,
         optimization: config.learning.unrolled.optimization.clone(),
         device,
+        further_devices: run.further_devices.clone(),
         resume: end_to_end::last_checkpoint(run.folder.path()),
         losses: run.journal.losses.clone(),
         measure_start: run.journal.start.is_none(),

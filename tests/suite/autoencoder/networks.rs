@@ -250,6 +250,7 @@ mod training {
             shuffle_buffer: config.shuffle_buffer,
             optimization: OptimizationConfig { learning_rate: 2e-3, ..OptimizationConfig::default() },
             device: device.clone(),
+            further_devices: Vec::new(),
             resume: None,
             measure_start: false,
             reseeding: None,

@@ -7,12 +7,15 @@ use burn::tensor::{Tensor, TensorData};
 use common::page::Page;
 use common::program::Program;
 use mlcsc::baselines::RivalConfig;
+use mlcsc::data::{self, DataConfig, Source};
 use mlcsc::device;
+use mlcsc::export::arrays::write_npy;
+use mlcsc::export::mosaic;
 use mlcsc::geometry::{LayerShape, SignalShape};
 use mlcsc::model::file::CodingDefaults;
 use mlcsc::model::normalization::Normalization;
 use mlcsc::model::{Mlcsc, ModelConfig};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A folder with an untrained model of 28×28 pixels and one of 9×9 windows.
 fn bench() -> Program {
@@ -77,6 +80,63 @@ fn drawn_digits_are_told_apart() {
         let line = text.lines().find(|line| line.trim_start().starts_with("test error")).unwrap();
         assert!(line.contains(&format!("{:.2}%", 100.0 * error)), "{text}");
     }
+}
+
+/// Pictures in folders `train` and `test`, of classes by their folders, and the same with `labels.npy`.
+#[test]
+fn classes_by_folders() {
+    let bench = bench();
+    let digits = data::open(&DataConfig { count: Some(360), ..DataConfig::default() }).unwrap();
+    let write = |source: &dyn Source, path: &dyn Fn(usize, u8) -> String| {
+        let mut values = vec![0.0; 784];
+        for (index, &label) in source.labels().unwrap().iter().enumerate() {
+            source.read(&[index], &mut values).unwrap();
+            mosaic::save_image(&bench.path(&path(index, label)), [1, 28, 28], &values, false).unwrap();
+        }
+    };
+    let class = |label: u8| if label.is_multiple_of(2) { "even" } else { "odd" };
+    write(&*digits.train, &|index, label| format!("parts/train/{}/{index}.png", class(label)));
+    write(&*digits.test, &|index, label| format!("parts/test/{}/{index}.png", class(label)));
+    write(&*digits.all, &|index, _| format!("flat/{index:04}.png"));
+    let classify = "classify --model whole.safetensors --penalties 0.1 --data";
+    let found = bench.json(&format!("{classify} parts"));
+    assert_eq!((&found["class_names"], &found["class_labels"]), (&json!(["even", "odd"]), &json!([0, 1])));
+    assert_eq!((&found["test_signals"], &found["labels"]), (&json!(60), &json!(300)));
+    let text = bench.works(&format!("{classify} parts"));
+    assert!(text.contains("true \\ found  even  odd"), "{text}");
+    // The reconstructions lie in the same folders.
+    bench.works("reconstruct --model whole.safetensors --data parts --split all --out again");
+    assert_eq!(bench.names("again"), ["test", "train"]);
+    assert_eq!(bench.names("again/train/odd"), bench.names("parts/train/odd"));
+    let codes = bench.json("encode --model whole.safetensors --data parts --out codes.npz");
+    let named = codes["pictures"].as_array().unwrap()[0].as_str().unwrap();
+    assert!(named.starts_with("even/") && named.ends_with(".png"), "{named}");
+    let refused = bench.fails("reconstruct --model whole.safetensors --data parts --split all --out parts", 2);
+    assert!(refused.contains("which --data reads"), "{refused}");
+    // A part of the codes has the names that they have among all.
+    for shard in ["1/2", "2/2"] {
+        let encode = "encode --model whole.safetensors --data parts --batch-size 30 --out part.npz --shard";
+        bench.works(&format!("{encode} {shard}"));
+        bench.works("reconstruct --model whole.safetensors --codes part.npz --out of_parts");
+    }
+    assert_eq!(bench.names("of_parts"), ["even", "odd"]);
+    assert_eq!(bench.names("of_parts/odd"), bench.names("parts/test/odd"));
+    // Files that are read in subfolders are not written over, whatever lies beside them.
+    std::fs::write(bench.path("parts/README.txt"), "").unwrap();
+    std::fs::write(bench.path("parts/train/.DS_Store"), "").unwrap();
+    let refused = bench.run("reconstruct --model whole.safetensors --data parts --split all --out parts");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("which --data reads"));
+    // In the order of the files, by labels of their own.
+    let labels: Vec<f32> = digits.all.labels().unwrap().iter().map(|&label| f32::from(label % 2)).collect();
+    write_npy(&bench.path("flat/labels.npy"), &[360], &labels).unwrap();
+    let found = bench.json(&format!("{classify} flat"));
+    assert_eq!((&found["classes"], &found["class_names"]), (&json!(2), &Value::Null));
+    write_npy(&bench.path("flat/labels.npy"), &[2], &[0.0, 1.0]).unwrap();
+    let refused = bench.run(&format!("{classify} flat"));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    assert_eq!(refused.status.code(), Some(2), "{said}");
+    assert!(said.contains("expected 360 labels") && said.contains("a folder for each class"), "{said}");
 }
 
 #[test]

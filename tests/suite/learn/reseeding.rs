@@ -84,7 +84,15 @@ fn batch(device: &Device, step: usize) -> TrainingBatch {
     let data = data::open(&config).unwrap();
     let mut values = vec![0.0; 40 * 144];
     data.train.read(&(0..40).collect::<Vec<_>>(), &mut values).unwrap();
-    TrainingBatch { signals: tensor(&values, [40, 1, 12, 12], device), labels: None, step, steps: 100, seed: 5 }
+    TrainingBatch {
+        signals: tensor(&values, [40, 1, 12, 12], device),
+        labels: None,
+        step,
+        steps: 100,
+        seed: 5,
+        part: 0,
+        of: 40,
+    }
 }
 
 /// Biases that no signal overcomes, for the units.
