@@ -20,11 +20,13 @@ use crate::pursuit::{BasisPursuitConfig, Convergence, Lambda, Observer, PursuitN
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use serde_json::{Value, json};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 
 /// How an interruption leaves things.
 const UNFINISHED: &str = "not all pursuits were compared";
+const UNDRAWN: &str = "the picture was not finished; what was compared is on stdout";
+const SOME: &str = "not all pursuits were compared; those that were are on stdout";
 
 /// Compare pursuits on the same signals
 ///
@@ -32,7 +34,7 @@ const UNFINISHED: &str = "not all pursuits were compared";
 /// residuals ‖y − D^(L)γ_L‖ and ‖y − D_1 γ_1‖, non-zeros and stripe norms of γ_1 … γ_L, and the inconsistencies
 /// ‖γ_{i−1} − D_i γ_i‖ from the second layer on. With --out also a picture of the error against the non-zeros of γ_L: every
 /// pursuit over a range of λ, or of non-zeros; in a folder with a page about all of it. Everything is in units of the signals after
-/// the model's normalisation.
+/// the model's normalisation. Ctrl-C prints the rows that are finished.
 #[derive(Debug, Args)]
 pub(super) struct CompareArgs {
     #[command(flatten)]
@@ -195,19 +197,42 @@ impl CompareArgs {
             operator: &operator,
             signals: &signals,
             left: Cell::new(work),
+            rows: RefCell::new(Vec::new()),
             progress: Progress::new("comparing", "codes", work as u64),
         };
         interrupt::watch();
-        let rows = interrupt::named(comparison.table(&operator, &batches), UNFINISHED)?;
-        let curves = match self.out {
-            Some(_) => interrupt::named(comparison.curves(&operator, &batches), UNFINISHED)?,
-            None => Vec::new(),
+        let basis = self.solver.basis(nonnegative);
+        let table = comparison.table(&operator, &batches);
+        let curves = match (&table, &self.out) {
+            (Ok(_), Some(_)) => comparison.curves(&operator, &batches),
+            _ => Ok(Vec::new()),
         };
-        batches.progress.finish();
+        let Read { progress, rows, .. } = batches;
+        progress.finish();
+        let state = if table.is_ok() { UNDRAWN } else { SOME };
+        let (rows, curves) = match table.and_then(|rows| Ok((rows, curves?))) {
+            Ok(all) => all,
+            Err(error) => {
+                let mut rows = rows.into_inner();
+                if !matches!(error, Error::Interrupted(_)) || rows.is_empty() {
+                    return interrupt::named(Err(error), UNFINISHED);
+                }
+                // Those of the picture come after those of the table.
+                rows.truncate(comparison.work(&operator, 1, false));
+                match self.json {
+                    true => {
+                        let mut document = self.document(&rows, &signals, &basis);
+                        document["interrupted"] = true.into();
+                        output::print_json(&document)?;
+                    }
+                    false => output::print(&text_of(&rows, &[], &signals, &basis, None))?,
+                }
+                return Err(Error::Interrupted(state.into()));
+            }
+        };
         if let Some(picture) = self.picture() {
             plot::error_against_nonzeros(&picture, &curves)?;
         }
-        let basis = self.solver.basis(nonnegative);
         if let Some(page) = self.page() {
             let lead = vec![format!("Compared on {}.", signals.describe())];
             let warnings = ends(&rows, &curves, &basis);
@@ -216,25 +241,9 @@ impl CompareArgs {
             PursuitComparison { head, rows: rows.clone(), curves: curves.clone() }.write(&page, &origin)?;
         }
         if self.json {
-            let json_of = |row: &Row| {
-                let mut document = row.json();
-                document["not_converged"] = coding::not_converged_json(&row.measures.convergence, &basis);
-                document["warning"] = json!(warning(row));
-                document
-            };
-            let mut document = json!({
-                "signals": signals.len(),
-                "source": signals.source(),
-                "skipped": signals.skipped(),
-                "device": self.input.device.name(),
-                "precision": crate::device::precision(),
-                "nonnegative": nonnegative,
-                "layer_weights": self.layer_weights,
-                "rows": rows.iter().map(json_of).collect::<Value>(),
-            });
+            let mut document = self.document(&rows, &signals, &basis);
             if let Some(out) = &self.out {
-                let curve = |rows: &Vec<Row>| rows.iter().map(json_of).collect::<Value>();
-                document["curves"] = curves.iter().map(curve).collect();
+                document["curves"] = curves.iter().map(|rows| json_of(rows, &basis)).collect();
                 document["out"] = out.display().to_string().into();
                 if !is_picture(out) {
                     document["picture"] = json!(self.picture());
@@ -243,13 +252,26 @@ impl CompareArgs {
             }
             return output::print_json(&document);
         }
-        let mut text = format!("compared on {}\n{}", signals.describe(), text_of(&rows));
-        if let Some(picture) = self.picture() {
+        let written = self.picture().map(|picture| {
             let paths: Vec<PathBuf> = std::iter::once(picture).chain(self.page()).collect();
-            text.push_str(&format!("\n{}", page::written(&paths)));
-        }
-        ends(&rows, &curves, &basis).iter().for_each(|line| text.push_str(&format!("\n{line}")));
-        output::print(&text)
+            page::written(&paths)
+        });
+        output::print(&text_of(&rows, &curves, &signals, &basis, written))
+    }
+
+    /// The table as JSON.
+    fn document(&self, rows: &[Row], signals: &Signals, basis: &BasisPursuitConfig) -> Value {
+        json!({
+            "signals": signals.len(),
+            "source": signals.source(),
+            "skipped": signals.skipped(),
+            "device": self.input.device.name(),
+            "precision": crate::device::precision(),
+            "nonnegative": basis.nonnegative,
+            "layer_weights": self.layer_weights,
+            "rows": json_of(rows, basis),
+            "interrupted": false,
+        })
     }
 
     /// What the page says of how it came about.
@@ -323,6 +345,8 @@ struct Read<'a> {
     signals: &'a Signals,
     /// Codes that are still to be found.
     left: Cell<usize>,
+    /// What is known by now.
+    rows: RefCell<Vec<Row>>,
     progress: Progress,
 }
 
@@ -350,6 +374,10 @@ impl Batches for Read<'_> {
     fn observer(&self) -> Option<&dyn Observer> {
         Some(&self.progress)
     }
+
+    fn measured(&self, row: &Row) {
+        self.rows.borrow_mut().push(row.clone());
+    }
 }
 
 /// A pursuit at a setting, as the table calls it.
@@ -360,9 +388,27 @@ fn name_of(row: &Row) -> String {
     }
 }
 
-/// The table as text.
-fn text_of(rows: &[Row]) -> String {
-    table(&cells(rows))
+/// All that is printed: the table, the files that were `written`, what ended above the gap.
+fn text_of(
+    rows: &[Row],
+    curves: &[Vec<Row>],
+    signals: &Signals,
+    basis: &BasisPursuitConfig,
+    written: Option<String>,
+) -> String {
+    let lines = [format!("compared on {}", signals.describe()), table(&cells(rows))];
+    lines.into_iter().chain(written).chain(ends(rows, curves, basis)).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows as JSON, with what ended above the gap.
+fn json_of(rows: &[Row], basis: &BasisPursuitConfig) -> Value {
+    let one = |row: &Row| {
+        let mut document = row.json();
+        document["not_converged"] = coding::not_converged_json(&row.measures.convergence, basis);
+        document["warning"] = json!(warning(row));
+        document
+    };
+    rows.iter().map(one).collect()
 }
 
 /// The table, its first row being the heading.

@@ -7,7 +7,7 @@ use crate::pursuit::{
     Acceleration, Algorithm, BasisPursuitConfig, Convergence, ConvexProjectionConfig, GreedyProjectionConfig,
     HolisticPursuitConfig, Lambda, LayeredBasisPursuitConfig, MultiLayerProximalGradientConfig,
     MultiLayerSplittingConfig, Observer, OrthogonalMatchingPursuitConfig, Pursued, PursuitConfig, PursuitName, Recipe,
-    Selection, Threshold,
+    Selection, Threshold, solve_in_parts,
 };
 use burn::tensor::Tensor;
 use serde::Serialize;
@@ -103,7 +103,7 @@ impl Sums {
 }
 
 fn total(values: Tensor<4>) -> f64 {
-    values.into_data().iter::<f32>().map(f64::from).sum()
+    crate::device::read(values).iter::<f32>().map(f64::from).sum()
 }
 
 /// The signals of a comparison, normalised as the model wants them.
@@ -130,6 +130,9 @@ pub trait Batches {
     fn observer(&self) -> Option<&dyn Observer> {
         None
     }
+
+    /// Hears what came of a pursuit at one setting, as soon as it is known: of use where the comparison is ended before it is done.
+    fn measured(&self, _row: &Row) {}
 }
 
 /// Signals in memory, normalised.
@@ -193,7 +196,7 @@ pub fn measure(operator: &Operator, recipe: &Recipe, signals: &dyn Batches) -> R
         if let Some(observer) = signals.observer() {
             problem = problem.with_observer(observer);
         }
-        let pursued = pursuit.solve(&problem)?;
+        let pursued = solve_in_parts(&*pursuit, &problem)?;
         sums.add(operator, &batch, &pursued, clock.elapsed().as_secs_f64());
         signals.advance(size)?;
     }
@@ -342,7 +345,9 @@ impl Comparison {
     ) -> Result<Vec<Row>> {
         let row = |setting: Setting| {
             let measures = measure(operator, &self.recipe(operator, name, &setting), signals)?;
-            Ok(Row { pursuit: name, setting, measures })
+            let row = Row { pursuit: name, setting, measures };
+            signals.measured(&row);
+            Ok(row)
         };
         all.into_iter().map(row).collect()
     }

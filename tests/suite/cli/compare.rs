@@ -2,11 +2,18 @@
 
 use crate::common;
 
+use burn::tensor::Tensor;
 use common::page::Page;
 use common::program::Program;
 use common::reference::Reference;
 use common::{norm, wide};
+use mlcsc::evaluate::comparison::{Batches, Comparison, Loaded, Row};
+use mlcsc::geometry::{LayerShape, SignalShape};
+use mlcsc::model::OperatorForm;
+use mlcsc::pursuit::{BasisPursuitConfig, Lambda, PursuitName};
+use mlcsc::{Error, Result};
 use serde_json::Value;
+use std::cell::{Cell, RefCell};
 use std::fs;
 
 /// A folder with the model and the signals of a reference problem.
@@ -427,5 +434,61 @@ fn wrong_flags_of_comparisons() {
         ("--out x.png", &["--out = x.png", ".svg"]),
     ] {
         bench.refuses(&format!("compare {} {flags}", bench.data()), words);
+    }
+}
+
+/// Signals of which only so many are coded.
+struct Few {
+    all: Loaded,
+    left: Cell<usize>,
+    rows: RefCell<Vec<PursuitName>>,
+}
+
+impl Batches for Few {
+    fn count(&self) -> usize {
+        self.all.count()
+    }
+
+    fn batch_size(&self) -> usize {
+        self.all.batch_size()
+    }
+
+    fn read(&self, start: usize, count: usize) -> Result<Tensor<4>> {
+        self.all.read(start, count)
+    }
+
+    fn advance(&self, count: usize) -> Result<()> {
+        let left = self.left.get().checked_sub(count).ok_or_else(|| Error::Interrupted("enough".into()))?;
+        self.left.set(left);
+        Ok(())
+    }
+
+    fn measured(&self, row: &Row) {
+        self.rows.borrow_mut().push(row.pursuit);
+    }
+}
+
+/// What is known when a comparison is ended was told.
+#[test]
+fn finished_rows_are_told_before_the_end() {
+    let device = common::devices().remove(0).device;
+    let case = common::Case::random(SignalShape::new(1, 6, 6), vec![LayerShape::new(5, 3, 1)], 1);
+    let operator = case.model(&device).operator(SignalShape::new(1, 6, 6), OperatorForm::Auto).unwrap();
+    let signals = common::tensor(&case.signals(4), [4, 1, 6, 6], &device);
+    let comparison = Comparison {
+        pursuits: vec![PursuitName::OrthogonalMatchingPursuit, PursuitName::BasisPursuit, PursuitName::Fista],
+        nonzeros: vec![3],
+        lambda: Lambda::Relative(0.3),
+        layer_weights: None,
+        stripe_limits: None,
+        shallower_nonzeros: Vec::new(),
+        basis: BasisPursuitConfig::default(),
+    };
+    for (left, expected) in [(3, 0), (4, 1), (11, 2), (12, 3)] {
+        let all = Loaded { signals: signals.clone(), batch_size: 2 };
+        let few = Few { all, left: Cell::new(left), rows: RefCell::default() };
+        let ended = comparison.table(&operator, &few);
+        assert_eq!(ended.is_ok(), expected == 3, "{left}");
+        assert_eq!(*few.rows.borrow(), comparison.pursuits[..expected]);
     }
 }
