@@ -62,7 +62,7 @@ impl TrainingBatch {
     }
 }
 
-/// Bits of a step's number, behind which the number of the part begins.
+/// Bits that hold the step's number in [`TrainingBatch::number`]; the part's number is above them.
 const PARTS: u32 = 32;
 
 /// What a network makes of a batch while it is trained.

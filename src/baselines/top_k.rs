@@ -199,7 +199,7 @@ impl Trainable for TopK {
     /// A unit that one of the copies has used was used.
     fn take_over(&self, copies: &[Self]) {
         let device = leaf(self.idle.value_sync()).device();
-        // Another thread has noted it, whose value is not this thread's to read before `valid` has settled it.
+        // A copy was updated on another thread; `valid` merges that update into its value.
         let idle = copies.iter().map(|copy| copy.idle.valid().value().to_device(&device));
         if let Some(least) = idle.reduce(Tensor::min_pair) {
             self.idle.update(least);

@@ -44,7 +44,8 @@ impl Inputs {
                 self.add("--data", &path);
             }
         }
-        files_read(Path::new(source)).iter().for_each(|path| self.add("--data", path));
+        let below = files_read(Path::new(source)).into_iter().filter(|path| path.parent() != Some(Path::new(source)));
+        below.for_each(|path| self.add("--data", &path));
         self
     }
 

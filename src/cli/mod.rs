@@ -129,8 +129,9 @@ fn quiet_display() {
     const FOLDER: &str = "XDG_RUNTIME_DIR";
     let is_meant = |name: &str| ["wgpu", "vulkan"].iter().any(|kind| name.contains(kind));
     let by_variable = std::env::var(crate::device::VARIABLE).is_ok_and(|name| is_meant(&name));
-    let used =
-        by_variable || std::env::args().any(|argument| is_meant(&argument)) || is_meant(crate::device::available()[0]);
+    let used = by_variable
+        || std::env::args_os().any(|argument| is_meant(&argument.to_string_lossy()))
+        || is_meant(crate::device::available()[0]);
     if used && std::env::var_os(FOLDER).is_none() {
         // SAFETY: the program has no other thread yet that could read the environment.
         unsafe { std::env::set_var(FOLDER, std::env::temp_dir()) };

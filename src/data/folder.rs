@@ -137,7 +137,7 @@ impl Listing {
         Ok(below)
     }
 
-    /// Files of signals: labels that lie alone are read as such, but are none where there are others.
+    /// Number of files of signals; a `labels.npy` alone counts as none.
     fn signals(&self) -> usize {
         match &self.paths[..] {
             [path] if name_of(path) == labels::FILE => 0,
@@ -191,26 +191,13 @@ impl Listing {
             (Some(_), None) => skipped.notes.push(unlabelled(test)),
             (None, None) => {}
         }
-        let labels = match (&first.labels[..], &second.labels[..]) {
-            ([_, ..], [_, ..]) => [first.labels, second.labels].concat(),
-            ([(path, _), ..], []) => {
-                skipped.notes.push(format!(
-                    "no class labels: {} has no labels as {} has",
-                    name_of(test),
-                    path.display()
-                ));
-                Vec::new()
-            }
-            ([], [(path, _), ..]) => {
-                skipped.notes.push(format!(
-                    "no class labels: {} has no labels as {} has",
-                    name_of(train),
-                    path.display()
-                ));
-                Vec::new()
-            }
-            ([], []) => Vec::new(),
-        };
+        let without = [(&first, train), (&second, test)].into_iter().find(|(part, _)| part.labels.is_empty());
+        let labelled = first.labels.first().or(second.labels.first());
+        if let (Some((_, part)), Some((path, _))) = (without, labelled) {
+            let part = name_of(part);
+            skipped.notes.push(format!("no class labels: {part} has no file of labels, as {} is one", path.display()));
+        }
+        let labels = if without.is_some() { Vec::new() } else { [first.labels, second.labels].concat() };
         for (part, of_part) in [(train, first.skipped), (test, second.skipped)] {
             skipped = skipped.with(&name_of(part), of_part);
         }
@@ -296,11 +283,13 @@ impl Listing {
                 // They are those of the arrays.
                 skipped.fewer.extend(labels.take().map(|path| name_of(&path)));
             }
-            // Whoever made the labels may have counted, or sorted names as text.
-            let unordered = chosen_paths.iter().map(|path| name_of(path)).collect::<Vec<_>>();
-            let twisted = unordered.windows(2).find(|pair| natural(&pair[0], &pair[1]) == Ordering::Greater);
-            if let (Some(pair), Some(path)) = (twisted, &labels) {
-                let (path, first, second) = (path.display(), &pair[0], &pair[1]);
+            // Whoever made the labels may have ordered the files by their numbers, or by their names as text.
+            let pairs = chosen_paths.windows(2).map(|pair| [name_of(&pair[0]), name_of(&pair[1])]);
+            let twisted = labels.as_ref().zip(
+                pairs.filter(|_| labels.is_some()).find(|[first, second]| natural(first, second) == Ordering::Greater),
+            );
+            if let Some((path, [first, second])) = twisted {
+                let path = path.display();
                 let reason = format!(
                     "{path}: expected files whose order by number is that of their names, found {first} and {second}"
                 );

@@ -30,7 +30,7 @@ impl Workers {
     /// As a single device would.
     pub fn step<A: Trainable>(&self, model: &Trainee<A>, batch: TrainingBatch) -> TrainOutput<StepOutput> {
         let parts = batch.divided(&self.devices, self.together);
-        // What is kept between steps is shared by clones, not by these.
+        // Clones share the state that is kept between steps; these copies do not.
         let copies: Vec<_> =
             self.devices[..parts.len()].iter().map(|device| model.valid().train().fork(device)).collect();
         let done = std::thread::scope(|scope| {
