@@ -107,6 +107,10 @@
 //! | `rocm` | AMD GPU | ROCm, a download of LLVM while it is built |
 //! | `cpu` | CPU by CubeCL | a download of LLVM while it is built |
 //! | `tch` | CPU by LibTorch | LibTorch |
+//!
+//! burn's `fusion` is off. Where another package of the same build switches it on, or burn's default features, switch on `fusion` here too: the
+//! kernels for GPUs have to know of it. Pursuits then give the same codes; training end to end on a GPU is refused, because steps of burn 0.22.1's
+//! optimizers come out wrong with it for parameters of some shapes.
 
 // Formulas are written in Unicode, in running text and in blocks of code: they render wherever the source is read, and need no
 // script from elsewhere.

@@ -116,5 +116,15 @@ S
 mkdir elsewhere
 "$mlcsc" sample --model one/model.safetensors --count 200 --nonzeros 3 --out drawn > /dev/null
 refused 'no such path' 2 bash one_fails.sh "$mlcsc" train --data drawn/signals.npy --out "$scratch/none" --epochs 1
+# Processes that were given other signals than the first one, or other settings.
+"$mlcsc" sample --model one/model.safetensors --count 200 --nonzeros 3 --seed 5 --out elsewhere/drawn > /dev/null
+refused 'signals of rank 1' 1 bash one_fails.sh "$mlcsc" train --data drawn/signals.npy --out "$scratch/none" --epochs 1
+"$mlcsc" sample --model one/model.safetensors --count 150 --nonzeros 3 --out elsewhere/drawn > /dev/null
+refused 'signals of rank 1' 1 bash one_fails.sh "$mlcsc" train --data drawn/signals.npy --out "$scratch/none" --epochs 1
+cat > one_differs.sh <<'S'
+[ "$OMPI_COMM_WORLD_RANK" -ne 1 ] || set -- "$@" --epochs 3
+exec "$@"
+S
+refused 'settings of rank 1' 1 bash one_differs.sh "$mlcsc" train --data drawn/signals.npy --out none
 [ ! -e none ] || fail 'a run that was refused left a folder'
 echo 'wrong input: one line, nothing written'

@@ -53,7 +53,8 @@ pub struct Diagnostics {
     pub signals: usize,
     /// Fraction of variance unexplained: Σ‖y − x‖² / Σ‖y − ȳ‖²; `None` where signals don't vary, as a single one.
     pub fvu: Option<f64>,
-    /// Mean peak signal-to-noise ratio in dB, peak 1; `None` of vectors, whose values have no peak.
+    /// Mean peak signal-to-noise ratio in dB, peak 1; `None` of vectors, whose values have no peak, and where a value is far
+    /// beyond it.
     pub psnr: Option<f64>,
     /// Mean ‖γ‖₀.
     pub nonzeros: f64,

@@ -123,6 +123,9 @@ pub struct Examination {
     pub worst: Vec<WorstSignal>,
     /// The encoder with fewer of its non-zeros, the largest; the pursuits with fewer and more; of some of the signals.
     pub tradeoffs: Vec<Tradeoff>,
+    /// How many signals these are of, at even distances; 0 in documents that do not say it.
+    #[serde(default)]
+    pub tradeoff_signals: usize,
 }
 
 /// Signals that are looked at at least.
@@ -517,6 +520,7 @@ impl<'a> Examined<'a> {
             objectives: self.objectives(lambda, &errors[0], &l1, &reports),
             worst: self.worst(config.worst, &errors),
             tradeoffs: self.tradeoffs(&few, &largest, lambda)?,
+            tradeoff_signals: few.len(),
         })
     }
 

@@ -133,7 +133,8 @@ impl SparseAutoencoderConfig {
             (EncoderWeights::PerIteration, Some(one)) => {
                 let strides: Vec<[usize; 2]> = self.model.layers.iter().map(|layer| layer.stride.0).collect();
                 let atoms = leaf(effective_filters(&filters, &strides));
-                (0..self.iterations).map(|_| Dictionary::of_layer(atoms.clone(), &one.layers()[0])).collect()
+                // Each a leaf of its own: of one that all share the gradients would be added up, and the first alone would take the step.
+                (0..self.iterations).map(|_| Dictionary::of_layer(leaf(atoms.clone()), &one.layers()[0])).collect()
             }
             _ => own(self.weights == EncoderWeights::Free),
         };

@@ -699,6 +699,9 @@ impl Coders {
         });
         document["shapes"] = shapes.collect();
         document["source"] = json!(self.groups[0].source());
+        document["split"] = json!(self.groups[0].split());
+        let layers = || self.first.operator().geometry().layers().iter().map(|layer| layer.code.to_string());
+        document["code_shapes"] = json!((self.groups.len() == 1).then(|| layers().collect::<Vec<_>>()));
         document["code_values"] = json!((self.groups.len() == 1).then(|| self.first.operator().code().len()));
         document["skipped"] = json!(self.groups[0].skipped());
         document
@@ -896,7 +899,14 @@ impl Coder {
         }
         let (normalized, _) = self.coder.model().config().normalizer().apply(signals.clone());
         let values = to_host(normalized);
-        let size = (energy(&values) / values.len().max(1) as f64).sqrt();
+        let len = self.operator().signal().len().max(1);
+        // That of the median signal: a few that are far larger than all others change nothing for them.
+        let mut sizes: Vec<f64> = values.chunks_exact(len).map(|signal| (energy(signal) / len as f64).sqrt()).collect();
+        if sizes.is_empty() {
+            return None;
+        }
+        let middle = (sizes.len() - 1) / 2;
+        let size = *sizes.select_nth_unstable_by(middle, f64::total_cmp).1;
         (f64::from(lambda) < OTHER_UNITS * size).then(|| {
             let [lambda, size] = [lambda.into(), size].map(number);
             format!(

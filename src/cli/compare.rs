@@ -246,8 +246,8 @@ impl CompareArgs {
                 document["curves"] = curves.iter().map(|rows| json_of(rows, &basis)).collect();
                 document["out"] = out.display().to_string().into();
                 if !is_picture(out) {
-                    document["picture"] = json!(self.picture());
-                    document["report"] = json!(self.page());
+                    document["picture"] = json!(self.picture().as_deref().map(output::shown));
+                    document["report"] = json!(self.page().as_deref().map(output::shown));
                 }
             }
             return output::print_json(&document);
@@ -262,8 +262,10 @@ impl CompareArgs {
     /// The table as JSON.
     fn document(&self, rows: &[Row], signals: &Signals, basis: &BasisPursuitConfig) -> Value {
         json!({
+            "model": output::shown(&self.input.model),
             "signals": signals.len(),
             "source": signals.source(),
+            "split": signals.split(),
             "skipped": signals.skipped(),
             "device": self.input.device.name(),
             "precision": crate::device::precision(),

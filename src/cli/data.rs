@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[command(next_help_heading = "Signals")]
 pub struct DataArgs {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image (PNG, JPEG, PNM, TIFF, BMP,
-    /// WebP), of a folder of images, of a .npy array, of a safetensors file, of a .wav file, of a
-    /// folder of such files or of folders of them (classes, or train and test), of a folder with CIFAR's binary files or of one that saev
+    /// WebP), of a folder of images, of a .npy array, of a .npz archive, of a safetensors file, of a .wav file, of a
+    /// folder of such files but archives, or of folders of them (classes of images or recordings, or train and test), of a folder with CIFAR's binary files or of one that saev
     /// wrote
     #[arg(long = "data", value_name = "SRC")]
     pub source: Option<String>,
@@ -41,7 +41,7 @@ pub struct DataArgs {
     /// flattened by vectors. Default: by the number of axes, [n, d] being vectors and [n, h, w] images
     #[arg(long, value_name = "NAME", value_parser = flags::names::<Layout>())]
     pub layout: Option<Layout>,
-    /// The tensor to read of a safetensors file that has several
+    /// The tensor to read of a safetensors file, or array of a .npz archive, that has several
     #[arg(long, value_name = "NAME")]
     pub tensor: Option<String>,
     /// The layer to read of saev's activations that are of several
@@ -429,6 +429,16 @@ impl Signals {
     /// Where they come from.
     pub fn source(&self) -> String {
         self.source.describe()
+    }
+
+    /// Which part of the source they are.
+    pub fn split(&self) -> Split {
+        self.part
+    }
+
+    /// [`Source::has_channel_axis`].
+    pub fn has_channel_axis(&self) -> bool {
+        self.source.has_channel_axis()
     }
 
     /// What tells them from others.

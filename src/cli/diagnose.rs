@@ -4,7 +4,7 @@ use super::coding::{not_converged, not_converged_json};
 use super::data::{self, DataArgs, SelectionArgs, ShardArgs, Signals};
 use super::diagnosis_parts::DiagnosisPart;
 use super::inputs::Inputs;
-use super::output::{self, number, or_dash, table};
+use super::output::{self, counted, number, or_dash, table};
 use super::page::{self, FolderArgs};
 use super::{DeviceArgs, interrupt};
 use crate::autoencoder::diagnostics::{Stability, stability};
@@ -97,6 +97,11 @@ struct Opened {
 }
 
 impl DiagnoseArgs {
+    /// Whether it is told to do a part.
+    pub(super) fn shares_work(&self) -> bool {
+        self.shard.shard.is_some()
+    }
+
     fn check(&self) -> Result<()> {
         if self.batch_size == 0 {
             return Err(Error::parameter("--batch-size", 0, "at least 1"));
@@ -159,7 +164,7 @@ impl DiagnoseArgs {
                 return Err(Error::parameter("--plot", plot.display(), expected));
             }
             plot::panels(plot, &panels)?;
-            document["plot"] = json!(plot);
+            document["plot"] = output::shown(plot).into();
         }
         self.folder.write(&mut document, DOCUMENT, |path| {
             let lead = vec![format!("On {}.", signals.describe()), said_of_pursuits(&found)];
@@ -208,7 +213,7 @@ impl DiagnoseArgs {
             files::write_bytes(&out.join(DOCUMENT), format!("{document:#}\n").as_bytes())?;
         }
         if self.json {
-            return output::print_json(&document);
+            return output::print_json_exactly(&document);
         }
         let mut lines = vec![format!("part {shard}: signals {from} to {} of {}, from 0 on", to - 1, signals.len())];
         lines.extend(self.folder.out.as_ref().map(|out| page::written(&[out.join(DOCUMENT)])));
@@ -495,7 +500,7 @@ fn panel(model: &Found) -> Option<Panel> {
         dashed: false,
     };
     Some(Panel {
-        title: model.name.clone(),
+        title: format!("{}, {}", model.name, counted(found.tradeoff_signals, "signal")),
         horizontal: Axis::logarithmic("mean non-zeros"),
         vertical: Axis::logarithmic("fraction of variance unexplained"),
         lines: found.tradeoffs.iter().enumerate().map(line).collect(),

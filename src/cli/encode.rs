@@ -10,7 +10,7 @@ use crate::autoencoder::Autoencoder;
 use crate::data::Part;
 use crate::error::Result;
 use crate::export::CodesWriter;
-use crate::export::codes::{CodesFormat, FILTERS, PART, digest_of_filters};
+use crate::export::codes::{CHANNEL_AXIS, CodesFormat, FILTERS, LAYOUT, PART, digest_of_filters};
 use crate::files;
 use crate::foreign::ForeignAutoencoder;
 use crate::geometry::SignalShape;
@@ -98,6 +98,8 @@ impl EncodeArgs {
         let pictures = pictures(groups, folder);
         let mut settings = coders.first().describe(&source);
         settings["pictures"] = pictures.clone();
+        settings[LAYOUT] = json!(self.input.data.layout);
+        settings[CHANNEL_AXIS] = groups[0].has_channel_axis().into();
         if let Some(synthesis) = &synthesis {
             settings[FILTERS] = digest_of_filters(synthesis).into();
         }
@@ -108,6 +110,7 @@ impl EncodeArgs {
 
         if self.json {
             let mut document = coders.json(&coded, &self.input.device.name());
+            document["model"] = output::shown(&self.input.model).into();
             document["out"] = self.out.display().to_string().into();
             document["pictures"] = pictures;
             if let Some(part) = part {
@@ -131,6 +134,11 @@ impl EncodeArgs {
 }
 
 impl EncodeArgs {
+    /// Whether it is told to do a part.
+    pub(super) fn shares_work(&self) -> bool {
+        self.shard.shard.is_some()
+    }
+
     /// Codes of an imported auto-encoder's own.
     fn by_encoder(&self, encoder: &Encoder) -> Result<()> {
         let signals = self.input.signals()?;
@@ -143,6 +151,8 @@ impl EncodeArgs {
         let append = |batch: EncodedBatch| writer.append(&[batch.coded.codes], &batch.reports, &batch.undo);
         let encoded = encoder.run_on(&signals, range, append)?;
         let mut settings = encoder.describe(&signals.source());
+        settings[LAYOUT] = json!(self.input.data.layout);
+        settings[CHANNEL_AXIS] = signals.has_channel_axis().into();
         settings[FILTERS] = digest_of_filters(&encoder.network().as_synthesised()?).into();
         if let Some(part) = &part {
             settings[PART] = json!(part);
@@ -151,6 +161,7 @@ impl EncodeArgs {
         let device = self.input.device.name();
         if self.json {
             let mut document = encoder.json(&encoded, &signals, &device);
+            document["model"] = output::shown(&self.input.model).into();
             document["out"] = self.out.display().to_string().into();
             if let Some(part) = part {
                 document[PART] = json!(part);

@@ -4,7 +4,8 @@ use super::data::{pair, pair_or_zero};
 use super::inputs::Inputs;
 use super::output::{Summary, counted, grouped, number};
 use super::{DeviceArgs, flags, output};
-use crate::data::npy;
+use crate::data::npy::Array;
+use crate::data::read_array;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::foreign::{self, InputScaling};
@@ -24,7 +25,8 @@ use std::path::{Path, PathBuf};
 /// Make a model of dictionaries that were learned elsewhere, or of a sparse auto-encoder; filters are kept as they are
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
-    /// Filters of D_1 … D_L, [atoms, channels, height, width] each
+    /// Filters of D_1 … D_L, [atoms, channels, height, width] each; [atoms, height, width] of one channel, [atoms, values] of vectors. Files
+    /// .npy, or .npz and .safetensors with a single array
     #[arg(long, value_name = "W.npy", required_unless_present = "sae", num_args = 1..)]
     filters: Vec<PathBuf>,
     /// Folder of a sparse auto-encoder of others in place of filters: of SAELens (cfg.json, sae_weights.safetensors), sparsify (cfg.json,
@@ -41,8 +43,8 @@ pub(super) struct ImportArgs {
     /// Zero padding of each layer. Default: 0
     #[arg(long, value_name = "P,…", value_delimiter = ',', value_parser = pair_or_zero)]
     paddings: Vec<Pair>,
-    /// Shape of the signals
-    #[arg(long, value_name = "CxHxW", required_unless_present = "sae")]
+    /// Shape of the signals. Default where the first filters are a matrix [atoms, values]: vectors, VALUESx1x1
+    #[arg(long, value_name = "CxHxW")]
     input_shape: Option<SignalShape>,
     /// What is done to signals before they are coded: center takes their mean off, contrast divides by the standard deviation too,
     /// high-pass takes a smooth component off every channel
@@ -75,9 +77,6 @@ impl ImportArgs {
         if let Some(folder) = &self.sae {
             return self.import(folder);
         }
-        let Some(input_shape) = self.input_shape else {
-            return Err(Error::missing("--input-shape", "the shape of the signals"));
-        };
         if let Some(lambda) = self.lambda {
             Lambda::Absolute(lambda).check().map_err(flags::named::<Self>)?;
         }
@@ -87,23 +86,31 @@ impl ImportArgs {
         let inputs =
             self.filters.iter().fold(Inputs::default(), |inputs, path| inputs.and("--filters", path.as_path()));
         self.check_out(&inputs)?;
+        let arrays = self.filters.iter().map(|path| read_array(path)).collect::<Result<Vec<_>>>()?;
+        let input_shape = self.signal(&arrays)?;
         let device = self.device.open()?;
         let (mut layers, mut filters, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         let mut channels = input_shape.channels;
-        for ((path, stride), padding) in self.filters.iter().zip(strides).zip(paddings) {
-            let array = npy::read_array(path)?;
+        for (((path, array), stride), padding) in self.filters.iter().zip(arrays).zip(strides).zip(paddings) {
             let [atoms, below, height, width] = match array.shape[..] {
                 [atoms, below, height, width] => [atoms, below, height, width],
-                // Of vectors, as other programs have them.
+                // Of one channel, and of vectors, as other programs have them.
+                [atoms, height, width] if channels == 1 => [atoms, 1, height, width],
                 [atoms, values] => [atoms, values, 1, 1],
                 _ => {
-                    let expected = "[atoms, channels, height, width], or [atoms, values] for signals that are vectors";
+                    let expected = "[atoms, channels, height, width], [atoms, height, width] for signals of one channel, or [atoms, values] for signals that are vectors";
                     let found = format!("{:?}", array.shape);
                     return Err(Error::shape(format!("filters of {}", path.display()), expected, found));
                 }
             };
             if below != channels {
-                let expected = format!("{}, as many as its input has", output::counted(channels, "channel"));
+                // SPAMS has atoms as columns, SPORCO and Keras have them last.
+                let way = if array.shape.len() == 2 && atoms == channels {
+                    "; the first axis has as many: transpose them"
+                } else {
+                    ""
+                };
+                let expected = format!("{}, as many as its input has{way}", output::counted(channels, "channel"));
                 return Err(Error::shape(format!("filters of {}", path.display()), expected, below));
             }
             if let Some(value) = array.values.iter().find(|value| !value.is_finite()) {
@@ -161,6 +168,15 @@ impl ImportArgs {
 }
 
 impl ImportArgs {
+    /// The shape of the signals: what was said, or vectors where the first filters are a matrix.
+    fn signal(&self, filters: &[Array]) -> Result<SignalShape> {
+        match (self.input_shape, filters.first().map(|array| &array.shape[..])) {
+            (Some(shape), _) => Ok(shape),
+            (None, Some(&[_, values])) => Ok(SignalShape::new(values, 1, 1)),
+            _ => Err(Error::missing("--input-shape", "the shape of the signals, as 1x28x28")),
+        }
+    }
+
     /// Refuses an output that is read, and one whose name says that it is something else than a model.
     fn check_out(&self, inputs: &Inputs) -> Result<()> {
         inputs.refuse("--out", &self.out)?;

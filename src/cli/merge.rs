@@ -53,7 +53,7 @@ impl MergeArgs {
         let out = self.out.as_ref().ok_or_else(|| Error::missing("--out", "a file for the codes"))?;
         let Merged { parts, signals } = codes::merge(&self.parts, out)?;
         if self.json {
-            return output::print_json(&json!({ "parts": parts, "signals": signals, "out": out }));
+            return output::print_json(&json!({ "parts": parts, "signals": signals, "out": output::shown(out) }));
         }
         let mut summary = Summary::new(format!("joined {}", counted(parts, "part")));
         summary.row("signals", output::grouped(signals as u64)).row("written", out.display());
@@ -61,7 +61,9 @@ impl MergeArgs {
     }
 
     fn join_diagnosis(&self) -> Result<()> {
-        let joined = diagnosis_parts::join(&self.parts)?;
+        let mut joined = diagnosis_parts::join(&self.parts)?;
+        // As `diagnose` writes it.
+        output::shortened(&mut joined.document);
         if let Some(out) = &self.out {
             files::write_bytes(out, format!("{:#}\n", joined.document).as_bytes())?;
         }

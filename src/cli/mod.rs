@@ -68,6 +68,21 @@ enum Command {
 }
 
 impl Command {
+    /// Says so, once, where a launcher of MPI has started several processes that all do the same: only `train` shares work among them.
+    fn note_copies(&self) {
+        let shares_work = match self {
+            Self::Train(_) => true,
+            Self::Encode(args) => args.shares_work(),
+            Self::Diagnose(args) => args.shares_work(),
+            _ => false,
+        };
+        if let Some((0, count @ 2..)) = launched().filter(|_| !shares_work) {
+            output::complain(&format!(
+                "note: {count} processes were started together, and each does all of this; `train` alone shares work among them (encode, diagnose: --shard)"
+            ));
+        }
+    }
+
     fn run(&self) -> Result<()> {
         match self {
             Self::Train(args) => args.run(),
@@ -99,6 +114,7 @@ pub fn main() -> ExitCode {
     };
     // Of several processes that MPI's launcher started together one speaks; which, is settled before there is MPI.
     output::silence(launched().is_some_and(|(rank, _)| rank > 0) && matches!(cli.command, Command::Train(_)));
+    cli.command.note_copies();
     let ended = crate::device::guarded(|| cli.command.run());
     if let Some(signals) = crate::device::fewest_at_a_time() {
         let signals = output::counted(signals, "signal");

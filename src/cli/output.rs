@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::learn::metrics::Kept;
 pub use crate::text::{counted, grouped};
+use serde_json::Value;
 use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::path::Path;
@@ -40,14 +41,50 @@ pub fn print(text: &str) -> Result<()> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_json(document: &serde_json::Value) -> Result<()> {
+pub fn print_json(document: &Value) -> Result<()> {
     let mut document = document.clone();
     note_device(&mut document);
+    shortened(&mut document);
+    print_json_exactly(&document)
+}
+
+/// The same of a document that is read again, whose numbers stay as they are.
+///
+/// # Errors
+/// As [`print()`].
+pub fn print_json_exactly(document: &Value) -> Result<()> {
     print(&format!("{document:#}"))
 }
 
+/// A path as documents have it: names need not be UTF-8, JSON's texts are.
+pub fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// Numbers in single precision with as many digits as tell them apart, in place of those that they have in double precision: 0.3, not
+/// 0.30000001192092896.
+pub fn shortened(document: &mut Value) {
+    match document {
+        Value::Array(values) => values.iter_mut().for_each(shortened),
+        Value::Object(values) => values.values_mut().for_each(shortened),
+        // Whole numbers have no digits to spare.
+        Value::Number(number) if number.as_f64().is_some_and(|value| number.is_f64() && value.fract() != 0.0) => {
+            let single = number
+                .as_f64()
+                .map(|value| (value, value as f32))
+                .filter(|(value, single)| f64::from(*single) == *value);
+            if let Some(shorter) =
+                single.and_then(|(_, single)| serde_json::Number::from_f64(format!("{single:e}").parse().ok()?))
+            {
+                *number = shorter;
+            }
+        }
+        _ => {}
+    }
+}
+
 /// Adds what a GPU did not do to a document, if there is something: work that was `left_to_host`, and the fewest `signals_at_a_time`.
-pub fn note_device(document: &mut serde_json::Value) {
+pub fn note_device(document: &mut Value) {
     let Some(document) = document.as_object_mut() else { return };
     let left = crate::device::left_to_the_host();
     if !left.is_empty() {
@@ -227,6 +264,26 @@ pub fn numbers(found: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_of_single_precision_have_their_own_digits() {
+        let mut document = serde_json::json!({
+            "single": [0.3f32, 1e-4f32, -2.5e-8f32, f32::MAX, 0.0f32],
+            "double": [0.1f64 + 0.2, 1.0 / 3.0, 1_099_511_627_776.0f64],
+            "whole": [7, -1],
+            "none": null,
+        });
+        shortened(&mut document);
+        let text = document.to_string();
+        for part in [
+            "[0.3,0.0001,-2.5e-8,3.4028234663852886e+38,0.0]",
+            "[0.30000000000000004,0.3333333333333333,1099511627776.0]",
+            "[7,-1]",
+            "null",
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+    }
 
     #[test]
     fn numbers_are_short() {

@@ -1,7 +1,8 @@
 //! Pages about what commands found, and the folders that they are written into.
 
+use super::DeviceArgs;
 use super::inputs::Inputs;
-use super::{DeviceArgs, output};
+use super::output::{self, shortened, shown};
 use crate::error::{Error, Result};
 use crate::export::report::{Origin, REPORT};
 use crate::files;
@@ -9,6 +10,7 @@ use crate::learn::RunFolder;
 use clap::Args;
 use serde_json::{Value, json};
 use std::ffi::OsString;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Where results go besides stdout.
@@ -17,7 +19,7 @@ pub struct FolderArgs {
     /// Folder for the results: as one JSON document, and as report.html, a page about them that needs nothing from elsewhere
     #[arg(long, value_name = "FOLDER")]
     pub out: Option<PathBuf>,
-    /// Write no report.html into --out
+    /// Write no report.html into --out; one of an earlier document there is removed
     #[arg(long, requires = "out")]
     pub no_report: bool,
 }
@@ -39,11 +41,18 @@ impl FolderArgs {
     pub fn write(&self, document: &mut Value, name: &str, page: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
         let Some(out) = &self.out else { return Ok(()) };
         let report = (!self.no_report).then(|| out.join(REPORT));
-        document["out"] = json!(out);
-        document["report"] = json!(report);
+        document["out"] = json!(shown(out));
+        document["report"] = json!(report.as_deref().map(shown));
+        shortened(document);
         // The document says that there is a page: the page comes first.
         report.as_deref().map_or(Ok(()), page)?;
-        files::write_bytes(&out.join(name), format!("{document:#}\n").as_bytes())
+        // A page beside an earlier document would be about something else than this one.
+        let earlier = self.no_report && out.join(name).exists();
+        files::write_bytes(&out.join(name), format!("{document:#}\n").as_bytes())?;
+        match earlier.then(|| std::fs::remove_file(out.join(REPORT))) {
+            Some(Err(error)) if error.kind() != ErrorKind::NotFound => Err(Error::write(&out.join(REPORT))(error)),
+            _ => Ok(()),
+        }
     }
 
     /// What was written, as a line; `None` where nothing was.

@@ -11,7 +11,7 @@ use crate::data::layout::{self, Layout};
 use crate::data::quality::Quality;
 use crate::data::{Part, encode_recording, is_deep, sampling_rate};
 use crate::error::{Error, Result};
-use crate::export::codes::{self, CodesFormat, FILTERS, PART, digest_of_filters};
+use crate::export::codes::{self, CHANNEL_AXIS, CodesFormat, FILTERS, LAYOUT, PART, digest_of_filters};
 use crate::export::{CodesReader, arrays, mosaic};
 use crate::files;
 use crate::geometry::SignalShape;
@@ -22,6 +22,7 @@ use crate::model::{Mlcsc, Operator};
 use burn::tensor::{Tensor, TensorData};
 use clap::Args;
 use rayon::prelude::*;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -30,14 +31,14 @@ use std::path::{Path, PathBuf};
 /// Reconstruct signals from their codes, which are computed first or read from a file
 ///
 /// With --data, the reconstructions are compared with the signals: PSNR is 10·log₁₀(1 / mean squared error), at most 100 dB, mean over
-/// the signals (peak 1, as images have); the fraction of variance unexplained is Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal, where
+/// the signals (peak 1, as images have; – where values go far beyond); the fraction of variance unexplained is Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal, where
 /// all have one size. Pictures of several sizes are coded each in its own. With --codes the
-/// normalisation of the model is undone by what `mlcsc encode` wrote beside them.
+/// normalisation of the model is undone by what `mlcsc encode` wrote beside them. Arrays have the axes of those that --data was.
 #[derive(Debug, Args)]
 pub(super) struct ReconstructArgs {
     #[command(flatten)]
     input: InputArgs,
-    /// Codes to start from instead of signals, as `mlcsc encode` writes them
+    /// Codes to start from instead of signals, as `mlcsc encode` writes them; of all layers' the deepest, γ_L, alone is used
     #[arg(
         long,
         value_name = "F.safetensors|F.npz",
@@ -112,9 +113,10 @@ impl ReconstructArgs {
         originals: (&[Option<&Path>], Range<usize>),
         rates: Vec<Option<u32>>,
         inputs: &Inputs,
+        (layout, channel_axis): (Option<Layout>, bool),
     ) -> Result<Sink<'a>> {
-        let layout = self.input.data.layout;
-        Ok(Sink { layout, ..Sink::new(&self.out, kind, shapes, originals, rates, inputs)? })
+        let layout = self.input.data.layout.or(layout);
+        Ok(Sink { layout, channel_axis, ..Sink::new(&self.out, kind, shapes, originals, rates, inputs)? })
     }
 
     /// By an imported auto-encoder's own encoder.
@@ -123,7 +125,8 @@ impl ReconstructArgs {
         let shape = signals.shape();
         let originals: Vec<Option<&Path>> = (0..signals.len()).map(|index| signals.file(index)).collect();
         let rates = rates_of(&originals);
-        let sink = self.sink(kind, &[shape], (&originals, 0..originals.len()), rates, inputs)?;
+        let axes = (None, signals.has_channel_axis());
+        let sink = self.sink(kind, &[shape], (&originals, 0..originals.len()), rates, inputs, axes)?;
         let mut quality = Quality::new(shape.len());
         let (encoded, left) = sink.write(|write| {
             encoder.run(&signals, |batch| {
@@ -137,6 +140,7 @@ impl ReconstructArgs {
         let device = self.input.device.name();
         if self.json {
             let mut document = encoder.json(&encoded, &signals, &device);
+            document["model"] = output::shown(&self.input.model).into();
             document["psnr"] = json!(psnr);
             document["variance_unexplained"] = json!(unexplained);
             sink.describe(&mut document, left);
@@ -165,7 +169,8 @@ impl ReconstructArgs {
             let of_model = coders.model().config().sampling_rate.filter(|_| group.shape().is_in_time());
             group.places().iter().for_each(|place| rates[place] = rates[place].or(of_model));
         }
-        let sink = self.sink(kind, &shapes, (&originals, 0..originals.len()), rates, inputs)?;
+        let axes = (None, groups[0].has_channel_axis());
+        let sink = self.sink(kind, &shapes, (&originals, 0..originals.len()), rates, inputs, axes)?;
         let mut qualities: Vec<Quality> = shapes.iter().map(|shape| Quality::new(shape.len())).collect();
         let (coded, left) = sink.write(|write| {
             coders.run(|group, coder, batch| {
@@ -176,8 +181,10 @@ impl ReconstructArgs {
                 write(&places.collect::<Vec<_>>(), reconstructions)
             })
         })?;
-        let decibels = qualities.iter().filter_map(|quality| Some(quality.psnr()? * quality.signals() as f64));
-        let psnr = Some(decibels.sum::<f64>() / coders.count() as f64).filter(|_| !shapes[0].is_single_position());
+        let coded_groups = qualities.iter().filter(|quality| quality.signals() > 0);
+        let decibels =
+            coded_groups.map(|quality| Some(quality.psnr()? * quality.signals() as f64)).sum::<Option<f64>>();
+        let psnr = decibels.map(|sum| sum / coders.count() as f64).filter(|_| !shapes[0].is_single_position());
         let unexplained = match &qualities[..] {
             [all] => all.variance_unexplained(),
             // There is no mean signal of several sizes.
@@ -185,6 +192,7 @@ impl ReconstructArgs {
         };
         if self.json {
             let mut document = coders.json(&coded, &self.input.device.name());
+            document["model"] = output::shown(&self.input.model).into();
             document["psnr"] = json!(psnr);
             document["variance_unexplained"] = json!(unexplained);
             sink.describe(&mut document, left);
@@ -199,8 +207,11 @@ impl ReconstructArgs {
     }
 
     fn reconstruct_codes(&self, model: &Mlcsc, path: &Path, kind: Kind, inputs: &Inputs) -> Result<()> {
-        let codes = CodesReader::open(path, model.depth())?;
         let normalization = model.config().normalization;
+        let statistics = model.config().statistics.as_ref().filter(|_| normalization.is_fitted());
+        // Codes that were changed or made elsewhere need not repeat what the model knows.
+        let codes = CodesReader::open(path, model.depth())?.into_iter();
+        let codes: Vec<CodesReader> = codes.map(|codes| codes.normalised_by(statistics.cloned())).collect();
         if !codes.iter().all(|codes| codes.undoes(normalization)) {
             let arrays = match normalization {
                 Normalization::HighPass => "the array smooth, which undoes",
@@ -251,7 +262,8 @@ impl ReconstructArgs {
         }
         let shapes: Vec<SignalShape> = operators.iter().map(Operator::signal).collect();
         let rates = vec![model.config().sampling_rate.filter(|_| shapes[0].is_in_time()); count];
-        let sink = self.sink(kind, &shapes, (&originals, own), rates, inputs)?;
+        let axes = (told(&settings[LAYOUT]), told(&settings[CHANNEL_AXIS]).unwrap_or(true));
+        let sink = self.sink(kind, &shapes, (&originals, own), rates, inputs, axes)?;
         let progress = Progress::new("reconstructing", "signals", count as u64);
         interrupt::watch();
         let mut place = 0;
@@ -279,6 +291,8 @@ impl ReconstructArgs {
         let application = operators[0].application();
         if self.json {
             let mut document = json!({
+                "codes": source,
+                "model": output::shown(&self.input.model),
                 "signals": count,
                 "normalization": normalization,
                 "application": application,
@@ -293,6 +307,11 @@ impl ReconstructArgs {
         sink.rows(&mut summary, left);
         output::print(&summary.text())
     }
+}
+
+/// What a file of codes says of the array that its signals came from, if it does.
+fn told<T: DeserializeOwned>(setting: &Value) -> Option<T> {
+    serde_json::from_value(setting.clone()).ok()
 }
 
 /// What a path is to become.
@@ -345,6 +364,7 @@ struct Sink<'a> {
     /// Shape of the signals of an array, and what its axes are.
     shape: SignalShape,
     layout: Option<Layout>,
+    channel_axis: bool,
     /// The file of each signal; for an array empty.
     pictures: Vec<PathBuf>,
     /// Samples a second of each, of those that are recordings.
@@ -420,7 +440,7 @@ impl<'a> Sink<'a> {
             true => vec![false; count],
             false => originals.par_iter().map(is_deep).collect(),
         };
-        Ok(Self { out, kind, shape, layout: None, pictures, rates, deep, numbered, count })
+        Ok(Self { out, kind, shape, layout: None, channel_axis: true, pictures, rates, deep, numbered, count })
     }
 
     /// Writes what `produce` hands over: places of signals among all, and the signals. Those of an array come in order.
@@ -430,7 +450,7 @@ impl<'a> Sink<'a> {
     ) -> Result<(T, Left)> {
         if self.kind == Kind::Array {
             let mut produced = None;
-            let (axes, channels_last) = layout::axes(self.layout, self.shape, self.count);
+            let (axes, channels_last) = layout::axes(self.layout, self.shape, self.count, self.channel_axis);
             let (channels, len) = (self.shape.channels, self.shape.len());
             arrays::write_npy_with(self.out, &axes, |append| {
                 let mut write = |_: &[usize], signals: Tensor<4>| {
@@ -490,7 +510,7 @@ impl<'a> Sink<'a> {
     fn describe(&self, document: &mut Value, left: Left) {
         document["out"] = self.out.display().to_string().into();
         if self.kind == Kind::Array {
-            document["axes"] = json!(layout::axes(self.layout, self.shape, self.count).0);
+            document["axes"] = json!(layout::axes(self.layout, self.shape, self.count, self.channel_axis).0);
         }
         if self.rates.iter().all(Option::is_none) && self.kind != Kind::Array {
             document["clipped"] = json!(left.clipped);
@@ -510,7 +530,7 @@ impl<'a> Sink<'a> {
             match self.kind {
                 Kind::Folder => format!("{} in {}", counted(self.count, self.noun()), self.out.display()),
                 Kind::Array => {
-                    let (axes, _) = layout::axes(self.layout, self.shape, self.count);
+                    let (axes, _) = layout::axes(self.layout, self.shape, self.count, self.channel_axis);
                     format!("{} {axes:?}", self.out.display())
                 }
                 Kind::Picture | Kind::Recording => self.out.display().to_string(),

@@ -51,7 +51,10 @@ impl ReportArgs {
             output::complain(&format!("warning: {missing}"));
         }
         match self.json {
-            true => output::print_json(&json!({ "report": path, "runs": self.runs, "warning": missing })),
+            true => output::print_json(&{
+                let runs: Vec<String> = self.runs.iter().map(|run| output::shown(run)).collect();
+                json!({ "report": output::shown(&path), "runs": runs, "warning": missing })
+            }),
             false => output::print(&format!("report: {}", path.display())),
         }
     }

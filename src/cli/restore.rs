@@ -865,7 +865,7 @@ impl RestoreArgs {
             arrays::write_npy(path, &extents, &input.laid_out(&in_sigmas, picture.channels))?;
         }
         let mut row = json!({
-            "data": source, "out": out, "channels": picture.channels, "height": picture.height, "width": picture.width,
+            "data": output::shown(source), "out": output::shown(out), "channels": picture.channels, "height": picture.height, "width": picture.width,
             "sigma": (energy(&sigmas) / sigmas.len() as f64).sqrt() as f32, "sigmas": sigmas, "measured": was_measured,
             "may_be_texture": texture, "missing": missing, "range": range,
             "blur": self.blur, "upscale": self.factor(), "scaled": scaled,
@@ -909,7 +909,7 @@ impl RestoreArgs {
             .as_ref()
             .map_or("photographs, which come with the program".into(), |path| path.display().to_string());
         if self.json {
-            let model = json!({ "atoms": count, "channels": channels, "size": [height, width], "path": self.model });
+            let model = json!({ "atoms": count, "channels": channels, "size": [height, width], "path": self.model.as_deref().map(output::shown) });
             let method = way.method(self.method);
             let document = json!({
                 "method": method,

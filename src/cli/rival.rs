@@ -233,10 +233,10 @@ mod trained {
         };
         let RivalHeldOut { test_loss, test } = held_out;
         let document = json!({
-            "run": folder,
-            "model": run.model_path(),
-            "pictures": [picture],
-            "report": page,
+            "run": output::shown(folder),
+            "model": output::shown(&run.model_path()),
+            "pictures": [output::shown(&picture)],
+            "report": page.as_deref().map(output::shown),
             "device": screen.name,
             "precision": crate::device::precision(),
             "seconds": seconds,

@@ -202,7 +202,7 @@ impl SampleArgs {
         if earlier && self.noise.is_none() {
             let _ = std::fs::remove_file(self.out.join("clean.npy"));
         }
-        let (dims, _) = layout::axes(None, signal, self.count);
+        let (dims, _) = layout::axes(None, signal, self.count, true);
         let values = to_host(noisy.clone());
         arrays::write_npy(&self.out.join("signals.npy"), &dims, &values)?;
         if self.noise.is_some() {

@@ -5,7 +5,7 @@ use super::data::{DataArgs, open_configured, pair, told_outliers};
 use super::flags::Given;
 use super::inputs::Inputs;
 use super::interrupt;
-use super::output::{self, Summary, number, or_dash};
+use super::output::{self, Summary, number, or_dash, shown};
 use super::page::{self, origin_of_run};
 use super::progress::{PER_CENT, Progress};
 use super::rival::Chosen;
@@ -37,6 +37,9 @@ use std::time::{Duration, Instant};
 
 /// Folder of the runs whose folder was not named.
 const RUNS: &str = "runs";
+
+/// How long processes that say nothing of a failure wait for the one that does.
+const UNHEARD: Duration = Duration::from_millis(300);
 
 /// What a run writes, besides pictures and what lies in a folder of checkpoints.
 const RUN_FILES: [&str; 5] = ["config.json", "metrics.jsonl", "checkpoint.safetensors", "model.safetensors", REPORT];
@@ -249,6 +252,10 @@ impl TrainArgs {
         let ranks = Ranks::world()?;
         let (result, speaks) = ranks.conclude(guarded(|| self.run_on(&ranks)));
         output::silence(!speaks);
+        if result.is_err() && !speaks {
+            // Launchers end all processes when one fails: the one that says why has to come first.
+            std::thread::sleep(UNHEARD);
+        }
         result
     }
 
@@ -858,7 +865,7 @@ impl TrainArgs {
         let (Some(Record::Epoch { epoch, train: EpochMeasures { train }, .. }), Some((kept, held_out))) = found else {
             // Its metrics were removed.
             return match self.json {
-                true => output::print_json(&json!({ "run": run.folder(), "model": model })),
+                true => output::print_json(&json!({ "run": shown(run.folder()), "model": shown(&model) })),
                 false => output::print(&format!("model: {}", model.display())),
             };
         };
@@ -889,10 +896,10 @@ impl TrainArgs {
         let basis = BasisPursuitConfig { gap, max_iterations, ..BasisPursuitConfig::default() };
         if self.json {
             let mut document = json!({
-                "run": run.folder(),
-                "model": model,
-                "pictures": files.iter().filter(is_drawn).collect::<Vec<_>>(),
-                "report": page,
+                "run": shown(run.folder()),
+                "model": shown(&model),
+                "pictures": files.iter().filter(is_drawn).map(|file| shown(file)).collect::<Vec<_>>(),
+                "report": page.as_deref().map(shown),
                 "device": self.device.name(),
                 "precision": crate::device::precision(),
                 "seconds": seconds,

@@ -60,7 +60,7 @@ struct Part {
 }
 
 enum Files {
-    One(Bytes),
+    Held(Vec<Bytes>),
     Many(Mutex<Mapped>),
 }
 
@@ -90,7 +90,29 @@ impl Arrays {
     pub fn one(found: Found, layout: Option<Layout>) -> Result<Self> {
         let view = view_of(&found.path, &found.array.extents, layout)?;
         let Found { path, bytes, array } = found;
-        Self::new(path.clone(), view, Vec::new(), Files::One(bytes)).with_part(path, array, 0)
+        Self::new(path.clone(), view, Vec::new(), Files::Held(vec![bytes])).with_part(path, array, 0)
+    }
+
+    /// The signals of arrays of one file, one after the other.
+    ///
+    /// # Errors
+    /// As [`Self::shards`].
+    pub fn held(
+        file: &Path,
+        found: Vec<Found>,
+        view: impl Fn(&Path, &[usize]) -> Result<View>,
+        skipped: Option<String>,
+    ) -> Result<Self> {
+        let (held, shards): (Vec<Bytes>, Vec<Shard>) =
+            found.into_iter().map(|Found { path, bytes, array }| (bytes, Shard { path, array, len: 0 })).unzip();
+        let arrays = Self::shards(file, shards.into_iter().map(Ok), view, skipped)?;
+        Ok(Self { files: Files::Held(held), ..arrays })
+    }
+
+    /// With something more to say of what was passed over.
+    pub fn noted(mut self, note: String) -> Self {
+        self.skipped = Some(self.skipped.into_iter().chain([note]).collect::<Vec<_>>().join("; "));
+        self
     }
 
     /// The signals of several files, one after the other. Of those only so many are mapped at a time; none stays open.
@@ -155,7 +177,7 @@ impl Arrays {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub fn with_labels(mut self, files: &[(PathBuf, usize)]) -> Result<Self> {
+    pub fn with_labels(self, files: &[(PathBuf, usize)]) -> Result<Self> {
         if files.is_empty() {
             return Ok(self);
         }
@@ -168,10 +190,7 @@ impl Arrays {
         }))?;
         match found {
             Ok(labels) => Ok(self.labelled(labels)),
-            Err(reason) => {
-                self.skipped = Some(self.skipped.into_iter().chain([reason]).collect::<Vec<_>>().join("; "));
-                Ok(self)
-            }
+            Err(reason) => Ok(self.noted(reason)),
         }
     }
 
@@ -189,7 +208,7 @@ impl Arrays {
     /// Calls `read` with the bytes of a part's file.
     fn with_bytes<T>(&self, part: usize, read: impl FnOnce(&[u8]) -> T) -> Result<T> {
         match &self.files {
-            Files::One(bytes) => Ok(read(bytes)),
+            Files::Held(all) => Ok(read(&all[part])),
             Files::Many(mapped) => {
                 let map = mapped.lock().unwrap_or_else(PoisonError::into_inner).get(part, &self.parts[part])?;
                 Ok(read(&map))
@@ -285,6 +304,10 @@ impl Pictures for Arrays {
 
     fn labels(&self) -> Option<&[u8]> {
         self.labels.as_deref()
+    }
+
+    fn has_channel_axis(&self) -> bool {
+        self.view.has_channel_axis()
     }
 
     fn skipped(&self) -> Option<&str> {

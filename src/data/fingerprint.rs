@@ -80,11 +80,16 @@ impl fmt::Display for Fingerprint {
 
 /// What tells bytes from others, in few characters.
 pub(crate) fn digest(bytes: &[u8]) -> String {
+    format!("{:016x}", digest_number(bytes))
+}
+
+/// The same as a number.
+pub(crate) fn digest_number(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<4>();
     let mut hash = Hash::default();
     words.iter().for_each(|word| hash.word(u32::from_le_bytes(*word)));
     rest.iter().for_each(|byte| hash.word(u32::from(*byte)));
-    format!("{:016x}", hash.0)
+    hash.0
 }
 
 /// The Fowler–Noll–Vo hash FNV-1a with words in place of bytes: the same on every platform and in every version.

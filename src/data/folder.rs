@@ -323,7 +323,7 @@ fn unlabelled(part: &Path) -> String {
 
 /// Arrays whose names say that they are to learn from (`train.npy`, `X_train_1.npy`), those to test with, and the others; `None` where
 /// there are not both.
-fn divided_by_name(paths: &[PathBuf]) -> Option<(Vec<PathBuf>, Vec<PathBuf>, Vec<PathBuf>)> {
+pub(super) fn divided_by_name(paths: &[PathBuf]) -> Option<(Vec<PathBuf>, Vec<PathBuf>, Vec<PathBuf>)> {
     let says = |path: &Path, names: &[&str]| {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         words(&stem).any(|word| names.iter().any(|name| word.eq_ignore_ascii_case(name)))

@@ -22,26 +22,42 @@ pub(super) fn beside(signals: &Path) -> Option<PathBuf> {
 /// What the file of the labels of `stem.npy` or `stem.safetensors` may be called: `stem_labels.npy`, or as pairs of files to learn from and
 /// to test with are often named, `y_train.npy` beside `X_train.npy` and `train_labels.npy` beside `train_images.npy`.
 pub(super) fn names_for(stem: &str) -> Vec<String> {
-    let mut names = vec![format!("{stem}_{FILE}")];
+    let renamed = if folder::says_part(stem) { renamed(stem) } else { Vec::new() };
+    [format!("{stem}_labels")].into_iter().chain(renamed).map(|name| format!("{name}.npy")).collect()
+}
+
+/// What the labels of an array may be called in an archive, where everything belongs together: `y` beside `X` as well, and `labels`.
+pub(super) fn names_in_archive(name: &str) -> Vec<String> {
+    [format!("{name}_labels")].into_iter().chain(renamed(name)).chain(["labels".into()]).collect()
+}
+
+/// A name with a word for labels in place of one for signals.
+fn renamed(stem: &str) -> Vec<String> {
+    let mut names = Vec::new();
     let words = || stem.split_inclusive(|sign: char| !sign.is_alphanumeric());
     let bare = |word: &str| word.trim_end_matches(|sign: char| !sign.is_alphanumeric()).to_ascii_lowercase();
-    if folder::says_part(stem) {
-        for (of_signals, of_labels) in PAIRS {
-            if words().any(|word| bare(word) == of_signals) {
-                let renamed = words().map(|word| match bare(word) == of_signals {
-                    true => format!("{of_labels}{}", &word[of_signals.len()..]),
-                    false => word.to_owned(),
-                });
-                names.push(format!("{}.npy", renamed.collect::<String>()));
-            }
+    for (of_signals, of_labels) in PAIRS {
+        if words().any(|word| bare(word) == of_signals) {
+            let renamed = words().map(|word| match bare(word) == of_signals {
+                true => format!("{of_labels}{}", &word[of_signals.len()..]),
+                false => word.to_owned(),
+            });
+            names.push(renamed.collect());
         }
     }
     names
 }
 
 /// Words for signals in the names of files, and what stands in their place for labels.
-const PAIRS: [(&str, &str); 6] =
-    [("x", "y"), ("x", "Y"), ("images", "labels"), ("data", "labels"), ("features", "labels"), ("signals", "labels")];
+const PAIRS: [(&str, &str); 7] = [
+    ("x", "y"),
+    ("x", "Y"),
+    ("images", "labels"),
+    ("data", "labels"),
+    ("data", "target"),
+    ("features", "labels"),
+    ("signals", "labels"),
+];
 
 /// The labels of files, one after the other: each with the number of its signals and what they are called; or, in a line, why there are
 /// none: most of what is done with signals needs no labels.
@@ -54,8 +70,13 @@ pub(super) fn read_all<'a>(
     match files.map(|(file, count, signals)| read(file, count, signals)).collect::<Result<Vec<_>>>() {
         Ok(parts) => Ok(Ok(parts.concat())),
         Err(error @ Error::Io { .. }) => Err(error),
-        Err(error) => Ok(Err(format!("no class labels: {error}"))),
+        Err(error) => Ok(Err(none(&error))),
     }
+}
+
+/// Why there are no labels.
+pub(super) fn none(error: &Error) -> String {
+    format!("no class labels: {error}")
 }
 
 /// Reads labels, whole numbers from 0 to 255, one for each of the `count` signals of `signals`: `[count]` or `[count, 1]`.
@@ -63,9 +84,17 @@ pub(super) fn read_all<'a>(
 /// # Errors
 /// As [`npy::find`]; [`Error::Shape`] for labels that are fewer or more; [`Error::Format`] for one that is no such number.
 fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>> {
-    let Found { bytes, array, .. } = npy::find(path)?;
+    read_found(npy::find(path)?, count, &signals.display().to_string())
+}
+
+/// The same of an array that was found already.
+///
+/// # Errors
+/// [`Error::Shape`] and [`Error::Format`] as of [`read`].
+pub(super) fn read_found(found: Found, count: usize, signals: &str) -> Result<Vec<u8>> {
+    let Found { path, bytes, array } = found;
     if !matches!(array.extents[..], [found] | [found, 1] if found == count) {
-        let expected = format!("{}, one for each signal of {}", counted(count, "label"), signals.display());
+        let expected = format!("{}, one for each signal of {signals}", counted(count, "label"));
         let found = match array.extents[..] {
             [found] => found.to_string(),
             _ => format!("shape {:?}", array.extents),
@@ -85,7 +114,7 @@ fn read(path: &Path, count: usize, signals: &Path) -> Result<Vec<u8>> {
             if f32::from(label) != value {
                 let found = format!("found {value} at {}", labels.len());
                 return Err(Error::format(
-                    path,
+                    &path,
                     format!("expected labels that are whole numbers from 0 to 255, {found}"),
                 ));
             }

@@ -147,6 +147,11 @@ impl View {
         values.copy_from_slice(&in_order);
     }
 
+    /// Whether an axis, or several that are flattened, is that of channels.
+    pub fn has_channel_axis(&self) -> bool {
+        self.roles.contains(&Role::Channels)
+    }
+
     /// Signals in an array of those extents.
     pub fn count(&self, extents: &[usize]) -> usize {
         extents[..self.counted].iter().product()
@@ -183,17 +188,27 @@ pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32
 }
 
 /// The axes of so many signals as an array that reads back as them by the same layout, and whether their channels are the last: `[n, d]` of
-/// vectors, `[n, channels, height, width]` of others where no layout says otherwise. Of the latter those whose last axis looks like channels
-/// read back by the layout `maps`.
+/// vectors, `[n, channels, height, width]` of others where no layout says otherwise, without the channels where the array that they come from
+/// has none and nothing else is made of it then. Of those with channels such whose last axis looks like channels read back by the layout `maps`.
 #[cfg_attr(not(feature = "cli"), allow(dead_code))]
-pub(crate) fn axes(layout: Option<Layout>, signal: SignalShape, count: usize) -> (Vec<usize>, bool) {
+pub(crate) fn axes(
+    layout: Option<Layout>,
+    signal: SignalShape,
+    count: usize,
+    channel_axis: bool,
+) -> (Vec<usize>, bool) {
     let SignalShape { channels, height, width } = signal;
     match layout {
         Some(Layout::ChannelsLast) => (vec![count, height, width, channels], true),
         Some(Layout::TimeChannelsLast) if height == 1 => (vec![count, width, channels], true),
+        Some(Layout::Time) if height == 1 && channels == 1 && !channel_axis => (vec![count, width], false),
         Some(Layout::Time) if height == 1 => (vec![count, channels, width], false),
         _ if signal.is_single_position() && !matches!(layout, Some(Layout::Images | Layout::Maps)) => {
             (vec![count, channels], false)
+        }
+        // Such as look like something else stay with their axis.
+        _ if channels == 1 && !channel_axis && (layout.is_some() || !looks_channels_last(&[count, height, width])) => {
+            (vec![count, height, width], false)
         }
         _ => (signal.batched(count).to_vec(), false),
     }
@@ -254,6 +269,10 @@ mod tests {
         assert_eq!((view.count(&[50, 6]), view.shape), (1, SignalShape::new(6, 1, 50)));
         // What is written is read as the same signals.
         for (layout, signal) in [
+            (None, SignalShape::new(1, 28, 28)),
+            (None, SignalShape::new(1, 8, 3)),
+            (Some(Images), SignalShape::new(1, 8, 3)),
+            (Some(Layout::Time), SignalShape::new(1, 1, 9)),
             (Some(ChannelsLast), SignalShape::new(3, 8, 9)),
             (Some(TimeChannelsLast), SignalShape::new(3, 1, 9)),
             (Some(Layout::Time), SignalShape::new(3, 1, 9)),
@@ -263,7 +282,10 @@ mod tests {
             (Some(Layout::Maps), SignalShape::new(3, 1, 1)),
             (Some(Images), SignalShape::new(3, 1, 1)),
         ] {
-            let (extents, last) = axes(layout, signal, 4);
+            let (bare, _) = axes(layout, signal, 9, false);
+            let view = View::of(&bare, layout).unwrap();
+            assert_eq!((view.count(&bare), view.shape), (9, signal), "{layout:?} {bare:?}");
+            let (extents, last) = axes(layout, signal, 4, true);
             let view = View::of(&extents, layout).unwrap();
             assert_eq!((view.count(&extents), view.shape), (4, signal), "{layout:?}");
             let values: Vec<f32> = (0..signal.len()).map(|value| value as f32).collect();

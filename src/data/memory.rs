@@ -146,6 +146,10 @@ impl Source for Arc<dyn Source> {
         (**self).sampling_rate()
     }
 
+    fn has_channel_axis(&self) -> bool {
+        (**self).has_channel_axis()
+    }
+
     fn describe(&self) -> String {
         (**self).describe()
     }
@@ -198,6 +202,10 @@ impl Source for Subset {
 
     fn sampling_rate(&self) -> Option<u32> {
         self.source.sampling_rate()
+    }
+
+    fn has_channel_axis(&self) -> bool {
+        self.source.has_channel_axis()
     }
 
     fn describe(&self) -> String {

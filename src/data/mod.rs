@@ -20,6 +20,7 @@ pub(crate) mod layout;
 mod memory;
 mod mnist;
 pub mod npy;
+pub(crate) mod npz;
 mod pictures;
 pub(crate) mod png;
 pub mod quality;
@@ -32,8 +33,8 @@ mod wav;
 
 pub use burn::{SignalBatcher, SignalDataset};
 pub use fingerprint::Fingerprint;
-pub(crate) use fingerprint::digest;
 pub(crate) use fingerprint::sample;
+pub(crate) use fingerprint::{digest, digest_number};
 #[cfg(feature = "cli")]
 pub(crate) use folder::files_read;
 pub use folder::{has_own_units, pictures_and_arrays};
@@ -118,6 +119,11 @@ pub trait Source: Send + Sync {
         None
     }
 
+    /// Whether the array that signals come from has an axis of channels, as `[n, height, width]` has not; `true` of everything else.
+    fn has_channel_axis(&self) -> bool {
+        true
+    }
+
     /// What this is, for messages: a path, or a name with its settings.
     fn describe(&self) -> String;
 }
@@ -127,8 +133,9 @@ pub trait Source: Send + Sync {
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's IDX files, of an image, of a folder of
-    /// images, of a `.npy` array, of a
-    /// safetensors file, of a `.wav` file, of a folder of files of one of these kinds or of folders of them (classes, or `train` and `test`),
+    /// images, of a `.npy` array, of a `.npz` archive, of a
+    /// safetensors file, of a `.wav` file, of a folder of files of one of these kinds but archives, or of folders of them (classes of images
+    /// or recordings, or `train` and `test`),
     /// of a folder with CIFAR's binary files or of one that saev wrote. Default `digits`.
     #[serde(default = "default_source")]
     pub source: String,
@@ -161,7 +168,7 @@ pub struct DataConfig {
     /// can be flattened by `vectors`; other layouts than their own are refused.
     #[serde(default)]
     pub layout: Option<Layout>,
-    /// Name of the tensor to read of a safetensors file. Default: the only one. Refused for other sources.
+    /// Name of the tensor to read of a safetensors file, or of the array of a `.npz` archive. Default: the only one. Refused for other sources.
     #[serde(default)]
     pub tensor: Option<String>,
     /// The layer to read of activations that saev wrote, by its number in their `layers`. Default: the only one. Refused for other sources.
@@ -373,6 +380,8 @@ impl DataConfig {
 /// | file of one of these formats | one image | the same |
 /// | `.npy` array of rank 1 to 4 | its values as they are, see [`Layout`] | a random part |
 /// | safetensors file, one tensor of rank 1 to 4 | likewise | a random part |
+/// | `.npz` archive with one array of signals | likewise | a random part |
+/// | `.npz` archive with arrays named `train` and `test`, as `x_train` and `x_test` | those of both | the second |
 /// | `.wav` file or folder of such, of integers of 8 to 32 bits or of floating-point numbers | whole recordings, channels x1xsamples, integers in [-1, 1) | a random part |
 /// | folder of `.npy` or of `.safetensors` files of equal shape, the first extent aside | those of all, in natural order of names | a random part |
 /// | folder of folders of images or of recordings | those of all; the folders are their classes | a random part |
@@ -391,7 +400,7 @@ impl DataConfig {
 /// Signals have class labels where `labels.npy` lies beside them (in a folder: in the order of its files, where by their names and by their
 /// numbers it is the same: `p09.png`, `p10.png`), or for arrays
 /// `X_labels.npy` beside `X.npy`, or `y_train.npy` beside `X_train.npy` (in a folder beside each of its arrays): whole numbers from 0 to 255,
-/// one for every signal, `[n]` or `[n, 1]`. A file of other labels is left out, as [`Source::skipped`] says. The classes of files in
+/// one for every signal, `[n]` or `[n, 1]`. In an archive they are arrays named likewise, or `y` beside `X`. A file of other labels is left out, as [`Source::skipped`] says. The classes of files in
 /// subfolders are numbered in natural order of the folders' names, from 0; folders named by whole numbers from 0 to 255 alone are these labels.
 /// With [`DataConfig::patch`] the signals are patches of all that: held-out
 /// ones are cut from held-out signals, unless there is only one.
@@ -489,6 +498,30 @@ fn way_of_axes(model: SignalShape, found: SignalShape) -> Option<String> {
     Some(way.to_owned())
 }
 
+/// Reads a whole array: that of a `.npy` file, or the only one of a safetensors file or a `.npz` archive.
+///
+/// # Errors
+/// As [`npy::read_array`]; a file with several arrays.
+pub fn read_array(path: &Path) -> Result<npy::Array> {
+    let mut start = Vec::new();
+    open_with_length(path)?.0.take(16).read_to_end(&mut start).map_err(Error::read(path))?;
+    if start.starts_with(&npz::MAGIC) {
+        let mut archive = npz::Archive::open(path)?;
+        return match archive.names() {
+            [only] => archive.read(&only.clone()),
+            names => Err(Error::format(path, format!("expected a file with one array, found {}", names.len()))),
+        };
+    }
+    if !tensors::is_beginning(&start) {
+        return npy::read_array(path);
+    }
+    let (found, _) = tensors::find(path, None).map_err(|error| match error {
+        Error::Missing { .. } => Error::format(path, "expected a file with one array, found several"),
+        other => other,
+    })?;
+    found.whole().map(|(array, _)| array)
+}
+
 fn collection(config: &DataConfig) -> Result<Collection> {
     config.check()?;
     let (mut collection, kind) = match config.source.as_str() {
@@ -500,7 +533,7 @@ fn collection(config: &DataConfig) -> Result<Collection> {
         collection = collection.turned_grey()?;
     }
     if let Some(tensor) = config.tensor.as_ref().filter(|_| kind != Kind::Tensors) {
-        let expected = format!("none, for {} holds no safetensors", collection.pictures.describe());
+        let expected = format!("none, for {} holds no arrays with names", collection.pictures.describe());
         return Err(Error::parameter("tensor", format!("{tensor:?}"), expected));
     }
     if let Some(layer) = config.layer.filter(|_| kind != Kind::Activations) {
@@ -515,7 +548,7 @@ fn collection(config: &DataConfig) -> Result<Collection> {
 enum Kind {
     /// Files of pictures.
     Pictures,
-    /// Safetensors.
+    /// Safetensors, or an archive of arrays.
     Tensors,
     /// A folder of saev's.
     Activations,
@@ -552,6 +585,8 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
     if start.starts_with(&npy::NPY_MAGIC) {
         let arrays = Arrays::one(npy::find(path)?, config.layout)?;
         other(Collection::of(arrays.with_labels(&of_one(path))?))
+    } else if start.starts_with(&npz::MAGIC) {
+        Ok((npz::open(path, config)?, Kind::Tensors))
     } else if tensors::is_beginning(&start) {
         let (found, _) = tensors::find(path, config.tensor.as_deref())?;
         let arrays = Arrays::one(found, config.layout)?;
@@ -566,7 +601,7 @@ fn open_path(path: &Path, config: &DataConfig) -> Result<(Collection, Kind)> {
         Ok((Collection::of(image).laid_out(config.layout, Layout::Images)?, Kind::Pictures))
     } else {
         let expected = format!(
-            "expected an IDX file (gzipped or not), a {} image, a .npy array, a safetensors file or a .wav recording",
+            "expected an IDX file (gzipped or not), a {} image, a .npy array, a .npz archive, a safetensors file or a .wav recording",
             images::FORMATS
         );
         let found = format!("found a file that begins with {}", beginning(&start));

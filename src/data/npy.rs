@@ -9,6 +9,7 @@ use super::stored::{Bytes, Element, Kind, Strided};
 use crate::error::{Error, Result};
 use crate::geometry::MAX_TENSOR_LEN;
 use crate::text::beginning;
+use std::ops::Range;
 use std::path::Path;
 
 /// First bytes of a `.npy` file.
@@ -62,14 +63,24 @@ pub fn read_array(path: &Path) -> Result<Array> {
 /// # Errors
 /// As [`read_array`].
 pub fn read_typed_array(path: &Path) -> Result<(Array, NumberType)> {
-    let Found { bytes, array, .. } = find(path)?;
-    let len = array.extents.iter().product();
-    if len > MAX_TENSOR_LEN {
-        return Err(Error::format(path, format!("expected at most {MAX_TENSOR_LEN} values, found {len}")));
+    find(path)?.whole()
+}
+
+impl Found {
+    /// All values, and the type of the numbers in the file.
+    ///
+    /// # Errors
+    /// More values than are held.
+    pub fn whole(self) -> Result<(Array, NumberType)> {
+        let Self { path, bytes, array } = self;
+        let len = array.extents.iter().product();
+        if len > MAX_TENSOR_LEN {
+            return Err(Error::format(&path, format!("expected at most {MAX_TENSOR_LEN} values, found {len}")));
+        }
+        let mut values = vec![0.0; len];
+        array.read_block(&bytes, &vec![0; array.extents.len()], &array.extents, &mut values);
+        Ok((Array { shape: array.extents, values }, NumberType(array.element)))
     }
-    let mut values = vec![0.0; len];
-    array.read_block(&bytes, &vec![0; array.extents.len()], &array.extents, &mut values);
-    Ok((Array { shape: array.extents, values }, NumberType(array.element)))
 }
 
 /// Parses NumPy's type string, as `<f4`.
@@ -101,28 +112,35 @@ fn element_of(text: &str) -> Option<Element> {
 /// Maps a file whose header agrees with its length.
 pub(super) fn find(path: &Path) -> Result<Found> {
     let map = map(path)?;
+    let all = 0..map.len();
+    find_in(path, Bytes::Mapped(map), all)
+}
+
+/// The array that some of the bytes of a file are.
+pub(super) fn find_in(path: &Path, bytes: Bytes, part: Range<usize>) -> Result<Found> {
+    let map = &bytes[part.clone()];
     if map.len() < 10 {
         let found = format!("found {} bytes, too few for its header", map.len());
         return Err(Error::format(path, format!("expected a .npy array, {found}")));
     }
-    let (offset, header) = split_header(&map).map_err(|reason| Error::format(path, reason))?;
+    let (offset, header) = split_header(map).map_err(|reason| Error::format(path, reason))?;
     let Header { element, fortran_order, extents } =
         Header::parse(header).map_err(|reason| Error::format(path, reason))?;
     let shown = format!("{extents:?}");
     if extents.contains(&0) {
         return Err(Error::format(path, format!("expected positive extents, found shape {shown}")));
     }
-    let bytes = extents.iter().try_fold(element.size as u64, |bytes, &extent| bytes.checked_mul(extent));
+    let wanted = extents.iter().try_fold(element.size as u64, |bytes, &extent| bytes.checked_mul(extent));
     let found = (map.len() - offset) as u64;
-    if bytes != Some(found) {
-        let expected = bytes.map_or("far more".to_string(), |bytes| bytes.to_string());
+    if wanted != Some(found) {
+        let expected = wanted.map_or("far more".to_string(), |bytes| bytes.to_string());
         let reason = format!("expected {expected} bytes of values, as its header says (shape {shown}), found {found}");
         return Err(Error::format(path, reason));
     }
     // The file is as long as their product, so each of them fits.
     let extents: Vec<usize> = extents.iter().map(|&extent| extent as usize).collect();
-    let array = Strided::dense(offset, element, extents, fortran_order);
-    Ok(Found { path: path.into(), bytes: Bytes::Mapped(map), array })
+    let array = Strided::dense(part.start + offset, element, extents, fortran_order);
+    Ok(Found { path: path.into(), bytes, array })
 }
 
 /// Where the values begin, and the header's text.

@@ -74,6 +74,11 @@ pub(super) trait Pictures: Send + Sync {
         None
     }
 
+    /// Whether there is an axis of channels.
+    fn has_channel_axis(&self) -> bool {
+        true
+    }
+
     /// The whole set's name for messages.
     fn describe(&self) -> String;
 }
@@ -387,6 +392,10 @@ impl Pictures for Joined {
         self.first.sampling_rate().or(self.second.sampling_rate())
     }
 
+    fn has_channel_axis(&self) -> bool {
+        self.first.has_channel_axis() || self.second.has_channel_axis()
+    }
+
     fn describe(&self) -> String {
         format!("{} and {}", self.first.describe(), self.second.describe())
     }
@@ -484,6 +493,10 @@ impl Pictures for Changed {
         self.pictures.sampling_rate()
     }
 
+    fn has_channel_axis(&self) -> bool {
+        self.pictures.has_channel_axis()
+    }
+
     fn describe(&self) -> String {
         self.pictures.describe()
     }
@@ -536,6 +549,10 @@ impl Source for Whole {
 
     fn sampling_rate(&self) -> Option<u32> {
         self.pictures.sampling_rate()
+    }
+
+    fn has_channel_axis(&self) -> bool {
+        self.pictures.has_channel_axis()
     }
 
     fn describe(&self) -> String {
@@ -620,6 +637,10 @@ impl Source for Patches {
 
     fn sampling_rate(&self) -> Option<u32> {
         self.pictures.sampling_rate()
+    }
+
+    fn has_channel_axis(&self) -> bool {
+        self.pictures.has_channel_axis()
     }
 
     fn describe(&self) -> String {

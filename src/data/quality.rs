@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 /// Smallest mean squared error that [`Quality`] tells apart from none: 100 dB.
 const MIN_SQUARED_ERROR: f64 = 1e-10;
 
+/// Magnitude up to which values may have a peak of 1, noise and all.
+const BEYOND_PEAK: f64 = 4.0;
+
 /// Sums over signals and their reconstructions, batch by batch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,12 +25,15 @@ pub struct Quality {
     /// far from zero.
     #[serde(with = "crate::exact::number")]
     variance: f64,
+    /// Largest magnitude of a signal's value, in the scale in which their peak is 1.
+    #[serde(with = "crate::exact::number", default)]
+    largest: f64,
 }
 
 impl Quality {
     /// For signals of `len` values.
     pub fn new(len: usize) -> Self {
-        Self { signals: 0, decibels: 0.0, error: 0.0, mean: vec![0.0; len], variance: 0.0 }
+        Self { signals: 0, decibels: 0.0, error: 0.0, mean: vec![0.0; len], variance: 0.0, largest: 0.0 }
     }
 
     /// Takes a batch into account.
@@ -60,6 +66,7 @@ impl Quality {
         self.decibels += -10.0 * if mean < MIN_SQUARED_ERROR { MIN_SQUARED_ERROR } else { mean }.log10();
         let count = self.signals as f64;
         for (mean, value) in self.mean.iter_mut().zip(signal) {
+            self.largest = self.largest.max(value.abs() * scale);
             let before = value - *mean;
             *mean += before / count;
             self.variance += before * (value - *mean);
@@ -81,10 +88,11 @@ impl Quality {
         self.variance += other.variance;
         self.signals += other.signals;
         self.decibels += other.decibels;
+        self.largest = self.largest.max(other.largest);
         self.error += other.error;
     }
 
-    /// All sums as numbers in a row.
+    /// All sums but [`Self::largest`] as numbers in a row.
     pub(crate) fn to_values(&self) -> Vec<f64> {
         [&[self.signals as f64, self.decibels, self.error, self.variance], &self.mean[..]].concat()
     }
@@ -92,7 +100,17 @@ impl Quality {
     /// The inverse of [`Self::to_values`].
     pub(crate) fn from_values(values: &[f64]) -> Option<Self> {
         let (&[signals, decibels, error, variance], mean) = values.split_first_chunk()?;
-        Some(Self { signals: signals as usize, decibels, error, mean: mean.to_vec(), variance })
+        Some(Self { signals: signals as usize, decibels, error, mean: mean.to_vec(), variance, largest: 0.0 })
+    }
+
+    /// Largest magnitude of a signal's value, in the scale in which their peak is 1.
+    pub(crate) fn largest(&self) -> f64 {
+        self.largest
+    }
+
+    /// The same with that largest magnitude.
+    pub(crate) fn with_largest(self, largest: f64) -> Self {
+        Self { largest, ..self }
     }
 
     /// Values of a signal.
@@ -107,9 +125,9 @@ impl Quality {
     }
 
     /// Peak signal-to-noise ratio in decibels, mean over the signals: 10·log₁₀(peak² / mean squared error) with a peak of 1,
-    /// 100 dB at most. `None` without signals.
+    /// 100 dB at most. `None` without signals, and where their values are far beyond such a peak, as those of integers from 0 to 255 are.
     pub fn psnr(&self) -> Option<f64> {
-        (self.signals > 0).then(|| self.decibels / self.signals as f64)
+        (self.signals > 0 && self.largest <= BEYOND_PEAK).then(|| self.decibels / self.signals as f64)
     }
 
     /// Fraction of variance unexplained: Σ‖y − x‖² / Σ‖y − ȳ‖² with ȳ the mean signal. `None` where signals don't vary, as a
@@ -137,6 +155,15 @@ mod tests {
         let expected = -5.0 * (0.005f64.log10() + 0.02f64.log10());
         assert!((quality.psnr().unwrap() - expected).abs() < 1e-5);
         assert!((quality.variance_unexplained().unwrap() - 0.05 / 0.5).abs() < 1e-6);
+        let mut bytes = Quality::new(2);
+        bytes.add_error([0.0, 255.0].into_iter(), 1.0, 1.0);
+        assert_eq!(bytes.psnr(), None);
+        bytes.merge(&quality);
+        assert_eq!(bytes.psnr(), None);
+        // Where they are brought to a peak of 1 there is.
+        let mut scaled = Quality::new(2);
+        scaled.add_error([0.0, 255.0].into_iter(), 1.0, 1.0 / 255.0);
+        assert!((scaled.psnr().unwrap() - 20.0 * 255f64.log10() - 10.0 * 2f64.log10()).abs() < 1e-9);
         // Nothing is better than 100 dB.
         let mut exact = Quality::new(4);
         let signal = tensor([0.5; 4]).reshape([1, 1, 2, 2]);
@@ -164,7 +191,9 @@ mod tests {
             let expected = 40.0 * 0.01 / (40.0 * (1600.0 - 1.0) / 12.0);
             let found = all.variance_unexplained().unwrap();
             assert!((found / expected - 1.0).abs() < 1e-9, "{offset}: {found} {expected}");
-            assert_eq!(Quality::from_values(&all.to_values()).unwrap(), all);
+            assert_eq!(Quality::from_values(&all.to_values()).unwrap().with_largest(all.largest()), all);
+            // Far beyond a peak of 1 there is no ratio to it.
+            assert_eq!(all.psnr().is_some(), offset + 39.0 <= BEYOND_PEAK);
         }
         let mut same = [Quality::new(1), Quality::new(1)];
         for index in 0..1001 {

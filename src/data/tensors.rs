@@ -194,7 +194,7 @@ mod tests {
         let array = folder.path().join("array.npy");
         crate::export::arrays::write_npy(&array, &[2, 2], &[0.0; 4]).unwrap();
         let message = open(&DataConfig { tensor: Some("a".into()), ..config(&array) }).err().unwrap().to_string();
-        assert!(message.contains("tensor = \"a\"") && message.contains("no safetensors"), "{message}");
+        assert!(message.contains("tensor = \"a\"") && message.contains("no arrays with names"), "{message}");
     }
 
     #[test]

@@ -16,7 +16,10 @@
 //!
 //! y, λ, objective and data term are those of the signals after the model's normalisation. Files also hold the model's configuration,
 //! what tells its dictionaries from others ([`digest_of_filters`]), and the pursuit's settings, as JSON: safetensors in the metadata
-//! under the key `mlcsc_codes`, npz archives as the bytes `mlcsc_codes`.
+//! under the key `mlcsc_codes`, npz archives as the bytes `mlcsc_codes`. Where signals came from an array, its layout and whether it has an axis of
+//! channels are there, too ([`LAYOUT`]), so that an array made of codes has the same axes.
+//!
+//! Read are also files that others made: `gamma_L` alone, `[n, m_L]` for vectors, is enough; `channel_mean` and `channel_scale` are then the model's.
 //!
 //! A part of a set of codes, as `mlcsc encode --shard` writes it, says in its settings, under the key `shard`, which part it is
 //! ([`crate::data::Part`]). [`merge`] joins all parts.
@@ -78,6 +81,12 @@ const METADATA_KEY: &str = "mlcsc_codes";
 
 /// Key of the settings that tells the dictionaries that the codes are of from others, see [`digest_of_filters`].
 pub const FILTERS: &str = "filters";
+
+/// Key of the settings of the layout by which signals were read of an array, and of whether that has an axis of channels: arrays of what is
+/// made of codes have the same axes.
+pub const LAYOUT: &str = "layout";
+/// See [`LAYOUT`].
+pub const CHANNEL_AXIS: &str = "channel_axis";
 
 /// Key of the settings under which a part says which it is.
 pub const PART: &str = "shard";
@@ -365,7 +374,7 @@ fn told(settings: &serde_json::Value) -> NamedArray {
 
 /// The settings that a file of codes was written with, where it is one and holds some.
 pub fn settings(path: &Path) -> Option<serde_json::Value> {
-    let text = match CodesFormat::of(path, "codes").ok()? {
+    let text = match CodesFormat::of_existing(path, "codes").ok()? {
         CodesFormat::Safetensors => SafetensorsFile::open(path).ok()?.settings(),
         CodesFormat::Npz => NpzFile::open(path).ok()?.settings().ok()?,
     };
@@ -548,6 +557,13 @@ impl CodesReader {
         }
     }
 
+    /// With what all signals were normalised by, where the file does not say it.
+    #[must_use]
+    pub fn normalised_by(self, statistics: Option<ChannelStatistics>) -> Self {
+        let known = self.channels.is_some() || self.undo.is_some();
+        Self { channels: if known { self.channels } else { statistics }, ..self }
+    }
+
     /// Number of signals.
     pub fn len(&self) -> usize {
         self.count
@@ -624,7 +640,10 @@ impl BatchedArray {
             Some(Stored::F32) => false,
             Some(Stored::F64) => true,
             _ => {
-                let reason = format!("{} of type {} where 32- or 64-bit floats are needed", array.name, array.typed);
+                let reason = format!(
+                    "{} of type {} where little-endian floats of 32 or 64 bits are needed (in NumPy .astype('<f4'))",
+                    array.name, array.typed
+                );
                 return Err(file.broken(reason));
             }
         };
@@ -848,7 +867,9 @@ impl Archive for NpzFile {
             return Err(broken(format!("{name} of {values} bytes and shape {:?}", header.shape())));
         }
         if header.order() != npyz::Order::C {
-            return Err(broken(format!("{name} in Fortran order where C order is needed")));
+            return Err(broken(format!(
+                "{name} in Fortran order where C order is needed (numpy.ascontiguousarray gives it)"
+            )));
         }
         let typed = header.dtype().descr();
         let element = match typed.as_str() {
@@ -891,9 +912,15 @@ fn dimensions(path: &Path, name: &str, shape: &[usize]) -> Result<(usize, Signal
         [count, channels, height, width] if checked_len(&[channels, height, width]).is_some_and(|len| len > 0) => {
             Ok((count, SignalShape::new(channels, height, width)))
         }
+        // Of vectors, as other programs have them.
+        [count, atoms] if atoms > 0 && checked_len(&[atoms]).is_some() => Ok((count, SignalShape::new(atoms, 1, 1))),
         _ => {
             let what = format!("{name} of {}", path.display());
-            Err(Error::shape(what, "four dimensions [signals, atoms, height, width]", format!("{shape:?}")))
+            Err(Error::shape(
+                what,
+                "four dimensions [signals, atoms, height, width], or [signals, atoms] of vectors",
+                format!("{shape:?}"),
+            ))
         }
     }
 }

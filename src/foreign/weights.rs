@@ -1,6 +1,7 @@
 //! Named arrays in files of others.
 
-use crate::data::npy::{self, Array};
+use crate::data::npy::Array;
+use crate::data::npz::Archive;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::geometry::checked_len;
@@ -8,10 +9,7 @@ use burn::tensor::{bf16, f16};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use zip::ZipArchive;
 
 /// Types that values are computed in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,9 +57,6 @@ enum Content {
     Archive(BTreeMap<String, Array>),
 }
 
-/// Largest size of an archive's entry beside that in the archive: more than deflate can do.
-const MOST_INFLATED: u64 = 1100;
-
 impl Arrays {
     /// Of a safetensors file.
     ///
@@ -80,26 +75,10 @@ impl Arrays {
     /// # Errors
     /// A file that cannot be read, is truncated or is none; an entry that is no array.
     pub fn archive(path: &Path) -> Result<Self> {
-        let broken = |reason: String| Error::format(path, format!("expected a NumPy archive (.npz), found {reason}"));
-        let file = fs::File::open(path).map_err(Error::read(path))?;
-        let mut archive = ZipArchive::new(file).map_err(|error| broken(format!("a broken archive: {error}")))?;
+        let mut archive = Archive::open(path)?;
         let mut arrays = BTreeMap::new();
-        for index in 0..archive.len() {
-            let mut entry = archive.by_index(index).map_err(|error| broken(format!("a broken entry: {error}")))?;
-            let name = entry.name().map_err(|error| broken(format!("an entry without a name: {error}")))?.into_owned();
-            let Some(name) = name.strip_suffix(".npy").map(str::to_owned) else {
-                return Err(broken(format!("an entry {name:?} that is no .npy array")));
-            };
-            // The archive's word for the size is not trusted: no more is read than that, and no more than deflate can make.
-            let most = entry.size().min(entry.compressed_size().saturating_mul(MOST_INFLATED));
-            // Inflated to disk, from where arrays are read in whatever order and type they have.
-            let mut whole = tempfile::NamedTempFile::new().map_err(Error::read(path))?;
-            io::copy(&mut entry.by_ref().take(most), &mut whole)
-                .map_err(|error| broken(format!("an entry {name}.npy that cannot be read: {error}")))?;
-            let array = npy::read_array(whole.path()).map_err(|error| match error {
-                Error::Format { reason, .. } => broken(format!("{name}.npy: {reason}")),
-                other => other,
-            })?;
+        for name in archive.names().to_vec() {
+            let array = archive.read(&name)?;
             arrays.insert(name, array);
         }
         Ok(Self::new(path, Content::Archive(arrays)))
@@ -242,6 +221,7 @@ fn each<const SIZE: usize>(data: &[u8], convert: impl Fn([u8; SIZE]) -> f32) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
     use std::io::{Cursor, Write};
 
     #[test]

@@ -22,11 +22,13 @@ use burn::tensor::{Shape, Slice, Tensor};
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "fusion"),
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
 pub(crate) trait DictionaryOps: ProductOps {
     /// Dᵀx.
+    #[fusion(dtype = signals, shape = Shape::new(layer.code.batched(signals[0])))]
     fn dictionary_analysis(
         signals: FloatTensor<Self>,
         filters: FloatTensor<Self>,
@@ -40,6 +42,7 @@ pub(crate) trait DictionaryOps: ProductOps {
     }
 
     /// Dγ.
+    #[fusion(dtype = codes, shape = Shape::new(layer.signal.batched(codes[0])))]
     fn dictionary_synthesis(
         codes: FloatTensor<Self>,
         filters: FloatTensor<Self>,
@@ -52,6 +55,7 @@ pub(crate) trait DictionaryOps: ProductOps {
     }
 
     /// Gradient of 〈r, Dγ〉 with respect to the filters, whose values do not matter.
+    #[fusion(dtype = filters, shape = filters)]
     fn dictionary_gradient(
         residuals: FloatTensor<Self>,
         codes: FloatTensor<Self>,
@@ -66,6 +70,7 @@ pub(crate) trait DictionaryOps: ProductOps {
 
     /// The codes themselves. Their derivative with respect to the correlations is that of least squares on their support, with filters
     /// and support as constants.
+    #[fusion(dtype = codes, shape = codes)]
     fn dictionary_follow(
         codes: FloatTensor<Self>,
         correlations: FloatTensor<Self>,

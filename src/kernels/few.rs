@@ -19,32 +19,38 @@ use burn::tensor::{Shape, Tensor};
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "fusion"),
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
 pub(crate) trait FewOps: ProductOps + ProximalOps {
     /// codes · atoms.
+    #[fusion(dtype = codes, shape = Shape::new([codes[0], atoms[1]]))]
     fn few_synthesis(codes: FloatTensor<Self>, atoms: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::product(codes, atoms)
     }
 
     /// codesᵀ · values.
+    #[fusion(dtype = codes, shape = Shape::new([codes[1], values[1]]))]
     fn few_sums(codes: FloatTensor<Self>, values: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::product(Self::float_transpose(codes), values)
     }
 
     /// values · atomsᵀ where codes are not zero, else zero.
+    #[fusion(dtype = codes, shape = codes)]
     fn few_scores(values: FloatTensor<Self>, atoms: FloatTensor<Self>, codes: FloatTensor<Self>) -> FloatTensor<Self> {
         let all = Self::product(values, Self::float_transpose(atoms));
         Self::float_mul(all, Self::float_abs(Self::float_sign(codes)))
     }
 
     /// values · atomsᵀ, whose gradient is mostly zero.
+    #[fusion(default)]
     fn all_scores(values: FloatTensor<Self>, atoms: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::product(values, Self::float_transpose(atoms))
     }
 
     /// The `kept` largest of every row of values · atomsᵀ + bias, as far as they are above zero, and zeros; of equal ones all.
+    #[fusion(default)]
     fn largest_scores(
         values: FloatTensor<Self>,
         atoms: FloatTensor<Self>,

@@ -7,6 +7,8 @@
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, backend_extension};
+#[cfg(feature = "fusion")]
+use burn::tensor::Shape;
 use burn::tensor::Tensor;
 
 /// The operation on two matrices, `[m, k]` and `[k, n]`, or on batches of them.
@@ -14,14 +16,23 @@ use burn::tensor::Tensor;
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "fusion"),
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
 pub(crate) trait ProductOps: Backend {
     /// left · right.
+    #[fusion(dtype = left, shape = product_shape(left, right))]
     fn product(left: FloatTensor<Self>, right: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_matmul(left, right)
     }
+}
+
+#[cfg(feature = "fusion")]
+fn product_shape(left: &Shape, right: &Shape) -> Shape {
+    let (mut shape, last) = (left.clone(), left.num_dims() - 1);
+    shape[last] = right[last];
+    shape
 }
 
 /// left · right.

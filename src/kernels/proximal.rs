@@ -15,11 +15,13 @@ use burn::tensor::Tensor;
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "fusion"),
     LibTorch: cfg(feature = "tch"),
     Autodiff: cfg(feature = "autodiff")
 )]
 pub(crate) trait ProximalOps: Backend {
     /// S_t(z − step·(e − b)).
+    #[fusion(dtype = point, shape = point)]
     fn proximal_step(
         point: FloatTensor<Self>,
         explained: FloatTensor<Self>,
@@ -39,12 +41,14 @@ pub(crate) trait ProximalOps: Backend {
     }
 
     /// A gradient where codes are not zero, 0 elsewhere.
+    #[fusion(dtype = gradient, shape = gradient)]
     #[cfg_attr(not(feature = "autodiff"), allow(dead_code))]
     fn on_support(gradient: FloatTensor<Self>, codes: FloatTensor<Self>) -> FloatTensor<Self> {
         Self::float_mul(gradient, Self::float_abs(Self::float_sign(codes)))
     }
 
     /// γ + f(γ − γ'), with one f for each row.
+    #[fusion(dtype = codes, shape = codes)]
     fn extrapolation(
         codes: FloatTensor<Self>,
         before: FloatTensor<Self>,

@@ -175,6 +175,21 @@ impl Ranks {
         Ok(self.meet(own.into())?.contains(&1))
     }
 
+    /// Refuses ranks that were given different things: what each is called, and what tells it from others. All name the same, in the same order.
+    ///
+    /// # Errors
+    /// As [`Self::meet`]; the first thing that differs, with the rank that has another.
+    pub(super) fn compare(&self, things: &[(&str, u64)]) -> Result<()> {
+        for &(what, own) in things {
+            let all = self.meet(own)?;
+            if let Some(rank) = all.iter().position(|other| *other != all[0]) {
+                let expected = "the same as of rank 0: all processes need the same flags and files";
+                return Err(Error::shape(format!("{what} of rank {rank}"), expected, "others"));
+            }
+        }
+        Ok(())
+    }
+
     /// Words of all ranks, one after the other.
     ///
     /// # Errors
@@ -564,6 +579,18 @@ pub(super) mod tests {
             stop: StopReason::iter().nth(index % StopReason::iter().count()).unwrap(),
             finished_by: Algorithm::iter().nth(index),
         }
+    }
+
+    /// All ranks learn which has something else, and of what; what is the same passes.
+    #[test]
+    fn different_things_are_refused_on_all_ranks() {
+        let same = on_ranks(3, |ranks| ranks.compare(&[("settings", 7), ("signals", u64::MAX)]).is_ok());
+        assert_eq!(same, [true; 3]);
+        let told = on_ranks(3, |ranks| {
+            let other = u64::from(ranks.rank() == 2);
+            ranks.compare(&[("settings", 7), ("signals", other)]).unwrap_err().to_string()
+        });
+        assert!(told.iter().all(|told| told.starts_with("signals of rank 2: ")), "{told:?}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::order::{Order, check_together};
 use crate::autoencoder::Coded;
 pub use crate::autoencoder::training::{Outcome, Trainable, TrainingBatch};
 use crate::data::{Source, wanted_shape};
-use crate::device::guarded;
+use crate::device::{guarded, is_host};
 use crate::error::{Error, Result};
 use crate::kernels::sparse::to_host;
 use crate::model::leaf;
@@ -171,6 +171,7 @@ impl EndToEnd {
 
     fn run_unguarded<A: Trainable>(&self, network: A, watcher: &mut dyn Watcher<A>) -> Result<(A, Ending)> {
         self.optimization.check()?;
+        check_fusion(&self.device)?;
         for source in [&self.train, &self.test] {
             if source.is_empty() {
                 return Err(Error::shape(format!("signals of {}", source.describe()), "at least one", 0));
@@ -366,6 +367,19 @@ impl Adaptor<LossInput> for StepOutput {
     fn adapt(&self) -> LossInput {
         LossInput::new(self.outcome.loss.clone())
     }
+}
+
+/// Refuses to train on a GPU in a build with burn's `fusion`: with burn 0.22.1 steps of its optimizers come out wrong there for parameters of some
+/// shapes, as `[24, 1, 12, 12]`, in programs without this crate as well.
+///
+/// # Errors
+/// [`Error::DeviceFailed`].
+fn check_fusion(device: &Device) -> Result<()> {
+    if cfg!(feature = "fusion") && !is_host(device) {
+        let reason = "burn 0.22.1's `fusion` computes some steps of its optimizers wrongly; train on the host, or in a build without that feature";
+        return Err(Error::DeviceFailed { device: format!("{device:?}"), reason: reason.into() });
+    }
+    Ok(())
 }
 
 /// Shapes were checked before the first step, and a network's own cannot change.

@@ -23,6 +23,7 @@ use crate::random::{Purpose, stream};
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use std::collections::HashSet;
 
 /// Windows looked at for every one that is taken; the more energetic ones are.
 const CANDIDATES: usize = 4;
@@ -203,11 +204,20 @@ impl Sampler<'_> {
         // In chunks, so that memory does not depend on the size of the signals.
         const CHUNK: usize = 64;
         let positions = [windows_of.code.height, windows_of.code.width];
+        let mut taken = HashSet::new();
         while found.len() < count * windows_of.atom_len() {
             let wanted = (count - found.len() / windows_of.atom_len()).min(CHUNK);
             // Where a window is the whole signal every sample is as good as another; where it is a part, dull ones abound.
             let candidates = if windows_of.code.is_single_position() { wanted } else { wanted * CANDIDATES };
-            let indices: Vec<usize> = (0..wanted).map(|_| generator.random_range(0..self.source.len())).collect();
+            let mut indices: Vec<usize> = (0..wanted).map(|_| generator.random_range(0..self.source.len())).collect();
+            if windows_of.code.is_single_position() && windows_of.signal == self.source.shape() {
+                // Of a signal that was drawn before the window would be the same, and an atom a copy of another: the next one in its place.
+                for index in &mut indices {
+                    while taken.len() < self.source.len() && !taken.insert(*index) {
+                        *index = (*index + 1) % self.source.len();
+                    }
+                }
+            }
             let mut signals = vec![0.0; wanted * len];
             self.source.read(&indices, &mut signals)?;
             let tensor = TensorData::new(signals, self.source.shape().batched(wanted));
@@ -227,5 +237,30 @@ impl Sampler<'_> {
             order.iter().step_by(step).take(wanted).for_each(|window| found.extend_from_slice(window));
         }
         Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{DataConfig, open};
+    use crate::learn::config::LearningConfig;
+
+    /// Of as many signals as atoms each is taken: two atoms from one signal would be the same, and stay so.
+    #[test]
+    fn atoms_start_from_different_signals() {
+        let data = DataConfig { count: Some(60), ..DataConfig::default() };
+        let train = open(&data).unwrap().train;
+        let layer = LayerShape::new(train.len(), 28, 1);
+        let model = ModelConfig::new(train.shape(), vec![layer]);
+        let config = TrainConfig { model, data, learning: LearningConfig::default() };
+        let device = crate::device::named(None).unwrap();
+        let geometry = config.model.geometry().unwrap();
+        let cascade = initialize(&config, &geometry, &*train, &device, |_, _| Ok(())).unwrap();
+        let atoms: Vec<Vec<f32>> = cascade.filters(0).values().chunks_exact(784).map(<[f32]>::to_vec).collect();
+        assert_eq!(atoms.len(), 50);
+        for (index, atom) in atoms.iter().enumerate() {
+            assert!(!atoms[..index].contains(atom), "atom {index}");
+        }
     }
 }

@@ -129,7 +129,7 @@ pub struct Summary {
     #[serde(default)]
     pub convergence: Convergence,
     /// Mean over signals of 10·log₁₀(1/mean squared error) in dB, in the signals' own scale with peak 1; `None` of vectors, whose values
-    /// have no peak.
+    /// have no peak, and where a value is far beyond it.
     pub psnr: Option<f64>,
     /// Fraction of variance unexplained: Σ‖y − D^(L)γ‖² / Σ‖y − ȳ‖², ȳ the mean signal; `None` where signals don't vary, as a single
     /// one.
@@ -287,7 +287,18 @@ impl BatchSums {
         let convergence = [above as f64, of as f64, worst_gap.into(), used_up as f64];
         let quality = self.quality.to_values();
         let codes = [self.hoyer, self.cosine].concat();
-        [&scalars[..], &self.seconds.values(), &self.nonzeros, &self.usage, &quality, &convergence, &codes].concat()
+        let largest = [self.quality.largest()];
+        let all = [
+            &scalars[..],
+            &self.seconds.values(),
+            &self.nonzeros,
+            &self.usage,
+            &quality,
+            &convergence,
+            &codes,
+            &largest,
+        ];
+        all.concat()
     }
 
     /// The inverse of [`Self::to_values`]; `None` where the number of values does not fit the geometry.
@@ -299,10 +310,18 @@ impl BatchSums {
         let of_quality = Quality::new(geometry.signal().len()).to_values().len();
         let (quality, rest) = rest.split_at_checked(of_quality)?;
         // Older checkpoints tell less.
-        let (convergence, codes) = match *rest {
-            [] => ([0.0; 4], [0.0; 4]),
-            [above, of, worst, used_up] => ([above, of, worst, used_up], [0.0; 4]),
-            [above, of, worst, used_up, ref codes @ ..] => ([above, of, worst, used_up], *codes.as_array()?),
+        let (convergence, codes, largest) = match *rest {
+            [] => ([0.0; 4], [0.0; 4], 0.0),
+            [above, of, worst, used_up] => ([above, of, worst, used_up], [0.0; 4], 0.0),
+            [above, of, worst, used_up, ref codes @ ..] => {
+                let (codes, largest) = codes.split_first_chunk()?;
+                let largest = match *largest {
+                    [] => 0.0,
+                    [largest] => largest,
+                    _ => return None,
+                };
+                ([above, of, worst, used_up], *codes, largest)
+            }
             _ => return None,
         };
         let [above, of, worst_gap, used_up] = convergence;
@@ -311,7 +330,7 @@ impl BatchSums {
         let [hoyer, coded, cosine, compared] = codes;
         Some(Self {
             seconds: Phases::from_values(seconds),
-            quality: Quality::from_values(quality)?,
+            quality: Quality::from_values(quality)?.with_largest(largest),
             lambda,
             objective,
             data_term,
@@ -419,11 +438,13 @@ mod tests {
         };
         let values = sums.to_values();
         assert_eq!(BatchSums::from_values(&values, &geometry), Some(sums.clone()));
-        let older = BatchSums { hoyer: [0.0; 2], cosine: [0.0; 2], ..sums };
-        assert_eq!(BatchSums::from_values(&values[..values.len() - 4], &geometry), Some(older.clone()));
+        let old = BatchSums { quality: sums.quality.clone().with_largest(0.0), ..sums };
+        assert_eq!(BatchSums::from_values(&values[..values.len() - 1], &geometry), Some(old.clone()));
+        let older = BatchSums { hoyer: [0.0; 2], cosine: [0.0; 2], ..old };
+        assert_eq!(BatchSums::from_values(&values[..values.len() - 5], &geometry), Some(older.clone()));
         let oldest = BatchSums { convergence: Convergence::default(), ..older };
-        assert_eq!(BatchSums::from_values(&values[..values.len() - 8], &geometry), Some(oldest));
-        for wrong in [&values[..values.len() - 1], &values[..9], &[values.clone(), vec![0.0]].concat()] {
+        assert_eq!(BatchSums::from_values(&values[..values.len() - 9], &geometry), Some(oldest));
+        for wrong in [&values[..values.len() - 2], &values[..9], &[values.clone(), vec![0.0]].concat()] {
             assert_eq!(BatchSums::from_values(wrong, &geometry), None);
         }
     }

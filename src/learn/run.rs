@@ -20,10 +20,11 @@ use super::learner::{DictionaryLearner, Memory};
 use super::metrics::{BatchSums, Dictionaries, Summary};
 use super::state::{self, TrainingState};
 use crate::autoencoder::Diagnostics;
-use crate::data::{DataConfig, Dataset, Fingerprint, Source};
+use crate::data::{DataConfig, Dataset, Fingerprint, Source, digest_number};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::json;
+use crate::kernels::sparse::to_host;
 use crate::model::normalization::Normalization;
 use crate::model::{Mlcsc, ModelConfig};
 use burn::tensor::Device;
@@ -206,6 +207,29 @@ fn check(config: &TrainConfig, data: &Dataset) -> Result<()> {
     state::check_windows(config, &*data.test)
 }
 
+/// Refuses ranks with other settings, signals, dictionaries to start from or checkpoints than the first one's. Where the signals lie may differ.
+fn compare(
+    ranks: &Ranks,
+    config: &TrainConfig,
+    signals: &Fingerprint,
+    (start, checkpoint): (Option<&Mlcsc>, Option<&Path>),
+) -> Result<()> {
+    if ranks.is_alone() {
+        return Ok(());
+    }
+    let data = DataConfig { source: String::new(), ..config.data.clone() };
+    let settings = serde_json::to_vec(&TrainConfig { data, ..config.clone() })
+        .map_err(|error| Error::parameter("learning", "given", format!("settings that can be written: {error}")))?;
+    let filters = start.into_iter().flat_map(Mlcsc::filters).flat_map(to_host).flat_map(f32::to_le_bytes);
+    let checkpoint = checkpoint.map(files::read_whole).transpose()?.unwrap_or_default();
+    ranks.compare(&[
+        ("settings", digest_number(&settings)),
+        ("signals", digest_number(signals.to_string().as_bytes())),
+        ("dictionaries to start from", digest_number(&filters.collect::<Vec<_>>())),
+        ("checkpoint", digest_number(&checkpoint)),
+    ])
+}
+
 /// Refuses training end to end by several ranks.
 fn check_ranks(config: &TrainConfig, ranks: &Ranks) -> Result<()> {
     match config.learning.update.online() {
@@ -310,7 +334,8 @@ impl Run {
     /// [`Self::create_from`] by several ranks that share the coding. Every one calls it; the first writes all files.
     ///
     /// # Errors
-    /// As [`Self::create_from`]; training end to end by more than one rank; the failure of another rank.
+    /// As [`Self::create_from`]; training end to end by more than one rank; ranks with different settings, signals or dictionaries to start
+    /// from; the failure of another rank.
     pub fn create_on(
         folder: &Path,
         config: &TrainConfig,
@@ -337,7 +362,7 @@ impl Run {
         check_content(&*data.train, config.model.normalization)?;
         let fingerprint = Fingerprint::of(data)?;
         // No rank finds what another has written.
-        ranks.meet(0)?;
+        compare(&ranks, config, &fingerprint, (from, None))?;
         if ranks.is_first() {
             if again {
                 files_of.remove_leftovers();
@@ -372,7 +397,8 @@ impl Run {
     /// [`Self::resume`] by several ranks, as many as before or not. Every one calls it.
     ///
     /// # Errors
-    /// As [`Self::resume`]; training end to end by more than one rank; the failure of another rank.
+    /// As [`Self::resume`]; training end to end by more than one rank; ranks with different settings, signals or checkpoints; the failure of
+    /// another rank.
     pub fn resume_on(
         folder: &Path,
         config: &TrainConfig,
@@ -403,7 +429,7 @@ impl Run {
             return Err(Error::parameter("learning.epochs", config.learning.epochs, expected));
         }
         // All have read what the first one writes.
-        ranks.meet(0)?;
+        compare(&ranks, config, &fingerprint, (None, Some(&path)))?;
         let first = ranks.is_first();
         let mut run = Self::with(files_of, training, fingerprint, epoch, ranks);
         let (done, pending) = (run.state().steps_done(), run.epoch.is_some());

@@ -105,6 +105,7 @@ impl Pursuit for CoordinateDescent {
             problem.check_values()?;
             return super::magnitude::at_fair_size(problem, |problem| self.on_gpu(problem));
         }
+        problem.operator().check_squares()?;
         problem.check_start()?;
         self.on_host(problem)
     }

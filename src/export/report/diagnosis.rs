@@ -6,6 +6,7 @@ use super::{Head, Origin, shown, write_page};
 use crate::autoencoder::diagnostics::DENSITY_BINS;
 use crate::autoencoder::{Diagnostics, Examination};
 use crate::error::Result;
+use crate::text::counted;
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -77,10 +78,15 @@ impl Diagnosis {
 impl Diagnosed {
     /// FVU against non-zeros.
     fn plot(&self) -> Option<Value> {
-        let lines = self.examination.as_ref()?.tradeoffs.iter();
+        let found = self.examination.as_ref()?;
+        let lines = found.tradeoffs.iter();
         let lines = lines.map(|tradeoff| Line::new(tradeoff.name.clone(), tradeoff.points.clone()));
-        Plot { title: &format!("FVU of {}", self.name), across: "non-zeros", scales: [Scale::Logarithmic; 2] }
-            .draw(lines.collect())
+        Plot {
+            title: &format!("FVU of {}, {}", self.name, counted(found.tradeoff_signals, "signal")),
+            across: "non-zeros",
+            scales: [Scale::Logarithmic; 2],
+        }
+        .draw(lines.collect())
     }
 
     fn context(&self, index: usize, sheets: &mut Sheets) -> Result<Value> {

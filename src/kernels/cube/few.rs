@@ -3,7 +3,7 @@
 
 use super::{TURNS, grid, of_all, units as units_for, zeros};
 use crate::kernels::few::FewOps;
-use burn::backend::Cube;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::prelude::*;
@@ -109,7 +109,7 @@ fn scores_kernel(
     }
 }
 
-impl FewOps for Cube {
+impl FewOps for CubeBackend {
     fn few_synthesis(codes: CubeTensor, atoms: CubeTensor) -> CubeTensor {
         sums(codes, atoms, false)
     }

@@ -9,11 +9,14 @@
 //! | `tiles` | coordinate descent on pictures, one workgroup a tile |
 //! | `windows` | convolutions as products with the windows that positions see |
 //! | `few` | products with matrices of which few values are not zero |
+//! | `fusion` | tensors that burn's `fusion` holds back |
 //!
 //! What they compute does not depend on timings, nor on the batch: every signal, tile or value has a workgroup or a unit of its own, which adds up in
 //! a fixed order.
 
 mod few;
+#[cfg(feature = "fusion")]
+mod fusion;
 mod greedy;
 mod lasso;
 mod product;
@@ -51,12 +54,39 @@ const SPARE: usize = 512;
 /// The tensor of a GPU as what kernels take, its values side by side. `None` for tensors of other devices, and for those that gradients are
 /// followed through.
 fn taken<const D: usize>(tensor: Tensor<D>) -> Option<CubeTensor> {
-    tensor.try_into_primitive::<Cube>().ok().map(into_contiguous)
+    let primitive = tensor.try_into_primitive::<Cube>().ok();
+    #[cfg(feature = "fusion")]
+    let primitive = primitive.map(fusion::computed);
+    primitive.map(into_contiguous)
 }
 
 fn given<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
+    #[cfg(feature = "fusion")]
+    let tensor = fusion::recorded(tensor);
     Tensor::from_primitive::<Cube>(tensor)
 }
+
+/// A result as operations that are recorded may take it: burn's `fusion` writes new values over those of an operand side by side, whatever the
+/// order that the operand's were in.
+fn settled(tensor: CubeTensor) -> CubeTensor {
+    if cfg!(feature = "fusion") { into_contiguous(tensor) } else { tensor }
+}
+
+/// What [`Cube`] is without burn's `fusion`. Another package of the same build may switch that on, and everything here would then be of the wrong type.
+#[cfg(not(feature = "fusion"))]
+#[diagnostic::on_unimplemented(
+    message = "burn's feature `fusion` is on in this build: switch on mlcsc's feature `fusion` as well"
+)]
+trait Immediate {}
+
+#[cfg(not(feature = "fusion"))]
+impl Immediate for burn_cubecl::CubeBackend {}
+
+#[cfg(not(feature = "fusion"))]
+const _: fn() = || {
+    fn check<B: Immediate>() {}
+    check::<Cube>();
+};
 
 /// Memory for a tensor like that one, but of that shape.
 fn room<const D: usize>(like: &CubeTensor, dims: [usize; D]) -> CubeTensor {

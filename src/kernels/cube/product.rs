@@ -3,11 +3,12 @@
 //! CubeCL promotes the factors of a product to ten bits of mantissa (TF32) wherever a device has tensor cores, which no setting prevents. Unit
 //! tiles multiply in registers, and leave them as they are.
 
+use super::settled;
 use crate::device::{Precision, precision};
 use crate::kernels::product::ProductOps;
-use burn::backend::Cube;
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::backend::ops::FloatTensorOps;
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::matmul::init_matmul_output;
 use burn_cubecl::tensor::CubeTensor;
 use cubek::matmul::definition::{MatmulElems, MatmulGlobalElems};
@@ -16,10 +17,10 @@ use cubek::matmul::multi_level;
 use cubek::matmul::strategy::Strategy;
 use cubek::std::InputBinding;
 
-impl ProductOps for Cube {
+impl ProductOps for CubeBackend {
     fn product(left: CubeTensor, right: CubeTensor) -> CubeTensor {
         let found = (precision() == Precision::Exact && rounds(&left)).then(|| by_units(&left, &right)).flatten();
-        found.unwrap_or_else(|| Self::float_matmul(left, right))
+        settled(found.unwrap_or_else(|| Self::float_matmul(left, right)))
     }
 }
 
@@ -52,6 +53,7 @@ fn by_units(left: &CubeTensor, right: &CubeTensor) -> Option<CubeTensor> {
 mod tests {
     use super::*;
     use crate::kernels::cube::testing::{device, there};
+    use crate::kernels::cube::{given, taken};
     use burn::tensor::{Distribution, Tensor};
 
     /// Products by unit tiles, of views too, are those of the host.
@@ -63,10 +65,9 @@ mod tests {
         for (rows, inner, columns) in [(64, 128, 64), (33, 100, 100), (1, 7, 3), (5, 300, 1)] {
             let (left, right) = (matrix(rows, inner), matrix(columns, inner));
             let take = |tensor: &Tensor<2>| tensor.clone().to_device(&device);
-            let [first, second] =
-                [take(&left), take(&right).transpose()].map(|tensor| tensor.try_into_primitive::<Cube>().unwrap());
+            let [first, second] = [take(&left), take(&right).transpose()].map(|tensor| taken(tensor).unwrap());
             let found = by_units(&first, &second).expect("unit tiles take any shape");
-            let found = there(Tensor::<2>::from_primitive::<Cube>(found));
+            let found = there(given::<2>(found));
             let difference: f32 = (found - left.matmul(right.transpose())).abs().max().into_scalar();
             assert!(difference < 1e-6 * 20.0 * (inner as f32).sqrt(), "{rows}×{inner}×{columns}: {difference}");
         }

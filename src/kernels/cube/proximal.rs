@@ -2,14 +2,14 @@
 
 use super::{given, grid, of_all, room, taken, units, vector_size};
 use crate::kernels::proximal::ProximalOps;
-use burn::backend::Cube;
 use burn::tensor::{Shape, Tensor};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
 use cubecl::prelude::*;
 
-impl ProximalOps for Cube {
+impl ProximalOps for CubeBackend {
     fn proximal_step(
         point: CubeTensor,
         explained: CubeTensor,

@@ -5,15 +5,15 @@
 //! as exact as [`crate::device::Precision`] says; another kernel adds windows up where they overlap, each sample by one unit in a fixed order. What does not fit into a
 //! buffer is done some signals, or some rows of one, at a time.
 
-use super::{room, zeros};
+use super::{room, settled, zeros};
 use crate::geometry::{LayerGeometry, SignalShape};
 use crate::kernels::dictionary::{
     DictionaryOps, by_windows, has_few_windows, matrix_analysis, matrix_gradient, matrix_synthesis,
 };
 use crate::kernels::product::ProductOps;
-use burn::backend::Cube;
 use burn::backend::ops::FloatTensorOps;
 use burn::tensor::{Shape, Slice};
+use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::calculate_cube_count_elemwise;
@@ -95,15 +95,15 @@ impl Part {
     fn of_codes(&self, codes: CubeTensor, layer: &LayerGeometry) -> CubeTensor {
         let SignalShape { channels, width, .. } = layer.code;
         let places = [self.signals.clone(), 0..channels, self.rows.clone(), 0..width].map(Slice::from);
-        let some = Cube::float_slice(codes, &places);
-        Cube::float_reshape(some, Shape::new([self.signals.len(), channels, self.positions(layer)]))
+        let some = CubeBackend::float_slice(codes, &places);
+        CubeBackend::float_reshape(some, Shape::new([self.signals.len(), channels, self.positions(layer)]))
     }
 }
 
 /// A matrix for each of some signals, which is the same for all.
 fn for_each(matrix: CubeTensor, dims: [usize; 2], count: usize) -> CubeTensor {
-    let matrix = Cube::float_reshape(matrix, Shape::new([1, dims[0], dims[1]]));
-    Cube::float_expand(matrix, Shape::new([count, dims[0], dims[1]]))
+    let matrix = CubeBackend::float_reshape(matrix, Shape::new([1, dims[0], dims[1]]));
+    CubeBackend::float_expand(matrix, Shape::new([count, dims[0], dims[1]]))
 }
 
 /// The windows that positions of a part see, `[signals, values of a window, positions]`.
@@ -231,13 +231,13 @@ fn add_kernel(
     signals[place] = sum;
 }
 
-impl DictionaryOps for Cube {
+impl DictionaryOps for CubeBackend {
     fn dictionary_analysis(signals: CubeTensor, filters: CubeTensor, layer: LayerGeometry) -> CubeTensor {
         if layer.is_matrix() {
-            return matrix_analysis::<Self>(signals, filters, &layer);
+            return settled(matrix_analysis::<Self>(signals, filters, &layer));
         }
         if has_few_windows(&layer) {
-            return by_windows::<Self>(signals, filters, &layer);
+            return settled(by_windows::<Self>(signals, filters, &layer));
         }
         let signals = into_contiguous(signals);
         let count = signals.meta.shape()[0];
@@ -256,15 +256,15 @@ impl DictionaryOps for Cube {
             let each = products.len() / count.max(1);
             products = products.chunks(each).map(|rows| Self::float_cat(rows.to_vec(), 2)).collect();
         }
-        match products.len() {
+        settled(match products.len() {
             1 => products.swap_remove(0),
             _ => Self::float_cat(products, 0),
-        }
+        })
     }
 
     fn dictionary_synthesis(codes: CubeTensor, filters: CubeTensor, layer: LayerGeometry) -> CubeTensor {
         if layer.is_matrix() {
-            return matrix_synthesis::<Self>(codes, filters, &layer);
+            return settled(matrix_synthesis::<Self>(codes, filters, &layer));
         }
         let count = codes.meta.shape()[0];
         let (atoms, len) = (layer.code.channels, layer.atom_len());
@@ -285,7 +285,7 @@ impl DictionaryOps for Cube {
         layer: LayerGeometry,
     ) -> CubeTensor {
         if layer.is_matrix() {
-            return matrix_gradient::<Self>(residuals, codes, &layer);
+            return settled(matrix_gradient::<Self>(residuals, codes, &layer));
         }
         let residuals = into_contiguous(residuals);
         let each = layer.code.channels * layer.atom_len();
@@ -295,7 +295,7 @@ impl DictionaryOps for Cube {
             Self::float_reshape(Self::float_sum_dim(products, 0), filters.meta.shape().clone())
         });
         let sum = parts.reduce(Self::float_add);
-        sum.unwrap_or_else(|| zeros(&residuals, layer.filter_dims()))
+        settled(sum.unwrap_or_else(|| zeros(&residuals, layer.filter_dims())))
     }
 }
 
@@ -303,6 +303,7 @@ impl DictionaryOps for Cube {
 mod tests {
     use super::*;
     use crate::geometry::{Geometry, LayerShape, Pair};
+    use crate::kernels::cube::taken;
     use crate::kernels::cube::testing::{device, there};
     use crate::kernels::dictionary::{analysis, gradient, synthesis};
     use burn::tensor::{Distribution, Tensor};
@@ -345,7 +346,7 @@ mod tests {
     #[test]
     fn parts_are_all() {
         let Some(device) = device() else { return };
-        let like = Tensor::<1>::zeros([1], &device).try_into_primitive::<Cube>().unwrap();
+        let like = taken(Tensor::<1>::zeros([1], &device)).unwrap();
         let layer = |height: usize, width: usize| {
             let layer = LayerShape::new(96, 11, 1);
             Geometry::new(SignalShape::new(1, height, width), &[layer]).unwrap().layers()[0].clone()

@@ -170,6 +170,29 @@ fn encoders_start_as_their_pursuits() {
     });
 }
 
+/// Each iteration's analysis has the gradient of what it does, from the first step on: they begin with the same values, and are five parameters.
+#[test]
+fn analyses_have_gradients_of_their_own() {
+    let case = case();
+    let config = SparseAutoencoderConfig::new(case.config.clone())
+        .with_iterations(5)
+        .with_lambda(0.2)
+        .with_weights(EncoderWeights::PerIteration);
+    let device = mlcsc::device::named(None).unwrap().autodiff();
+    let network = config.init_from(&case.model(&device)).unwrap();
+    let batch = signals(&case, 6, &device);
+    let ready = prepared(&network);
+    let objective = ready.objective(batch.clone(), ready.pursue(batch).unwrap()).unwrap().sum();
+    let slopes = slopes(&network, &objective.backward());
+    // Behind the filters of two layers.
+    let analyses = &slopes[2..];
+    assert_eq!(analyses.len(), 5);
+    for (index, one) in analyses.iter().enumerate() {
+        assert!(one.iter().any(|slope| *slope != 0.0), "{index}");
+        assert!(analyses[..index].iter().all(|other| other != one), "{index}");
+    }
+}
+
 /// With many iterations a tied encoder is the pursuit.
 #[test]
 fn a_deep_tied_encoder_is_the_pursuit() {

@@ -198,13 +198,13 @@ fn codes_go_through_files_of_both_formats() {
     let flags = "--model model.safetensors --data signals.npy --lambda-relative 0.1 --batch-size 3";
     bench.works(&format!("reconstruct {flags} --out direct.npy"));
     let (shape, direct) = read_npy(&bench.path("direct.npy"));
-    assert_eq!(shape, [7, 1, 12, 12]);
+    assert_eq!(shape, [7, 12, 12]);
     for file in ["codes.safetensors", "codes.npz"] {
         let document = bench.json(&format!("encode {flags} --out {file}"));
         assert_eq!(document["out"], file);
         bench.works(&format!("reconstruct --model model.safetensors --codes {file} --out again.npy --batch-size 2"));
         let (shape, again) = read_npy(&bench.path("again.npy"));
-        assert_eq!(shape, [7, 1, 12, 12]);
+        assert_eq!(shape, [7, 12, 12]);
         close(&again, &direct, 1e-4);
     }
     // γ_1 and γ_2 belong to γ_3; non-zeros are counted right.

@@ -72,7 +72,9 @@ fn everything_is_read_through_pipes() {
     program.works("reconstruct --model model.safetensors --data picture.png --out known.npy");
     for input in ["picture.png", "signals.idx"] {
         works("reconstruct --model model.safetensors --data /dev/stdin --out found.npy", input);
-        same("known.npy", "found.npy");
+        // An IDX file has no axis of channels.
+        let values = |name: &str| mlcsc::data::npy::read_array(&program.path(name)).unwrap().values;
+        assert!(values("known.npy") == values("found.npy"), "{input}");
     }
     let message = program.fails("encode --model model.safetensors --data /dev/null --out codes.npz", 1);
     assert!(message.contains("a file, a folder or a pipe"), "{message}");

@@ -65,7 +65,7 @@ fn parts_of_codes_are_joined_bit_for_bit() {
     program.works("encode --model contrast.safetensors --data signals.npy --batch-size 3 --shard 2/4 --out part.npz");
     program.works("reconstruct --model contrast.safetensors --codes part.npz --out back.npy");
     let back = npyz::NpyFile::new(fs::File::open(program.path("back.npy")).unwrap()).unwrap();
-    assert_eq!(back.shape(), [6, 1, 12, 12]);
+    assert_eq!(back.shape(), [6, 12, 12]);
 }
 
 #[test]

@@ -73,6 +73,15 @@ fn vectors_come_back_from_every_kind_of_file() {
     check("tensors --tensor acts", &values);
 }
 
+/// An archive with one array, given as a `.npy` file.
+fn write_archive(path: &std::path::Path, name: &str, array: &[u8]) {
+    use std::io::Write;
+    let mut archive = zip::ZipWriter::new(fs::File::create(path).unwrap());
+    archive.start_file(format!("{name}.npy"), zip::write::SimpleFileOptions::default()).unwrap();
+    archive.write_all(array).unwrap();
+    archive.finish().unwrap();
+}
+
 /// Arrays come back with the axes that they came with; labels may lie beside every shard.
 #[test]
 fn axes_and_labels_of_arrays() {
@@ -96,6 +105,41 @@ fn axes_and_labels_of_arrays() {
         assert_eq!(found.shape, axes, "{name}");
         assert!(found.values.iter().zip(&values).all(|(a, b)| (a - b).abs() < 1e-3 * b), "{name}");
     }
+    // Without an axis of channels, and by way of codes, which know where they come from.
+    write_npy(&bench.path("w1.npy"), &[1, 1, 1], &[1.0]).unwrap();
+    for (shape, input, flags) in [(&[2, 6, 7][..], "1x6x7", ""), (&[2, 9], "1x1x9", "--layout time")] {
+        bench.works(&format!("import --filters w1.npy --input-shape {input} --lambda 0 --out id.safetensors"));
+        write_npy(&bench.path("x.npy"), shape, &numbers(shape.iter().product())).unwrap();
+        let told = bench.json(&format!("encode --model id.safetensors --data x.npy --out c.npz --signed {flags}"));
+        assert_eq!(told["code_shapes"], serde_json::json!([input]));
+        assert_eq!(told["split"], "all");
+        for from in ["--codes c.npz".to_owned(), format!("--data x.npy --signed {flags}")] {
+            let told = bench.json(&format!("reconstruct --model id.safetensors --out r.npy {from}"));
+            assert_eq!(told["axes"], serde_json::json!(shape), "{from}");
+            assert_eq!(told["model"], "id.safetensors");
+            assert_eq!(mlcsc::data::npy::read_array(&bench.path("r.npy")).unwrap().shape, shape, "{from}");
+        }
+    }
+    // Codes that others made of vectors, and the model's own mean.
+    write_npy(&bench.path("vectors.npy"), &[40, 3], &numbers(120)).unwrap();
+    let train = "train --data vectors.npy --atoms 3 --normalization mean --lambda 34 --epochs 1 --no-report --out run";
+    assert!(bench.run(train).status.success());
+    write_npy(&bench.path("zeros.npy"), &[2, 3], &[0.0; 6]).unwrap();
+    write_archive(&bench.path("zeros.npz"), "gamma_1", &fs::read(bench.path("zeros.npy")).unwrap());
+    bench.works("reconstruct --model run --codes zeros.npz --out mean.npy");
+    let mean = mlcsc::data::npy::read_array(&bench.path("mean.npy")).unwrap();
+    assert_eq!((&mean.shape[..], mean.values[..3] == mean.values[3..]), (&[2, 3][..], true));
+    assert!(mean.values.iter().all(|value| value.is_finite() && *value != 0.0), "{:?}", mean.values);
+    // A matrix says what vectors are; atoms that are columns are told so.
+    write_npy(&bench.path("atoms.npy"), &[5, 3], &numbers(15)).unwrap();
+    assert_eq!(bench.json("import --filters atoms.npy --out vectors.safetensors")["signal"], "3x1x1");
+    let message = bench.fails("import --filters atoms.npy --input-shape 5x1x1 --out columns.safetensors", 1);
+    assert!(message.contains("transpose"), "{message}");
+    let message = bench.fails("import --filters w1.npy --out pictures.safetensors", 2);
+    assert!(message.contains("--input-shape"), "{message}");
+    write_archive(&bench.path("atoms.npz"), "D", &fs::read(bench.path("atoms.npy")).unwrap());
+    bench.works("import --filters atoms.npz --out again.safetensors");
+    assert!(fs::read(bench.path("again.safetensors")).unwrap() == fs::read(bench.path("vectors.safetensors")).unwrap());
     for (shard, first) in ["a", "b"].iter().zip([0.0, 1.0]) {
         write_npy(&bench.path(&format!("shards/{shard}.npy")), &[6, 3], &numbers(18)).unwrap();
         let labels: Vec<f32> = (0..6).map(|at| if at % 2 == 0 { first } else { 1.0 - first }).collect();
