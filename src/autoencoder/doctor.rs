@@ -24,6 +24,7 @@ use crate::model::{Mlcsc, ModelConfig, Operator, OperatorForm};
 use crate::pursuit::{
     BasisPursuitConfig, Lambda, OrthogonalMatchingPursuitConfig, Problem, Pursuit, SignalReport, solve_in_parts,
 };
+use crate::text::counted;
 use burn::tensor::{Int, Tensor, TensorData};
 use rayon::prelude::*;
 use schemars::JsonSchema;
@@ -126,6 +127,16 @@ pub struct Examination {
     /// How many signals these are of, at even distances; 0 in documents that do not say it.
     #[serde(default)]
     pub tradeoff_signals: usize,
+}
+
+impl Examination {
+    /// What its tradeoffs are called: the encoder's name, and how many signals they are of where that is known.
+    pub fn title(&self, name: &str) -> String {
+        match self.tradeoff_signals {
+            0 => name.to_owned(),
+            signals => format!("{name}, {}", counted(signals, "signal")),
+        }
+    }
 }
 
 /// Signals that are looked at at least.

@@ -19,8 +19,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct DataArgs {
     /// `digits`, `mnist`, or the path of an IDX file, of a folder with MNIST's files, of an image (PNG, JPEG, PNM, TIFF, BMP,
     /// WebP), of a folder of images, of a .npy array, of a .npz archive, of a safetensors file, of a .wav file, of a
-    /// folder of such files but archives, or of folders of them (classes of images or recordings, or train and test), of a folder with CIFAR's binary files or of one that saev
-    /// wrote
+    /// folder of such files but archives, or of folders of them (classes of images or recordings, or train and test), of a folder with
+    /// CIFAR's binary files or of one that saev wrote
     #[arg(long = "data", value_name = "SRC")]
     pub source: Option<String>,
     /// Signals to draw for `digits`

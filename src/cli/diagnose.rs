@@ -4,7 +4,7 @@ use super::coding::{not_converged, not_converged_json};
 use super::data::{self, DataArgs, SelectionArgs, ShardArgs, Signals};
 use super::diagnosis_parts::DiagnosisPart;
 use super::inputs::Inputs;
-use super::output::{self, counted, number, or_dash, table};
+use super::output::{self, number, or_dash, table};
 use super::page::{self, FolderArgs};
 use super::{DeviceArgs, interrupt};
 use crate::autoencoder::diagnostics::{Stability, stability};
@@ -500,7 +500,7 @@ fn panel(model: &Found) -> Option<Panel> {
         dashed: false,
     };
     Some(Panel {
-        title: format!("{}, {}", model.name, counted(found.tradeoff_signals, "signal")),
+        title: found.title(&model.name),
         horizontal: Axis::logarithmic("mean non-zeros"),
         vertical: Axis::logarithmic("fraction of variance unexplained"),
         lines: found.tradeoffs.iter().enumerate().map(line).collect(),

@@ -67,15 +67,12 @@ pub fn shortened(document: &mut Value) {
     match document {
         Value::Array(values) => values.iter_mut().for_each(shortened),
         Value::Object(values) => values.values_mut().for_each(shortened),
-        // Whole numbers have no digits to spare.
-        Value::Number(number) if number.as_f64().is_some_and(|value| number.is_f64() && value.fract() != 0.0) => {
-            let single = number
-                .as_f64()
-                .map(|value| (value, value as f32))
-                .filter(|(value, single)| f64::from(*single) == *value);
-            if let Some(shorter) =
-                single.and_then(|(_, single)| serde_json::Number::from_f64(format!("{single:e}").parse().ok()?))
-            {
+        Value::Number(number) if number.is_f64() => {
+            // Whole numbers have no digits to spare.
+            let value = number.as_f64().filter(|value| value.fract() != 0.0);
+            let single = value.map(|value| value as f32).filter(|single| Some(f64::from(*single)) == value);
+            let shorter = single.and_then(|single| format!("{single:e}").parse().ok());
+            if let Some(shorter) = shorter.and_then(serde_json::Number::from_f64) {
                 *number = shorter;
             }
         }

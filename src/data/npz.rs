@@ -1,4 +1,5 @@
-//! NumPy's archives, `.npz`: arrays by name. Those that are stored as they are stay where they lie; compressed ones are inflated to disk.
+//! NumPy's archives, `.npz`: arrays by name. Those that are stored as they are stay where they lie, and are read like `.npy` files, without their
+//! checksums, which would take a pass over all of them; compressed ones are inflated to disk.
 
 use super::arrays::{Arrays, Found, map, view_of};
 use super::folder::{divided_by_name, natural};

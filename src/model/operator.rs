@@ -119,8 +119,8 @@ pub struct Operator {
     matrix: OnceLock<DenseMatrix>,
     gram: OnceLock<Tensor<2>>,
     squared_norm: OnceLock<f64>,
-    /// See [`Self::largest_magnitudes`].
-    magnitudes: OnceLock<Vec<(usize, f32)>>,
+    /// What [`Self::check_size`] found: of which filters (0 for those of D^(L)), and their largest magnitude.
+    beyond: OnceLock<Option<(usize, f32)>>,
     layers: OnceLock<Vec<Operator>>,
     window: OnceLock<Option<Box<Operator>>>,
     /// The effective filters on the host.
@@ -186,7 +186,7 @@ impl Operator {
             matrix: OnceLock::new(),
             gram: OnceLock::new(),
             squared_norm: OnceLock::new(),
-            magnitudes: OnceLock::new(),
+            beyond: OnceLock::new(),
             layers: OnceLock::new(),
             window: OnceLock::new(),
             host_filters: OnceLock::new(),
@@ -297,32 +297,14 @@ impl Operator {
     /// # Errors
     /// [`Error::Shape`]: the largest magnitude of filters is not from 1e-8 to 1e8.
     pub fn check_size(&self) -> Result<()> {
-        let is_beyond = |largest: f32| largest != 0.0 && !SIZES.contains(&largest);
-        let found = self.largest_magnitudes().iter().find(|(_, largest)| is_beyond(*largest));
-        found.map_or(Ok(()), |&(layer, largest)| self.beyond_sizes(layer, largest))
-    }
-
-    /// The largest magnitude of the filters of every layer, counted from 1, and of those of D^(L), whose number is 0.
-    fn largest_magnitudes(&self) -> &[(usize, f32)] {
-        self.magnitudes.get_or_init(|| {
+        let found = self.beyond.get_or_init(|| {
             let largest = |filters: &Tensor<4>| to_host(filters.clone().detach().abs().max())[0];
+            let is_beyond = |largest: &f32| *largest != 0.0 && !SIZES.contains(largest);
             let layers = self.filters.iter().map(largest).enumerate().map(|(index, largest)| (index + 1, largest));
             let effective = std::iter::once_with(|| (0, largest(&self.effective_filters())));
-            layers.chain(effective).collect()
-        })
-    }
-
-    /// [`Self::check_size`] of what not even inner products alone can be computed of.
-    ///
-    /// # Errors
-    /// As it has them, for magnitudes whose squares, summed over an atom, leave single precision.
-    pub(crate) fn check_squares(&self) -> Result<()> {
-        let most = f32::MAX.sqrt() / (self.signal().len() as f32).sqrt();
-        let found = self.largest_magnitudes().iter().find(|(_, largest)| largest.is_nan() || *largest > most);
-        found.map_or(Ok(()), |&(layer, largest)| self.beyond_sizes(layer, largest))
-    }
-
-    fn beyond_sizes(&self, layer: usize, largest: f32) -> Result<()> {
+            layers.chain(effective).find(|(_, largest)| is_beyond(largest))
+        });
+        let Some((layer, largest)) = found else { return Ok(()) };
         let of = match layer {
             0 => format!("the effective dictionary of layer {}", self.filters.len()),
             layer => format!("the dictionary of layer {layer}"),

@@ -105,7 +105,6 @@ impl Pursuit for CoordinateDescent {
             problem.check_values()?;
             return super::magnitude::at_fair_size(problem, |problem| self.on_gpu(problem));
         }
-        problem.operator().check_squares()?;
         problem.check_start()?;
         self.on_host(problem)
     }
@@ -203,6 +202,10 @@ impl CoordinateDescent {
                 }),
             };
             reports.extend(found.ok_or_else(interrupted)?);
+        }
+        // Sizes that other pursuits refuse are coded as long as there is an objective of them.
+        if reports.iter().any(|report| !report.objective.is_finite()) {
+            operator.check_size()?;
         }
         unweighted(&mut codes);
         let data = TensorData::new(codes, operator.code().batched(reports.len()));

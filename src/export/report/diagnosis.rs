@@ -6,7 +6,6 @@ use super::{Head, Origin, shown, write_page};
 use crate::autoencoder::diagnostics::DENSITY_BINS;
 use crate::autoencoder::{Diagnostics, Examination};
 use crate::error::Result;
-use crate::text::counted;
 use burn::tensor::Tensor;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -82,7 +81,7 @@ impl Diagnosed {
         let lines = found.tradeoffs.iter();
         let lines = lines.map(|tradeoff| Line::new(tradeoff.name.clone(), tradeoff.points.clone()));
         Plot {
-            title: &format!("FVU of {}, {}", self.name, counted(found.tradeoff_signals, "signal")),
+            title: &format!("FVU of {}", found.title(&self.name)),
             across: "non-zeros",
             scales: [Scale::Logarithmic; 2],
         }

@@ -66,12 +66,6 @@ fn given<const D: usize>(tensor: CubeTensor) -> Tensor<D> {
     Tensor::from_primitive::<Cube>(tensor)
 }
 
-/// A result as operations that are recorded may take it: burn's `fusion` writes new values over those of an operand side by side, whatever the
-/// order that the operand's were in.
-fn settled(tensor: CubeTensor) -> CubeTensor {
-    if cfg!(feature = "fusion") { into_contiguous(tensor) } else { tensor }
-}
-
 /// What [`Cube`] is without burn's `fusion`. Another package of the same build may switch that on, and everything here would then be of the wrong type.
 #[cfg(not(feature = "fusion"))]
 #[diagnostic::on_unimplemented(

@@ -5,7 +5,7 @@
 //! as exact as [`crate::device::Precision`] says; another kernel adds windows up where they overlap, each sample by one unit in a fixed order. What does not fit into a
 //! buffer is done some signals, or some rows of one, at a time.
 
-use super::{room, settled, zeros};
+use super::{room, zeros};
 use crate::geometry::{LayerGeometry, SignalShape};
 use crate::kernels::dictionary::{
     DictionaryOps, by_windows, has_few_windows, matrix_analysis, matrix_gradient, matrix_synthesis,
@@ -234,10 +234,10 @@ fn add_kernel(
 impl DictionaryOps for CubeBackend {
     fn dictionary_analysis(signals: CubeTensor, filters: CubeTensor, layer: LayerGeometry) -> CubeTensor {
         if layer.is_matrix() {
-            return settled(matrix_analysis::<Self>(signals, filters, &layer));
+            return matrix_analysis::<Self>(signals, filters, &layer);
         }
         if has_few_windows(&layer) {
-            return settled(by_windows::<Self>(signals, filters, &layer));
+            return by_windows::<Self>(signals, filters, &layer);
         }
         let signals = into_contiguous(signals);
         let count = signals.meta.shape()[0];
@@ -256,15 +256,15 @@ impl DictionaryOps for CubeBackend {
             let each = products.len() / count.max(1);
             products = products.chunks(each).map(|rows| Self::float_cat(rows.to_vec(), 2)).collect();
         }
-        settled(match products.len() {
+        match products.len() {
             1 => products.swap_remove(0),
             _ => Self::float_cat(products, 0),
-        })
+        }
     }
 
     fn dictionary_synthesis(codes: CubeTensor, filters: CubeTensor, layer: LayerGeometry) -> CubeTensor {
         if layer.is_matrix() {
-            return settled(matrix_synthesis::<Self>(codes, filters, &layer));
+            return matrix_synthesis::<Self>(codes, filters, &layer);
         }
         let count = codes.meta.shape()[0];
         let (atoms, len) = (layer.code.channels, layer.atom_len());
@@ -285,7 +285,7 @@ impl DictionaryOps for CubeBackend {
         layer: LayerGeometry,
     ) -> CubeTensor {
         if layer.is_matrix() {
-            return settled(matrix_gradient::<Self>(residuals, codes, &layer));
+            return matrix_gradient::<Self>(residuals, codes, &layer);
         }
         let residuals = into_contiguous(residuals);
         let each = layer.code.channels * layer.atom_len();
@@ -295,7 +295,7 @@ impl DictionaryOps for CubeBackend {
             Self::float_reshape(Self::float_sum_dim(products, 0), filters.meta.shape().clone())
         });
         let sum = parts.reduce(Self::float_add);
-        settled(sum.unwrap_or_else(|| zeros(&residuals, layer.filter_dims())))
+        sum.unwrap_or_else(|| zeros(&residuals, layer.filter_dims()))
     }
 }
 

@@ -496,6 +496,40 @@ fn dictionaries_of_absurd_sizes_are_refused() {
     }
 }
 
+/// By coordinates such are coded as long as there is an objective of them.
+#[test]
+fn objectives_that_are_no_numbers_are_refused() {
+    let program = Program::new();
+    let atoms: Vec<f32> = noise(24).iter().map(|value| (value - 0.5) * 1e30).collect();
+    write_npy(&program.path("x.npy"), &[3, 4], &noise(12)).unwrap();
+    write_npy(&program.path("f.npy"), &[6, 4], &atoms).unwrap();
+    assert!(program.run("import --filters f.npy --out huge.safetensors").status.success());
+    for pursuit in ["bp", "bp --algorithm coordinate-descent"] {
+        let encode = format!(
+            "encode --model huge.safetensors --data x.npy --lambda-relative 0.1 --out c.npz --pursuit {pursuit}"
+        );
+        let message = program.fails(&encode, 1);
+        assert!(message.contains("from 1e-8 to 1e8"), "{message}");
+    }
+    assert!(!program.path("c.npz").exists());
+}
+
+/// Names of files need not be UTF-8, and what is said of them is.
+#[cfg(unix)]
+#[test]
+fn paths_that_are_no_texts_are_told() {
+    use std::os::unix::ffi::OsStrExt;
+    let program = Program::new();
+    write_npy(&program.path("x.npy"), &[40, 4], &noise(160)).unwrap();
+    let folder = std::ffi::OsStr::from_bytes(b"bad\xff");
+    let train = "train --data x.npy --atoms 4 --epochs 1 --no-report --json --out";
+    let output = program.command(train).arg(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(json_of(&output.stdout)["run"].as_str().unwrap().starts_with("bad"));
+    let output = program.command("report --json").arg(folder).output().unwrap();
+    assert!(output.status.success() && json_of(&output.stdout)["report"].is_string());
+}
+
 /// Vectors along the last axis, whatever the others; one that outweighs all others is remarked on.
 #[test]
 fn activations_of_sequences() {
